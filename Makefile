@@ -1,0 +1,51 @@
+# One word per act. PYTHON chooses the interpreter the virtual environment is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+STORE := sqlite:///mlflow.db
+
+.PHONY: help setup demo test test-all check format bench clean
+
+help:
+	@echo "make demo      train the embedded data set (about 3 minutes on 2 cores) and say where to look"
+	@echo "make test      the tests, without those that take over half a minute each"
+	@echo "make test-all  all tests"
+	@echo "make check     format, lint, types, import rules"
+	@echo "make bench     what is claimed about speed, measured"
+	@echo "make setup     only the virtual environment in .venv"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'winnow needs Python 3.11 or newer, this is ' + sys.version.split()[0])"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python train.py hydra.run.dir=outputs/demo/$$(date +%Y-%m-%d_%H-%M-%S)
+	@echo
+	@echo "Compare runs in the browser:   $(BIN)/mlflow ui --backend-store-uri $(STORE)"
+	@echo "Then open http://127.0.0.1:5000; the run folder printed above holds the log, config, checkpoints and pictures."
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: setup
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build

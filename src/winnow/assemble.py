@@ -1,0 +1,220 @@
+"""From a composed config to a fitted run: the only module that instantiates from config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from winnow.data.detection import DetectionData, LoadingSettings
+from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.ema import Ema
+from winnow.engine.loop import Fit, fit, restore
+from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
+from winnow.engine.precision import Precision, choose_device
+from winnow.engine.progress import Progress
+from winnow.engine.result import RunResult
+from winnow.engine.schedule import LrSchedule, SizeSchedule
+from winnow.engine.seeding import choose_seed, make_deterministic, seed_everything
+from winnow.engine.settings import Objective, TrainingSettings
+from winnow.engine.snapshot import Snapshot
+from winnow.engine.state import TrainState
+from winnow.engine.step import TrainStep
+from winnow.engine.stop import StopRequest
+from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm
+from winnow.errors import ConfigError, DivergedError, WinnowError
+from winnow.metrics.coco_ap import CocoAp
+from winnow.protocols import Task, Tracker
+from winnow.run_config import Config, checkpoint_to_resume, plain_config, resumed_config
+from winnow.run_record import record_end, record_origin, result_of
+from winnow.run_settings import RunSettings
+from winnow.settings import build_settings, check_arguments
+
+logger = logging.getLogger(__name__)
+
+# What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one.
+EXIT_INTERRUPTED = 75
+MODEL_INJECTED = ("classes", "new_metric", "max_detections", "score_threshold")
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train as composed, in Hydra's output folder; the best objective, or None where nothing was evaluated.
+
+    Raises WinnowError for what the user must mend. An interrupted single run ends the process with ``EXIT_INTERRUPTED``.
+    """
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    try:
+        config = plain_config(cfg)
+        found = checkpoint_to_resume(config["training"]["resume"], folder)
+        if found is not None:
+            config = resumed_config(found[1]["config"], config, list(job.overrides.task))
+        result = train(config, folder, found)
+    except WinnowError as error:
+        if not (folder / "result.json").exists():
+            RunResult("failed", reason=str(error)).write(folder)
+        raise
+    if result.status == "interrupted" and job.mode == RunMode.RUN:
+        raise SystemExit(EXIT_INTERRUPTED)
+    return result.objective
+
+
+def train(config: Config, folder: Path, found: tuple[Path, dict[str, Any]] | None = None) -> RunResult:
+    """Build everything that ``config`` names, fit it, and leave ``result.json`` behind whatever happens."""
+    with StopRequest() as stop:
+        return fit_in_folder(config, folder, found, stop)
+
+
+def fit_in_folder(
+    config: Config, folder: Path, found: tuple[Path, dict[str, Any]] | None, stop: StopRequest
+) -> RunResult:
+    settings = build_settings(RunSettings, config, "")
+    seed = choose_seed(settings.training.seed)
+    config = {**config, "training": {**config["training"], "seed": seed, "resume": None}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    check_node(config, "tracking", ["run_folder"])
+    tracker: Tracker = instantiate(config, "tracking", run_folder=folder)
+    assembled = build(config, settings, seed, folder, tracker)
+    if found is not None:
+        restore(assembled, found[1], found[0])
+    elif settings.training.init_from is not None:
+        load_initial_weights(assembled.task.model, Path(settings.training.init_from))
+    with tracker:
+        return fit_and_record(assembled, config, folder, stop)
+
+
+def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopRequest) -> RunResult:
+    """Fit inside an open tracker; the status is recorded on every way out."""
+    record_origin(assembled, config, folder)
+    status, reason = "failed", None
+    try:
+        status = fit(assembled, stop)
+        if status != "interrupted":
+            record_end(assembled, config, folder)
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    except DivergedError as error:
+        status, reason = "diverged", str(error)
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        assembled.tracker.finish(status)
+        result = result_of(assembled, status, reason)
+        result.write(folder)
+    logger.info("%s; best %s; everything is in %s", status, _best_words(assembled.state), folder)
+    return result
+
+
+def build(config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker) -> Fit:
+    """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
+    training = settings.training
+    device = choose_device(training.device)
+    if training.deterministic:
+        make_deterministic()
+    seed_everything(seed)
+    check_node(config, "model", MODEL_INJECTED)
+    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed))
+    evaluation = settings.evaluation
+    new_metric = partial(CocoAp, data.classes, data.category_ids, **evaluation.model_dump())
+    task: Task = instantiate(
+        config, "model", classes=data.classes, new_metric=new_metric,
+        max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
+    )  # fmt: skip
+    prepare_model(task, training, device, data)
+    sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
+    optimizer = build_optimizer(
+        optimizer_factory(config), task.model, training.param_groups,
+        scaled_lr(training.optimizer["lr"], training.auto_scale_lr.base_batch_size, training.batch_size * training.accumulate),
+    )  # fmt: skip
+    steps_per_epoch = -(-data.num_train_batches() // training.accumulate)
+    total_steps = min(training.max_epochs * steps_per_epoch, training.max_iter or training.max_epochs * steps_per_epoch)
+    ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
+    step = TrainStep(
+        task, optimizer, LrSchedule(training.scheduler, total_steps, steps_per_epoch),
+        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite,
+    )  # fmt: skip
+    objective = choose_objective(settings.objective, task, data)
+    metadata = {"data_fingerprint": data.fingerprint, "seed": seed}
+    return Fit(
+        task=task, data=data, step=step, state=TrainState(objective), settings=training, sizes=sizes,
+        checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
+        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker, trial=None, progress=Progress(),
+    )  # fmt: skip
+
+
+def prepare_model(task: Task, training: TrainingSettings, device: torch.device, data: DetectionData) -> None:
+    freeze(task.model, training.freeze)
+    require_batches_for_batch_norm(task.model, data.smallest_batch())
+    task.model.to(device).to(memory_format=torch.channels_last)
+    if training.compile:
+        task.model.compile()
+
+
+def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:
+    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
+    if not data.num_val_batches():
+        logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
+        return Objective(metric="train/loss", mode="min")
+    known = ["train/loss", "val/loss", *(f"val/{name}" for name in task.new_metric().names)]
+    if asked.metric not in known:
+        raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
+    return asked
+
+
+def loading_settings(settings: RunSettings, seed: int) -> LoadingSettings:
+    names = LoadingSettings.model_fields.keys() - {"seed"}
+    return LoadingSettings(seed=seed, **{name: getattr(settings.training, name) for name in names})
+
+
+def instantiate(config: Config, key: str, **injected: Any) -> Any:
+    """The object of the node ``key``, with what only code can give. ConfigError for anything the node does wrong."""
+    try:
+        return hydra.utils.instantiate(config[key], _convert_="all", _execution_whitelist_=trusted(config), **injected)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, WinnowError):
+            raise error.__cause__ from None
+        raise ConfigError(f"{key}: {error.__cause__ or error}") from error
+
+
+def check_node(config: Config, key: str, injected: Collection[str]) -> None:
+    """Refuse what the node's target does not take, before anything slow happens."""
+    node = config[key]
+    name = node.get("_target_")
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
+    if not name.startswith(tuple(pattern.removesuffix("*") for pattern in trusted(config))):
+        raise ConfigError(
+            f"{key}._target_={name!r} is not trusted; add its package to trusted_targets, as [{name.split('.')[0]}]"
+        )
+    try:
+        target = hydra.utils.get_object(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_={name!r} can't be imported: {error}") from error
+    check_arguments(target, {name: value for name, value in node.items() if name != "_target_"}, injected, key)
+
+
+def trusted(config: Config) -> list[str]:
+    return ["winnow.*", "torch.optim.*", *(f"{name}.*" for name in config["trusted_targets"])]
+
+
+def optimizer_factory(config: Config) -> Callable[[list[dict[str, Any]]], Any]:
+    node = {**config["training"]["optimizer"], "_partial_": True}
+    return instantiate({**config, "optimizer": node}, "optimizer")
+
+
+def _best_words(state: TrainState) -> str:
+    best = state.best
+    return f"{best.metric} {best.value:.4f} at epoch {best.epoch}" if best else "unknown: nothing was evaluated"

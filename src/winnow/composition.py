@@ -1,0 +1,38 @@
+"""The resolvers that winnow's YAML files use; imported before Hydra composes, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+
+def register_resolvers() -> None:
+    """Make ``${cap:…}`` and ``${run_folder:…}`` known to OmegaConf; may be called twice."""
+    OmegaConf.register_resolver("cap", cap, replace=True)
+    OmegaConf.register_resolver("run_folder", run_folder, replace=True)
+
+
+def cap(value: Any, limit: int | float | None) -> Any:
+    """The smaller of ``value`` and ``limit``, where null is no limit on either side.
+
+    ``value`` may also be a resize schedule, ``[[epoch, size], …]``, whose sizes are limited.
+    """
+    if isinstance(value, str):
+        value = yaml.safe_load(value)
+    if limit is None:
+        return value
+    if value is None:
+        return limit
+    if isinstance(value, int | float):
+        return min(value, limit)
+    return [[epoch, min(size, limit)] for epoch, size in value]
+
+
+def run_folder(resume: str | None, fresh: str) -> str:
+    """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``."""
+    if resume is None or resume == "auto":
+        return fresh
+    return str(Path(resume).parent.parent)

@@ -1,0 +1,204 @@
+"""Detection data sets as the engine sees them: splits of records behind loaders, one builder per ``data`` choice."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch.utils.data import DataLoader
+
+from winnow.data.batch import DetectionBatch
+from winnow.data.bdd100k import find_bdd100k
+from winnow.data.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
+from winnow.data.digits import DigitsSettings, make_digits
+from winnow.data.samples import BatchPlan, Collate, DetectionSamples, SampleKey
+from winnow.data.transforms import Augmentation, AugmentationSettings
+from winnow.errors import ConfigError, DataError
+from winnow.settings import Settings, build_settings
+
+logger = logging.getLogger(__name__)
+
+_PAD_MULTIPLE = 32
+
+
+class DetectionSettings(Settings):
+    """What every detection data set has in common: the keys of ``conf/data/detection.yaml``."""
+
+    image_size: int = Field(ge=16)
+    resize: Literal["pad", "square"]
+    augmentation: AugmentationSettings
+
+
+class LoadingSettings(Settings):
+    """The part of the ``training`` group that decides which samples are read, and how."""
+
+    batch_size: int = Field(gt=0)
+    num_workers: int = Field(ge=0)
+    drop_last: bool
+    seed: int
+    subset_size: int | None
+    subset_seed: int
+    overfit: int | None
+
+
+class DetectionData:
+    """Obeys ``protocols.Data``: train and validation batches of a COCO-like data set."""
+
+    def __init__(
+        self, train: CocoSplit, val: CocoSplit | None, settings: DetectionSettings, loading: LoadingSettings
+    ) -> None:
+        self.classes = train.class_names
+        self.category_ids = train.category_ids
+        self.image_size = settings.image_size
+        train_records, val_records = _choose(train, val, loading)
+        self.fingerprint = _fingerprint(train, val, train_records, val_records)
+        _log_counts("train", train, train_records)
+        if val is not None:
+            _log_counts("val", val, val_records)
+        square, overfit = settings.resize == "square", loading.overfit is not None
+        augmentation = None if overfit else Augmentation(settings.augmentation)
+        self.val_records = val_records
+        self._train_plan = BatchPlan(
+            len(train_records), loading.batch_size, None if overfit else loading.seed, loading.drop_last
+        )
+        self._val_plan = BatchPlan(len(val_records), loading.batch_size, None, drop_last=False)
+        train_samples = DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False)
+        self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
+        self._train_loader = _loader(train_samples, self._train_plan, loading.num_workers)
+        self._val_loader = _loader(self.val_samples, self._val_plan, loading.num_workers)
+        if self._train_plan.num_batches == 0:
+            raise ConfigError(
+                f"training.batch_size={loading.batch_size} with training.drop_last=true leaves no batch of the "
+                f"{len(train_records)} training images"
+            )
+        self.num_train_samples = len(train_records)
+
+    def num_train_batches(self) -> int:
+        return self._train_plan.num_batches
+
+    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[DetectionBatch]:
+        self._train_plan.set(epoch, image_size, start_batch)
+        return iter(self._train_loader)
+
+    def num_val_batches(self) -> int:
+        return self._val_plan.num_batches
+
+    def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
+        self._val_plan.set(0, image_size, 0)
+        return iter(self._val_loader)
+
+    def smallest_batch(self) -> int:
+        """Samples of the smallest training batch."""
+        size = self._train_plan.batch_size
+        rest = self.num_train_samples % size
+        return size if rest == 0 or self._train_plan.drop_last else rest
+
+    def preview(self, count: int, image_size: int) -> DetectionBatch:
+        """The first ``count`` validation samples as one batch, read in this process."""
+        keys = [SampleKey(0, index, image_size) for index in range(min(count, len(self.val_records)))]
+        return Collate(_PAD_MULTIPLE)([self.val_samples[key] for key in keys])
+
+
+def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
+    """The embedded data set, made under ``root`` where it is not there yet."""
+    del name
+    common, own = _split_settings(values)
+    folder = make_digits(Path(root), build_settings(DigitsSettings, own, "data"))
+    train, val = (read_coco(folder / f"annotations/instances_{part}.json", folder / part) for part in ("train", "val"))
+    return DetectionData(train, val, common, loading)
+
+
+def coco_data(
+    *,
+    loading: LoadingSettings,
+    name: str,
+    train: Mapping[str, str],
+    val: Mapping[str, str] | None,
+    **values: Any,
+) -> DetectionData:
+    """Any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file); ``val`` may be null."""
+    del name
+    common, own = _split_settings(values)
+    build_settings(Settings, own, "data")
+    train_split = _read_split(train, "train")
+    val_split = None if val is None or val.get("annotations") is None else _read_split(val, "val")
+    return DetectionData(train_split, val_split, common, loading)
+
+
+def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
+    """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
+    del name
+    common, own = _split_settings(values)
+    build_settings(Settings, own, "data")
+    splits = find_bdd100k(Path(root), Path(cache))
+    return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), common, loading)
+
+
+def _read_split(paths: Mapping[str, str], part: str) -> CocoSplit:
+    unknown = sorted(set(paths) - {"images", "annotations"})
+    if unknown:
+        raise ConfigError(f"data.{part}.{unknown[0]} is not a known key; allowed here: annotations, images")
+    return read_coco(Path(paths["annotations"]), Path(paths["images"]))
+
+
+def _split_settings(values: Mapping[str, Any]) -> tuple[DetectionSettings, dict[str, Any]]:
+    common = {key: value for key, value in values.items() if key in DetectionSettings.model_fields}
+    own = {key: value for key, value in values.items() if key not in common}
+    return build_settings(DetectionSettings, common, "data"), own
+
+
+def _choose(
+    train: CocoSplit, val: CocoSplit | None, loading: LoadingSettings
+) -> tuple[Sequence[ImageRecord], Sequence[ImageRecord]]:
+    """The records to train and to evaluate on; an overfit run evaluates on what it trains on."""
+    if val is not None:
+        require_same_classes(train, val)
+    records: Sequence[ImageRecord] = train.records
+    if loading.subset_size is not None and loading.subset_size < len(records):
+        chosen = np.random.default_rng(loading.subset_seed).permutation(len(records))[: loading.subset_size]
+        records = [records[index] for index in sorted(chosen)]
+    if loading.overfit is not None:
+        if loading.overfit > len(records):
+            logger.warning("training.overfit=%d: there are only %d training images", loading.overfit, len(records))
+        records = records[: loading.overfit]
+        return records, records
+    if not records:
+        raise DataError("the training split holds no images")
+    return records, val.records if val is not None else ()
+
+
+def _loader(samples: DetectionSamples, plan: BatchPlan, num_workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        samples,
+        batch_sampler=plan,
+        num_workers=num_workers,
+        collate_fn=Collate(_PAD_MULTIPLE),
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        # Without a generator of its own the loader draws from torch's global one whenever it starts an epoch.
+        generator=torch.Generator(),
+    )
+
+
+def _fingerprint(
+    train: CocoSplit, val: CocoSplit | None, train_records: Sequence[ImageRecord], val_records: Sequence[ImageRecord]
+) -> str:
+    sha = hashlib.sha256()
+    for split, records in ((train, train_records), (val, val_records)):
+        if split is not None:
+            sha.update(split.fingerprint.encode())
+            sha.update("\n".join(str(record.image_id) for record in records).encode())
+    return sha.hexdigest()[:16]
+
+
+def _log_counts(part: str, split: CocoSplit, records: Sequence[ImageRecord]) -> None:
+    boxes = sum(len(record.boxes) for record in records)
+    repairs = ", ".join(f"{count} {kind}" for kind, count in split.repairs.items() if count)
+    logger.info("%-5s %d images, %d boxes, %d classes%s", part, len(records), boxes, len(split.class_names),
+                f"; repaired: {repairs}" if repairs else "")  # fmt: skip

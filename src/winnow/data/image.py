@@ -1,0 +1,67 @@
+"""Decodes one image file to RGB pixels that agree with the size its annotations were made for."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from winnow.errors import DataError
+
+# What Pillow's readers raise on damaged files: not OSError alone.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class ImageSizeError(DataError):
+    """The file's pixels do not have the annotated size, so its boxes would lie elsewhere."""
+
+
+def read_image(path: Path, width: int, height: int) -> torch.Tensor:
+    """(3, H, W) uint8 RGB, a view on channels-last memory, for an image annotated as ``width`` × ``height`` pixels.
+
+    An EXIF rotation is applied only when the stored size is the transpose of the annotated one: then the annotator saw
+    the rotated image; otherwise the boxes belong to the pixels as stored. 16-bit values keep their upper 8 bits, alpha
+    is dropped, and of several frames the first is taken. Raises DataError naming the file when it is missing, truncated
+    or of a kind that has no right conversion, and ImageSizeError when its size is neither the annotated one nor its
+    rotation.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.size not in ((width, height), (height, width)):
+                raise _wrong_size(path, image.size, width, height)
+            image.load()
+            pixels = _rgb(_upright(image, width, height), path)
+    except FileNotFoundError:
+        raise DataError(f"image {path} is missing") from None
+    except _DECODING_ERRORS as error:
+        raise DataError(f"image {path} cannot be read: {error}") from error
+    if pixels.shape[:2] != (height, width):
+        raise _wrong_size(path, (pixels.shape[1], pixels.shape[0]), width, height)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _wrong_size(path: Path, size: tuple[int, int], width: int, height: int) -> ImageSizeError:
+    return ImageSizeError(f"image {path} has {size[0]}×{size[1]} pixels, but is annotated as {width}×{height}")
+
+
+def _upright(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode == "RGB":
+        return np.array(image)
+    # Pillow before 11 opens 16-bit grey PNG as 32-bit "I".
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise DataError(f"image {path} has 32-bit pixels of unknown range; save it with 8 or 16 bits per channel")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,104 @@
+"""From a decoded image and its record to a training or evaluation sample: augment, resize, clip."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from winnow.settings import Settings
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Span = Annotated[tuple[float, float], Field(strict=False)]
+
+# Below this side in px after cropping and resizing, a box is no longer something to learn from.
+_MIN_SIDE = 1.0
+
+
+class AugmentationSettings(Settings):
+    """The ``data.augmentation`` node; ``conf/data/detection.yaml`` says what each key does."""
+
+    horizontal_flip: Probability
+    photometric: Probability
+    crop: Probability
+    crop_scale: Span
+    resize_scale: Span
+
+    @field_validator("crop_scale", "resize_scale")
+    @classmethod
+    def _is_part(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < span[0] <= span[1] <= 1:
+            raise ValueError(f"must be [low, high] with 0 < low ≤ high ≤ 1, got {list(span)}")
+        return span
+
+
+class Augmentation:
+    """Random crop, flip, resize and photometric change with torchvision's transforms v2.
+
+    Draws from torch's global generator alone, which the caller seeds per sample. What can wait comes after resizing,
+    where there are fewer pixels to change.
+    """
+
+    def __init__(self, settings: AugmentationSettings) -> None:
+        self._settings = settings
+        self._photometric = v2.RandomApply(
+            [v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.03)], p=settings.photometric
+        )
+
+    def __call__(
+        self, image: Tensor, boxes: Tensor, labels: Tensor, size: int, square: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``image`` (3, H, W) uint8, ``boxes`` (N, 4) xyxy px → the same three after augmentation, at most ``size`` px wide and
+        high, without the boxes that were cropped away."""
+        settings = self._settings
+        if _happens(settings.crop):
+            image, boxes = self._crop(image, boxes)
+        scale = _uniform(settings.resize_scale) if not square else 1.0
+        image, boxes = resize(image, boxes, max(1, round(size * scale)), square)
+        if _happens(settings.horizontal_flip):
+            boxes = _as_tensor(F.horizontal_flip(_as_boxes(boxes, image)))
+            image = F.horizontal_flip(image)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) >= _MIN_SIDE).all(dim=1)
+        return self._photometric(image), boxes[keep], labels[keep]
+
+    def _crop(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[-2:]
+        new_height = max(1, round(height * _uniform(self._settings.crop_scale)))
+        new_width = max(1, round(width * _uniform(self._settings.crop_scale)))
+        top = int(torch.randint(0, height - new_height + 1, ()))
+        left = int(torch.randint(0, width - new_width + 1, ()))
+        cropped = F.crop(_as_boxes(boxes, image), top, left, new_height, new_width)
+        return F.crop(image, top, left, new_height, new_width), _as_tensor(F.clamp_bounding_boxes(cropped))
+
+
+def resize(image: Tensor, boxes: Tensor, size: int, square: bool) -> tuple[Tensor, Tensor]:
+    """The longer side becomes ``size`` px with the aspect kept, or both sides with ``square``; boxes stay inside the image."""
+    height, width = image.shape[-2:]
+    scale = size / max(height, width)
+    new_size = [size, size] if square else [max(1, round(height * scale)), max(1, round(width * scale))]
+    if [height, width] == new_size:
+        return image, boxes
+    resized = F.resize(_as_boxes(boxes, image), new_size)
+    return F.resize(image, new_size, antialias=True), _as_tensor(F.clamp_bounding_boxes(resized))
+
+
+def _as_boxes(boxes: Tensor, image: Tensor) -> tv_tensors.BoundingBoxes:
+    height, width = image.shape[-2:]
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+
+
+def _as_tensor(boxes: Tensor) -> Tensor:
+    return boxes.as_subclass(Tensor).reshape(-1, 4)
+
+
+def _happens(probability: float) -> bool:
+    return bool(torch.rand(()) < probability)
+
+
+def _uniform(span: tuple[float, float]) -> float:
+    return span[0] + (span[1] - span[0]) * float(torch.rand(()))

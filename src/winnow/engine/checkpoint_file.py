@@ -1,0 +1,101 @@
+"""One checkpoint file: written so that a kill leaves the old one or the new one, read so that damage is noticed and nothing in
+it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from winnow.errors import CheckpointError
+
+VERSION = 1
+KEYS = (
+    "version", "epoch", "step", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict",
+    "ema_state_dict", "rng", "metric", "metrics", "best", "config", "classes", "metadata", "timestamp", "progress",
+)  # fmt: skip
+
+# torch.save ends its zip with an empty comment; the checksum becomes that comment, so the file stays an ordinary .pth.
+_MARK = b"winnow sha256 "
+_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
+_COMMENT_LENGTH = len(_MARK) + _DIGEST_LENGTH
+_CHUNK = 1 << 22
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write beside ``path``, sync to disk, then rename; raises OSError and leaves the old file as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w+b") as file:
+            torch.save(checkpoint, file)
+            _seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The verified content, on the CPU. Raises CheckpointError for a file that is missing, damaged, of a newer version or not a
+    winnow checkpoint; code in a file is never run (``weights_only``)."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    with path.open("rb") as file:
+        _verify(file, path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise CheckpointError(f"{path} can't be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
+    if version != VERSION:
+        raise CheckpointError(f"{path} has version {version!r}; this winnow reads version {VERSION}")
+    missing = [key for key in KEYS if key not in checkpoint]
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}")
+    return checkpoint
+
+
+def _seal(file: BinaryIO) -> None:
+    end = file.seek(0, os.SEEK_END) - 2
+    digest = _digest(file, end)
+    file.seek(end)
+    file.write(_COMMENT_LENGTH.to_bytes(2, "little") + _MARK + digest)
+
+
+def _verify(file: BinaryIO, path: Path) -> None:
+    size = file.seek(0, os.SEEK_END)
+    start = size - _COMMENT_LENGTH
+    file.seek(max(0, start))
+    comment = file.read()
+    if not comment.startswith(_MARK):
+        raise CheckpointError(f"{path} is damaged, cut short, or was not written by winnow: its checksum is missing")
+    if comment[len(_MARK) :] != _digest(file, start - 2):
+        raise CheckpointError(f"{path} is damaged: its checksum does not match its {size} bytes")
+
+
+def _digest(file: BinaryIO, end: int) -> bytes:
+    file.seek(0)
+    sha = hashlib.sha256()
+    left = end
+    while left > 0:
+        chunk = file.read(min(_CHUNK, left))
+        if not chunk:
+            break
+        sha.update(chunk)
+        left -= len(chunk)
+    return sha.hexdigest().encode()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,207 @@
+"""The training loop. Knows no Hydra, no Optuna, no MLflow, and not what a box is."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.evaluate import evaluate
+from winnow.engine.progress import Progress
+from winnow.engine.schedule import SizeSchedule
+from winnow.engine.seeding import set_rng_state
+from winnow.engine.settings import TrainingSettings
+from winnow.engine.snapshot import Snapshot
+from winnow.engine.state import TrainState
+from winnow.engine.step import TrainStep
+from winnow.engine.stop import StopRequest
+from winnow.protocols import Batch, Data, Task, Tracker, Trial
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The parts of one run, as ``assemble`` put them together."""
+
+    task: Task
+    data: Data
+    step: TrainStep
+    state: TrainState
+    settings: TrainingSettings
+    sizes: SizeSchedule
+    checkpoints: CheckpointFolder
+    snapshot: Snapshot
+    tracker: Tracker
+    trial: Trial | None
+    progress: Progress
+
+    @property
+    def device(self) -> torch.device:
+        return self.step.precision.device
+
+    @property
+    def total_steps(self) -> int:
+        return self.step.schedule.total_steps
+
+
+def fit(run: Fit, stop: StopRequest) -> str:
+    """Train until the end or a reason to stop; ``completed``, ``early_stopped``, ``pruned`` or ``interrupted``.
+
+    The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError.
+    """
+    state, settings = run.state, run.settings
+    while state.step < run.total_steps:
+        train_one_epoch(run, stop)
+        if stop.requested:
+            run.checkpoints.save_last(run.snapshot.take(state))
+            return "interrupted"
+        state.epoch += 1
+        state.batch = 0
+        metrics = state.epoch_losses.means()
+        evaluated = is_evaluation_due(run)
+        if evaluated and run.data.num_val_batches():
+            metrics |= evaluate_weights(run)
+        state.metrics = metrics
+        is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
+        finish_epoch(run, is_best)
+        if evaluated and run.trial is not None:
+            run.trial.report(metrics.get(state.objective.metric, math.nan), state.epoch)
+            if run.trial.should_prune():
+                return "pruned"
+        patience = settings.early_stopping.patience
+        if patience is not None and state.evaluations_without_gain >= patience:
+            logger.info("stopped early at epoch %d: no gain in %d evaluations", state.epoch, patience)
+            return "early_stopped"
+    return "completed"
+
+
+def train_one_epoch(run: Fit, stop: StopRequest) -> None:
+    """The steps left in the epoch after ``state.epoch``, or fewer where ``max_iter`` or a stop request comes first."""
+    state, settings = run.state, run.settings
+    epoch = state.epoch + 1
+    began, waited, images = time.perf_counter(), 0.0, 0
+    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_batch=state.batch)
+    run.task.model.train()
+    with run.progress.task(f"epoch {epoch}", run.data.num_train_batches(), done=state.batch) as advance:
+        for group, seconds in timed(in_groups(batches, settings.accumulate)):
+            waited += seconds
+            step_batches = [batch.to(run.device) for batch in group]
+            terms = run.step(step_batches, state.step)
+            state.step += 1
+            state.batch += len(group)
+            for batch in group:
+                state.cost.add(batch.num_images, batch.num_pixels)
+                images += batch.num_images
+            if terms is not None:
+                state.interval.add(terms)
+                state.epoch_losses.add(terms)
+            loss = log_interval(run) if state.step % settings.log_interval == 0 else None
+            for batch in group:
+                advance(images=batch.num_images, loss=loss)
+            if stop.requested or state.step >= run.total_steps:
+                break
+    seconds = time.perf_counter() - began
+    state.cost.seconds += seconds
+    run.tracker.log_metrics(speed(images, seconds, waited, run.device), state.step)
+
+
+def evaluate_weights(run: Fit) -> dict[str, float]:
+    """Evaluate the EMA weights where there are any, always at the final image size."""
+    began = time.perf_counter()
+    if run.step.ema is None:
+        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress)
+    else:
+        with run.step.ema.applied():
+            metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress)
+    run.state.cost.seconds += time.perf_counter() - began
+    return metrics
+
+
+def finish_epoch(run: Fit, is_best: bool) -> None:
+    """Track, save and say what the epoch gave."""
+    state, tracker = run.state, run.tracker
+    log_epoch_line(run, is_best)
+    tracker.log_metrics({"epoch": float(state.epoch), **state.metrics, **state.cost.metrics()}, state.step)
+    if is_best and state.best is not None:
+        tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
+    state.epoch_losses.clear()
+    if is_best:
+        run.checkpoints.save_best(run.snapshot.take(state, evaluated_weights=True))
+    checkpoint = run.snapshot.take(state)
+    run.checkpoints.save_epoch(checkpoint)
+    run.checkpoints.save_last(checkpoint)
+
+
+def is_evaluation_due(run: Fit) -> bool:
+    return run.state.epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
+
+
+def log_interval(run: Fit) -> float | None:
+    """Send the mean losses since the last time; the loss, or None where every step of the interval was skipped."""
+    state = run.state
+    means = state.interval.means()
+    state.interval.clear()
+    skipped = {"train/nonfinite_steps": float(run.step.nonfinite)} if run.step.nonfinite else {}
+    run.tracker.log_metrics({**means, **run.step.learning_rates(), **skipped}, state.step)
+    return means.get("train/loss")
+
+
+def log_epoch_line(run: Fit, is_best: bool) -> None:
+    state = run.state
+    total = -(-run.total_steps // run.step.schedule.steps_per_epoch)
+    shown = {
+        "loss": state.metrics.get("train/loss"),
+        **{key: state.metrics.get(key) for key in ("val/loss", "val/map", "val/map_50")},
+    }
+    shown.setdefault(state.objective.metric, state.metrics.get(state.objective.metric))
+    numbers = "  ".join(f"{name} {value:7.4f}" for name, value in shown.items() if value is not None)
+    logger.info(
+        "epoch %*d/%d  step %6d  %s  %5.0f s%s", len(str(total)), state.epoch, total, state.step, numbers,
+        state.cost.seconds, "  best" if is_best else "",
+    )  # fmt: skip
+
+
+def speed(images: int, seconds: float, waited: float, device: torch.device) -> dict[str, float]:
+    metrics = {
+        "perf/images_per_second": images / max(seconds, 1e-9),
+        "perf/data_wait_fraction": waited / max(seconds, 1e-9),
+    }
+    if device.type == "cuda":
+        metrics["perf/gpu_mem_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return metrics
+
+
+def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches, the last one perhaps shorter."""
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
+    """Each item with the seconds it was waited for."""
+    iterator = iter(items)
+    while True:
+        began = time.perf_counter()
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        yield item, time.perf_counter() - began
+
+
+def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
+    """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
+    run.snapshot.restore(checkpoint)
+    run.state.load_checkpoint(checkpoint, run.device)
+    set_rng_state(checkpoint["rng"])
+    logger.info("resumed from %s: epoch %d, step %d", path, run.state.epoch, run.state.step)

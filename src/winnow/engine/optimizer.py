@@ -1,0 +1,86 @@
+"""Which parameters train, and with what learning rate: freezing and parameter groups by name patterns."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from winnow.engine.settings import ParamGroup
+from winnow.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Stop the parameters whose names match from training; ConfigError for a pattern that matches none."""
+    names = dict(model.named_parameters())
+    for pattern in patterns:
+        matched = [name for name in names if re.search(pattern, name)]
+        if not matched:
+            raise ConfigError(_no_match("training.freeze", pattern, list(names)))
+        for name in matched:
+            names[name].requires_grad_(False)
+        logger.info("frozen by %r: %d parameter tensors", pattern, len(matched))
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise ConfigError(f"training.freeze={list(patterns)} freezes every parameter: nothing is left to train")
+
+
+def build_optimizer(
+    factory: Callable[[list[dict[str, Any]]], Optimizer],
+    model: nn.Module,
+    groups: Sequence[ParamGroup] | None,
+    lr: float,
+) -> Optimizer:
+    """The optimizer over all trainable parameters.
+
+    ``lr`` is the base learning rate; each torch group also carries ``name`` and ``base_lr``, the rate that the schedule
+    multiplies. What no pattern matches forms the group ``default``.
+    """
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    members: dict[str, list[nn.Parameter]] = {name: [] for name in [*(group.name for group in groups or ()), "default"]}
+    for name, parameter in trainable:
+        first = next((group.name for group in groups or () if re.search(group.pattern, name)), "default")
+        members[first].append(parameter)
+    torch_groups = []
+    for index, group in enumerate(groups or ()):
+        if not members[group.name]:
+            key = f"training.param_groups[{index}].pattern"
+            raise ConfigError(_no_match(key, group.pattern, [name for name, _ in trainable]))
+        base_lr = group.lr if group.lr is not None else lr * (1.0 if group.lr_scale is None else group.lr_scale)
+        settings: dict[str, Any] = {
+            "params": members[group.name],
+            "name": group.name,
+            "lr": base_lr,
+            "base_lr": base_lr,
+        }
+        if group.weight_decay is not None:
+            settings["weight_decay"] = group.weight_decay
+        torch_groups.append(settings)
+    if members["default"]:
+        torch_groups.append({"params": members["default"], "name": "default", "lr": lr, "base_lr": lr})
+    for settings in torch_groups:
+        count = sum(parameter.numel() for parameter in settings["params"])
+        logger.info("parameter group %-12s %9d parameters, lr %.3g", settings["name"], count, settings["lr"])
+    try:
+        return factory(torch_groups)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"training.optimizer is refused by its class: {error}") from error
+
+
+def scaled_lr(lr: float, base_batch_size: int | None, samples_per_step: int) -> float:
+    """The linear scaling rule of Goyal et al. 2017; off where ``base_batch_size`` is None."""
+    if base_batch_size is None:
+        return lr
+    scaled = lr * samples_per_step / base_batch_size
+    logger.info("lr %.3g scaled to %.3g: %d samples per step for %d", lr, scaled, samples_per_step, base_batch_size)
+    return scaled
+
+
+def _no_match(key: str, pattern: str, names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{key}={pattern!r} matches none of the {len(names)} parameters it may match; they are named like {shown}"

@@ -1,0 +1,51 @@
+"""Which number format a run computes in."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from winnow.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """``dtype`` of autocast on ``device``, or None for plain float32."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+
+    @classmethod
+    def choose(cls, amp: str, device: torch.device) -> Precision:
+        """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU it is off."""
+        if amp == "auto" and device.type == "cuda":
+            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        elif amp in ("auto", "off"):
+            dtype = None
+        else:
+            dtype = torch.bfloat16 if amp == "bf16" else torch.float16
+        logger.info("computing in %s on %s", "float32" if dtype is None else f"{dtype} autocast", device)
+        return cls(device, dtype)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def new_scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler, active for fp16 alone: the other formats have float32's range."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the first GPU where there is one; ConfigError for a device that this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"training.device={name!r}: this machine has {count} CUDA devices; use auto or cpu")
+    return device

@@ -1,0 +1,56 @@
+"""The progress bar on a terminal; nothing where there is none, for the log's lines say enough."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from rich import progress as bars
+
+from winnow.console import CONSOLE
+
+
+class Advance(Protocol):
+    def __call__(self, images: int, loss: float | None = None) -> None:
+        """One batch more, holding ``images`` images; ``loss`` to be shown from here on."""
+        ...
+
+
+class Progress:
+    """Bars with loss, images per second and the time left, one at a time."""
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """A bar of ``total`` batches, gone when the context ends."""
+        if not CONSOLE.is_terminal:
+            yield _ignore
+            return
+        columns: list[Any] = [
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[loss]}"),
+            bars.TextColumn("{task.fields[rate]}"),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("eta"),
+            bars.TimeRemainingColumn(),
+        ]
+        with bars.Progress(*columns, console=CONSOLE, transient=True, refresh_per_second=4) as display:
+            bar = display.add_task(name, total=total, completed=done, loss="", rate="")
+            images_seen = 0
+
+            def advance(images: int, loss: float | None = None) -> None:
+                nonlocal images_seen
+                images_seen += images
+                elapsed = display.tasks[0].elapsed or 0.0
+                fields: dict[str, Any] = {"rate": f"{images_seen / elapsed:.0f} img/s"} if elapsed > 0 else {}
+                if loss is not None:
+                    fields["loss"] = f"loss {loss:.4f}"
+                display.update(bar, advance=1, **fields)
+
+            yield advance
+
+
+def _ignore(images: int, loss: float | None = None) -> None:
+    del images, loss

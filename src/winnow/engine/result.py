@@ -1,0 +1,40 @@
+"""``result.json``: how a run ended, for scripts and for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class RunResult:
+    """``status`` is completed, early_stopped, interrupted, pruned, diverged or failed; ``objective`` the best value reached;
+    ``reason`` says why a run did not complete."""
+
+    status: str
+    objective: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    epochs: int = 0
+    steps: int = 0
+    cost: dict[str, float] = field(default_factory=dict)
+    checkpoint_best: str | None = None
+    checkpoint_last: str | None = None
+    mlflow_run_id: str | None = None
+    seconds: float = 0.0
+    reason: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Into ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
+        temporary = folder / ".result.json.tmp"
+        temporary.write_text(json.dumps(_finite(asdict(self)), indent=2) + "\n")
+        temporary.replace(folder / "result.json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

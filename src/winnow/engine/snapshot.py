@@ -1,0 +1,99 @@
+"""What goes into a checkpoint, and how it comes out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from winnow.engine.checkpoint_file import VERSION
+from winnow.engine.seeding import rng_state
+from winnow.engine.state import TrainState
+from winnow.engine.step import TrainStep
+from winnow.errors import CheckpointError
+
+
+class Snapshot:
+    """Takes and restores the whole state of a run; ``config``, ``classes`` and ``metadata`` are plain values that go along."""
+
+    def __init__(
+        self, step: TrainStep, config: dict[str, Any], classes: list[str], metadata: Mapping[str, Any]
+    ) -> None:
+        self._step = step
+        self._config = config
+        self._classes = classes
+        self._metadata = dict(metadata)
+
+    def take(self, state: TrainState, evaluated_weights: bool = False) -> dict[str, Any]:
+        """The content of a checkpoint. With ``evaluated_weights`` and an EMA, ``model_state_dict`` holds the average, as
+        best.pth should, and ``training_state_dict`` the weights that training goes on with."""
+        step, model = self._step, self._step.task.model
+        swap = evaluated_weights and step.ema is not None
+        best = vars(state.best) if state.best is not None else None
+        return {
+            "version": VERSION,
+            "epoch": state.epoch,
+            "step": state.step,
+            "model_state_dict": step.ema.weights() if swap and step.ema is not None else model.state_dict(),
+            **({"training_state_dict": model.state_dict()} if swap else {}),
+            "optimizer_state_dict": step.optimizer.state_dict(),
+            "scheduler_state_dict": {
+                "total_steps": step.schedule.total_steps,
+                "factor": step.schedule.factor(state.step),
+            },
+            "scaler_state_dict": step.scaler.state_dict(),
+            "ema_state_dict": step.ema.state_dict() if step.ema is not None else None,
+            "rng": rng_state(),
+            "metric": state.objective.metric,
+            "metrics": dict(state.metrics),
+            "best": best,
+            "config": self._config,
+            "classes": self._classes,
+            "metadata": self._metadata,
+            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "progress": {**state.state_dict(), "step_counters": step.state_dict()},
+        }
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load weights, optimizer, scaler, EMA and counters. CheckpointError where model, classes, data or EMA differ."""
+        self._refuse_other_run(checkpoint)
+        step = self._step
+        step.task.model.load_state_dict(checkpoint.get("training_state_dict", checkpoint["model_state_dict"]))
+        step.optimizer.load_state_dict(_with_current_rates(checkpoint["optimizer_state_dict"], step.optimizer))
+        step.load_state_dict(checkpoint["progress"]["step_counters"])
+        if step.scaler.is_enabled() and checkpoint["scaler_state_dict"]:
+            step.scaler.load_state_dict(checkpoint["scaler_state_dict"])
+        if step.ema is not None:
+            step.ema.load_state_dict(checkpoint["ema_state_dict"])
+
+    def _refuse_other_run(self, checkpoint: Mapping[str, Any]) -> None:
+        own = {name: tuple(value.shape) for name, value in self._step.task.model.state_dict().items()}
+        saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
+        differences = [
+            f"parameter {name}: {saved.get(name, 'absent')} in the file, {own.get(name, 'absent')} here"
+            for name in sorted(own.keys() | saved.keys())
+            if own.get(name) != saved.get(name)
+        ]
+        if list(checkpoint["classes"]) != self._classes:
+            differences.append(f"classes: {checkpoint['classes']} in the file, {self._classes} here")
+        old, new = checkpoint["metadata"].get("data_fingerprint"), self._metadata.get("data_fingerprint")
+        if old != new:
+            differences.append(f"data fingerprint: {old} in the file, {new} here")
+        if self._step.ema is not None and checkpoint["ema_state_dict"] is None:
+            differences.append("training.ema.decay: null in the file, set here")
+        old_groups = [group["name"] for group in checkpoint["optimizer_state_dict"]["param_groups"]]
+        new_groups = [group["name"] for group in self._step.optimizer.param_groups]
+        if old_groups != new_groups:
+            differences.append(f"parameter groups: {old_groups} in the file, {new_groups} here")
+        if differences:
+            shown = "\n  ".join(differences[:20])
+            raise CheckpointError(f"the checkpoint belongs to another run, {len(differences)} differences:\n  {shown}")
+
+
+def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The saved moments under the settings of today's config, so that another lr or weight decay takes effect."""
+    fields = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [{**old, **new} for old, new in zip(saved["param_groups"], fields, strict=True)]
+    return {**saved, "param_groups": groups}

@@ -1,0 +1,122 @@
+"""Where a run stands: everything the loop remembers besides weights and optimizer, explicit both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from winnow.engine.settings import Objective
+
+
+@dataclass
+class Best:
+    """The best value of the objective and where it was reached."""
+
+    metric: str
+    value: float
+    epoch: int
+    step: int
+
+
+@dataclass
+class Cost:
+    """What a run has used: images seen, the same in images of 640×640 pixels, and wall seconds."""
+
+    images: int = 0
+    images_640: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, num_images: int, num_pixels: int) -> None:
+        self.images += num_images
+        self.images_640 += num_pixels / 640**2
+
+    def metrics(self) -> dict[str, float]:
+        return {f"cost/{name}": float(value) for name, value in asdict(self).items()}
+
+
+class LossSums:
+    """Sums of detached loss terms over steps, on the device: reading them costs one synchronisation, adding none."""
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        self.num_steps += 1
+        for name, term in terms.items():
+            self._sums[name] = self._sums[name] + term if name in self._sums else term.clone()
+
+    def means(self) -> dict[str, float]:
+        """``train/NAME`` of every term and ``train/loss`` of their sum; empty before the first step."""
+        if self.num_steps == 0:
+            return {}
+        values = (torch.stack(list(self._sums.values())).double() / self.num_steps).tolist()
+        means = {f"train/{name}": value for name, value in zip(self._sums, values, strict=True)}
+        return {"train/loss": sum(values), **means}
+
+    def clear(self) -> None:
+        self.num_steps = 0
+        self._sums = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_steps": self.num_steps, "sums": {name: value.cpu() for name, value in self._sums.items()}}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self.num_steps = state["num_steps"]
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+
+
+@dataclass
+class TrainState:
+    """``epoch`` finished epochs, ``step`` updates, ``batch`` batches already taken from the epoch in progress."""
+
+    objective: Objective
+    epoch: int = 0
+    step: int = 0
+    batch: int = 0
+    best: Best | None = None
+    evaluations_without_gain: int = 0
+    cost: Cost = field(default_factory=Cost)
+    metrics: dict[str, float] = field(default_factory=dict)
+    interval: LossSums = field(default_factory=LossSums)
+    epoch_losses: LossSums = field(default_factory=LossSums)
+
+    def update_best(self, metrics: Mapping[str, float], min_delta: float) -> bool:
+        """Take note of an evaluation; True where it beats the best so far by more than ``min_delta``.
+
+        An objective that this evaluation could not give (no truth of that size, a NaN) never is the best.
+        """
+        name = self.objective.metric
+        value = metrics.get(name, math.nan)
+        sign = 1 if self.objective.mode == "max" else -1
+        if value == value and (self.best is None or sign * (value - self.best.value) > min_delta):
+            self.best = Best(name, value, self.epoch, self.step)
+            self.evaluations_without_gain = 0
+            return True
+        self.evaluations_without_gain += 1
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "batch": self.batch,
+            "evaluations_without_gain": self.evaluations_without_gain,
+            "cost": asdict(self.cost),
+            "interval": self.interval.state_dict(),
+            "epoch_losses": self.epoch_losses.state_dict(),
+        }
+
+    def load_checkpoint(self, checkpoint: Mapping[str, Any], device: torch.device) -> None:
+        """From a whole checkpoint: its own keys hold what a reader of the file looks for, ``progress`` the rest."""
+        progress = checkpoint["progress"]
+        self.epoch, self.step, self.batch = checkpoint["epoch"], checkpoint["step"], progress["batch"]
+        self.best = Best(**checkpoint["best"]) if checkpoint["best"] else None
+        self.metrics = dict(checkpoint["metrics"])
+        self.evaluations_without_gain = progress["evaluations_without_gain"]
+        self.cost = Cost(**progress["cost"])
+        self.interval.load_state_dict(progress["interval"], device)
+        self.epoch_losses.load_state_dict(progress["epoch_losses"], device)

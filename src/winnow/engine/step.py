@@ -1,0 +1,108 @@
+"""One optimizer update from its micro-batches: the same path with and without mixed precision and accumulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from winnow.engine.ema import Ema
+from winnow.engine.precision import Precision
+from winnow.engine.schedule import LrSchedule
+from winnow.errors import DivergedError
+from winnow.protocols import Batch, Task
+
+
+class TrainStep:
+    """Updates the weights of ``task.model`` and everything that an update carries along: scaler, EMA, learning rates."""
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: LrSchedule,
+        precision: Precision,
+        clip_grad_norm: float | None,
+        ema: Ema | None,
+        max_nonfinite: int,
+    ) -> None:
+        self.task = task
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.precision = precision
+        self.scaler = precision.new_scaler()
+        self.ema = ema
+        self.nonfinite = 0
+        self.nonfinite_in_a_row = 0
+        self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
+        self._max_nonfinite = max_nonfinite
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
+        """Update ``step`` + 1; the step's detached loss terms, or None where a non-finite one made it leave the weights alone.
+
+        The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
+        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row.
+        """
+        self._set_learning_rates(step)
+        terms = self._backward(batches)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        loss = torch.stack(list(terms.values())).sum()
+        # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
+        verdict = loss if self.scaler.is_enabled() else loss + norm
+        if bool(torch.isfinite(verdict)):
+            self.scaler.step(self.optimizer)
+            self.nonfinite_in_a_row = 0
+            if self.ema is not None:
+                self.ema.update()
+        else:
+            self._count_nonfinite(terms, norm, batches, step)
+            terms = {}
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return terms or None
+
+    def learning_rates(self) -> dict[str, float]:
+        return {f"lr/{group['name']}": float(group["lr"]) for group in self.optimizer.param_groups}
+
+    def _set_learning_rates(self, step: int) -> None:
+        factor = self.schedule.factor(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        count = max(1.0, sum(self.task.loss_count(batch) for batch in batches))
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            with self.precision.autocast():
+                terms = self.task.losses(self.task.forward(batch), batch, count)
+                loss = torch.stack(list(terms.values())).sum()
+            self.scaler.scale(loss).backward()
+            for name, term in terms.items():
+                sums[name] = sums[name] + term.detach() if name in sums else term.detach()
+        return sums
+
+    def _count_nonfinite(self, terms: dict[str, Tensor], norm: Tensor, batches: Sequence[Batch], step: int) -> None:
+        self.nonfinite += 1
+        self.nonfinite_in_a_row += 1
+        if self.nonfinite_in_a_row < self._max_nonfinite:
+            return
+        values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+        images = [image_id for batch in batches for image_id in batch.image_ids]
+        raise DivergedError(
+            f"the loss or its gradient was not finite in {self.nonfinite_in_a_row} steps in a row, the last one "
+            f"step {step + 1} (training.max_nonfinite={self._max_nonfinite}): {values}; gradient norm {float(norm):.4g}; "
+            f"image ids {images[:20]}; lower training.optimizer.lr, clip harder, or look at these images"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"nonfinite": self.nonfinite, "nonfinite_in_a_row": self.nonfinite_in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.nonfinite = state["nonfinite"]
+        self.nonfinite_in_a_row = state["nonfinite_in_a_row"]

@@ -1,0 +1,41 @@
+"""The kinds of error winnow raises on purpose, by who must act on them, and how a program ends with one."""
+
+import os
+import sys
+from types import TracebackType
+
+
+class WinnowError(Exception):
+    """The base of all errors whose message is meant for the user; shown without a traceback."""
+
+
+class ConfigError(WinnowError):
+    """A setting is unknown, malformed or contradicts another: change the config or the command line."""
+
+
+class DataError(WinnowError):
+    """A file of the data set is missing, unreadable or inconsistent: mend the data."""
+
+
+class WeightsError(WinnowError):
+    """Pretrained or initial weights are missing or do not fit the model: fetch them or change the model."""
+
+
+class CheckpointError(WinnowError):
+    """A checkpoint is damaged, not a checkpoint, or belongs to another run: choose another file."""
+
+
+class DivergedError(WinnowError):
+    """The loss stayed non-finite: lower the learning rate or look at the samples named in the message."""
+
+
+def show_errors_as_messages() -> None:
+    """End the process with the message alone where a WinnowError ends it; ``HYDRA_FULL_ERROR=1`` shows the traceback too."""
+    sys.excepthook = _show
+
+
+def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if isinstance(error, WinnowError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+        sys.stderr.write(f"{kind.__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows the traceback)\n")
+    else:
+        sys.__excepthook__(kind, error, traceback)

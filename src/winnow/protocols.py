@@ -1,0 +1,156 @@
+"""The seams of winnow: what the engine, tasks, metrics, data, tracker and trial promise each other. No behaviour lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+class Batch(Protocol):
+    """Samples that travel together through one forward pass."""
+
+    @property
+    def num_images(self) -> int: ...
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of all images of the batch, padding included."""
+        ...
+
+    @property
+    def image_ids(self) -> Sequence[int | str]:
+        """The data set's own ids, for messages."""
+        ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+    def pin_memory(self) -> Self: ...
+
+
+class Metric(Protocol):
+    """Gathers predictions over an evaluation and turns them into named numbers.
+
+    Holds nothing on the GPU. ``merge`` takes what ``state`` of another rank's metric gave, so that ranks can be gathered.
+    """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Every name that ``compute`` may give, known before the first ``update``."""
+        ...
+
+    def update(self, predictions: Any, batch: Any) -> None: ...
+
+    def state(self) -> Any:
+        """A picklable value holding all that ``update`` gathered."""
+        ...
+
+    def merge(self, state: Any) -> None: ...
+
+    def compute(self) -> dict[str, float]:
+        """Numbers named without a split (``map``, ``map_class/car``); the engine adds ``val/``."""
+        ...
+
+
+class Task(Protocol):
+    """A model, its losses and its predictions. Never steps, logs, moves itself between devices, or knows the epoch.
+
+    One training step over micro-batches b: ``count = Σ_b loss_count(b)``, then for each b
+    ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they equal
+    the terms of the same samples in one batch, whatever the split.
+    """
+
+    model: nn.Module
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    def forward(self, batch: Any) -> Any:
+        """Run the model once; what it gives is only read by ``losses`` and ``predictions``."""
+        ...
+
+    def loss_count(self, batch: Any) -> float:
+        """The number that the batch adds to the step's normaliser (boxes, positive locations, images …)."""
+        ...
+
+    def losses(self, outputs: Any, batch: Any, count: float) -> dict[str, Tensor]:
+        """Named scalar terms whose sum is the loss. ``count`` > 0 is the normaliser of the whole step, over all ranks."""
+        ...
+
+    def predictions(self, outputs: Any, batch: Any) -> Any:
+        """What ``Metric.update`` takes."""
+        ...
+
+    def new_metric(self) -> Metric: ...
+
+
+class Data(Protocol):
+    """Batches as a pure function of (seed, epoch, index): remembers no position, whatever the number of workers."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the samples do; a run only resumes on the data it began with."""
+        ...
+
+    @property
+    def num_train_samples(self) -> int: ...
+
+    def num_train_batches(self) -> int: ...
+
+    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[Any]:
+        """Batches of epoch ``epoch`` (from 1), from the ``start_batch``-th on; those before it are not read."""
+        ...
+
+    def num_val_batches(self) -> int:
+        """0 when there is nothing to validate on."""
+        ...
+
+    def val_batches(self, image_size: int) -> Iterator[Any]: ...
+
+
+class Tracker(Protocol):
+    """Where numbers and files of a run go. Never raises into training, never blocks it, never renames a metric."""
+
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def log_artifact(self, path: Path, folder: str = "") -> None: ...
+
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+    def finish(self, status: str) -> None:
+        """End the tracked run with winnow's own status word (``completed``, ``diverged`` …)."""
+        ...
+
+    @property
+    def run_id(self) -> str | None:
+        """The server's id of the run, once it is known."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Trial(Protocol):
+    """The sweep's ear: hears a value per epoch and says whether to stop. Never raises, never stops anything itself."""
+
+    def report(self, value: float, epoch: int) -> None: ...
+
+    def should_prune(self) -> bool: ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something a checkpoint must carry. Touches no files."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,79 @@
+"""The config that a run really follows: as composed, or, for a resumed run, as its checkpoint recorded it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.engine.checkpoints import CheckpointFolder
+from winnow.errors import CheckpointError, ConfigError
+
+Config = dict[str, Any]
+
+
+def plain_config(cfg: DictConfig) -> Config:
+    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``."""
+    try:
+        return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or str(error)
+        raise ConfigError(f"{key} has no value yet; give it on the command line: {key}=…") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error)) from error
+
+
+def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that ``training.resume`` names: a file, ``auto`` (the newest whole one of ``folder``, or None where the
+    run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it, and says so."""
+    if resume is None:
+        return None
+    if resume == "auto":
+        return CheckpointFolder(folder / "checkpoints", save_interval=1, keep_last_n=1).newest()
+    path = Path(resume)
+    try:
+        return path, read_checkpoint(path)
+    except CheckpointError as error:
+        older = CheckpointFolder(path.parent, save_interval=1, keep_last_n=1).newest() if path.is_file() else None
+        if older is None:
+            raise
+        from_there = older[0]
+        raise CheckpointError(f"{error}; the newest whole one beside it is {from_there}") from error
+
+
+def resumed_config(recorded: Config, composed: Config, overrides: list[str]) -> Config:
+    """``recorded`` with the command line's single values on top; where a run is tracked is taken from ``composed``.
+
+    Raises ConfigError for an override that chooses a whole group: what it held when the run began is in the checkpoint, and
+    a mixture of the two would be neither.
+    """
+    config = OmegaConf.create(recorded)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element().lstrip("+~")
+        if key == "tracking":
+            config.tracking = composed["tracking"]
+        elif "/" in key or "@" in key or ("." not in key and OmegaConf.is_dict(config.get(key))):
+            raise ConfigError(
+                f"{override.input_line} chooses a whole group, and a resumed run keeps its groups as its checkpoint recorded "
+                "them; give single values, as training.max_epochs=20"
+            )
+        else:
+            _apply(config, key, override)
+    return plain_config(config)
+
+
+def _apply(config: DictConfig, key: str, override: Override) -> None:
+    if override.is_delete():
+        raise ConfigError(f"{override.input_line}: a key can't be deleted on resume")
+    known = OmegaConf.select(config, key, default=_ABSENT) is not _ABSENT
+    if not known and not override.is_add():
+        raise ConfigError(f"{key} is not a key of the checkpoint's config; use +{override.input_line} to add it")
+    OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
+
+
+_ABSENT = object()

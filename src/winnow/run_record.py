@@ -1,0 +1,99 @@
+"""What a run leaves behind besides its checkpoints: facts of its origin, last numbers, pictures, ``result.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow.data.detection import DetectionData
+from winnow.data.image import read_image
+from winnow.engine.loop import Fit
+from winnow.engine.result import RunResult
+from winnow.report.detections import draw_grid
+from winnow.run_config import Config
+from winnow.tracking.provenance import command_line, environment, git_state, source_tags
+
+_NUM_PICTURES = 12
+
+
+def record_origin(run: Fit, config: Config, folder: Path) -> None:
+    """Config, command line, code and machine, to the tracker and to the run folder, before the first step."""
+    git = git_state(Path.cwd())
+    facts = {"command": command_line(), "git_commit": git.commit if git else None, **environment()}
+    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+    tracker = run.tracker
+    tracker.log_params(flat(config))
+    tracker.set_tags({
+        **source_tags(git),
+        "winnow.command": facts["command"] or "",
+        "winnow.data_fingerprint": run.data.fingerprint,
+        "winnow.stage": config["stage"]["name"],
+    })  # fmt: skip
+    for name in ("config.yaml", "environment.json"):
+        tracker.log_artifact(folder / name)
+    if git is not None and git.is_dirty:
+        (folder / "git_diff.patch").write_text(git.diff)
+        tracker.log_artifact(folder / "git_diff.patch")
+
+
+def record_end(run: Fit, config: Config, folder: Path) -> None:
+    """The last numbers, pictures and files of a run that came to its end."""
+    state, tracker = run.state, run.tracker
+    final = {
+        f"final/{name.removeprefix('val/')}": value for name, value in state.metrics.items() if name.startswith("val/")
+    }
+    tracker.log_metrics({**final, **state.cost.metrics()}, state.step)
+    if isinstance(run.data, DetectionData) and run.data.num_val_batches():
+        tracker.log_artifact(draw_val_grid(run, run.data, folder / "pictures"), "pictures")
+    if config["tracking"].get("log_checkpoints"):
+        for path in (run.checkpoints.best, run.checkpoints.last):
+            if path.exists():
+                tracker.log_artifact(path, "checkpoints")
+
+
+def draw_val_grid(run: Fit, data: DetectionData, folder: Path) -> Path:
+    """The first validation images with what was found and what is true, by the weights that were evaluated."""
+    batch = data.preview(_NUM_PICTURES, run.sizes.final).to(run.device)
+    weights = run.step.ema.applied() if run.step.ema is not None else nullcontext()
+    run.task.model.eval()
+    with weights, torch.inference_mode(), run.step.precision.autocast():
+        detections = run.task.predictions(run.task.forward(batch), batch)
+    records = data.val_records[: batch.num_images]
+    images = [read_image(record.path, record.width, record.height).permute(1, 2, 0).numpy() for record in records]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "val_detections.png"
+    draw_grid(images, detections, batch.targets, data.classes, path)
+    return path
+
+
+def result_of(run: Fit, status: str, reason: str | None) -> RunResult:
+    """What ``result.json`` says of the run as it stands."""
+    state, checkpoints = run.state, run.checkpoints
+    return RunResult(
+        status=status,
+        objective=state.best.value if state.best else None,
+        metrics=dict(state.metrics),
+        best=asdict(state.best) if state.best else None,
+        epochs=state.epoch,
+        steps=state.step,
+        cost=asdict(state.cost),
+        checkpoint_best=str(checkpoints.best) if checkpoints.best.exists() else None,
+        checkpoint_last=str(checkpoints.last) if checkpoints.last.exists() else None,
+        mlflow_run_id=run.tracker.run_id,
+        seconds=state.cost.seconds,
+        reason=reason,
+    )
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"training": {"seed": 0}}`` → ``{"training.seed": 0}``; lists stay values."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values

@@ -1,0 +1,134 @@
+"""What lies in ``<run>/tracking`` besides the outbox: who writes which file, and their contents as dataclasses."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+TRACKING = "tracking"
+
+
+@dataclass(frozen=True)
+class TrackingFolder:
+    """Names of the files. The tracker alone writes ``settings`` and ``outbox``, the uploader alone ``state``."""
+
+    path: Path
+
+    @classmethod
+    def of_run(cls, run_folder: Path) -> Self:
+        return cls(Path(run_folder).absolute() / TRACKING)
+
+    @property
+    def outbox(self) -> Path:
+        return self.path / "outbox.jsonl"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "uploader.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "uploader.log"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from a later one with the same number by its start; ``started`` in Unix seconds."""
+
+    host: str
+    pid: int
+    started: float
+
+    @classmethod
+    def this_process(cls) -> Self:
+        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+    def is_alive(self) -> bool | None:
+        """None when it ran on another host, so that nobody here can tell."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            process = psutil.Process(self.pid)
+            # two seconds, since the start is reckoned from a boot time that the clock's corrections move
+            return abs(process.create_time() - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
+
+
+@dataclass(frozen=True)
+class UploadSettings:
+    """What the uploader must know: ``run_key`` names the run for ever, ``created_ms`` is its first start in Unix ms."""
+
+    run_key: str
+    created_ms: int
+    owner: Owner
+    uri: str
+    experiment: str
+    run_name: str
+    parent_run_id: str | None = None
+    system_metrics_seconds: float | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises FileNotFoundError, or ValueError when the file is damaged."""
+        fields = json.loads(path.read_text())
+        try:
+            return cls(**{**fields, "owner": Owner(**fields["owner"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no settings file of winnow's tracking: {error}") from None
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self), mode=0o600)  # the uri may hold a password
+
+
+@dataclass
+class RunState:
+    """How far the server knows the run: all events up to ``sequence`` but ``artifacts``, which wait as [path, folder].
+
+    ``is_finished``: the last of them was the end of the run. ``is_deleted``: the run was deleted on the server.
+    """
+
+    uri: str = ""
+    run_id: str | None = None
+    sequence: int = 0
+    artifacts: list[list[str]] = field(default_factory=list)
+    is_finished: bool = False
+    is_deleted: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The state on disk; a fresh one when it is missing or damaged, since the server can tell the rest."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls()
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+
+def write_json(path: Path, content: dict[str, Any], mode: int = 0o644) -> None:
+    """Replace the file in one act that survives a power cut. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

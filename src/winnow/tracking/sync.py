@@ -1,0 +1,68 @@
+"""Sends what a run could not send while it ran: ``winnow sync RUN_FOLDER``. Imports MLflow, which training must not."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from winnow.errors import WinnowError
+from winnow.tracking.folder import Owner, TrackingFolder, UploadSettings
+from winnow.tracking.launcher import prepare_environment
+from winnow.tracking.outbox import read_last_event
+from winnow.tracking.uploader import Uploader
+
+QUIET_SECONDS = 600.0  # an outbox this old, of a process on another host, is taken for abandoned
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """``sent`` and ``unsent`` count events, ``waiting_files`` artifacts not uploaded; ``trouble`` says why, if any."""
+
+    run_id: str | None
+    sent: int
+    unsent: int
+    waiting_files: int
+    trouble: str | None
+
+
+def sync(run_folder: Path, patience_seconds: float = 60.0) -> SyncReport:
+    """Send all of a run's outbox, and mark the run as killed when its process died without a word.
+
+    Gives up after ``patience_seconds`` without success. Raises WinnowError when the folder was never tracked, or when
+    another uploader keeps working on it.
+    """
+    folder = TrackingFolder.of_run(run_folder)
+    if not folder.outbox.exists() or not folder.settings.exists():
+        raise WinnowError(f"{run_folder} holds no tracked run: {folder.outbox} and {folder.settings} must exist")
+    prepare_environment(os.environ)
+    try:
+        with FileLock(folder.lock, timeout=patience_seconds):
+            return _sync(folder, patience_seconds)
+    except Timeout:
+        raise WinnowError(f"another uploader is at work on {run_folder}; its log is {folder.log}") from None
+
+
+def _sync(folder: TrackingFolder, patience_seconds: float) -> SyncReport:
+    owner = UploadSettings.read(folder.settings).owner
+    uploader = Uploader(folder, lambda: _is_alive(owner, folder), patience_seconds, follows=False)
+    before = uploader.state.sequence
+    uploader.run()
+    last = read_last_event(folder.outbox)
+    return SyncReport(
+        run_id=uploader.state.run_id,
+        sent=uploader.state.sequence - before,
+        unsent=max(0, (last.sequence if last else 0) - uploader.state.sequence),
+        waiting_files=len(uploader.state.artifacts),
+        trouble=str(uploader.trouble) if uploader.trouble else None,
+    )
+
+
+def _is_alive(owner: Owner, folder: TrackingFolder) -> bool:
+    is_alive = owner.is_alive()
+    if is_alive is None:
+        return time.time() - folder.outbox.stat().st_mtime < QUIET_SECONDS
+    return is_alive

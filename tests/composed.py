@@ -1,0 +1,19 @@
+"""The composed config, and the repository as a user has it."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from winnow.composition import register_resolvers
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+register_resolvers()
+
+
+def compose_plain(*overrides):
+    """The config of ``python train.py OVERRIDES`` as plain values."""
+    with initialize_config_dir(str(REPOSITORY / "conf")):
+        return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)

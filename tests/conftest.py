@@ -1,0 +1,18 @@
+"""What several test folders need."""
+
+import pytest
+from composed import SHARED_DATA, compose_plain
+
+
+@pytest.fixture
+def training_values():
+    """The ``training`` group as shipped."""
+    return compose_plain()["training"]
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The small real data sets beside the repository; tests that need them are skipped where they are absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no ../shared/data beside the repository")
+    return SHARED_DATA

@@ -1,0 +1,126 @@
+"""The smallest real parts a run can be made of: a regression on vectors, with dropout so that random numbers matter."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from winnow.engine.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Vectors:
+    inputs: torch.Tensor
+    truth: torch.Tensor
+    image_ids: list[int]
+    num_pixels: int
+
+    @property
+    def num_images(self):
+        return len(self.image_ids)
+
+    def to(self, device):
+        return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
+
+    def pin_memory(self):
+        return self
+
+
+class VectorData:
+    """The sum of a vector's entries is to be learnt; ``image_size`` only scales the cost."""
+
+    classes = ("sum",)
+    fingerprint = "vectors"
+
+    def __init__(self, num_samples=24, batch_size=4, num_val=8, seed=0, poison_step=None):
+        self.num_train_samples = num_samples
+        self.batch_size, self.num_val, self.seed, self.poison = batch_size, num_val, seed, poison_step
+        self.requested = []
+
+    def num_train_batches(self):
+        return -(-self.num_train_samples // self.batch_size)
+
+    def num_val_batches(self):
+        return 1 if self.num_val else 0
+
+    def train_batches(self, epoch, image_size, start_batch=0):
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_train_samples)
+        for number in range(start_batch, self.num_train_batches()):
+            indices = order[number * self.batch_size : (number + 1) * self.batch_size]
+            self.requested.append((epoch, number, image_size))
+            yield self._batch(indices, epoch, image_size)
+
+    def val_batches(self, image_size):
+        self.requested.append(("val", 0, image_size))
+        yield self._batch(range(1000, 1000 + self.num_val), 0, image_size)
+
+    def _batch(self, indices, epoch, image_size):
+        rows = [np.random.default_rng([self.seed, epoch, int(index)]).normal(size=5) for index in indices]
+        inputs = torch.tensor(np.stack(rows), dtype=torch.float32)
+        truth = inputs.sum(dim=1)
+        if self.poison is not None and epoch >= self.poison:
+            truth = truth * torch.nan
+        return Vectors(inputs, truth, [int(index) for index in indices], len(rows) * image_size**2)
+
+
+class MeanError:
+    names = ("score",)
+
+    def __init__(self):
+        self.errors = []
+
+    def update(self, predictions, batch):
+        self.errors += (predictions - batch.truth.cpu()).abs().tolist()
+
+    def compute(self):
+        return {"score": 1 / (1 + float(np.mean(self.errors)))}
+
+
+class VectorTask:
+    classes = ("sum",)
+
+    def __init__(self, dropout=0.1):
+        self.model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 1))
+
+    def forward(self, batch):
+        return self.model(batch.inputs)[:, 0]
+
+    def loss_count(self, batch):
+        return float(batch.num_images)
+
+    def losses(self, outputs, batch, count):
+        return {"loss_square": (outputs - batch.truth).square().sum() / count}
+
+    def predictions(self, outputs, batch):
+        return outputs.float().cpu()
+
+    def new_metric(self):
+        return MeanError()
+
+
+class ListTracker:
+    """Keeps every event in order."""
+
+    run_id = "list"
+
+    def __init__(self):
+        self.metrics = []
+
+    def log_metrics(self, metrics, step):
+        self.metrics += [(name, value, step) for name, value in metrics.items()]
+
+    def values(self, name):
+        return [(step, value) for key, value, step in self.metrics if key == name]
+
+
+def training_settings(**changes):
+    plain = {
+        "max_epochs": 3, "max_iter": None, "batch_size": 4, "accumulate": 1, "num_workers": 0, "drop_last": False, "amp": "off",
+        "clip_grad_norm": None, "optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.01}, "param_groups": None, "freeze": [],
+        "scheduler": {"name": "cosine"}, "auto_scale_lr": {"base_batch_size": None}, "ema": {"decay": None}, "subset_size": None,
+        "subset_seed": 42, "overfit": None, "resize_schedule": None, "eval_interval": 1, "save_interval": 1, "keep_last_n": 2,
+        "log_interval": 2, "early_stopping": {"patience": None}, "max_nonfinite": 3, "resume": None, "init_from": None,
+        "seed": 0, "deterministic": False, "compile": False, "device": "cpu",
+    }  # fmt: skip
+    return TrainingSettings.model_validate(plain | changes)

@@ -1,0 +1,208 @@
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from engine_parts import VectorData, VectorTask
+
+from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.engine.loop import fit, restore
+from winnow.engine.stop import StopRequest
+from winnow.errors import CheckpointError, DivergedError
+
+
+class NeverTwice:
+    """A trial that is pruned at its second report."""
+
+    def __init__(self):
+        self.reports = []
+
+    def report(self, value, epoch):
+        self.reports.append((epoch, value))
+
+    def should_prune(self):
+        return len(self.reports) == 2
+
+
+def run_fit(run):
+    with StopRequest() as stop:
+        return fit(run, stop)
+
+
+def weights(run):
+    return {name: value.clone() for name, value in run.task.model.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_it_learns(make_fit):
+    run = make_fit(max_epochs=20, optimizer={"_target_": "torch.optim.AdamW", "lr": 0.03})
+    assert run_fit(run) == "completed"
+    scores = [value for _, value in run.tracker.values("val/score")]
+    assert len(scores) == 20
+    assert scores[-1] > 1.5 * scores[0]
+
+
+def test_max_iter_ends_the_run_at_that_step_with_an_evaluation(make_fit):
+    run = make_fit(max_epochs=10, max_iter=8)
+    run_fit(run)
+    assert run.state.step == 8
+    assert [step for step, _ in run.tracker.values("val/score")] == [6, 8]
+
+
+def test_accumulated_steps_equal_the_steps_of_the_larger_batch(make_fit):
+
+    small = make_fit(data=VectorData(batch_size=2), task=VectorTask(dropout=0), accumulate=3)
+    large = make_fit(data=VectorData(batch_size=6), task=VectorTask(dropout=0))
+    large.task.model.load_state_dict(small.task.model.state_dict())
+    run_fit(small), run_fit(large)
+    for name, value in weights(large).items():
+        torch.testing.assert_close(weights(small)[name], value)
+
+
+def test_training_follows_the_resize_schedule_and_evaluation_its_last_size(make_fit):
+    run = make_fit(resize_schedule=[[1, 8], [3, 16]])
+    run_fit(run)
+    assert {size for epoch, _, size in run.data.requested if epoch in (1, 2)} == {8}
+    assert {size for epoch, _, size in run.data.requested if epoch in (3, "val")} == {16}
+
+
+def test_early_stopping_ends_after_patience_evaluations_without_gain(make_fit):
+    run = make_fit(max_epochs=50, early_stopping={"patience": 2, "min_delta": 1.0})
+    assert run_fit(run) == "early_stopped"
+    assert run.state.epoch == 3
+
+
+def test_a_pruned_trial_stops_after_its_report(make_fit):
+    run = make_fit(max_epochs=10)
+    trial = NeverTwice()
+    assert run_fit(replace(run, trial=trial)) == "pruned"
+    assert [epoch for epoch, _ in trial.reports] == [1, 2]
+
+
+def test_an_objective_that_no_evaluation_gives_is_never_best(make_fit):
+    run = make_fit(objective="val/map_small")
+    assert run_fit(run) == "completed"
+    assert run.state.best is None
+    assert not run.checkpoints.best.exists()
+
+
+def test_nonfinite_losses_leave_the_weights_alone_and_end_in_diverged(make_fit):
+
+    run = make_fit(data=VectorData(poison_step=2), max_epochs=5, max_nonfinite=4)
+    with pytest.raises(DivergedError, match=r"4 steps in a row, the last one step 10 .*loss_square nan.*image ids \["):
+        run_fit(run)
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert_same(weights(run), read_checkpoint(run.checkpoints.last)["model_state_dict"])
+
+
+def test_one_nonfinite_batch_is_skipped_and_counted(make_fit):
+    run = make_fit(max_nonfinite=3)
+    batches = run.data.train_batches(1, 8)
+    good, bad = next(batches), next(batches)
+    run.step([bad.__class__(bad.inputs * torch.inf, bad.truth, bad.image_ids, 1)], 0)
+    before = weights(run)
+    assert run.step([good], 1) is not None
+    assert (run.step.nonfinite, run.step.nonfinite_in_a_row) == (1, 0)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(run).items())
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"accumulate": 4}, {"ema": {"decay": 0.9}}, {"amp": "bf16"}, {"amp": "fp16"}, {"clip_grad_norm": 0.1},
+    {"resize_schedule": [[1, 8], [2, 16]]}, {"early_stopping": {"patience": 1, "min_delta": 0.05}, "max_epochs": 6},
+])  # fmt: skip
+@pytest.mark.parametrize("stop_at", [3, 6, 8, 13])
+def test_stopped_and_resumed_equals_uninterrupted_bit_by_bit(make_fit, changes, stop_at):
+    whole = make_fit("whole", **changes)
+    status = run_fit(whole)
+    part = make_fit("part", **changes)
+    stop_after(part, stop_at)
+    if run_fit(part) != "interrupted":
+        pytest.skip("the run ended before the stop")
+    resumed = make_fit("part", **changes)
+    torch.rand(17)  # a resumed process has drawn other numbers before
+    restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
+    assert run_fit(resumed) == status
+    assert_same(weights(whole), weights(resumed))
+    assert whole.state.metrics == resumed.state.metrics
+    assert whole.state.best == resumed.state.best
+    assert lasting(whole.tracker.metrics) == lasting(part.tracker.metrics) + lasting(resumed.tracker.metrics)
+    if whole.step.ema is not None:
+        assert_same(whole.step.ema.weights(), resumed.step.ema.weights())
+
+
+def lasting(metrics):
+    return [event for event in metrics if not event[0].startswith(("perf/", "cost/seconds"))]
+
+
+def stop_after(run, steps):
+    """Send this process SIGTERM, as a queue does, while the run is in its ``steps``-th step."""
+    losses = run.task.losses
+    calls = 0
+
+    def interrupting(*args):
+        nonlocal calls
+        calls += 1
+        if calls == steps * run.settings.accumulate:
+            signal.raise_signal(signal.SIGTERM)
+        return losses(*args)
+
+    run.task.losses = interrupting
+
+
+def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
+    part = make_fit("part")
+    stop_after(part, 3)
+    run_fit(part)
+    resumed = make_fit("part")
+    restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
+    run_fit(resumed)
+    assert resumed.data.requested[0] == (1, 3, 8)
+
+
+def test_another_model_is_refused_with_the_differences(make_fit):
+
+    run = make_fit()
+    run_fit(run)
+    other = VectorTask()
+    other.model[0] = torch.nn.Linear(5, 17)
+    with pytest.raises(CheckpointError, match=r"0.weight: \(16, 5\) in the file, \(17, 5\) here"):
+        restore(make_fit(task=other), read_checkpoint(run.checkpoints.last), run.checkpoints.last)
+
+
+def test_best_holds_the_averaged_weights_and_can_be_resumed(make_fit):
+    run = make_fit(ema={"decay": 0.9}, max_epochs=1)
+    run_fit(run)
+    best = read_checkpoint(run.checkpoints.best)
+    assert_same(best["model_state_dict"], run.step.ema.weights())
+    assert_same(best["training_state_dict"], weights(run))
+    resumed = make_fit(ema={"decay": 0.9}, max_epochs=1)
+    restore(resumed, best, run.checkpoints.best)
+    assert_same(weights(resumed), weights(run))
+
+
+def test_only_the_newest_epoch_checkpoints_are_kept(make_fit):
+    run = make_fit(max_epochs=5, keep_last_n=2)
+    run_fit(run)
+    names = sorted(path.name for path in run.checkpoints.folder.iterdir())
+    assert names == ["best.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth", "last.pth"]
+
+
+def test_training_goes_on_when_the_checkpoint_folder_can_not_be_written(make_fit, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("in the way")
+    run = make_fit()
+    assert run_fit(run) == "completed"
+    assert "NOT saved" in caplog.text
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(make_fit, caplog):
+    run = make_fit(max_epochs=2)
+    run_fit(run)
+    run.checkpoints.last.write_bytes(run.checkpoints.last.read_bytes()[:-10])
+    path, checkpoint = run.checkpoints.newest()
+    assert (path.name, checkpoint["epoch"]) == ("checkpoint_epoch_2.pth", 2)
+    assert "falling back" in caplog.text

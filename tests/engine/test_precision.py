@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from winnow.engine.precision import Precision, choose_device
+from winnow.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("amp", "dtype"), [("off", None), ("auto", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_amp_on_a_cpu(amp, dtype):
+    assert Precision.choose(amp, CPU).dtype == dtype
+
+
+@pytest.mark.parametrize(("amp", "computed"), [("off", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_its_dtype(amp, computed):
+    with Precision.choose(amp, CPU).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == computed
+
+
+@pytest.mark.parametrize(("amp", "enabled"), [("off", False), ("bf16", False), ("fp16", True)])
+def test_only_fp16_scales_gradients(amp, enabled):
+    assert Precision.choose(amp, CPU).new_scaler().is_enabled() == enabled
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 3, reason="this machine has that many GPUs")
+def test_a_gpu_that_is_not_there_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"training.device='cuda:3': this machine has \d CUDA devices"):
+        choose_device("cuda:3")

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
+from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm
+from winnow.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(model, **changes):
+        content = {**dict.fromkeys(KEYS), "version": VERSION, "model_state_dict": model.state_dict()} | changes
+        write_checkpoint(tmp_path / "other.pth", content)
+        return tmp_path / "other.pth"
+
+    return write
+
+
+def test_what_fits_is_loaded_and_what_does_not_is_named(save, caplog):
+    source = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 3), "old": nn.Linear(1, 1)})
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 5), "new": nn.Linear(1, 1)})
+    with caplog.at_level("INFO"):
+        load_initial_weights(model, save(source))
+    assert model["body"].weight.equal(source["body"].weight)
+    assert "2 matched, 2 missing, 2 of another shape, 2 unexpected" in caplog.text
+    assert "of another shape: head.weight, head.bias" in caplog.text
+
+
+def test_averaged_weights_are_preferred(save):
+    model, average = nn.Linear(2, 2), nn.Linear(2, 2)
+    path = save(model, ema_state_dict={"num_updates": 1, "weights": average.state_dict()})
+    target = nn.Linear(2, 2)
+    load_initial_weights(target, path)
+    assert target.weight.equal(average.weight)
+
+
+def test_weights_that_fit_nowhere_are_an_error(save):
+    with pytest.raises(CheckpointError, match="none of its 2 tensors fits this model's 2"):
+        load_initial_weights(nn.ModuleDict({"other": nn.Linear(7, 7)}), save(nn.Linear(2, 2)))
+
+
+def test_a_batch_of_one_on_batch_norm_is_an_error_that_says_what_to_do():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    require_batches_for_batch_norm(model, 2)
+    with pytest.raises(
+        ConfigError, match=r"1 BatchNorm layers \(1, …\): raise training.batch_size, set training.drop_last"
+    ):
+        require_batches_for_batch_norm(model, 1)
+    for parameter in model[1].parameters():
+        parameter.requires_grad_(False)
+    require_batches_for_batch_norm(model, 1)
+
+
+def test_group_norm_takes_a_batch_of_one():
+    require_batches_for_batch_norm(nn.Sequential(nn.GroupNorm(1, 4)), 1)
+    assert torch.isfinite(nn.GroupNorm(1, 4)(torch.ones(1, 4, 2, 2))).all()

@@ -1,0 +1,122 @@
+"""Every file of conf/ composes, and what it composes to is accepted by what it builds."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from composed import REPOSITORY, compose_plain
+
+from winnow.assemble import MODEL_INJECTED, check_node
+from winnow.composition import cap, run_folder
+from winnow.errors import ConfigError
+from winnow.run_settings import RunSettings
+from winnow.settings import build_settings
+
+NOT_CHOICES = {"detection"}
+GROUPS = ("model", "data", "training", "training/optimizer", "budget", "stage", "tracking")
+CHOICES = [
+    f"{group}={file.stem}"
+    for group in GROUPS
+    for file in sorted((REPOSITORY / "conf" / group).glob("*.yaml"))
+    if file.stem not in NOT_CHOICES
+]
+NEEDED = {
+    "data=bdd100k": ["data.root=somewhere"],
+    "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_is_accepted(choice):
+    config = compose_plain(choice, *NEEDED.get(choice, []))
+    build_settings(RunSettings, config, "")
+    check_node(config, "model", MODEL_INJECTED)
+    check_node(config, "data", ["loading"])
+    check_node(config, "tracking", ["run_folder"])
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_begins_by_saying_what_it_is(file):
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ")
+    assert "/work" not in file.read_text()
+
+
+@pytest.mark.parametrize(("overrides", "key", "value"), [
+    (["training=baseline"], "max_epochs", 50),
+    (["training=baseline", "budget=search"], "max_epochs", 5),
+    (["training=smoke", "budget=search"], "max_epochs", 2),
+    (["training=baseline", "budget=search", "training.max_epochs=20"], "max_epochs", 20),
+    (["budget=search"], "subset_size", 1000),
+    (["training=smoke", "budget=search"], "subset_size", 100),
+    (["training=progressive"], "resize_schedule", [[1, 640], [20, 800], [40, 960]]),
+    (["training=progressive", "budget=search"], "resize_schedule", [[1, 640], [20, 640], [40, 640]]),
+    (["training=overfit"], "overfit", 10),
+    (["model=deformable_detr", "training=baseline"], "amp", "auto"),
+])  # fmt: skip
+def test_a_budget_caps_presets_and_the_command_line_beats_both(overrides, key, value):
+    assert compose_plain(*overrides)["training"][key] == value
+
+
+def test_a_budget_caps_the_resolution():
+    bdd = ["data=bdd100k", "data.root=x"]
+    assert compose_plain(*bdd)["data"]["image_size"] == 640
+    assert compose_plain(*bdd, "budget=smoke")["data"]["image_size"] == 256
+    assert compose_plain(*bdd, "budget=smoke", "data.image_size=800")["data"]["image_size"] == 800
+
+
+@pytest.mark.parametrize("model", ["deformable_detr", "deformable_detr_tiny", "fcos_tiny"])
+def test_a_model_brings_its_learning_rate_and_the_command_line_beats_it(model):
+    own = compose_plain(f"model={model}")["training"]["optimizer"]["lr"]
+    assert (
+        own == yaml.safe_load((REPOSITORY / f"conf/model/{model}.yaml").read_text())["training"]["optimizer"]["lr"]
+        or own == 3e-3
+    )
+    assert compose_plain(f"model={model}", "training.optimizer.lr=0.5")["training"]["optimizer"]["lr"] == 0.5
+
+
+def test_the_printed_config_composes_to_itself(tmp_path):
+    command = [sys.executable, str(REPOSITORY / "train.py"), "--cfg", "job", "--resolve"]
+    chosen = ["training=progressive", "budget=search", "model=deformable_detr_tiny", "training.batch_size=3"]
+    first = subprocess.run([*command, *chosen], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    (tmp_path / "saved.yaml").write_text(first)
+    again = [*command, "--config-path", str(tmp_path), "--config-name", "saved"]
+    second = subprocess.run(again, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert yaml.safe_load(first) == yaml.safe_load(second)
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]])
+def test_asking_imports_nothing_heavy(flags, tmp_path):
+    code = (
+        "import runpy, sys, atexit\n"
+        f"sys.argv = ['train.py', *{flags!r}]\n"
+        "heavy = {'torch', 'mlflow', 'optuna', 'transformers', 'sklearn'}\n"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
+        f"runpy.run_path({str(REPOSITORY / 'train.py')!r}, run_name='__main__')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stderr.strip().splitlines()[-1] == "[]"
+    assert "fcos_tiny" in result.stdout
+
+
+@pytest.mark.parametrize(("target", "message"), [
+    ("os.system", r"model._target_='os.system' is not trusted; add its package to trusted_targets, as \[os\]"),
+    ("winnow.tasks.nowhere.Model", "model._target_='winnow.tasks.nowhere.Model' can't be imported"),
+    (None, "model._target_ must name the class or function to build, got None"),
+])  # fmt: skip
+def test_a_target_must_be_trusted_and_exist(target, message):
+    with pytest.raises(ConfigError, match=message):
+        check_node({"model": {"_target_": target}, "trusted_targets": []}, "model", [])
+
+
+@pytest.mark.parametrize(("value", "limit", "capped"), [
+    (50, 5, 5), (3, 5, 3), (50, None, 50), (None, 5, 5), (None, None, None), ("[[1, 640], [9, 960]]", 800, [[1, 640], [9, 800]]),
+])  # fmt: skip
+def test_cap_is_the_smaller_of_value_and_limit(value, limit, capped):
+    assert cap(value, limit) == capped
+
+
+def test_a_resumed_run_goes_on_in_its_own_folder():
+    assert run_folder("outputs/a/checkpoints/last.pth", "outputs/b") == "outputs/a"
+    assert run_folder("auto", "outputs/b") == run_folder(None, "outputs/b") == "outputs/b"

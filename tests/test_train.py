@@ -1,0 +1,187 @@
+"""``python train.py`` as a user runs it: real processes, real files, a real MLflow store."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from composed import REPOSITORY
+
+TINY = [
+    "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.batch_size=4",
+    "training.num_workers=0", "training.max_epochs=3", "training.log_interval=2", "training.ema.decay=0.9",
+    "training.scheduler.warmup_steps=0", "model.channels=[8,8,16,16]", "model.head_channels=32",
+]  # fmt: skip
+
+
+def train(folder, *overrides, check=True, **environment):
+    command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "HYDRA"))}
+    result = subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True)
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def run_folder(folder, *overrides, name="run"):
+    return folder / name, [*TINY, f"hydra.run.dir={name}", *overrides]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(scope="module")
+def whole(workplace):
+    """An uninterrupted, tracked run: (its folder, what it printed)."""
+    folder, overrides = run_folder(workplace, name="whole")
+    return folder, train(workplace, *overrides).stdout
+
+
+def weights(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.pth", weights_only=True)
+
+
+def assert_same_run(first, second):
+    one, other = weights(first), weights(second)
+    for key in ("model_state_dict", "optimizer_state_dict", "ema_state_dict"):
+        assert_equal(one[key], other[key])
+    assert one["metrics"] == other["metrics"]
+    assert one["best"] == other["best"]
+
+
+def assert_equal(one, other):
+    if isinstance(one, torch.Tensor):
+        assert one.equal(other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        [assert_equal(one[key], other[key]) for key in one]
+    elif isinstance(one, list | tuple):
+        [assert_equal(a, b) for a, b in zip(one, other, strict=True)]
+    else:
+        assert one == other
+
+
+def test_a_run_leaves_everything_behind(whole):
+    folder, printed = whole
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["epochs"], result["steps"]) == ("completed", 3, 18)
+    assert result["objective"] == result["best"]["value"] == max(result["best"]["value"], result["metrics"]["val/map"])
+    assert result["cost"]["images"] == 72
+    assert result["cost"]["images_640"] == pytest.approx(72 * 64 * 64 / 640**2)
+    for name in ("train.log", "config.yaml", "environment.json", "pictures/val_detections.png"):
+        assert (folder / name).stat().st_size > 0
+    assert weights(folder, "best")["metric"] == "val/map"
+    assert len(re.findall(r"epoch +\d/3 ", printed)) == 3
+    assert yaml.safe_load((folder / "config.yaml").read_text())["training"]["batch_size"] == 4
+
+
+def test_mlflow_holds_the_run(whole, workplace):
+    from mlflow import MlflowClient
+
+    folder, _ = whole
+    result = json.loads((folder / "result.json").read_text())
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    run = client.get_run(result["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.optimizer.lr"] == "0.003"
+    assert run.data.metrics["best/map"] == pytest.approx(result["objective"])
+    assert run.data.metrics["final/map"] == pytest.approx(result["metrics"]["val/map"])
+    assert {"val/map_50", "train/loss_class", "lr/default", "perf/images_per_second", "cost/images_640"} <= set(
+        run.data.metrics
+    )
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/map")] == [6, 12, 18]
+    artifacts = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "environment.json", "pictures", "checkpoints"} <= artifacts
+
+
+def test_the_saved_config_reproduces_the_run(whole, workplace):
+    folder, _ = whole
+    arguments = ["--config-path", str(folder), "--config-name", "config", "hydra.run.dir=again", "tracking=off"]
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved["tracking"] = {"_target_": "winnow.tracking.null_tracker.NullTracker"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
+    train(workplace, *arguments[:-1])
+    assert_same_run(folder, workplace / "again")
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"), [("computing in", signal.SIGTERM), ("epoch 1/3", signal.SIGINT), ("epoch 2/3", signal.SIGUSR1)]
+)
+def test_interrupted_and_resumed_equals_uninterrupted(whole, workplace, line, sent):
+    name = f"part_{sent.name}"
+    folder, overrides = run_folder(workplace, "tracking=off", name=name)
+    command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
+    process = subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, text=True)
+    with process.stdout as printed:
+        next(printed_line for printed_line in printed if line in printed_line)
+        process.send_signal(sent)
+        printed.read()
+    assert process.wait() == 75
+    assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
+    train(workplace, f"training.resume={name}/checkpoints/last.pth")
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+    assert_same_run(whole[0], folder)
+
+
+WRONG = [
+    (["training.max_epoch=3"], "Key 'max_epoch' is not in struct"),
+    (["model=yolo"], "Could not find 'model/yolo'"),
+    (["training.amp=fp8"], "ConfigError: training.amp='fp8': input should be 'auto', 'off', 'bf16' or 'fp16'"),
+    (["+model.depth=3"], "ConfigError: model.depth=3 is not a known key; allowed here: channels"),
+    (["model.channels=[8,8]"], "model.channels"),
+    (["data=coco"], "ConfigError: data.train.images has no value yet; give it on the command line"),
+    (["data=bdd100k", "data.root=nowhere"], "nowhere"),
+    (["+data.colour=red"], "ConfigError: data.colour='red' is not a known key"),
+    (["training.resume=nowhere/checkpoints/last.pth"], "CheckpointError: no checkpoint at nowhere/checkpoints/last.pth"),
+    (["training.freeze=[encoder]"], "ConfigError: training.freeze='encoder' matches none of"),
+    (["objective.metric=val/mAP"], "ConfigError: objective.metric='val/mAP' is not a metric of this run"),
+    (["tracking.uri=gopher://x"], "ConfigError: tracking.uri"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), WRONG, ids=lambda value: value[-1] if isinstance(value, list) else ""
+)
+def test_what_a_user_got_wrong_ends_in_one_message(workplace, overrides, message):
+    tracking = [] if any("tracking" in override for override in overrides) else ["tracking=off"]
+    own = [override for override in TINY if not any("data" in chosen for chosen in overrides) or "data" not in override]
+    result = train(workplace, *own, *overrides, *tracking, "hydra.run.dir=wrong", check=False)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_the_traceback_can_be_asked_for(workplace):
+    result = train(workplace, "training.amp=fp8", "hydra.run.dir=wrong", check=False, HYDRA_FULL_ERROR="1")
+    assert "Traceback" in result.stderr
+
+
+def test_weights_of_another_run_are_a_start(whole, workplace):
+    start = f"training.init_from={whole[0]}/checkpoints/best.pth"
+    folder, overrides = run_folder(workplace, "tracking=off", start, "training.max_epochs=1", name="warm")
+    printed = train(workplace, *overrides).stdout
+    assert re.search(
+        r"initial weights from .*best.pth: \d+ matched, 0 missing, 0 of another shape, 0 unexpected", printed
+    )
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+
+
+def readme_commands():
+    blocks = re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith("python train.py") and "…" not in line]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_the_commands_of_the_readme_compose(command, tmp_path):
+    arguments = shlex.split(command)[2:]
+    asked = arguments if {"--help", "--cfg"} & set(arguments) else [*arguments, "--cfg", "job", "--resolve"]
+    assert "training" in train(tmp_path, *asked).stdout

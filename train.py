@@ -1,0 +1,21 @@
+"""Train one run as composed from conf/: ``python train.py --help``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from winnow.composition import register_resolvers
+from winnow.errors import show_errors_as_messages
+
+register_resolvers()
+show_errors_as_messages()
+
+
+@hydra.main(config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    from winnow.assemble import run  # torch and its friends: not before the config is composed
+
+    return run(cfg)
+
+
+if __name__ == "__main__":
+    main()
