@@ -159,6 +159,30 @@ def test_what_a_user_got_wrong_ends_in_one_message(workplace, overrides, message
     assert "Traceback" not in result.stderr + result.stdout
 
 
+def test_a_second_run_does_not_write_over_a_finished_one(whole, workplace):
+    folder, overrides = run_folder(workplace, "tracking=off", name="whole")
+    before = (folder / "checkpoints/last.pth").read_bytes()
+    result = train(workplace, *overrides, check=False)
+    assert result.returncode == 1
+    assert "already holds a run (checkpoints, tracking); go on with it by training.resume=auto" in result.stderr
+    assert (folder / "checkpoints/last.pth").read_bytes() == before
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+
+
+def test_two_runs_do_not_share_a_folder(workplace):
+    _, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=500", name="shared")
+    command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
+    first = subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, text=True)
+    with first.stdout as printed:
+        next(line for line in printed if "epoch" in line)
+        second = train(workplace, *overrides, check=False)
+        first.send_signal(signal.SIGTERM)
+        printed.read()
+    assert (first.wait(), second.returncode) == (75, 1)
+    assert "shared belongs to a run that is still going on" in second.stderr
+    assert json.loads((workplace / "shared/result.json").read_text())["status"] == "interrupted"
+
+
 def test_the_traceback_can_be_asked_for(workplace):
     result = train(workplace, "training.amp=fp8", "hydra.run.dir=wrong", check=False, HYDRA_FULL_ERROR="1")
     assert "Traceback" in result.stderr

@@ -24,6 +24,7 @@ from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.progress import Progress
 from winnow.engine.result import RunResult
+from winnow.engine.run_folder import require_unused, sole_owner
 from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import choose_seed, make_deterministic, seed_everything
 from winnow.engine.settings import Objective, TrainingSettings
@@ -54,16 +55,19 @@ def run(cfg: DictConfig) -> float | None:
     """
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    try:
-        config = plain_config(cfg)
-        found = checkpoint_to_resume(config["training"]["resume"], folder)
-        if found is not None:
-            config = resumed_config(found[1]["config"], config, list(job.overrides.task))
-        result = train(config, folder, found)
-    except WinnowError as error:
-        if not (folder / "result.json").exists():
-            RunResult("failed", reason=str(error)).write(folder)
-        raise
+    with sole_owner(folder):
+        try:
+            config = plain_config(cfg)
+            found = checkpoint_to_resume(config["training"]["resume"], folder)
+            if found is not None:
+                config = resumed_config(found[1]["config"], config, list(job.overrides.task))
+            elif config["training"]["resume"] is None:
+                require_unused(folder)
+            result = train(config, folder, found)
+        except WinnowError as error:
+            if not (folder / "result.json").exists():
+                RunResult("failed", reason=str(error)).write(folder)
+            raise
     if result.status == "interrupted" and job.mode == RunMode.RUN:
         raise SystemExit(EXIT_INTERRUPTED)
     return result.objective

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_data(commands)
     _add_convert(commands)
+    _add_sync(commands)
     return parser
 
 
@@ -71,6 +72,27 @@ def _add_convert(commands: Any) -> None:
     bdd100k.add_argument("source", type=Path, help="folder that holds images/100k and labels")
     bdd100k.add_argument("target", type=Path, help="folder to write annotations/ into, and images/ as links")
     bdd100k.set_defaults(run=_convert_bdd100k)
+
+
+def _add_sync(commands: Any) -> None:
+    sync = commands.add_parser(
+        "sync",
+        help="send to MLflow what a run could not send while it ran",
+        description="Send a run's outbox to MLflow. Exit code: 0 all is sent, 1 something is left.",
+    )
+    sync.add_argument("run_folder", type=Path)
+    sync.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="give up after so long without success")
+    sync.set_defaults(run=_sync)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from winnow.tracking.sync import sync
+
+    report = sync(options.run_folder, options.patience)
+    print(f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left")
+    if report.trouble:
+        print(f"winnow: {report.trouble}", file=sys.stderr)
+    return PROBLEMS if report.unsent or report.waiting_files else CLEAN
 
 
 def _convert_bdd100k(options: argparse.Namespace) -> int:

@@ -125,6 +125,10 @@ class Tracker(Protocol):
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 
+    def flush(self) -> bool:
+        """Make what was logged so far survive a kill; a checkpoint must not know more than the log. False where it can't."""
+        ...
+
     def finish(self, status: str) -> None:
         """End the tracked run with winnow's own status word (``completed``, ``diverged`` …)."""
         ...

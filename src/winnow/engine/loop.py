@@ -62,6 +62,7 @@ def fit(run: Fit, stop: StopRequest) -> str:
     while state.step < run.total_steps:
         train_one_epoch(run, stop)
         if stop.requested:
+            run.tracker.flush()
             run.checkpoints.save_last(run.snapshot.take(state))
             return "interrupted"
         state.epoch += 1
@@ -133,6 +134,7 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     tracker.log_metrics({"epoch": float(state.epoch), **state.metrics, **state.cost.metrics()}, state.step)
     if is_best and state.best is not None:
         tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
+    tracker.flush()
     state.epoch_losses.clear()
     if is_best:
         run.checkpoints.save_best(run.snapshot.take(state, evaluated_weights=True))

@@ -1,0 +1,35 @@
+"""Who may write into a run folder: one run at a time, and never over another one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from winnow.errors import ConfigError
+
+
+@contextlib.contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; ConfigError where a run that is still going on holds it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"{folder} belongs to a run that is still going on; choose another hydra.run.dir") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_unused(folder: Path) -> None:
+    """ConfigError where ``folder`` holds what an earlier run left: a new run would write over it."""
+    left = [name for name in ("checkpoints", "tracking") if (folder / name).exists()]
+    if left:
+        raise ConfigError(
+            f"{folder} already holds a run ({', '.join(left)}); go on with it by training.resume=auto, or choose another "
+            "hydra.run.dir"
+        )
