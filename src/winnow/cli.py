@@ -81,7 +81,9 @@ def _add_sync(commands: Any) -> None:
         description="Send a run's outbox to MLflow. Exit code: 0 all is sent, 1 something is left.",
     )
     sync.add_argument("run_folder", type=Path)
-    sync.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="give up after so long without success")
+    sync.add_argument(
+        "--patience", type=float, default=60.0, metavar="SECONDS", help="give up after so long without success"
+    )
     sync.set_defaults(run=_sync)
 
 
@@ -89,7 +91,9 @@ def _sync(options: argparse.Namespace) -> int:
     from winnow.tracking.sync import sync
 
     report = sync(options.run_folder, options.patience)
-    print(f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left")
+    print(
+        f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left"
+    )
     if report.trouble:
         print(f"winnow: {report.trouble}", file=sys.stderr)
     return PROBLEMS if report.unsent or report.waiting_files else CLEAN
