@@ -1,6 +1,7 @@
 """Compares winnow's COCO AP with pycocotools: the largest difference of any number, and how much faster it is.
 
-``python benchmarks/evaluation.py --images 5000``; the boxes are drawn at random, detections are jittered truth and noise.
+``python benchmarks/evaluation.py --images 5000``; the boxes are drawn at random, detections are jittered truth and
+noise.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ def main() -> None:
         per_image = 1000 * seconds[backend] / options.images
         print(f"{backend:18} {seconds[backend]:7.2f} s  {per_image:6.3f} ms/image  map {values[backend]['map']:.4f}")
     ours, reference = (values[backend] for backend in BACKENDS)
-    if set(ours) != set(reference):
-        raise SystemExit(f"one backend misses {sorted(set(ours) ^ set(reference))}")
-    difference = max(abs(ours[name] - reference[name]) for name in reference)
+    difference = max(abs(ours.get(name, float("inf")) - reference[name]) for name in reference)
     print(f"largest difference of {len(reference)} numbers: {difference:.1e}")
     print(f"time ratio: {seconds[BACKENDS[1]] / seconds[BACKENDS[0]]:.1f}")
 

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from winnow.engine.settings import TrainingSettings
 from winnow.errors import ConfigError
-from winnow.settings import Settings, build_settings, check_arguments
+from winnow.settings import Settings, build_settings, check_arguments, set_by
 
 
 class Inner(Settings):
@@ -76,3 +76,14 @@ def test_contradictory_training_settings_are_refused(training_values, changes, m
 @pytest.mark.parametrize(("value", "word"), [(True, "auto"), (False, "off"), ("bf16", "bf16")])
 def test_amp_takes_a_truth_value(training_values, value, word):
     assert build_settings(TrainingSettings, training_values | {"amp": value}, "training").amp == word
+
+
+@set_by(Outer)
+def build_outer(classes, **values):
+    return classes, build_settings(Outer, values, "model")
+
+
+def test_a_builder_may_say_its_keys_by_a_settings_class():
+    check_arguments(build_outer, {"inner": {"size": 1}}, ["classes"], "model")
+    with pytest.raises(ConfigError, match=r"model.depth=2 is not a known key; allowed here: inner, name"):
+        check_arguments(build_outer, {"inner": {"size": 1}, "depth": 2}, ["classes"], "model")

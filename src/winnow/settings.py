@@ -21,6 +21,7 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def build_settings(settings_class: type[S], values: Mapping[str, Any], key: str) -> S:
@@ -35,9 +36,25 @@ def build_settings(settings_class: type[S], values: Mapping[str, Any], key: str)
         raise ConfigError("\n".join(_line(detail, settings_class, key) for detail in error.errors())) from None
 
 
+def set_by(settings_class: type[Settings]) -> Callable[[F], F]:
+    """Mark a builder that takes the fields of ``settings_class`` as ``**values``, so that a config node can be held against
+    them before anything is built."""
+
+    def mark(builder: F) -> F:
+        builder.settings_class = settings_class  # type: ignore[attr-defined]
+        return builder
+
+    return mark
+
+
 def check_arguments(target: Callable[..., Any], values: Mapping[str, Any], injected: Collection[str], key: str) -> None:
     """Hold a config node against the signature of what it builds, without building it: its parameters, less those ``injected``
-    by code, are the node's keys, and their annotations say what each may hold. ConfigError as from ``build_settings``."""
+    by code, are the node's keys, and their annotations say what each may hold; a builder marked by ``set_by`` says it by its
+    settings class. ConfigError as from ``build_settings``."""
+    settings_class = getattr(target, "settings_class", None)
+    if settings_class is not None:
+        build_settings(settings_class, values, key)
+        return
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     parameters = inspect.signature(target).parameters.values()
     fields: dict[str, Any] = {}

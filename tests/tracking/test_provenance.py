@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -61,4 +62,7 @@ def test_the_environment_names_python_machine_and_packages_quickly():
 
 
 def test_the_command_line_is_that_of_this_process():
-    assert "pytest" in provenance.command_line()
+    code = "from winnow.tracking import provenance; print(provenance.command_line())"
+    command = [sys.executable, "-c", code, "data.root=my data"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == shlex.join([Path(sys.executable).name, *command[1:]])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tracking_parts import DEFAULTS, assert_server_equals_outbox, mlflow_client, uploaders, wait_for
+from tracking_parts import DEFAULTS, assert_server_equals_outbox, mlflow_client, outbox_points, uploaders, wait_for
 
 from winnow.errors import WinnowError
 from winnow.tracking.folder import Owner, RunState, TrackingFolder, UploadSettings
@@ -143,13 +143,14 @@ def test_a_killed_training_is_marked_and_its_resume_goes_on_in_the_same_run(data
     assert (killed.info.status, killed.data.tags["winnow.status"]) == ("KILLED", "killed")
     assert_server_equals_outbox(database_uri, run_folder)
 
-    assert train(run_folder, database_uri, 10, 400).wait() == 0
+    end = 20 + max(step for step, *_ in outbox_points(run_folder)["train/loss"])
+    assert train(run_folder, database_uri, 10, end).wait() == 0
     resumed = remote_run(database_uri, run_folder)
     assert (resumed.info.status, resumed.info.run_id) == ("FINISHED", killed.info.run_id)
     assert "winnow.rewritten_from_step" not in resumed.data.tags
     assert_server_equals_outbox(database_uri, run_folder)
     steps = [point.step for point in _history(database_uri, killed.info.run_id, "train/loss")]
-    assert sorted(steps) == list(range(400))
+    assert sorted(steps) == list(range(end))
 
 
 def _history(uri: str, run_id: str, name: str):

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from winnow.data.batch import Detections, Target
 
-CELL = 360
-"""Width in pixels of one image of the grid; small images are enlarged to it, large ones reduced."""
+Box = tuple[float, float, float, float]
+Colour = tuple[int, int, int]
+
+CELL = 480
+"""Pixels of the longer side of each image in the grid; small images are enlarged to it, large ones reduced."""
 COLUMNS = 4
 GAP = 8
-LEGEND_HEIGHT = 30
+LINE_HEIGHT = 26
 FONT_SIZE = 14
-BACKGROUND = (24, 24, 27)
-TRUE_COLOUR = (74, 222, 128)
-FOUND_COLOUR = (251, 146, 60)
+BACKGROUND: Colour = (24, 24, 27)
+TEXT: Colour = (220, 222, 226)
+OUTLINE: Colour = (0, 0, 0)
+TRUE_COLOUR: Colour = (74, 222, 128)
+FOUND_COLOUR: Colour = (251, 146, 60)
 DASH = 7
 
 
@@ -31,26 +37,30 @@ def draw_grid(
     path: Path,
     min_score: float = 0.3,
 ) -> None:
-    """Write a PNG to ``path``: ``images`` (H, W, 3) uint8 in original size, in rows of four.
+    """Write a PNG to ``path``: ``images`` (H, W, 3) uint8 without padding, at any resolution, in rows of four.
 
-    True boxes are dashed and green with their class below, crowds left out; predicted ones of at least ``min_score`` solid and
-    orange with class and score above. Raises ValueError where the sequences differ in length or are empty.
+    True boxes are dashed and green with their class at the bottom, crowds left out; predicted ones of at least ``min_score``
+    solid and orange with class and score at the top. Raises ValueError where the sequences differ in length or are empty.
     """
     if not images or not len(images) == len(detections) == len(targets):
         raise ValueError(
             f"as many images as detections and targets, at least one: {len(images)}, {len(detections)}, {len(targets)}"
         )
+    # matplotlib's font, as Pillow's own has no ≥ and few of the alphabets that class names come in.
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), FONT_SIZE)
     cells = [
-        _draw_cell(image, found, target, class_names, min_score)
+        _draw_cell(image, found, target, class_names, min_score, font)
         for image, found, target in zip(images, detections, targets, strict=True)
     ]
     columns = min(COLUMNS, len(cells))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]
-    size = (columns * (CELL + GAP) + GAP, LEGEND_HEIGHT + sum(height + GAP for height in heights) + GAP)
+    size = (columns * (CELL + GAP) + GAP, LINE_HEIGHT + sum(height + GAP for height in heights) + GAP)
     sheet = Image.new("RGB", size, BACKGROUND)
-    _draw_legend(ImageDraw.Draw(sheet), min_score)
-    top = LEGEND_HEIGHT + GAP
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP), "dashed: true", fill=TRUE_COLOUR, font=font)
+    draw.text((GAP + 130, GAP), f"solid: found, score ≥ {min_score:g}", fill=FOUND_COLOUR, font=font)
+    top = LINE_HEIGHT + GAP
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
             sheet.paste(cell, (GAP + column * (CELL + GAP), top))
@@ -59,56 +69,95 @@ def draw_grid(
 
 
 def _draw_cell(
-    image: np.ndarray, found: Detections, target: Target, class_names: Sequence[str], min_score: float
+    image: np.ndarray,
+    found: Detections,
+    target: Target,
+    class_names: Sequence[str],
+    min_score: float,
+    font: ImageFont.FreeTypeFont,
 ) -> Image.Image:
-    scale = CELL / image.shape[1]
-    picture = Image.fromarray(image).resize((CELL, max(1, round(image.shape[0] * scale))), Image.Resampling.BICUBIC)
+    """The image at its final size, above a line that tells its id and counts."""
+    scale = CELL / max(image.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
+    picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(FONT_SIZE)
-    for box, label, crowd in zip(target.original_boxes, target.original_labels, target.original_crowd, strict=True):
-        if not crowd:
-            corners = [float(value) * scale for value in box]
-            _dashed_rectangle(draw, corners)
-            _label(draw, font, class_names[int(label)], (corners[0], corners[3]), picture, above=False)
-    # The surest one is drawn last, on top of the others.
-    order = [index for index in reversed(range(len(found.scores))) if found.scores[index] >= min_score]
-    for index in order:
-        corners = [float(value) * scale for value in found.boxes[index]]
-        draw.rectangle(corners, outline=FOUND_COLOUR, width=2)
-        text = f"{class_names[int(found.labels[index])]} {float(found.scores[index]):.2f}"
-        _label(draw, font, text, (corners[0], corners[1]), picture, above=True)
-    return picture
+    factors = (width / target.original_size[1], height / target.original_size[0])
+    shown = (found.scores >= min_score) & found.boxes.isfinite().all(dim=1)
+    real = ~target.original_crowd
+    true_boxes = _corners(target.original_boxes[real].numpy(), factors)
+    found_boxes = _corners(found.boxes[shown].numpy(), factors)
+    # All lines before all labels, so that none crosses a name; the surest one is drawn last, on top of the others.
+    for box in true_boxes:
+        _dashed_rectangle(draw, box)
+    for box in reversed(found_boxes):
+        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline=OUTLINE, width=4)
+        draw.rectangle(box, outline=FOUND_COLOUR, width=2)
+    taken: list[Box] = []
+    for box, label, score in zip(found_boxes, found.labels[shown].tolist(), found.scores[shown].tolist(), strict=True):
+        _label(draw, font, f"{class_names[label]} {score:.2f}", box, picture, taken, at_top=True)
+    for box, label in zip(true_boxes, target.original_labels[real].tolist(), strict=True):
+        _label(draw, font, class_names[label], box, picture, taken, at_top=False)
+    cell = Image.new("RGB", (width, height + LINE_HEIGHT), BACKGROUND)
+    cell.paste(picture, (0, 0))
+    caption = f"image {target.image_id}: {len(true_boxes)} true, {len(found_boxes)} found"
+    ImageDraw.Draw(cell).text((2, height + 4), _shortened(caption, width - 4, font), fill=TEXT, font=font)
+    return cell
 
 
-def _dashed_rectangle(draw: ImageDraw.ImageDraw, corners: Sequence[float]) -> None:
-    left, top, right, bottom = corners
-    for start in np.arange(left, right, 2 * DASH):
-        end = min(float(start) + DASH, right)
-        draw.line([(float(start), top), (end, top)], fill=TRUE_COLOUR, width=3)
-        draw.line([(float(start), bottom), (end, bottom)], fill=TRUE_COLOUR, width=3)
-    for start in np.arange(top, bottom, 2 * DASH):
-        end = min(float(start) + DASH, bottom)
-        draw.line([(left, float(start)), (left, end)], fill=TRUE_COLOUR, width=3)
-        draw.line([(right, float(start)), (right, end)], fill=TRUE_COLOUR, width=3)
+def _corners(boxes: np.ndarray, factors: tuple[float, float]) -> list[Box]:
+    """xyxy in whole pixels of the picture, with x1 ≤ x2 and y1 ≤ y2 as Pillow wants them."""
+    scaled = (boxes.reshape(-1, 4) * np.array([*factors, *factors])).round().tolist()
+    return [(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)) for x1, y1, x2, y2 in scaled]
+
+
+def _dashed_rectangle(draw: ImageDraw.ImageDraw, box: Box) -> None:
+    left, top, right, bottom = box
+    for width, colour in ((5, OUTLINE), (3, TRUE_COLOUR)):
+        for start, end in _dashes(left, right):
+            draw.line([(start, top), (end, top)], fill=colour, width=width)
+            draw.line([(start, bottom), (end, bottom)], fill=colour, width=width)
+        for start, end in _dashes(top, bottom):
+            draw.line([(left, start), (left, end)], fill=colour, width=width)
+            draw.line([(right, start), (right, end)], fill=colour, width=width)
+
+
+def _dashes(start: float, end: float) -> Iterator[tuple[float, float]]:
+    for position in np.arange(start, end, 2 * DASH).tolist():
+        yield position, min(position + DASH, end)
 
 
 def _label(
     draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: ImageFont.FreeTypeFont,
     text: str,
-    corner: tuple[float, float],
+    box: Box,
     picture: Image.Image,
-    above: bool,
+    taken: list[Box],
+    at_top: bool,
 ) -> None:
-    """Black text on the box's colour, outside of the box where there is room, inside the picture always."""
-    width, height = math.ceil(draw.textlength(text, font=font)) + 4, FONT_SIZE + 4
-    left = min(max(0.0, corner[0]), max(0, picture.width - width))
-    top = min(max(0.0, corner[1] - height if above else corner[1]), picture.height - height)
-    draw.rectangle([left, top, left + width, top + height], fill=FOUND_COLOUR if above else TRUE_COLOUR)
-    draw.text((left + 2, top), text, fill="black", font=font)
+    """Black text on the box's colour, inside the picture always; at the corner of the box where it hides the fewest others."""
+    text = _shortened(text, picture.width - 4, font)
+    width, height = math.ceil(font.getlength(text)) + 4, FONT_SIZE + 4
+    left, top, right, bottom = box
+    tops = [top - height, top, bottom, bottom - height] if at_top else [bottom - height, bottom, top, top - height]
+    areas = []
+    for x, y in ((x, y) for y in tops for x in (left, right - width)):
+        inside = (min(max(0, x), max(0, picture.width - width)), min(max(0, y), max(0, picture.height - height)))
+        areas.append((*inside, inside[0] + width, inside[1] + height))
+    area = min(areas, key=lambda area: sum(_overlap(area, other) for other in taken))
+    taken.append(area)
+    draw.rectangle(area, fill=FOUND_COLOUR if at_top else TRUE_COLOUR)
+    draw.text((area[0] + 2, area[1]), text, fill=OUTLINE, font=font)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, min_score: float) -> None:
-    font = ImageFont.load_default(FONT_SIZE + 2)
-    draw.text((GAP, 8), "dashed: true", fill=TRUE_COLOUR, font=font)
-    draw.text((GAP + 110, 8), f"solid: found, score ≥ {min_score:g}", fill=FOUND_COLOUR, font=font)
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _shortened(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+    """``text``, cut with an ellipsis where it is wider than ``width`` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

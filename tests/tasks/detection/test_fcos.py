@@ -191,7 +191,7 @@ def test_impossible_settings_are_refused(changes, message):
 def test_weights_that_are_not_there_offline_are_an_error_that_says_where(build, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match=str(tmp_path)):
-        build(CLASSES, partial(CocoAp, CLASSES), 100, 0.05, pretrained=True, offline=True)
+        build(CLASSES, partial(CocoAp, CLASSES), 100, 0.05, pretrained=True, offline=True, trainable_layers=3)
 
 
 def test_the_large_fcos_computes_losses_and_predictions():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -15,7 +15,7 @@ from transformers import DeformableDetrConfig
 from winnow.data.batch import DetectionBatch, Detections
 from winnow.errors import ConfigError
 from winnow.protocols import Metric
-from winnow.settings import Settings, build_settings
+from winnow.settings import Settings, build_settings, set_by
 from winnow.tasks.detection.deformable_network import (
     DeformableDetrNetwork,
     SetOutputs,
@@ -43,6 +43,12 @@ class DeformableDetrSettings(Settings):
     pretrained: bool | str
     offline: bool
     criterion: CriterionSettings
+
+
+class HubSettings(DeformableDetrSettings):
+    """The paper's network: ``checkpoint`` is the hub repository of its weights."""
+
+    checkpoint: str
 
 
 class TinySettings(DeformableDetrSettings):
@@ -124,19 +130,13 @@ class DeformableDetr:
         return Detections(boxes=boxes, scores=rows[:, 4], labels=rows[:, 5].long())
 
 
+@set_by(HubSettings)
 def deformable_detr(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
     max_detections: int,
     score_threshold: float,
-    *,
-    checkpoint: str,
-    num_queries: int,
-    with_box_refine: bool,
-    dropout: float,
-    pretrained: bool | str,
-    offline: bool,
-    criterion: Mapping[str, Any],
+    **values: Any,
 ) -> DeformableDetr:
     """The paper's network: ResNet-50, four levels, six encoder and six decoder layers.
 
@@ -144,10 +144,8 @@ def deformable_detr(
     transformers' ResNet-50. Raises ConfigError for a wrong value before anything is loaded, WeightsError when weights
     are absent or don't fit.
     """
-    values: dict[str, Any] = {"num_queries": num_queries, "with_box_refine": with_box_refine, "dropout": dropout}
-    values |= {"pretrained": pretrained, "offline": offline, "criterion": dict(criterion)}
-    settings = build_settings(DeformableDetrSettings, values, "model")
-    check_pretrained(pretrained, checkpoint)
+    settings = build_settings(HubSettings, values, "model")
+    check_pretrained(settings.pretrained, settings.checkpoint)
     options = _options(settings, classes)
     config = DeformableDetrConfig(backbone_config=resnet_config(), **options)
 
@@ -163,45 +161,26 @@ def deformable_detr(
             return network_from_file(DeformableDetrNetwork, config, path)
         return network_from_folder(DeformableDetrNetwork, stored_config(path, options), path)
 
-    network = load_or_start_random(pretrained, checkpoint, offline, load=load, start_random=start_random)
+    network = load_or_start_random(
+        settings.pretrained, settings.checkpoint, settings.offline, load=load, start_random=start_random
+    )
     return _task(network, settings, classes, new_metric, max_detections, score_threshold)
 
 
+@set_by(TinySettings)
 def deformable_detr_tiny(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
     max_detections: int,
     score_threshold: float,
-    *,
-    num_queries: int,
-    with_box_refine: bool,
-    dropout: float,
-    d_model: int,
-    num_heads: int,
-    num_points: int,
-    ffn_dim: int,
-    encoder_layers: int,
-    decoder_layers: int,
-    channels: Sequence[int],
-    pretrained: bool | str,
-    offline: bool,
-    criterion: Mapping[str, Any],
+    **values: Any,
 ) -> DeformableDetr:
     """The same code with a small GroupNorm backbone (strides 8, 16, 32), for CPUs and tests; no weights are published.
 
     Raises ConfigError for a wrong value before anything is loaded, WeightsError when weights are absent or don't fit.
     """
-    values: dict[str, Any] = {
-        "num_queries": num_queries,
-        "with_box_refine": with_box_refine,
-        "dropout": dropout,
-        "d_model": d_model,
-    }
-    values |= {"num_heads": num_heads, "num_points": num_points, "ffn_dim": ffn_dim, "encoder_layers": encoder_layers}
-    values |= {"decoder_layers": decoder_layers, "channels": list(channels), "criterion": dict(criterion)}
-    values |= {"pretrained": pretrained, "offline": offline}
     settings = build_settings(TinySettings, values, "model")
-    check_pretrained(pretrained, checkpoint=None)
+    check_pretrained(settings.pretrained, checkpoint=None)
     config = _tiny_config(settings, classes)
 
     def start_random() -> DeformableDetrNetwork:
@@ -211,7 +190,7 @@ def deformable_detr_tiny(
         from_disk = network_from_file if path.is_file() else network_from_folder
         return from_disk(TinyDeformableDetrNetwork, config, path)
 
-    network = load_or_start_random(pretrained, None, offline, load=load, start_random=start_random)
+    network = load_or_start_random(settings.pretrained, None, settings.offline, load=load, start_random=start_random)
     return _task(network, settings, classes, new_metric, max_detections, score_threshold)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from winnow.data.batch import DetectionBatch, Detections
 from winnow.protocols import Metric
-from winnow.settings import build_settings
+from winnow.settings import build_settings, set_by
 from winnow.tasks.detection.pixels import PixelNormalizer
 from winnow.tasks.detection.resnet_fpn import ResnetFpnSettings, resnet50_fpn
 from winnow.tasks.detection.torchvision_weights import find_weights, load_fitting
@@ -104,23 +104,20 @@ class FasterRcnnTask:
                 part.train(mode)
 
 
+@set_by(ResnetFpnSettings)
 def faster_rcnn_r50_fpn(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
     max_detections: int,
     score_threshold: float,
-    *,
-    pretrained: bool | str = True,
-    offline: bool = False,
-    trainable_layers: int = 3,
+    **values: Any,
 ) -> FasterRcnnTask:
     """The task of ``model=faster_rcnn_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 37.0 AP.
 
     The box head fits ``classes`` and starts at random unless the weights know as many classes. Raises ConfigError
     naming ``model.…`` for wrong settings, WeightsError when the weights can't be had or fit nothing.
     """
-    given = {"pretrained": pretrained, "offline": offline, "trainable_layers": trainable_layers}
-    settings = build_settings(ResnetFpnSettings, given, "model")
+    settings = build_settings(ResnetFpnSettings, values, "model")
     found = find_weights(settings.pretrained, settings.offline, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)
     network = FasterRCNN(
         resnet50_fpn(found, settings.trainable_layers, (1, 2, 3, 4), None),

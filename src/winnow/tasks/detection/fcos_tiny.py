@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 
 from winnow.protocols import Metric
-from winnow.settings import Settings, build_settings
+from winnow.settings import Settings, build_settings, set_by
 from winnow.tasks.detection.fcos import FcosModel, FcosTask
 from winnow.tasks.detection.torchvision_weights import load_fitting, read_weights_file
 
@@ -67,32 +68,20 @@ class TinyBackbone(nn.Module):
         return OrderedDict(fine=fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"), coarse=coarse)
 
 
+@set_by(FcosTinySettings)
 def fcos_tiny(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
     max_detections: int,
     score_threshold: float,
-    *,
-    channels: Sequence[int] = (16, 32, 64, 128),
-    head_channels: int = 64,
-    head_convs: int = 2,
-    pretrained: bool | str = False,
-    offline: bool = False,
+    **values: Any,
 ) -> FcosTask:
-    """The task of ``model=fcos_tiny``; ``pretrained`` is false or the path of a weights file, ``offline`` changes
-    nothing.
+    """The task of ``model=fcos_tiny``; ``pretrained`` is false or the path of a weights file, and nothing is ever fetched.
 
     Raises ConfigError naming ``model.…`` for wrong settings, WeightsError when the weights file is missing or fits
     nothing.
     """
-    given = {
-        "channels": list(channels),
-        "head_channels": head_channels,
-        "head_convs": head_convs,
-        "pretrained": pretrained,
-        "offline": offline,
-    }
-    settings = build_settings(FcosTinySettings, given, "model")
+    settings = build_settings(FcosTinySettings, values, "model")
     model = FcosModel(
         TinyBackbone(settings.channels, settings.head_channels),
         FCOSHead(settings.head_channels, num_anchors=1, num_classes=len(classes), num_convs=settings.head_convs),
