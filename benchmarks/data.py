@@ -84,7 +84,8 @@ def compare(folder: Path, annotations: Path, image_size: int, rounds: int) -> No
         paths = {"images": str(folder), "annotations": str(annotations)}
         augmentation = AUGMENTATION | {"photometric": photometric}
         data = coco_data(
-            loading=loading, name="bench", train=paths, val=None, image_size=image_size, resize="pad", augmentation=augmentation
+            loading=loading, name="bench", train=paths, val=None, image_size=image_size, resize="pad",
+            augmentation=augmentation, max_bad_images=0
         )  # fmt: skip
         return lambda epoch: sum(batch.num_images for batch in data.train_batches(epoch, image_size))
 

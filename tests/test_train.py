@@ -131,6 +131,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(whole, workplace, line, se
     assert_same_run(whole[0], folder)
 
 
+def test_resuming_a_finished_run_says_so_and_changes_nothing(whole, workplace):
+    folder, _ = whole
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"}
+    printed = train(workplace, "training.resume=whole/checkpoints/last.pth").stdout
+    assert "this run is finished, nothing was changed" in printed
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"}
+    changed = {path.relative_to(folder) for path in before if before[path] != after.get(path)}
+    assert not {path for path in changed if path.parts[0] not in (".hydra",)}
+
+
 WRONG = [
     (["training.max_epoch=3"], "Key 'max_epoch' is not in struct"),
     (["model=yolo"], "Could not find 'model/yolo'"),

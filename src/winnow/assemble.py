@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from winnow.data.detection import DetectionData, LoadingSettings
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.ema import Ema
-from winnow.engine.loop import Fit, fit, restore
+from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.progress import Progress
@@ -91,6 +91,9 @@ def fit_in_folder(
     assembled = build(config, settings, seed, folder, tracker)
     if found is not None:
         restore(assembled, found[1], found[0])
+        if is_finished(assembled):
+            logger.info("this run is finished, nothing was changed; raise training.max_epochs to train on")
+            return result_of(assembled, "completed", None)
     elif settings.training.init_from is not None:
         load_initial_weights(assembled.task.model, Path(settings.training.init_from))
     with tracker:

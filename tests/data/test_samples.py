@@ -3,7 +3,7 @@ import torch
 from composed import compose_plain
 
 from winnow.data.detection import LoadingSettings, digits_data
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, DataError
 
 COMMON = {"num_train": 20, "num_val": 6, "size": 64, "image_size": 64}
 
@@ -12,8 +12,12 @@ COMMON = {"num_train": 20, "num_val": 6, "size": 64, "image_size": 64}
 def make_data(tmp_path_factory):
     root = tmp_path_factory.mktemp("digits")
 
-    def make(num_workers=0, augmentation=None, image_size=64, **loading):
-        values = compose_plain("data=digits")["data"] | COMMON | {"root": str(root), "image_size": image_size}
+    def make(num_workers=0, augmentation=None, image_size=64, max_bad_images=0, **loading):
+        values = (
+            compose_plain("data=digits")["data"]
+            | COMMON
+            | {"root": str(root), "image_size": image_size, "max_bad_images": max_bad_images}
+        )
         values.pop("_target_")
         values["augmentation"] = values["augmentation"] | {"horizontal_flip": 0.5, **(augmentation or {})}
         plain = {
@@ -142,3 +146,38 @@ def test_no_batch_at_all_is_a_config_error(make_data):
 def test_wrong_augmentation_settings_are_named(make_data, augmentation, message):
     with pytest.raises(ConfigError, match=message):
         make_data(augmentation=augmentation)
+
+
+@pytest.fixture
+def broken(make_data):
+    """The data set with two truncated images and one that is gone."""
+    records = make_data().val_records
+    folder = records[0].path.parents[1] / "train"
+    files = sorted(folder.glob("*.jpg"))[:3]
+    contents = [file.read_bytes() for file in files]
+    yield files
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_unreadable_images_are_named_and_left_out_up_to_a_limit(make_data, broken, caplog, num_workers):
+    data = make_data(num_workers=num_workers, max_bad_images=2)
+    for file in broken[:2]:
+        file.write_bytes(file.read_bytes()[:500])
+    batches = contents(data.train_batches(1, 64))
+    ids = [image_id for batch in batches for image_id in batch[0]]
+    assert (len(batches), len(ids)) == (5, 20)
+    assert not {1, 2} & set(ids)
+    assert caplog.text.count("left out") == 2
+    assert f"image id 1: image {broken[0]} cannot be read" in caplog.text
+    broken[2].unlink()
+    with pytest.raises(DataError, match=r"3 images can't be read, more than data.max_bad_images=2:\n  image id 1: .*"):
+        contents(data.train_batches(2, 64))
+
+
+def test_a_batch_without_a_readable_image_is_an_error(make_data, broken):
+    data = make_data(batch_size=1, max_bad_images=2)
+    broken[0].write_bytes(b"no jpeg")
+    with pytest.raises(DataError, match=f"no image of the batch can be read: image id 1: image {broken[0]} cannot"):
+        contents(data.train_batches(1, 64))

@@ -123,6 +123,7 @@ def training_settings(**changes):
         "clip_grad_norm": None, "optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.01}, "param_groups": None, "freeze": [],
         "scheduler": {"name": "cosine"}, "auto_scale_lr": {"base_batch_size": None}, "ema": {"decay": None}, "subset_size": None,
         "subset_seed": 42, "overfit": None, "resize_schedule": None, "eval_interval": 1, "save_interval": 1, "keep_last_n": 2,
+        "save_every_steps": None,
         "log_interval": 2, "early_stopping": {"patience": None}, "max_nonfinite": 3, "resume": None, "init_from": None,
         "seed": 0, "deterministic": False, "compile": False, "device": "cpu",
     }  # fmt: skip

@@ -206,3 +206,25 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(make_fit, capl
     path, checkpoint = run.checkpoints.newest()
     assert (path.name, checkpoint["epoch"]) == ("checkpoint_epoch_2.pth", 2)
     assert "falling back" in caplog.text
+
+
+def test_last_is_also_saved_within_an_epoch_when_asked(make_fit):
+    run = make_fit(max_epochs=1, save_every_steps=4)
+    saved = []
+    save = run.checkpoints.save_last
+    run.checkpoints.save_last = lambda checkpoint: (
+        saved.append((checkpoint["epoch"], checkpoint["step"])),
+        save(checkpoint),
+    )
+    run_fit(run)
+    assert saved == [(0, 4), (1, 6)]
+
+
+def test_an_early_stopped_run_stays_stopped_when_resumed(make_fit):
+    changes = {"max_epochs": 50, "early_stopping": {"patience": 2, "min_delta": 1.0}}
+    first = make_fit(**changes)
+    run_fit(first)
+    resumed = make_fit(**changes)
+    restore(resumed, read_checkpoint(first.checkpoints.last), first.checkpoints.last)
+    assert run_fit(resumed) == "early_stopped"
+    assert resumed.state.epoch == first.state.epoch

@@ -39,11 +39,13 @@ class Target:
 @dataclass(frozen=True)
 class DetectionBatch:
     """``images`` (B, 3, H, W) uint8, channels_last, zero-padded at the right and bottom; ``pixel_mask`` (B, H, W) bool, True on
-    image and False on padding; ``targets`` one per image."""
+    image and False on padding; ``targets`` one per image. ``problems`` says for each image that could not be read why; another
+    sample of the batch stands in its place."""
 
     images: Tensor
     pixel_mask: Tensor
     targets: Sequence[Target]
+    problems: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> int:

@@ -33,6 +33,7 @@ class DetectionSettings(Settings):
     image_size: int = Field(ge=16)
     resize: Literal["pad", "square"]
     augmentation: AugmentationSettings
+    max_bad_images: int = Field(ge=0)
 
 
 class LoadingSettings(Settings):
@@ -56,6 +57,8 @@ class DetectionData:
         self.classes = train.class_names
         self.category_ids = train.category_ids
         self.image_size = settings.image_size
+        self._max_bad_images = settings.max_bad_images
+        self._problems: set[str] = set()
         train_records, val_records = _choose(train, val, loading)
         self.fingerprint = _fingerprint(train, val, train_records, val_records)
         _log_counts("train", train, train_records)
@@ -84,14 +87,27 @@ class DetectionData:
 
     def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[DetectionBatch]:
         self._train_plan.set(epoch, image_size, start_batch)
-        return iter(self._train_loader)
+        return self._watched(self._train_loader)
 
     def num_val_batches(self) -> int:
         return self._val_plan.num_batches
 
     def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
         self._val_plan.set(0, image_size, 0)
-        return iter(self._val_loader)
+        return self._watched(self._val_loader)
+
+    def _watched(self, loader: DataLoader[Any]) -> Iterator[DetectionBatch]:
+        """The loader's batches, while no more than ``data.max_bad_images`` different images can't be read."""
+        for batch in loader:
+            for problem in batch.problems:
+                if problem not in self._problems:
+                    logger.error("%s; left out", problem)
+                    self._problems.add(problem)
+            if len(self._problems) > self._max_bad_images:
+                shown = "\n  ".join(sorted(self._problems)[:20])
+                limit = f"data.max_bad_images={self._max_bad_images}"
+                raise DataError(f"{len(self._problems)} images can't be read, more than {limit}:\n  {shown}")
+            yield batch
 
     def smallest_batch(self) -> int:
         """Samples of the smallest training batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,8 +16,15 @@ from winnow.data.batch import DetectionBatch, Target
 from winnow.data.coco import ImageRecord
 from winnow.data.image import read_image
 from winnow.data.transforms import Augmentation, resize
+from winnow.errors import DataError
 
 Sample = tuple[Tensor, Target]
+
+
+class Unreadable(NamedTuple):
+    """Stands for a sample whose image can't be read; an exception would end the worker process."""
+
+    problem: str
 
 
 class SampleKey(NamedTuple):
@@ -27,7 +35,7 @@ class SampleKey(NamedTuple):
     image_size: int
 
 
-class DetectionSamples(Dataset[Sample]):
+class DetectionSamples(Dataset[Sample | Unreadable]):
     """Reads, augments and resizes one image per ``SampleKey``; without ``augmentation`` it only resizes.
 
     ``with_truth`` adds the annotations in original coordinates that evaluation needs.
@@ -50,9 +58,12 @@ class DetectionSamples(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def __getitem__(self, key: SampleKey) -> Sample | Unreadable:
         record = self._records[key.sample]
-        image = read_image(record.path, record.width, record.height)
+        try:
+            image = read_image(record.path, record.width, record.height)
+        except DataError as error:
+            return Unreadable(f"image id {record.image_id}: {error}")
         wanted = ~record.crowd
         boxes, labels = torch.from_numpy(record.boxes[wanted]), torch.from_numpy(record.labels[wanted])
         if self._augmentation is None:
@@ -110,12 +121,22 @@ class BatchPlan(Sampler[list[SampleKey]]):
 
 
 class Collate:
-    """Pads the images of a batch at the right and bottom to one size, a multiple of ``multiple`` px."""
+    """Pads the images of a batch at the right and bottom to one size, a multiple of ``multiple`` px.
+
+    Unreadable samples are replaced by the readable ones of the batch in turn, so that its size, and with it the number of
+    steps, stays. Raises DataError where none can be read.
+    """
 
     def __init__(self, multiple: int) -> None:
         self._multiple = multiple
 
-    def __call__(self, samples: Sequence[Sample]) -> DetectionBatch:
+    def __call__(self, loaded: Sequence[Sample | Unreadable]) -> DetectionBatch:
+        problems = tuple(sample.problem for sample in loaded if isinstance(sample, Unreadable))
+        readable = [sample for sample in loaded if not isinstance(sample, Unreadable)]
+        if not readable:
+            raise DataError(f"no image of the batch can be read: {'; '.join(problems)}")
+        spare = itertools.cycle(readable)
+        samples = [next(spare) if isinstance(sample, Unreadable) else sample for sample in loaded]
         height = self._round_up(max(image.shape[1] for image, _ in samples))
         width = self._round_up(max(image.shape[2] for image, _ in samples))
         images = torch.zeros((len(samples), height, width, 3), dtype=torch.uint8)
@@ -123,7 +144,7 @@ class Collate:
         for row, (image, _) in enumerate(samples):
             images[row, : image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)
             pixel_mask[row, : image.shape[1], : image.shape[2]] = True
-        return DetectionBatch(images.permute(0, 3, 1, 2), pixel_mask, [target for _, target in samples])
+        return DetectionBatch(images.permute(0, 3, 1, 2), pixel_mask, [target for _, target in samples], problems)
 
     def _round_up(self, side: int) -> int:
         return -(-side // self._multiple) * self._multiple

@@ -26,8 +26,8 @@ def evaluate(task: Task, data: Data, image_size: int, precision: Precision, prog
     try:
         with undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
+                count = max(1.0, task.loss_count(host_batch))
                 batch = host_batch.to(precision.device)
-                count = max(1.0, task.loss_count(batch))
                 with precision.autocast():
                     outputs = task.forward(batch)
                     terms = task.losses(outputs, batch, count)

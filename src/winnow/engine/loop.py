@@ -59,11 +59,10 @@ def fit(run: Fit, stop: StopRequest) -> str:
     The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError.
     """
     state, settings = run.state, run.settings
-    while state.step < run.total_steps:
+    while not is_finished(run):
         train_one_epoch(run, stop)
         if stop.requested:
-            run.tracker.flush()
-            run.checkpoints.save_last(run.snapshot.take(state))
+            save_last(run)
             return "interrupted"
         state.epoch += 1
         state.batch = 0
@@ -78,10 +77,9 @@ def fit(run: Fit, stop: StopRequest) -> str:
             run.trial.report(metrics.get(state.objective.metric, math.nan), state.epoch)
             if run.trial.should_prune():
                 return "pruned"
-        patience = settings.early_stopping.patience
-        if patience is not None and state.evaluations_without_gain >= patience:
-            logger.info("stopped early at epoch %d: no gain in %d evaluations", state.epoch, patience)
-            return "early_stopped"
+    if is_stalled(run):
+        logger.info("stopped at epoch %d: no gain in %d evaluations", state.epoch, state.evaluations_without_gain)
+        return "early_stopped"
     return "completed"
 
 
@@ -95,8 +93,7 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
     with run.progress.task(f"epoch {epoch}", run.data.num_train_batches(), done=state.batch) as advance:
         for group, seconds in timed(in_groups(batches, settings.accumulate)):
             waited += seconds
-            step_batches = [batch.to(run.device) for batch in group]
-            terms = run.step(step_batches, state.step)
+            terms = run.step(group, state.step)
             state.step += 1
             state.batch += len(group)
             for batch in group:
@@ -110,6 +107,8 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
                 advance(images=batch.num_images, loss=loss)
             if stop.requested or state.step >= run.total_steps:
                 break
+            if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
+                save_last(run)
     seconds = time.perf_counter() - began
     state.cost.seconds += seconds
     run.tracker.log_metrics(speed(images, seconds, waited, run.device), state.step)
@@ -141,6 +140,22 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     checkpoint = run.snapshot.take(state)
     run.checkpoints.save_epoch(checkpoint)
     run.checkpoints.save_last(checkpoint)
+
+
+def save_last(run: Fit) -> None:
+    # In this order: a checkpoint must not know more than the tracker's record, which a resumed run only appends to.
+    run.tracker.flush()
+    run.checkpoints.save_last(run.snapshot.take(run.state))
+
+
+def is_finished(run: Fit) -> bool:
+    """True when there is nothing left to train, as in a finished run that is resumed."""
+    return run.state.step >= run.total_steps or is_stalled(run)
+
+
+def is_stalled(run: Fit) -> bool:
+    patience = run.settings.early_stopping.patience
+    return patience is not None and run.state.evaluations_without_gain >= patience
 
 
 def is_evaluation_due(run: Fit) -> bool:

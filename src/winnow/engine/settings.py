@@ -103,6 +103,7 @@ class TrainingSettings(Settings):
     resize_schedule: list[Pair] | None
     eval_interval: int = Field(gt=0)
     save_interval: int = Field(gt=0)
+    save_every_steps: int | None = Field(gt=0)
     keep_last_n: int = Field(ge=0)
     log_interval: int = Field(gt=0)
     early_stopping: EarlyStopping

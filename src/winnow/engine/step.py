@@ -76,9 +76,11 @@ class TrainStep:
             group["lr"] = group["base_lr"] * factor
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        # Counted before the batches move: on a GPU each count would have to be waited for.
         count = max(1.0, sum(self.task.loss_count(batch) for batch in batches))
         sums: dict[str, Tensor] = {}
-        for batch in batches:
+        for host_batch in batches:
+            batch = host_batch.to(self.precision.device)
             with self.precision.autocast():
                 terms = self.task.losses(self.task.forward(batch), batch, count)
                 loss = torch.stack(list(terms.values())).sum()

@@ -222,7 +222,10 @@ def _found_annotations(images: Iterable[_Image]) -> Iterable[dict[str, Any]]:
 
 def _with_ids(annotations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     # From 1: the evaluators read a match with annotation 0 as no match.
-    return [{**annotation, "id": index} for index, annotation in enumerate(annotations, start=1)]
+    numbered = list(annotations)
+    for index, annotation in enumerate(numbered, start=1):
+        annotation["id"] = index
+    return numbered
 
 
 @contextlib.contextmanager

@@ -81,17 +81,17 @@ def _draw_cell(
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
-    factors = (width / target.original_size[1], height / target.original_size[0])
     shown = (found.scores >= min_score) & found.boxes.isfinite().all(dim=1)
     real = ~target.original_crowd
-    true_boxes = _corners(target.original_boxes[real].numpy(), factors)
-    found_boxes = _corners(found.boxes[shown].numpy(), factors)
-    # All lines before all labels, so that none crosses a name; the surest one is drawn last, on top of the others.
-    for box in true_boxes:
-        _dashed_rectangle(draw, box)
+    true_boxes = _corners(target.original_boxes[real].numpy(), target.original_size, picture)
+    found_boxes = _corners(found.boxes[shown].numpy(), target.original_size, picture)
+    # All lines before all labels, so that none crosses a name; the surest detection over the others; the truth last, as a
+    # detection right on it still shows between the dashes.
     for box in reversed(found_boxes):
         draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline=OUTLINE, width=4)
         draw.rectangle(box, outline=FOUND_COLOUR, width=2)
+    for box in true_boxes:
+        _dashed_rectangle(draw, box)
     taken: list[Box] = []
     for box, label, score in zip(found_boxes, found.labels[shown].tolist(), found.scores[shown].tolist(), strict=True):
         _label(draw, font, f"{class_names[label]} {score:.2f}", box, picture, taken, at_top=True)
@@ -104,15 +104,17 @@ def _draw_cell(
     return cell
 
 
-def _corners(boxes: np.ndarray, factors: tuple[float, float]) -> list[Box]:
-    """xyxy in whole pixels of the picture, with x1 ≤ x2 and y1 ≤ y2 as Pillow wants them."""
-    scaled = (boxes.reshape(-1, 4) * np.array([*factors, *factors])).round().tolist()
+def _corners(boxes: np.ndarray, original_size: tuple[int, int], picture: Image.Image) -> list[Box]:
+    """xyxy in whole pixels of the picture, all of it inside, with x1 ≤ x2 and y1 ≤ y2 as Pillow wants them."""
+    factors = np.array([picture.width / original_size[1], picture.height / original_size[0]] * 2)
+    limits = [picture.width - 1, picture.height - 1] * 2
+    scaled = np.clip((boxes.reshape(-1, 4) * factors).round(), 0, limits).tolist()
     return [(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)) for x1, y1, x2, y2 in scaled]
 
 
 def _dashed_rectangle(draw: ImageDraw.ImageDraw, box: Box) -> None:
     left, top, right, bottom = box
-    for width, colour in ((5, OUTLINE), (3, TRUE_COLOUR)):
+    for width, colour in ((4, OUTLINE), (2, TRUE_COLOUR)):
         for start, end in _dashes(left, right):
             draw.line([(start, top), (end, top)], fill=colour, width=width)
             draw.line([(start, bottom), (end, bottom)], fill=colour, width=width)

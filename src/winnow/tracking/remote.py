@@ -23,6 +23,8 @@ KEY_TAG = "winnow.run_key"
 STATUS_TAG = "winnow.status"
 SEQUENCE_TAG = "winnow.last_sequence"
 MLFLOW_STATUS = {"completed": "FINISHED", "early_stopped": "FINISHED", "interrupted": "KILLED", "killed": "KILLED"}
+# Without it MLflow 3's pages take the experiment for one about language models, and hide the curves.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 DATABASE_LOCK_SECONDS = 60
 ARTIFACT_TIMEOUT_SECONDS = 120  # for one answer; a server may first write the file elsewhere
@@ -132,7 +134,7 @@ def _experiment_id(client: MlflowClient, settings: UploadSettings) -> str:
     experiment = client.get_experiment_by_name(settings.experiment)
     if experiment is None:
         try:
-            return client.create_experiment(settings.experiment, _artifact_location(settings.uri))
+            return client.create_experiment(settings.experiment, _artifact_location(settings.uri), EXPERIMENT_TAGS)
         except MlflowException:
             experiment = client.get_experiment_by_name(settings.experiment)  # another run may have been faster
             if experiment is None:
