@@ -28,11 +28,14 @@ demo: setup
 	@echo "Compare runs in the browser:   $(BIN)/mlflow ui --backend-store-uri $(STORE)"
 	@echo "Then open http://127.0.0.1:5000; the run folder printed above holds the log, config, checkpoints and pictures."
 
+# One thread per process: two test processes with a thread pool each would wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -103,13 +103,11 @@ def test_mlflow_holds_the_run(whole, workplace):
 
 
 def test_the_saved_config_reproduces_the_run(whole, workplace):
-    folder, _ = whole
-    arguments = ["--config-path", str(folder), "--config-name", "config", "hydra.run.dir=again", "tracking=off"]
-    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved = yaml.safe_load((whole[0] / "config.yaml").read_text())
     saved["tracking"] = {"_target_": "winnow.tracking.null_tracker.NullTracker"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
-    train(workplace, *arguments[:-1])
-    assert_same_run(folder, workplace / "again")
+    (workplace / "saved.yaml").write_text(yaml.safe_dump(saved))
+    train(workplace, "--config-path", str(workplace), "--config-name", "saved", "hydra.run.dir=again")
+    assert_same_run(whole[0], workplace / "again")
 
 
 @pytest.mark.parametrize(
