@@ -10,7 +10,9 @@ register_resolvers()
 show_errors_as_messages()
 
 
-@hydra.main(config_path="conf", config_name="config")
+@hydra.main(
+    config_path="conf", config_name="config", execution_whitelist=["winnow.console.ConsoleHandler", "logging.*"]
+)
 def main(cfg: DictConfig) -> float | None:
     from winnow.assemble import run  # torch and its friends: not before the config is composed
 

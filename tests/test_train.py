@@ -26,6 +26,7 @@ def train(folder, *overrides, check=True, **environment):
     result = subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "Warning" not in result.stderr, result.stderr
     return result
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import hydra.utils
 import torch
 import yaml
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -43,6 +44,9 @@ from winnow.settings import build_settings, check_arguments
 
 logger = logging.getLogger(__name__)
 
+Found = tuple[Path, dict[str, Any]]
+"""A checkpoint to resume: where it lies, and its content."""
+
 # What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one.
 EXIT_INTERRUPTED = 75
 MODEL_INJECTED = ("classes", "new_metric", "max_detections", "score_threshold")
@@ -60,10 +64,10 @@ def run(cfg: DictConfig) -> float | None:
             config = plain_config(cfg)
             found = checkpoint_to_resume(config["training"]["resume"], folder)
             if found is not None:
-                config = resumed_config(found[1]["config"], config, list(job.overrides.task))
+                config = resumed_config(found[1], config, list(job.overrides.task))
             elif config["training"]["resume"] is None:
                 require_unused(folder)
-            result = train(config, folder, found)
+            result = train(config, folder, found, choices_of(job, found))
         except WinnowError as error:
             if not (folder / "result.json").exists():
                 RunResult("failed", reason=str(error)).write(folder)
@@ -73,14 +77,21 @@ def run(cfg: DictConfig) -> float | None:
     return result.objective
 
 
-def train(config: Config, folder: Path, found: tuple[Path, dict[str, Any]] | None = None) -> RunResult:
+def choices_of(job: HydraConf, found: Found | None) -> dict[str, str]:
+    """Group → choice that the run was composed of; for a resumed run as it was when it began."""
+    if found is not None:
+        return dict(found[1]["metadata"].get("choices", {}))
+    return {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
+
+
+def train(config: Config, folder: Path, found: Found | None, choices: dict[str, str]) -> RunResult:
     """Build everything that ``config`` names, fit it, and leave ``result.json`` behind whatever happens."""
     with StopRequest() as stop:
-        return fit_in_folder(config, folder, found, stop)
+        return fit_in_folder(config, folder, found, choices, stop)
 
 
 def fit_in_folder(
-    config: Config, folder: Path, found: tuple[Path, dict[str, Any]] | None, stop: StopRequest
+    config: Config, folder: Path, found: Found | None, choices: dict[str, str], stop: StopRequest
 ) -> RunResult:
     settings = build_settings(RunSettings, config, "")
     seed = choose_seed(settings.training.seed)
@@ -88,7 +99,7 @@ def fit_in_folder(
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     check_node(config, "tracking", ["run_folder"])
     tracker: Tracker = instantiate(config, "tracking", run_folder=folder)
-    assembled = build(config, settings, seed, folder, tracker)
+    assembled = build(config, settings, seed, folder, tracker, choices)
     if found is not None:
         restore(assembled, found[1], found[0])
         if is_finished(assembled):
@@ -125,7 +136,9 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
     return result
 
 
-def build(config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker) -> Fit:
+def build(
+    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str]
+) -> Fit:
     """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
     training = settings.training
     device = choose_device(training.device)
@@ -154,7 +167,7 @@ def build(config: Config, settings: RunSettings, seed: int, folder: Path, tracke
         Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite,
     )  # fmt: skip
     objective = choose_objective(settings.objective, task, data)
-    metadata = {"data_fingerprint": data.fingerprint, "seed": seed}
+    metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
     return Fit(
         task=task, data=data, step=step, state=TrainState(objective), settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
 
@@ -39,29 +43,33 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[s
     try:
         return path, read_checkpoint(path)
     except CheckpointError as error:
-        older = CheckpointFolder(path.parent, save_interval=1, keep_last_n=1).newest() if path.is_file() else None
+        beside = CheckpointFolder(path.parent, save_interval=1, keep_last_n=1)
+        older = beside.newest() if path.is_file() and beside.is_ours(path) else None
         if older is None:
             raise
-        from_there = older[0]
-        raise CheckpointError(f"{error}; the newest whole one beside it is {from_there}") from error
+        logger.error("%s; going on from %s instead", error, older[0])
+        return older
 
 
-def resumed_config(recorded: Config, composed: Config, overrides: list[str]) -> Config:
-    """``recorded`` with the command line's single values on top; where a run is tracked is taken from ``composed``.
+def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: list[str]) -> Config:
+    """The config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked is taken
+    from ``composed``.
 
-    Raises ConfigError for an override that chooses a whole group: what it held when the run began is in the checkpoint, and
-    a mixture of the two would be neither.
+    So the command that began a run also resumes it. Raises ConfigError for an override that chooses another group than then:
+    what the old one held is in the checkpoint, and a mixture of the two would be neither.
     """
-    config = OmegaConf.create(recorded)
+    config = OmegaConf.create(checkpoint["config"])
+    choices = checkpoint["metadata"].get("choices", {})
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element().lstrip("+~")
         if key == "tracking":
             config.tracking = composed["tracking"]
         elif "/" in key or "@" in key or ("." not in key and OmegaConf.is_dict(config.get(key))):
-            raise ConfigError(
-                f"{override.input_line} chooses a whole group, and a resumed run keeps its groups as its checkpoint recorded "
-                "them; give single values, as training.max_epochs=20"
-            )
+            if choices.get(key) != override.value():
+                raise ConfigError(
+                    f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
+                    "give single values, as training.max_epochs=20"
+                )
         else:
             _apply(config, key, override)
     return plain_config(config)

@@ -45,6 +45,10 @@ class CheckpointFolder:
         for old in self._epoch_files()[self._keep_last_n :]:
             old.unlink(missing_ok=True)
 
+    def is_ours(self, path: Path) -> bool:
+        """Whether a file is named as this folder's checkpoints are."""
+        return path in (self.best, self.last) or _EPOCH_FILE.fullmatch(path.name) is not None
+
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The furthest checkpoint that is whole, and its content; each damaged one is named in the log and passed over."""
         for path in [self.last, *self._epoch_files(), self.best]:

@@ -137,19 +137,20 @@ def _label(
     taken: list[Box],
     at_top: bool,
 ) -> None:
-    """Black text on the box's colour, inside the picture always; at the corner of the box where it hides the fewest others."""
+    """Black text on the box's colour, inside the picture always, at the first corner of the box where it hides no other
+    label; nothing where there is none: in a crowd the surest are named, the others only drawn."""
     text = _shortened(text, picture.width - 4, font)
     width, height = math.ceil(font.getlength(text)) + 4, FONT_SIZE + 4
     left, top, right, bottom = box
     tops = [top - height, top, bottom, bottom - height] if at_top else [bottom - height, bottom, top, top - height]
-    areas = []
     for x, y in ((x, y) for y in tops for x in (left, right - width)):
-        inside = (min(max(0, x), max(0, picture.width - width)), min(max(0, y), max(0, picture.height - height)))
-        areas.append((*inside, inside[0] + width, inside[1] + height))
-    area = min(areas, key=lambda area: sum(_overlap(area, other) for other in taken))
-    taken.append(area)
-    draw.rectangle(area, fill=FOUND_COLOUR if at_top else TRUE_COLOUR)
-    draw.text((area[0] + 2, area[1]), text, fill=OUTLINE, font=font)
+        corner = (min(max(0, x), max(0, picture.width - width)), min(max(0, y), max(0, picture.height - height)))
+        area = (*corner, corner[0] + width, corner[1] + height)
+        if not any(_overlap(area, other) for other in taken):
+            taken.append(area)
+            draw.rectangle(area, fill=FOUND_COLOUR if at_top else TRUE_COLOUR)
+            draw.text((area[0] + 2, area[1]), text, fill=OUTLINE, font=font)
+            return
 
 
 def _overlap(one: Box, other: Box) -> bool:

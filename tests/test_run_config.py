@@ -1,0 +1,65 @@
+import pytest
+from composed import compose_plain
+
+from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
+from winnow.errors import CheckpointError, ConfigError
+from winnow.run_config import checkpoint_to_resume, resumed_config
+
+
+@pytest.fixture
+def checkpoint():
+    config = compose_plain("model=deformable_detr_tiny", "training.batch_size=3")
+    return {"config": config, "metadata": {"choices": {"model": "deformable_detr_tiny", "training": "default"}}}
+
+
+def test_the_checkpoints_config_is_followed_and_single_values_beat_it(checkpoint):
+    config = resumed_config(checkpoint, compose_plain(), ["training.resume=x.pth", "training.max_epochs=20"])
+    assert config["model"]["_target_"].endswith("deformable_detr_tiny")
+    assert (config["training"]["batch_size"], config["training"]["max_epochs"]) == (3, 20)
+
+
+def test_the_command_that_began_a_run_also_resumes_it(checkpoint):
+    overrides = ["model=deformable_detr_tiny", "training.batch_size=3", "training.resume=auto"]
+    config = resumed_config(checkpoint, compose_plain(*overrides), overrides)
+    assert config["training"] == checkpoint["config"]["training"] | {"resume": "auto"}
+
+
+def test_tracking_may_change(checkpoint):
+    config = resumed_config(checkpoint, compose_plain("tracking=off"), ["tracking=off"])
+    assert config["tracking"]["_target_"].endswith("NullTracker")
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("model=fcos_tiny", "model=fcos_tiny: the run began with model=deformable_detr_tiny"),
+    ("training/optimizer=sgd", "training/optimizer=sgd: the run began with"),
+    ("training.max_epoch=3", r"training.max_epoch is not a key of the checkpoint's config; use \+training.max_epoch=3"),
+    ("~training.ema", "~training.ema: a key can't be deleted on resume"),
+])  # fmt: skip
+def test_what_can_not_be_changed_is_refused(checkpoint, override, message):
+    with pytest.raises(ConfigError, match=message):
+        resumed_config(checkpoint, compose_plain(), [override])
+
+
+def test_auto_without_a_checkpoint_begins_anew(tmp_path):
+    assert checkpoint_to_resume("auto", tmp_path) is None
+    assert checkpoint_to_resume(None, tmp_path) is None
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        checkpoint_to_resume(str(tmp_path / "last.pth"), tmp_path)
+
+
+def test_a_damaged_file_falls_back_to_the_newest_whole_one_beside_it(tmp_path, caplog):
+    write_checkpoint(tmp_path / "checkpoint_epoch_2.pth", {**dict.fromkeys(KEYS), "version": VERSION, "epoch": 2})
+    (tmp_path / "last.pth").write_bytes(b"torn")
+    path, found = checkpoint_to_resume(str(tmp_path / "last.pth"), tmp_path)
+    assert (path.name, found["epoch"]) == ("checkpoint_epoch_2.pth", 2)
+    assert "last.pth is damaged" in caplog.text
+
+
+def test_a_file_of_another_kind_does_not_fall_back(tmp_path):
+    write_checkpoint(tmp_path / "last.pth", {**dict.fromkeys(KEYS), "version": VERSION})
+    (tmp_path / "notes.txt").write_text("these are notes")
+    with pytest.raises(CheckpointError, match="notes.txt is damaged, cut short, or was not written by winnow"):
+        checkpoint_to_resume(str(tmp_path / "notes.txt"), tmp_path)
