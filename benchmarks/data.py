@@ -33,7 +33,7 @@ AUGMENTATION = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="a folder of JPEG files; default: two photographs, repeated")
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

@@ -26,9 +26,12 @@ from winnow.tracking.uploader import Uploader
 Build = Callable[..., MlflowTracker]
 
 TRAINING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from winnow.tracking.mlflow_tracker import MlflowTracker
+
+# A shell starts its background jobs, and so what they start, with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 run, uri, first, last, pause, settings = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:6]), eval(sys.argv[6])
 with MlflowTracker(Path(run), uri=uri, **settings) as tracker:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,10 +31,24 @@ class Target:
     original_areas: Tensor
     original_crowd: Tensor
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A tensor on its way from a worker process takes a piece of shared memory, an array goes along with the rest: six small
+        # tensors per image cost more than the image.
+        return _target_from_arrays, tuple(_array_or_value(getattr(self, field.name)) for field in fields(self))
+
     @property
     def scale(self) -> tuple[float, float]:
         """(x, y) factors from resized to original pixels; only meaningful where nothing was cropped, as in evaluation."""
         return self.original_size[1] / self.size[1], self.original_size[0] / self.size[0]
+
+
+def _array_or_value(value: Any) -> Any:
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _target_from_arrays(*values: Any) -> Target:
+    restored: list[Any] = [torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values]
+    return Target(*restored)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from winnow.data.batch import DetectionBatch, Target
 from winnow.data.coco import ImageRecord
@@ -139,15 +140,26 @@ class Collate:
         samples = [next(spare) if isinstance(sample, Unreadable) else sample for sample in loaded]
         height = self._round_up(max(image.shape[1] for image, _ in samples))
         width = self._round_up(max(image.shape[2] for image, _ in samples))
-        images = torch.zeros((len(samples), height, width, 3), dtype=torch.uint8)
-        pixel_mask = torch.zeros((len(samples), height, width), dtype=torch.bool)
+        images = _new_tensor((len(samples), height, width, 3), torch.uint8)
+        pixel_mask = _new_tensor((len(samples), height, width), torch.bool)
         for row, (image, _) in enumerate(samples):
-            images[row, : image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)
-            pixel_mask[row, : image.shape[1], : image.shape[2]] = True
+            bottom, right = image.shape[1:]
+            images[row, :bottom, :right] = image.permute(1, 2, 0)
+            images[row, bottom:], images[row, :bottom, right:] = 0, 0
+            pixel_mask[row, :bottom, :right] = True
+            pixel_mask[row, bottom:], pixel_mask[row, :bottom, right:] = False, False
         return DetectionBatch(images.permute(0, 3, 1, 2), pixel_mask, [target for _, target in samples], problems)
 
     def _round_up(self, side: int) -> int:
         return -(-side // self._multiple) * self._multiple
+
+
+def _new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Uninitialised; in a worker process right in shared memory, so that handing the batch over copies nothing."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty((0,), dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager
