@@ -30,7 +30,7 @@ NEEDED = {
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_is_accepted(choice):
     config = compose_plain(choice, *NEEDED.get(choice, []))
-    build_settings(RunSettings, config, "")
+    assert build_settings(RunSettings, config, "").training.max_epochs > 0
     check_node(config, "model", MODEL_INJECTED)
     check_node(config, "data", ["loading"])
     check_node(config, "tracking", ["run_folder"])

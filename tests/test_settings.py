@@ -52,7 +52,7 @@ def test_a_node_is_held_against_the_signature_of_what_it_builds(values, message)
 
 
 def test_a_right_node_passes():
-    check_arguments(build, {"width": 8, "pretrained": "weights.pth"}, ["classes"], "model")
+    assert check_arguments(build, {"width": 8, "pretrained": "weights.pth"}, ["classes"], "model") is None
 
 
 @pytest.mark.parametrize(("changes", "message"), [

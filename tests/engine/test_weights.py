@@ -4,7 +4,7 @@ from torch import nn
 
 from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
 from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm
-from winnow.errors import CheckpointError, ConfigError
+from winnow.errors import CheckpointError, ConfigError, WeightsError
 
 
 @pytest.fixture
@@ -23,8 +23,10 @@ def test_what_fits_is_loaded_and_what_does_not_is_named(save, caplog):
     with caplog.at_level("INFO"):
         load_initial_weights(model, save(source))
     assert model["body"].weight.equal(source["body"].weight)
-    assert "2 matched, 2 missing, 2 of another shape, 2 unexpected" in caplog.text
-    assert "of another shape: head.weight, head.bias" in caplog.text
+    assert "2 of 6 entries matched" in caplog.text
+    assert "2 reshaped, start from random values: head.bias, head.weight" in caplog.text
+    assert "2 missing, start from random values: new.bias, new.weight" in caplog.text
+    assert "2 unexpected, ignored: old.bias, old.weight" in caplog.text
 
 
 def test_averaged_weights_are_preferred(save):
@@ -36,7 +38,7 @@ def test_averaged_weights_are_preferred(save):
 
 
 def test_weights_that_fit_nowhere_are_an_error(save):
-    with pytest.raises(CheckpointError, match="none of its 2 tensors fits this model's 2"):
+    with pytest.raises(WeightsError, match="none of its 2 tensors fits this model"):
         load_initial_weights(nn.ModuleDict({"other": nn.Linear(7, 7)}), save(nn.Linear(2, 2)))
 
 
@@ -55,3 +57,19 @@ def test_a_batch_of_one_on_batch_norm_is_an_error_that_says_what_to_do():
 def test_group_norm_takes_a_batch_of_one():
     require_batches_for_batch_norm(nn.Sequential(nn.GroupNorm(1, 4)), 1)
     assert torch.isfinite(nn.GroupNorm(1, 4)(torch.ones(1, 4, 2, 2))).all()
+
+
+def test_a_plain_state_dict_of_another_program_is_a_start_too(tmp_path):
+    source, target = nn.Linear(2, 2), nn.Linear(2, 2)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "other.pth")
+    load_initial_weights(target, tmp_path / "other.pth")
+    assert target.weight.equal(source.weight)
+
+
+def test_a_damaged_checkpoint_is_no_start(save):
+    path = save(nn.Linear(2, 2))
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_initial_weights(nn.Linear(2, 2), path)

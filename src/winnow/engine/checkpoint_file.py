@@ -51,7 +51,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         _verify(file, path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to run whatever code the file holds.
+        raise CheckpointError(f"{path} can't be read as a checkpoint: it holds code, which is never run") from error
+    except (RuntimeError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} can't be read as a checkpoint: {str(error).splitlines()[0]}") from error
     version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
     if version != VERSION:
@@ -60,6 +63,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     return checkpoint
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file ends as winnow's checkpoints do, whole or not."""
+    if not path.is_file() or path.stat().st_size < _COMMENT_LENGTH:
+        return False
+    with path.open("rb") as file:
+        file.seek(-_COMMENT_LENGTH, os.SEEK_END)
+        return file.read(len(_MARK)) == _MARK
 
 
 def _seal(file: BinaryIO) -> None:

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from winnow.engine.checkpoint_file import read_checkpoint
-from winnow.errors import CheckpointError, ConfigError
-
-logger = logging.getLogger(__name__)
+from winnow.engine.checkpoint_file import is_sealed, read_checkpoint
+from winnow.errors import ConfigError, WeightsError
+from winnow.state_dicts import load_matching, read_state
 
 
 def load_initial_weights(model: nn.Module, path: Path) -> None:
-    """Take what fits by name and shape from a checkpoint, and say what did and what did not.
+    """Take what fits by name and shape from a checkpoint or a weights file, and say what did and what did not.
 
-    The averaged weights where the file has them. Raises CheckpointError for a file that can't be read or fits nowhere.
+    The averaged weights where a checkpoint has them. Raises CheckpointError for a damaged checkpoint, WeightsError for a file
+    that can't be read or fits nowhere.
     """
+    state = _checkpoint_weights(path) if is_sealed(path) else read_state(path)
+    report = load_matching(model, state, str(path))
+    if report.matched == 0:
+        raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
+    report.log()
+
+
+def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
     checkpoint = read_checkpoint(path)
     average = checkpoint["ema_state_dict"]
-    saved = average["weights"] if average else checkpoint["model_state_dict"]
-    own = model.state_dict()
-    matched = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
-    reshaped = [name for name in saved if name in own and name not in matched]
-    missing = [name for name in own if name not in saved]
-    unexpected = [name for name in saved if name not in own]
-    if not matched:
-        raise CheckpointError(
-            f"training.init_from={path}: none of its {len(saved)} tensors fits this model's {len(own)}"
-        )
-    model.load_state_dict({**own, **matched})
-    logger.info(
-        "initial weights from %s: %d matched, %d missing, %d of another shape, %d unexpected",
-        path, len(matched), len(missing), len(reshaped), len(unexpected),
-    )  # fmt: skip
-    for kind, names in (("missing", missing), ("of another shape", reshaped), ("unexpected", unexpected)):
-        if names:
-            logger.warning("%s: %s%s", kind, ", ".join(names[:8]), " …" if len(names) > 8 else "")
+    return dict(average["weights"] if average else checkpoint["model_state_dict"])
 
 
 def require_batches_for_batch_norm(model: nn.Module, smallest_batch: int) -> None:

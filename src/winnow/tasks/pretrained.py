@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import logging
-import pickle
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import safetensors
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from winnow.errors import ConfigError, WeightsError
 
@@ -23,43 +17,8 @@ logger = logging.getLogger(__name__)
 IF_AVAILABLE = "if_available"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 METADATA_TIMEOUT_S = 5.0
-NAMES_SHOWN = 8
 
 Model = TypeVar("Model")
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """Which of a model's entries the weights of ``source`` filled. ``missing`` and ``reshaped`` kept their random
-    start, ``unexpected`` were in the weights only."""
-
-    source: str
-    matched: int
-    missing: tuple[str, ...]
-    reshaped: tuple[str, ...]
-    unexpected: tuple[str, ...]
-
-    @property
-    def random_names(self) -> frozenset[str]:
-        return frozenset(self.missing) | frozenset(self.reshaped)
-
-    def log(self) -> None:
-        """One line of counts, and one for each kind of entry that did not match."""
-        total = self.matched + len(self.random_names)
-        logger.info("weights of %s: %s of %s entries matched", self.source, self.matched, total)
-        for kind, names in (("missing", self.missing), ("reshaped", self.reshaped), ("unexpected", self.unexpected)):
-            if names:
-                fate = "ignored" if kind == "unexpected" else "start from random values"
-                logger.warning("weights of %s: %s %s, %s: %s", self.source, len(names), kind, fate, _shortened(names))
-
-    def require_match(self) -> None:
-        """Raise WeightsError when less than half of the model was filled: these weights belong to another model."""
-        total = self.matched + len(self.random_names)
-        if 2 * self.matched < total:
-            raise WeightsError(
-                f"model.pretrained: only {self.matched} of {total} entries of the model are in {self.source} with the "
-                f"same shape; choose weights of this model (not filled: {_shortened(sorted(self.random_names))})"
-            )
 
 
 def check_pretrained(pretrained: bool | str, checkpoint: str | None) -> None:
@@ -114,35 +73,6 @@ def locate_weights(pretrained: bool | str, checkpoint: str | None, offline: bool
     return _snapshot(checkpoint, offline)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, by name; of a winnow checkpoint those under ``model``. Raises WeightsError."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"model.pretrained={str(path)!r} cannot be read as weights: {error}") from error
-    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
-        state = state["model"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"model.pretrained={str(path)!r} holds no tensors by name; a state dict is wanted")
-    return dict(state)
-
-
-def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Copy the entries of ``state`` whose name and shape fit into ``model``, and say what fitted."""
-    own = model.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    model.load_state_dict(fitting, strict=False)
-    return LoadReport(
-        source=source,
-        matched=len(fitting),
-        missing=tuple(sorted(own.keys() - state.keys())),
-        reshaped=tuple(sorted((own.keys() & state.keys()) - fitting.keys())),
-        unexpected=tuple(sorted(state.keys() - own.keys())),
-    )
-
-
 def _snapshot(checkpoint: str, offline: bool) -> Path:
     folder = _snapshot_if_cached(checkpoint)
     if folder is not None:
@@ -176,9 +106,3 @@ def _snapshot_if_cached(checkpoint: str) -> Path | None:
         return None
     complete = (folder / "config.json").is_file() and any((folder / name).is_file() for name in WEIGHT_FILES)
     return folder if complete else None
-
-
-def _shortened(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

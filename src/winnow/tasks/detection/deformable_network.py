@@ -19,9 +19,9 @@ from transformers.models.deformable_detr.modeling_deformable_detr import inverse
 from transformers.utils import logging as transformers_logging
 
 from winnow.errors import WeightsError
+from winnow.state_dicts import LoadReport, load_matching, read_state
 from winnow.tasks.detection.conv_backbone import ConvBackbone
 from winnow.tasks.detection.pixels import PixelNormalizer
-from winnow.tasks.pretrained import LoadReport, load_matching, read_state
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from torchvision.models.detection.image_list import ImageList
 from winnow.data.batch import DetectionBatch, Detections
 from winnow.protocols import Metric
 from winnow.settings import build_settings, set_by
+from winnow.state_dicts import load_pretrained
 from winnow.tasks.detection.pixels import PixelNormalizer
 from winnow.tasks.detection.resnet_fpn import ResnetFpnSettings, resnet50_fpn
-from winnow.tasks.detection.torchvision_weights import find_weights, load_fitting
+from winnow.tasks.detection.torchvision_weights import find_weights
 
 
 class FasterRcnnModel(nn.Module):
@@ -127,7 +128,7 @@ def faster_rcnn_r50_fpn(
     )
     model = FasterRcnnModel(network)
     if found is not None:
-        load_fitting(model, found)
+        load_pretrained(model, found.state, found.source)
     return FasterRcnnTask(model, classes, new_metric)
 
 

@@ -11,9 +11,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from winnow.protocols import Metric
 from winnow.settings import build_settings, set_by
+from winnow.state_dicts import load_pretrained
 from winnow.tasks.detection.fcos import FcosModel, FcosTask
 from winnow.tasks.detection.resnet_fpn import ResnetFpnSettings, resnet50_fpn
-from winnow.tasks.detection.torchvision_weights import find_weights, load_fitting
+from winnow.tasks.detection.torchvision_weights import find_weights
 
 STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 256
@@ -37,5 +38,5 @@ def fcos_r50_fpn(
     backbone = resnet50_fpn(found, settings.trainable_layers, (2, 3, 4), LastLevelP6P7(CHANNELS, CHANNELS))
     model = FcosModel(backbone, FCOSHead(CHANNELS, num_anchors=1, num_classes=len(classes)))
     if found is not None:
-        load_fitting(model, found)
+        load_pretrained(model, found.state, found.source)
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)

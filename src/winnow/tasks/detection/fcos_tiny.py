@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -14,8 +15,8 @@ from torchvision.models.detection.fcos import FCOSHead
 
 from winnow.protocols import Metric
 from winnow.settings import Settings, build_settings, set_by
+from winnow.state_dicts import load_pretrained, read_state
 from winnow.tasks.detection.fcos import FcosModel, FcosTask
-from winnow.tasks.detection.torchvision_weights import load_fitting, read_weights_file
 
 STRIDES = (8, 16)
 CHANNELS_PER_GROUP = 8
@@ -87,7 +88,7 @@ def fcos_tiny(
         FCOSHead(settings.head_channels, num_anchors=1, num_classes=len(classes), num_convs=settings.head_convs),
     )
     if isinstance(settings.pretrained, str):
-        load_fitting(model, read_weights_file(settings.pretrained))
+        load_pretrained(model, read_state(Path(settings.pretrained).expanduser()), settings.pretrained)
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)
 
 

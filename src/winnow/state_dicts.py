@@ -1,0 +1,108 @@
+"""Weights by name: reading them from a file of any common kind, and how much of them fits a model."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from winnow.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+NAMES_SHOWN = 8
+"""Parameter names listed in a message before it is cut."""
+NESTED_UNDER = ("model_state_dict", "model", "state_dict")
+"""Where other programs keep the weights in their checkpoints."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which of a model's entries the weights of ``source`` filled. ``missing`` and ``reshaped`` kept their random
+    start, ``unexpected`` were in the weights only."""
+
+    source: str
+    matched: int
+    missing: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    @property
+    def random_names(self) -> frozenset[str]:
+        return frozenset(self.missing) | frozenset(self.reshaped)
+
+    def log(self) -> None:
+        """One line of counts, and one for each kind of entry that did not match."""
+        total = self.matched + len(self.random_names)
+        logger.info("weights of %s: %s of %s entries matched", self.source, self.matched, total)
+        for kind, names in (("missing", self.missing), ("reshaped", self.reshaped), ("unexpected", self.unexpected)):
+            if names:
+                fate = "ignored" if kind == "unexpected" else "start from random values"
+                logger.warning("weights of %s: %s %s, %s: %s", self.source, len(names), kind, fate, shortened(names))
+
+    def require_match(self) -> None:
+        """Raise WeightsError when less than half of the model was filled: these weights belong to another model."""
+        total = self.matched + len(self.random_names)
+        if 2 * self.matched < total:
+            raise WeightsError(
+                f"only {self.matched} of {total} entries of the model are in {self.source} with the "
+                f"same shape; choose weights of this model (not filled: {shortened(sorted(self.random_names))})"
+            )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name: safetensors, a state dict of ``torch.save``, or a checkpoint that holds one under
+    a usual key. Nothing in the file is executed. Raises WeightsError naming the file."""
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path} (looked for {path.absolute()})")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to run whatever code the file holds.
+        raise WeightsError(
+            f"{path} cannot be read as weights: damaged, or it holds code, which is never run"
+        ) from error
+    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in NESTED_UNDER if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path} holds no tensors by name; a state dict is wanted")
+    return dict(content)
+
+
+def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copy the entries of ``state`` whose name and shape fit into ``model``, and say what fitted."""
+    own = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return LoadReport(
+        source=source,
+        matched=len(fitting),
+        missing=tuple(sorted(own.keys() - state.keys())),
+        reshaped=tuple(sorted((own.keys() & state.keys()) - fitting.keys())),
+        unexpected=tuple(sorted(state.keys() - own.keys())),
+    )
+
+
+def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """``load_matching`` for weights that were asked for: logged, and WeightsError where they fill less than half of the model."""
+    report = load_matching(model, state, source)
+    report.require_match()
+    report.log()
+
+
+def shortened(names: Iterable[str]) -> str:
+    names = list(names)
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
