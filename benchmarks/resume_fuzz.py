@@ -115,7 +115,7 @@ def digest(value: Any) -> str:
 def feed(sha: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        sha.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        sha.update(value.numpy().tobytes())
     elif isinstance(value, dict):
         for key in sorted(value, key=str):
             sha.update(str(key).encode())

@@ -133,6 +133,8 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
         result = result_of(assembled, status, reason)
         result.write(folder)
     logger.info("%s; best %s; everything is in %s", status, _best_words(assembled.state), folder)
+    if status == "interrupted":
+        logger.info("go on with: training.resume=%s", assembled.checkpoints.last)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -18,6 +19,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._process = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -32,6 +34,9 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
+        # Loader workers inherit this handler, and a terminal sends Ctrl-C to them as well.
+        if os.getpid() != self._process:
+            return
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
