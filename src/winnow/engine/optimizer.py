@@ -69,7 +69,9 @@ def build_optimizer(
     try:
         return factory(torch_groups)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"training.optimizer is refused by its class: {error}") from error
+        raise ConfigError(
+            f"training.optimizer is refused by its class: {error} (~training.optimizer.KEY takes a key away)"
+        ) from error
 
 
 def scaled_lr(lr: float, base_batch_size: int | None, samples_per_step: int) -> float:
