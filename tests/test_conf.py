@@ -117,6 +117,13 @@ def test_cap_is_the_smaller_of_value_and_limit(value, limit, capped):
     assert cap(value, limit) == capped
 
 
-def test_a_resumed_run_goes_on_in_its_own_folder():
-    assert run_folder("outputs/a/checkpoints/last.pth", "outputs/b") == "outputs/a"
-    assert run_folder("auto", "outputs/b") == run_folder(None, "outputs/b") == "outputs/b"
+def test_a_resumed_run_goes_on_in_its_own_folder(tmp_path):
+    checkpoint = tmp_path / "a" / "checkpoints" / "last.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"")
+    assert run_folder(str(checkpoint), "outputs/b") == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize("resume", [None, "auto", "nowhere/checkpoints/last.pth", __file__])
+def test_a_path_outside_of_a_run_folder_names_none(resume):
+    assert run_folder(resume, "outputs/b") == "outputs/b"

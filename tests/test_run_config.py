@@ -3,7 +3,7 @@ from composed import compose_plain
 
 from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
 from winnow.errors import CheckpointError, ConfigError
-from winnow.run_config import checkpoint_to_resume, resumed_config
+from winnow.run_config import checkpoint_to_resume, require_one_start, resumed_config
 
 
 @pytest.fixture
@@ -21,7 +21,20 @@ def test_the_checkpoints_config_is_followed_and_single_values_beat_it(checkpoint
 def test_the_command_that_began_a_run_also_resumes_it(checkpoint):
     overrides = ["model=deformable_detr_tiny", "training.batch_size=3", "training.resume=auto"]
     config = resumed_config(checkpoint, compose_plain(*overrides), overrides)
-    assert config["training"] == checkpoint["config"]["training"] | {"resume": "auto"}
+    assert config["training"] == checkpoint["config"]["training"]
+
+
+def test_resuming_and_starting_from_weights_at_once_is_refused():
+    composed = compose_plain("training.resume=a.pth", "training.init_from=b.pth")
+    with pytest.raises(ConfigError, match=r"training.resume='a.pth' and training.init_from='b.pth' contradict"):
+        require_one_start(composed)
+
+
+def test_a_run_that_began_from_weights_can_be_resumed(checkpoint):
+    checkpoint["config"]["training"]["init_from"] = "b.pth"
+    config = resumed_config(checkpoint, compose_plain("training.resume=a.pth"), ["training.resume=a.pth"])
+    assert (config["training"]["resume"], config["training"]["init_from"]) == (None, "b.pth")
+    require_one_start(config)
 
 
 def test_tracking_may_change(checkpoint):

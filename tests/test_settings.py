@@ -59,7 +59,6 @@ def test_a_right_node_passes():
     ({"amp": "fp8"}, r"training.amp='fp8': input should be 'auto', 'off', 'bf16' or 'fp16'"),
     ({"resize_schedule": [[5, 640]]}, r"training.resize_schedule=\[\[5, 640\]\]: the schedule must start at epoch 1"),
     ({"resize_schedule": [[1, 640], [1, 800]]}, "its epochs must rise"),
-    ({"resume": "a.pth", "init_from": "b.pth"}, "resume='a.pth' and init_from='b.pth' contradict"),
     ({"scheduler": {"name": "cosine", "milestones": [3]}}, "multistep, and only it, needs them"),
     ({"scheduler": {"name": "multistep", "milestones": [40]}}, "lie at or behind the last epoch"),
     ({"optimizer": {"_target_": "torch.optim.AdamW", "lr": "fast"}}, "lr must be a number above 0, got 'fast'"),

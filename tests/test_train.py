@@ -203,6 +203,10 @@ def test_weights_of_another_run_are_a_start(whole, workplace):
     printed = train(workplace, *overrides).stdout
     assert re.search(r"weights of .*best.pth: (\d+) of \1 entries matched", printed)
     assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+    more = train(workplace, "training.resume=warm/checkpoints/last.pth", "training.max_epochs=2").stdout
+    assert "resumed from" in more
+    assert "initial weights" not in more
+    assert json.loads((folder / "result.json").read_text())["epochs"] == 2
 
 
 def readme_commands():

@@ -37,7 +37,7 @@ from winnow.engine.weights import load_initial_weights, require_batches_for_batc
 from winnow.errors import ConfigError, DivergedError, WinnowError
 from winnow.metrics.coco_ap import CocoAp
 from winnow.protocols import Task, Tracker
-from winnow.run_config import Config, checkpoint_to_resume, plain_config, resumed_config
+from winnow.run_config import Config, checkpoint_to_resume, plain_config, require_one_start, resumed_config
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings, check_arguments
@@ -62,6 +62,7 @@ def run(cfg: DictConfig) -> float | None:
     with sole_owner(folder):
         try:
             config = plain_config(cfg)
+            require_one_start(config)
             found = checkpoint_to_resume(config["training"]["resume"], folder)
             if found is not None:
                 config = resumed_config(found[1], config, list(job.overrides.task))

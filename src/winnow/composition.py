@@ -32,7 +32,8 @@ def cap(value: Any, limit: int | float | None) -> Any:
 
 
 def run_folder(resume: str | None, fresh: str) -> str:
-    """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``."""
-    if resume is None or resume == "auto":
+    """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``; a checkpoint that lies
+    elsewhere, or nowhere, says nothing of a folder."""
+    if resume is None or Path(resume).parent.name != "checkpoints" or not Path(resume).is_file():
         return fresh
     return str(Path(resume).parent.parent)

@@ -32,6 +32,17 @@ def plain_config(cfg: DictConfig) -> Config:
         raise ConfigError(str(error)) from error
 
 
+def require_one_start(config: Config) -> None:
+    """ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights may
+    be resumed: its recorded ``init_from`` is history then."""
+    resume, init_from = config["training"]["resume"], config["training"]["init_from"]
+    if resume is not None and init_from is not None:
+        raise ConfigError(
+            f"training.resume={resume!r} and training.init_from={init_from!r} contradict each other: resume goes on with a "
+            "run, init_from starts another from its weights; set one to null"
+        )
+
+
 def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that ``training.resume`` names: a file, ``auto`` (the newest whole one of ``folder``, or None where the
     run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it, and says so."""
@@ -72,6 +83,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
                 )
         else:
             _apply(config, key, override)
+    config.training.resume = None
     return plain_config(config)
 
 

@@ -159,11 +159,6 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> TrainingSettings:
-        if self.resume is not None and self.init_from is not None:
-            raise ValueError(
-                f"resume={self.resume!r} and init_from={self.init_from!r} contradict each other: resume goes on with a run, "
-                "init_from starts another from its weights; set one to null"
-            )
         if self.overfit is not None and self.subset_size is not None and self.subset_size < self.overfit:
             raise ValueError(f"overfit={self.overfit} needs more samples than subset_size={self.subset_size} leaves")
         late = [epoch for epoch in self.scheduler.milestones if epoch >= self.max_epochs]
