@@ -197,6 +197,19 @@ def test_the_traceback_can_be_asked_for(workplace):
     assert "Traceback" in result.stderr
 
 
+def test_a_run_that_diverges_says_where_and_is_recorded_as_diverged(workplace):
+    diverging = ["training.optimizer.lr=1e30", "training.max_nonfinite=3", "training.clip_grad_norm=null"]
+    folder, overrides = run_folder(workplace, "tracking=off", *diverging, name="diverged")
+    result = train(workplace, *overrides, check=False)
+    assert result.returncode == 1
+    assert re.search(
+        r"DivergedError: .* 3 steps in a row, the last one step \d+ .*loss_class .*image ids \[", result.stderr
+    )
+    recorded = json.loads((folder / "result.json").read_text())
+    assert recorded["status"] == "diverged"
+    assert "image ids" in recorded["reason"]
+
+
 def test_weights_of_another_run_are_a_start(whole, workplace):
     start = f"training.init_from={whole[0]}/checkpoints/best.pth"
     folder, overrides = run_folder(workplace, "tracking=off", start, "training.max_epochs=1", name="warm")

@@ -12,11 +12,11 @@ COMMON = {"num_train": 20, "num_val": 6, "size": 64, "image_size": 64}
 def make_data(tmp_path_factory):
     root = tmp_path_factory.mktemp("digits")
 
-    def make(num_workers=0, augmentation=None, image_size=64, max_bad_images=0, **loading):
+    def make(num_workers=0, augmentation=None, image_size=64, max_bad_images=0, resize="pad", **loading):
         values = (
             compose_plain("data=digits")["data"]
             | COMMON
-            | {"root": str(root), "image_size": image_size, "max_bad_images": max_bad_images}
+            | {"root": str(root), "image_size": image_size, "max_bad_images": max_bad_images, "resize": resize}
         )
         values.pop("_target_")
         values["augmentation"] = values["augmentation"] | {"horizontal_flip": 0.5, **(augmentation or {})}
@@ -74,9 +74,10 @@ def test_reading_leaves_the_global_generator_alone(make_data):
     assert torch.get_rng_state().equal(before)
 
 
+@pytest.mark.parametrize("resize", ["pad", "square"])
 @pytest.mark.parametrize("image_size", [48, 64, 100])
-def test_boxes_stay_inside_their_image_and_the_mask_marks_it(make_data, image_size):
-    for batch in make_data(augmentation={"crop": 1.0}).train_batches(1, image_size):
+def test_boxes_stay_inside_their_image_and_the_mask_marks_it(make_data, image_size, resize):
+    for batch in make_data(augmentation={"crop": 1.0}, resize=resize).train_batches(1, image_size):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.images.shape[2] % 32 == batch.images.shape[3] % 32 == 0
         for row, target in enumerate(batch.targets):
