@@ -140,6 +140,26 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(whole, workplace):
     assert not {path for path in changed if path.parts[0] not in (".hydra",)}
 
 
+def test_a_run_killed_between_its_last_save_and_its_result_is_concluded_when_resumed(workplace):
+    folder, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=1", name="unconcluded")
+    train(workplace, *overrides)
+    (folder / "result.json").unlink()
+    (folder / "pictures/val_detections.png").unlink()
+    train(workplace, "training.resume=unconcluded/checkpoints/last.pth")
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+    assert (folder / "pictures/val_detections.png").exists()
+
+
+def test_an_unreadable_validation_image_does_not_fail_the_run(workplace):
+    _, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=1", "data.root=torn", name="torn_first")
+    train(workplace, *overrides)
+    image = next(workplace.glob("torn/*/val/000001.jpg"))
+    image.write_bytes(image.read_bytes()[:300])
+    folder, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=1", "data.root=torn", name="torn")
+    assert "image id 1: image" in train(workplace, *overrides).stdout
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+
+
 WRONG = [
     (["training.max_epoch=3"], "Key 'max_epoch' is not in struct"),
     (["model=yolo"], "Could not find 'model/yolo'"),

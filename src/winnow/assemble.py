@@ -24,7 +24,7 @@ from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.progress import Progress
-from winnow.engine.result import RunResult
+from winnow.engine.result import RunResult, is_concluded
 from winnow.engine.run_folder import require_unused, sole_owner
 from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import choose_seed, make_deterministic, seed_everything
@@ -103,7 +103,7 @@ def fit_in_folder(
     assembled = build(config, settings, seed, folder, tracker, choices)
     if found is not None:
         restore(assembled, found[1], found[0])
-        if is_finished(assembled):
+        if is_finished(assembled) and is_concluded(folder):
             logger.info("this run is finished, nothing was changed; raise training.max_epochs to train on")
             return result_of(assembled, "completed", None)
     elif settings.training.init_from is not None:
@@ -114,6 +114,8 @@ def fit_in_folder(
 
 def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopRequest) -> RunResult:
     """Fit inside an open tracker; the status is recorded on every way out."""
+    # The result of an earlier part of this run; without one, a kill from here on is seen to have concluded nothing.
+    (folder / "result.json").unlink(missing_ok=True)
     record_origin(assembled, config, folder)
     status, reason = "failed", None
     try:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from winnow.data.detection import DetectionData
-from winnow.data.image import read_image
 from winnow.engine.loop import Fit
 from winnow.engine.result import RunResult
 from winnow.report.detections import draw_grid
@@ -64,8 +63,8 @@ def draw_val_grid(run: Fit, data: DetectionData, folder: Path) -> Path:
     run.task.model.eval()
     with weights, torch.inference_mode(), run.step.precision.autocast():
         detections = run.task.predictions(run.task.forward(batch), batch)
-    records = data.val_records[: batch.num_images]
-    images = [read_image(record.path, record.width, record.height).permute(1, 2, 0).numpy() for record in records]
+    pixels = batch.images.permute(0, 2, 3, 1).cpu().numpy()
+    images = [pixels[row, : target.size[0], : target.size[1]] for row, target in enumerate(batch.targets)]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "val_detections.png"
     draw_grid(images, detections, batch.targets, data.classes, path)

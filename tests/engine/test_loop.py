@@ -138,7 +138,7 @@ def lasting(metrics):
 
 
 def stop_after(run, steps):
-    """Send this process SIGTERM, as a queue does, while the run is in its ``steps``-th step."""
+    """Send this process SIGTERM, as a queue does, while it computes the ``steps``-th loss; an evaluation computes one too."""
     losses = run.task.losses
     calls = 0
 
@@ -227,3 +227,24 @@ def test_an_early_stopped_run_stays_stopped_when_resumed(make_fit):
     restore(resumed, read_checkpoint(first.checkpoints.last), first.checkpoints.last)
     assert run_fit(resumed) == "early_stopped"
     assert resumed.state.epoch == first.state.epoch
+
+
+@pytest.mark.parametrize(("changes", "last_step", "evaluations_before"), [({}, 18, 2), ({"max_iter": 8}, 8, 1)])
+def test_a_run_stopped_at_its_very_last_step_is_still_evaluated_when_resumed(
+    make_fit, changes, last_step, evaluations_before
+):
+    whole = make_fit("whole", **changes)
+    run_fit(whole)
+    part = make_fit("part", **changes)
+    stop_after(part, last_step + evaluations_before)
+    assert run_fit(part) == "interrupted"
+    assert part.state.step == last_step
+    resumed = make_fit("part", **changes)
+    restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
+    assert run_fit(resumed) == "completed"
+    assert_same(weights(whole), weights(resumed))
+    assert (whole.state.step, whole.state.best, whole.state.metrics) == (
+        last_step,
+        resumed.state.best,
+        resumed.state.metrics,
+    )

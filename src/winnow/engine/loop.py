@@ -60,7 +60,8 @@ def fit(run: Fit, stop: StopRequest) -> str:
     """
     state, settings = run.state, run.settings
     while not is_finished(run):
-        train_one_epoch(run, stop)
+        if state.step < run.total_steps:
+            train_one_epoch(run, stop)
         if stop.requested:
             save_last(run)
             return "interrupted"
@@ -149,8 +150,8 @@ def save_last(run: Fit) -> None:
 
 
 def is_finished(run: Fit) -> bool:
-    """True when there is nothing left to train, as in a finished run that is resumed."""
-    return run.state.step >= run.total_steps or is_stalled(run)
+    """True when there is nothing left to do, as in a finished run that is resumed; an epoch in progress is to be evaluated."""
+    return (run.state.step >= run.total_steps and run.state.batch == 0) or is_stalled(run)
 
 
 def is_stalled(run: Fit) -> bool:

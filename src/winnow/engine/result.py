@@ -34,6 +34,12 @@ class RunResult:
         temporary.replace(folder / "result.json")
 
 
+def is_concluded(folder: Path) -> bool:
+    """Whether the run of ``folder`` came to its end and wrote down how."""
+    path = folder / "result.json"
+    return path.exists() and json.loads(path.read_text())["status"] in ("completed", "early_stopped")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
