@@ -1,0 +1,45 @@
+"""How a trial's run ended, as a fact that is stored on the trial itself before anybody is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+OUTCOME = "winnow:outcome"
+"""Attribute of an Optuna trial that holds an ``Outcome`` as JSON; with several seeds ``winnow:outcome:SEED`` holds each run's."""
+OWNER = "winnow:owner"
+"""Attribute of a running trial: the stamp of the sweep process that answers for it."""
+
+# `eliminated` is a table's word for a completed trial that ended below the pruner's floor.
+STATUSES = ("completed", "pruned", "eliminated", "diverged", "out_of_memory", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``status`` is one of ``STATUSES``; ``values`` are the objectives in the study's order, empty where there are none.
+
+    ``cost`` holds ``images``, ``images_640`` and ``seconds`` of the whole run, its earlier parts included. ``final_map`` and
+    ``final_loss`` are the last evaluation's. ``pruned_at`` is an epoch, ``reason`` one line for people.
+    """
+
+    status: str
+    values: tuple[float, ...] = ()
+    reason: str | None = None
+    epochs: int = 0
+    cost: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    final_map: float | None = None
+    final_loss: float | None = None
+    pruned_at: int | None = None
+    seed: int | None = None
+    run_folder: str | None = None
+    mlflow_run_id: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{**fields, "values": tuple(fields["values"])})
