@@ -10,6 +10,8 @@ OUTCOME = "winnow:outcome"
 """Attribute of an Optuna trial that holds an ``Outcome`` as JSON; with several seeds ``winnow:outcome:SEED`` holds each run's."""
 OWNER = "winnow:owner"
 """Attribute of a running trial: the stamp of the sweep process that answers for it."""
+OVERRIDES = "winnow:overrides"
+"""Attribute of a trial from a list: overrides of its own beside the searched parameters."""
 
 # `eliminated` is a table's word for a completed trial that ended below the pruner's floor.
 STATUSES = ("completed", "pruned", "eliminated", "diverged", "out_of_memory", "failed", "interrupted")
@@ -19,6 +21,7 @@ STATUSES = ("completed", "pruned", "eliminated", "diverged", "out_of_memory", "f
 class Outcome:
     """``status`` is one of ``STATUSES``; ``values`` are the objectives in the study's order, empty where there are none.
 
+    ``is_retryable`` tells a crash, which may go better a second time, from a mistake in the config, which can't.
     ``cost`` holds ``images``, ``images_640`` and ``seconds`` of the whole run, its earlier parts included. ``final_map`` and
     ``final_loss`` are the last evaluation's. ``pruned_at`` is an epoch, ``reason`` one line for people.
     """
@@ -35,6 +38,7 @@ class Outcome:
     seed: int | None = None
     run_folder: str | None = None
     mlflow_run_id: str | None = None
+    is_retryable: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

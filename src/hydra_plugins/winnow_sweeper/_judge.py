@@ -1,0 +1,94 @@
+"""What a trial's outcomes come to, and how the study is told."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from winnow.sweep.outcome import OUTCOME, Outcome
+from winnow.sweep.trial import outcome_key
+
+logger = logging.getLogger(__name__)
+
+STD = "winnow:std"
+"""Attribute of a trial that was run with several seeds: the standard deviation of its values."""
+
+# A diverged trial is told as pruned: a failed one would be invisible to the sampler, which should learn to stay away.
+_STATES = {
+    "completed": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "out_of_memory": TrialState.FAIL,
+    "failed": TrialState.FAIL,
+}
+_WORST_FIRST = ("failed", "out_of_memory", "diverged", "pruned", "completed")
+
+
+class Judge:
+    """Tells ``study``; with ``seeds`` a configuration is judged by the mean over its runs."""
+
+    def __init__(self, study: optuna.Study, seeds: Sequence[int] | None) -> None:
+        self._study = study
+        self._seeds = seeds
+
+    def store(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        """Keep an outcome that the job itself could not store: it died, or lost sight of the storage."""
+        self._study._storage.set_trial_user_attr(trial._trial_id, outcome_key(outcome.seed), outcome.to_json())
+
+    def settle(self, trial: FrozenTrial) -> Outcome | None:
+        """Tell what the outcomes stored on ``trial`` come to, and give it; None where runs are missing yet."""
+        outcome = self._together(trial)
+        if outcome is None:
+            return None
+        state = _STATES[outcome.status]
+        values = list(outcome.values) if state == TrialState.COMPLETE else None
+        try:
+            self._study.tell(trial.number, values, state=state, skip_if_finished=True)
+        except RuntimeError as error:
+            # The grid sampler calls Study.stop once its grid is used up, which is for study.optimize alone; the value is stored.
+            if "Study.stop" not in str(error):
+                raise
+        return outcome
+
+    def _together(self, trial: FrozenTrial) -> Outcome | None:
+        stored = trial.user_attrs
+        if self._seeds is None:
+            return Outcome.from_json(stored[OUTCOME]) if OUTCOME in stored else None
+        found = [Outcome.from_json(stored[outcome_key(seed)]) for seed in self._seeds if outcome_key(seed) in stored]
+        if not found:
+            return None
+        worst = min(found, key=lambda outcome: _WORST_FIRST.index(outcome.status))
+        if worst.status == "completed" and len(found) < len(self._seeds):
+            return None
+        whole = _mean(found) if worst.status == "completed" else replace(worst, **_sums(found))
+        storage = self._study._storage
+        if worst.status == "completed" and len(found) > 1:
+            deviation = [statistics.stdev(values) for values in zip(*(outcome.values for outcome in found), strict=True)]
+            storage.set_trial_user_attr(trial._trial_id, STD, deviation)
+        storage.set_trial_user_attr(trial._trial_id, OUTCOME, whole.to_json())
+        return whole
+
+
+def _mean(found: Sequence[Outcome]) -> Outcome:
+    values = tuple(statistics.fmean(column) for column in zip(*(outcome.values for outcome in found), strict=True))
+    maps = [outcome.final_map for outcome in found if outcome.final_map is not None]
+    losses = [outcome.final_loss for outcome in found if outcome.final_loss is not None]
+    return replace(
+        found[0], values=values, seed=None, run_folder=found[0].run_folder and found[0].run_folder.rpartition("/")[0],
+        final_map=statistics.fmean(maps) if maps else None, final_loss=statistics.fmean(losses) if losses else None,
+        **_sums(found),
+    )  # fmt: skip
+
+
+def _sums(found: Sequence[Outcome]) -> dict[str, object]:
+    names = {name for outcome in found for name in outcome.cost}
+    return {
+        "epochs": sum(outcome.epochs for outcome in found),
+        "seconds": sum(outcome.seconds for outcome in found),
+        "cost": {name: sum(outcome.cost.get(name, 0.0) for outcome in found) for name in sorted(names)},
+    }

@@ -1,0 +1,75 @@
+"""When a sweep ends before its last trial: time or cost spent, or too much going wrong."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from winnow.errors import WinnowError
+from winnow.sweep.outcome import Outcome
+
+_FAIL_FAST = 3
+
+
+class SweepFailedError(WinnowError):
+    """The sweep stopped itself because trials kept failing; the message says how the last one did."""
+
+
+class Limits:
+    """``max_failures`` in a row (None: three, while no trial of the study has ever completed), ``max_failure_rate`` of the last
+    ``n_jobs``, ``timeout`` in seconds from now, ``max_cost`` per name (``images``, ``images_640``, ``seconds``) over the study.
+    """
+
+    def __init__(
+        self, max_failures: int | None, max_failure_rate: float, n_jobs: int, timeout: float | None,
+        max_cost: Mapping[str, float] | None,
+    ) -> None:  # fmt: skip
+        self._max_failures = max_failures
+        self._max_failure_rate = max_failure_rate
+        self._recent: deque[bool] = deque(maxlen=n_jobs)
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._timeout = timeout
+        self._max_cost = dict(max_cost or {})
+        self._cost: dict[str, float] = {}
+        self._in_a_row = 0
+        self._has_completed = False
+
+    def count(self, outcome: Outcome, is_new: bool = True) -> None:
+        """Take note of an ended trial; ``is_new`` is False for those of an earlier start, whose failures are forgiven."""
+        for name, value in outcome.cost.items():
+            self._cost[name] = self._cost.get(name, 0.0) + value
+        if outcome.status in ("completed", "pruned"):
+            self._has_completed |= outcome.status == "completed"
+            self._in_a_row = 0
+            self._recent.append(False)
+        elif is_new and outcome.status in ("failed", "out_of_memory"):
+            self._in_a_row += 1
+            self._recent.append(True)
+
+    def spent(self) -> str | None:
+        """Why nothing more should start, or None."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return f"timeout={self._timeout:g} seconds are over"
+        for name, limit in self._max_cost.items():
+            if self._cost.get(name, 0.0) >= limit:
+                return f"max_cost.{name}={limit:g} is spent ({self._cost[name]:g})"
+        return None
+
+    def require_health(self, last: Outcome) -> None:
+        """SweepFailedError where too many trials have failed."""
+        limit = self._max_failures
+        if limit is None and not self._has_completed:
+            limit = _FAIL_FAST
+        if limit is not None and self._in_a_row >= limit:
+            raise SweepFailedError(
+                f"{self._in_a_row} trials in a row have failed (hydra.sweeper.max_failures={limit}), the last one with: "
+                f"{last.reason}; its log is in {last.run_folder}"
+            )
+        rate = sum(self._recent) / len(self._recent) if self._recent else 0.0
+        if len(self._recent) == self._recent.maxlen and rate > self._max_failure_rate:
+            raise SweepFailedError(
+                f"{sum(self._recent)} of the last {len(self._recent)} trials have failed "
+                f"(hydra.sweeper.max_failure_rate={self._max_failure_rate:g}), the last one with: {last.reason}; "
+                f"its log is in {last.run_folder}"
+            )

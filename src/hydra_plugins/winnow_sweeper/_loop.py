@@ -1,0 +1,153 @@
+"""The sweep itself: keep every slot busy, take what ends, until all trials are done or there is a reason to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+import optuna
+
+from hydra_plugins.winnow_sweeper._job import Finished, Job, Slots
+from hydra_plugins.winnow_sweeper._judge import Judge
+from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
+from hydra_plugins.winnow_sweeper._signals import StopSignals
+from hydra_plugins.winnow_sweeper._supply import Supply
+from winnow.sweep.outcome import Outcome
+from winnow.sweep.ownership import Claims
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+_TICK_SECONDS = 1.0
+_HOUSEKEEPING_SECONDS = 5.0
+
+
+class SweepReport(Protocol):
+    """Who shows the sweep to people."""
+
+    def started(self, job: Job) -> None: ...
+
+    def finished(self, number: int, outcome: Outcome) -> None: ...
+
+    def tick(self, running: list[Job], elsewhere: int) -> None:
+        """About once a second."""
+        ...
+
+
+class SweepLoop:
+    """One process's share of a study."""
+
+    def __init__(
+        self, study: optuna.Study, supply: Supply, slots: Slots, judge: Judge, limits: Limits, claims: Claims,
+        report: SweepReport, max_retries: int,
+    ) -> None:  # fmt: skip
+        self._study = study
+        self._supply = supply
+        self._slots = slots
+        self._judge = judge
+        self._limits = limits
+        self._claims = claims
+        self._report = report
+        self._max_retries = max_retries
+        self._running: dict[str, Job] = {}
+        self._unsettled: set[int] = set()
+        self._failure: SweepFailedError | None = None
+        self._next_housekeeping = 0.0
+        self._elsewhere = 0
+
+    def run(self) -> str | None:
+        """Why the sweep ended early, or None where all trials are done. Raises SweepFailedError once everything has stopped.
+
+        A first Ctrl-C lets the running trials save; they are given back, and go on at the next start. A second one ends at
+        once.
+        """
+        try:
+            with StopSignals() as stop:
+                reason = self._work(stop)
+        except KeyboardInterrupt:
+            self._slots.close(at_once=True)
+            raise
+        self._slots.close()
+        if self._failure is not None:
+            raise self._failure
+        return reason
+
+    def _work(self, stop: StopSignals) -> str | None:
+        reason: str | None = None
+        while True:
+            if reason is None:
+                reason = self._reason_to_stop(stop)
+                if reason is not None:
+                    logger.info("%s: the running trials save and end", reason)
+                    self._slots.interrupt()
+                else:
+                    self._housekeep()
+                    self._fill()
+            if not self._running and (reason is not None or self._elsewhere == 0):
+                break
+            for finished in self._slots.wait(_TICK_SECONDS):
+                self._take(finished, is_ending=reason is not None)
+            self._report.tick(list(self._running.values()), self._elsewhere)
+        self._supply.give_back(self._unsettled)
+        return reason
+
+    def _reason_to_stop(self, stop: StopSignals) -> str | None:
+        if stop.requested:
+            return INTERRUPTED
+        if self._failure is not None:
+            return "too many failures"
+        return self._limits.spent()
+
+    def _housekeep(self) -> None:
+        """Now and then, and whenever there is nothing else to do: show that this process lives, look for dead ones."""
+        if time.monotonic() < self._next_housekeeping and self._running:
+            return
+        self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
+        self._claims.beat()
+        self._supply.adopt_orphans(self._unsettled, self._settle)
+        self._elsewhere = self._supply.num_waiting_elsewhere(self._unsettled)
+
+    def _fill(self) -> None:
+        while self._slots.num_free():
+            job = self._supply.next()
+            if job is None:
+                return
+            self._running[job.name] = job
+            self._unsettled.add(job.number)
+            self._slots.submit(job)
+            self._report.started(job)
+
+    def _take(self, finished: Finished, is_ending: bool) -> None:
+        job, outcome = finished.job, finished.outcome
+        del self._running[job.name]
+        if outcome is None and not is_ending and job.attempt >= self._max_retries:
+            outcome = Outcome("failed", reason=f"its process died: {finished.death}", seed=job.seed)
+        if outcome is None or outcome.status == "interrupted":
+            if not is_ending:
+                logger.warning("trial %s %s; it goes on from its checkpoint", job.name, finished.death or "was interrupted")
+                self._supply.again(job, counts=outcome is None)
+            return
+        if outcome.is_retryable and job.attempt < self._max_retries and not is_ending:
+            logger.warning("trial %s failed and is tried again: %s", job.name, outcome.reason)
+            self._supply.again(job, counts=True)
+            return
+        self._judge.store(self._frozen(job.number), outcome)
+        if not self._settle(self._frozen(job.number)):
+            self._supply.queue_other_seeds(job.number)
+
+    def _settle(self, trial: optuna.trial.FrozenTrial) -> bool:
+        outcome = self._judge.settle(trial)
+        if outcome is None:
+            return False
+        self._unsettled.discard(trial.number)
+        self._limits.count(outcome)
+        self._report.finished(trial.number, outcome)
+        try:
+            self._limits.require_health(outcome)
+        except SweepFailedError as error:
+            self._failure = error
+        return True
+
+    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]

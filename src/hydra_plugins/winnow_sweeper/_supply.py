@@ -1,0 +1,131 @@
+"""Which job a free slot gets next: what died goes on first, then what was given back or listed, then what the sampler proposes."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hydra_plugins.winnow_sweeper._job import Job
+from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
+from winnow.sweep.ownership import Claims
+from winnow.sweep.outcome import OVERRIDES
+from winnow.sweep.trial import outcome_key
+
+logger = logging.getLogger(__name__)
+
+STARTED = "winnow:started"
+"""Attribute of a trial that ran already, if only for a while: its next job resumes."""
+RESUME = "training.resume=auto"
+
+
+class Supply:
+    """Jobs of one study, up to ``n_trials`` over all processes that work on it.
+
+    The storage numbers trials one by one, so whoever is given number ``n_trials`` or more gives it back, and the total is
+    exact however many ask at once.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        n_trials: int,
+        distributions: Mapping[str, BaseDistribution],
+        to_overrides: Callable[[Mapping[str, Any]], tuple[str, ...]],
+        extend: Callable[[optuna.Trial], None] | None,
+        claims: Claims,
+        seeds: Sequence[int] | None,
+        can_resume: bool,
+    ) -> None:
+        self._study = study
+        self._n_trials = n_trials
+        self._distributions = dict(distributions)
+        self._to_overrides = to_overrides
+        self._extend = extend
+        self._claims = claims
+        self._seeds = seeds
+        self._can_resume = can_resume
+        self._ready: deque[Job] = deque()
+
+    def next(self) -> Job | None:
+        """A claimed job, or None where nothing is left to start."""
+        if self._ready:
+            return self._ready.popleft()
+        if not self._is_any_left():
+            return None
+        trial = self._study.ask(self._distributions)
+        if trial.number >= self._n_trials:
+            self._claims.give_back(trial)
+            return None
+        self._claims.claim(trial)
+        if self._extend is not None:
+            self._extend(trial)
+        self._queue(self._frozen(trial.number))
+        return self._ready.popleft() if self._ready else None
+
+    def adopt_orphans(self, running: set[int], settle: Callable[[FrozenTrial], bool]) -> None:
+        """Take over trials whose process is dead. They go on where they stood, before anything new is started, but for those
+        that ``settle`` finds ended: only nobody was told."""
+        for trial in self._claims.orphans(self._study):
+            is_ours = trial.number in running or any(job.number == trial.number for job in self._ready)
+            if not is_ours and self._claims.adopt(trial):
+                if settle(self._frozen(trial.number)):
+                    continue
+                logger.info("trial %d was left by a process that is gone; it goes on", trial.number)
+                self._queue(self._frozen(trial.number))
+
+    def again(self, job: Job, counts: bool) -> None:
+        """``job`` ended too early: to be started again, from its own checkpoint, before anything new. ``counts`` says whether
+        that was its own fault."""
+        overrides = job.overrides
+        if self._can_resume and RESUME not in overrides:
+            overrides = (*overrides, RESUME)
+        self._ready.appendleft(replace(job, overrides=overrides, attempt=job.attempt + counts))
+
+    def queue_other_seeds(self, number: int) -> None:
+        """After the first seed's run has completed."""
+        self._queue(self._frozen(number))
+
+    def give_back(self, numbers: set[int]) -> None:
+        """Let the next start, or another process, have these running trials and all that waits here."""
+        for number in sorted(numbers | {job.number for job in self._ready}):
+            self._claims.give_back(self._frozen(number))
+        self._ready.clear()
+
+    def num_waiting_elsewhere(self, running: set[int]) -> int:
+        """Trials that run in other processes."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return sum(trial.number not in running for trial in trials)
+
+    def _is_any_left(self) -> bool:
+        trials = self._study.get_trials(deepcopy=False)
+        waiting = any(trial.state == TrialState.WAITING and trial.number < self._n_trials for trial in trials)
+        return waiting or len(trials) < self._n_trials
+
+    def _queue(self, trial: FrozenTrial) -> None:
+        """The jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: where it is pruned or
+        fails, the others need not run."""
+        overrides = (*self._to_overrides(trial.params), *trial.user_attrs.get(OVERRIDES, ()))
+        has_started = bool(trial.user_attrs.get(STARTED))
+        if self._can_resume and has_started:
+            overrides = (*overrides, RESUME)
+        elif not has_started:
+            self._study._storage.set_trial_user_attr(trial._trial_id, STARTED, True)
+        if self._seeds is None:
+            self._ready.append(Job(trial.number, overrides, str(trial.number)))
+            return
+        first_seed_done = outcome_key(self._seeds[0]) in trial.user_attrs
+        queued = {job.seed for job in self._ready if job.number == trial.number}
+        for seed in self._seeds[1:] if first_seed_done else self._seeds[:1]:
+            if outcome_key(seed) not in trial.user_attrs and seed not in queued:
+                subdir = f"{trial.number}/seed_{seed}"
+                self._ready.append(Job(trial.number, (*overrides, f"{SEED_KEY}={seed}"), subdir, seed))
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]

@@ -1,0 +1,109 @@
+"""What a job runs: the user's task function with its trial around it. Ends with an ``Outcome``, never with an exception."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from winnow.errors import DivergedError, WinnowError
+from winnow.sweep.outcome import Outcome
+from winnow.sweep.trial import StoredTrial, StudyRef, running, store_outcome
+
+logger = logging.getLogger(__name__)
+
+SEED_KEY = "training.seed"
+_OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryExhaustedError")
+
+
+class TrialTask:
+    """Hydra calls it in the job's process with the job's config; ``HydraConfig`` tells which trial it is.
+
+    The outcome is stored on the trial before it is returned, so that it survives the process that waits for it.
+    """
+
+    def __init__(self, task_function: TaskFunction, ref: StudyRef) -> None:
+        self._task_function = task_function
+        self._ref = ref
+
+    def __call__(self, cfg: DictConfig) -> Outcome:
+        job = HydraConfig.get()
+        folder = Path(job.runtime.output_dir)
+        seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
+        began = time.monotonic()
+        with running(StoredTrial(self._ref, job.job.num, seed)):
+            outcome = self._run(cfg, folder)
+        result = _result(folder)
+        outcome = replace(
+            outcome, seed=seed, run_folder=str(folder), seconds=result.get("seconds") or time.monotonic() - began,
+            epochs=result.get("epochs") or 0, cost=result.get("cost") or {}, mlflow_run_id=result.get("mlflow_run_id"),
+            final_map=result.get("metrics", {}).get("val/map"), final_loss=_final_loss(result.get("metrics", {})),
+            pruned_at=result.get("epochs") if outcome.status == "pruned" else None,
+        )  # fmt: skip
+        if outcome.status != "interrupted":
+            store_outcome(self._ref, job.job.num, outcome)
+        return outcome
+
+    def _run(self, cfg: DictConfig, folder: Path) -> Outcome:
+        try:
+            returned = self._task_function(cfg)
+        except KeyboardInterrupt:
+            return Outcome("interrupted")
+        except optuna.TrialPruned as error:
+            return Outcome("pruned", reason=str(error) or None)
+        except DivergedError as error:
+            return Outcome("diverged", reason=_first_line(error))
+        except Exception as error:
+            logger.exception("the trial ended with %s", type(error).__name__)
+            if type(error).__name__ in _OUT_OF_MEMORY:
+                return Outcome("out_of_memory", reason=_first_line(error))
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            return Outcome("failed", reason=reason, is_retryable=not isinstance(error, WinnowError))
+        result = _result(folder)
+        status = result.get("status", "completed")
+        if status in ("pruned", "interrupted"):
+            return Outcome(status, reason=result.get("reason"))
+        return self._completed(returned, result)
+
+    def _completed(self, returned: Any, result: dict[str, Any]) -> Outcome:
+        if self._ref.metrics is not None:
+            known = {**result.get("metrics", {}), **{f"cost/{key}": value for key, value in result.get("cost", {}).items()}}
+            missing = [name for name in self._ref.metrics if known.get(name) is None]
+            if missing:
+                return Outcome("failed", reason=f"the run gave no {missing[0]}; it gave {', '.join(sorted(known))}")
+            returned = [known[name] for name in self._ref.metrics]
+        several = isinstance(returned, Sequence) and not isinstance(returned, str)
+        try:
+            values = tuple(float(value) for value in (returned if several else [returned]))
+        except (TypeError, ValueError):
+            return Outcome("failed", reason=f"the task returned {returned!r}, not a number")
+        if len(values) != self._ref.num_objectives:
+            reason = f"the task returned {len(values)} values for {self._ref.num_objectives} directions"
+            return Outcome("failed", reason=reason)
+        if any(math.isnan(value) for value in values):
+            return Outcome("diverged", reason=f"the task returned {returned!r}")
+        return Outcome("completed", values=values)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """What a winnow run said of itself; empty for another program's run."""
+    path = folder / "result.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _final_loss(metrics: dict[str, float]) -> float | None:
+    return metrics.get("val/loss", metrics.get("train/loss"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

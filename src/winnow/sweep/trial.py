@@ -1,0 +1,151 @@
+"""The run's side of a sweep: which trial this run is, where its numbers are reported, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from winnow.sweep.outcome import OUTCOME, Outcome
+from winnow.sweep.storage import open_storage
+
+logger = logging.getLogger(__name__)
+
+_REPORT_PATIENCE_SECONDS = 10.0
+_OUTCOME_PATIENCE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class StudyRef:
+    """All that a job needs to find its study, on whatever machine it runs.
+
+    ``folder`` is the study's own, ``metrics`` the names of several objectives in a winnow run's ``result.json`` (null: what the
+    run returns), ``seeds`` those that each configuration is run with.
+    """
+
+    name: str
+    storage: str
+    folder: str
+    pruner: BasePruner | None
+    num_objectives: int = 1
+    metrics: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+class StoredTrial:
+    """Obeys ``protocols.Trial``: reports to the study's storage and asks its pruner.
+
+    A storage that is gone costs an evaluation at most ten seconds; what could not be reported is reported with the next
+    epoch's value. Of a configuration that is run with several seeds only the first run reports: the pruner compares
+    configurations at equal epochs.
+    """
+
+    def __init__(self, ref: StudyRef, number: int, seed: int | None = None) -> None:
+        self.ref = ref
+        self.number = number
+        self.seed = seed
+        self._unreported: dict[int, float] = {}
+        self._trial: optuna.Trial | None = None
+        self._is_quiet = ref.num_objectives > 1 or (ref.seeds is not None and seed != ref.seeds[0])
+
+    @property
+    def study_folder(self) -> Path:
+        return Path(self.ref.folder)
+
+    def report(self, value: float, epoch: int) -> None:
+        if self._is_quiet:
+            return
+        self._unreported[epoch] = value if math.isfinite(value) else math.nan
+        try:
+            trial = self._open()
+            for step in sorted(self._unreported):
+                trial.report(self._unreported[step], step)
+                del self._unreported[step]
+        except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
+            logger.warning("trial %d: epoch %d is not reported yet: %s", self.number, epoch, error)
+            self._trial = None
+
+    def should_prune(self) -> bool:
+        if self._is_quiet or self.ref.pruner is None or isinstance(self.ref.pruner, NopPruner):
+            return False
+        try:
+            return bool(self._open().should_prune())
+        except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
+            logger.warning("trial %d: not asked whether to prune: %s", self.number, error)
+            self._trial = None
+            return False
+
+    def _open(self) -> optuna.Trial:
+        if self._trial is None:
+            self._trial = open_trial(self.ref, self.number, _REPORT_PATIENCE_SECONDS)
+        return self._trial
+
+
+def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Trial:
+    """Trial ``number`` of the stored study, from any process. Raises KeyError where the study or the trial is not there."""
+    storage = open_storage(ref.storage, patience_seconds=patience_seconds)
+    study = optuna.load_study(
+        study_name=ref.name, storage=storage, sampler=_SilentSampler(), pruner=ref.pruner or NopPruner()
+    )
+    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
+def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
+    """Write ``outcome`` on the trial; False, and an error in the log, where the storage stayed away for ten minutes."""
+    try:
+        trial = open_trial(ref, number, _OUTCOME_PATIENCE_SECONDS)
+        trial.set_user_attr(outcome_key(outcome.seed), outcome.to_json())
+    except Exception as error:
+        logger.exception("trial %d: its outcome could not be stored: %s", number, error)
+        return False
+    return True
+
+
+def outcome_key(seed: int | None) -> str:
+    return OUTCOME if seed is None else f"{OUTCOME}:{seed}"
+
+
+_running: list[StoredTrial] = []
+
+
+@contextlib.contextmanager
+def running(trial: StoredTrial) -> Iterator[None]:
+    """The run inside this context is ``trial``."""
+    _running.append(trial)
+    try:
+        yield
+    finally:
+        _running.pop()
+
+
+def current_trial() -> StoredTrial | None:
+    """The trial that this run is, or None outside of a sweep."""
+    return _running[-1] if _running else None
+
+
+class _SilentSampler(BaseSampler):
+    """Proposes nothing: the sweep's own sampler has chosen the values, and building a Trial must not ask it again."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise RuntimeError(f"{param_name} was not chosen by the sweep, and a run can't choose it")
