@@ -41,6 +41,7 @@ from winnow.run_config import Config, checkpoint_to_resume, plain_config, requir
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings, check_arguments
+from winnow.sweep.current import current_trial
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +173,13 @@ def build(
         Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite,
     )  # fmt: skip
     objective = choose_objective(settings.objective, task, data)
+    current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
     return Fit(
         task=task, data=data, step=step, state=TrainState(objective), settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
-        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker, trial=None, progress=Progress(),
+        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
+        trial=current.trial if current is not None else None, progress=Progress(),
     )  # fmt: skip
 
 

@@ -68,7 +68,9 @@ class Judge:
         whole = _mean(found) if worst.status == "completed" else replace(worst, **_sums(found))
         storage = self._study._storage
         if worst.status == "completed" and len(found) > 1:
-            deviation = [statistics.stdev(values) for values in zip(*(outcome.values for outcome in found), strict=True)]
+            deviation = [
+                statistics.stdev(values) for values in zip(*(outcome.values for outcome in found), strict=True)
+            ]
             storage.set_trial_user_attr(trial._trial_id, STD, deviation)
         storage.set_trial_user_attr(trial._trial_id, OUTCOME, whole.to_json())
         return whole

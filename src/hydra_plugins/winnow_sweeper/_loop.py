@@ -86,7 +86,9 @@ class SweepLoop:
                     self._fill()
             if not self._running and (reason is not None or self._elsewhere == 0):
                 break
-            for finished in self._slots.wait(_TICK_SECONDS):
+            if not self._running:
+                time.sleep(_TICK_SECONDS)
+            for finished in self._slots.wait(_TICK_SECONDS if self._running else 0.0):
                 self._take(finished, is_ending=reason is not None)
             self._report.tick(list(self._running.values()), self._elsewhere)
         self._supply.give_back(self._unsettled)
@@ -125,7 +127,9 @@ class SweepLoop:
             outcome = Outcome("failed", reason=f"its process died: {finished.death}", seed=job.seed)
         if outcome is None or outcome.status == "interrupted":
             if not is_ending:
-                logger.warning("trial %s %s; it goes on from its checkpoint", job.name, finished.death or "was interrupted")
+                logger.warning(
+                    "trial %s %s; it goes on from its checkpoint", job.name, finished.death or "was interrupted"
+                )
                 self._supply.again(job, counts=outcome is None)
             return
         if outcome.is_retryable and job.attempt < self._max_retries and not is_ending:

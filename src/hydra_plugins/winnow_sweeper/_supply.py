@@ -15,13 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.sweep.ownership import Claims
-from winnow.sweep.outcome import OVERRIDES
+from winnow.sweep.outcome import OVERRIDES, STARTED
 from winnow.sweep.trial import outcome_key
 
 logger = logging.getLogger(__name__)
 
-STARTED = "winnow:started"
-"""Attribute of a trial that ran already, if only for a while: its next job resumes."""
 RESUME = "training.resume=auto"
 
 

@@ -17,8 +17,9 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.errors import DivergedError, WinnowError
+from winnow.sweep.current import CurrentTrial, running
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.trial import StoredTrial, StudyRef, running, store_outcome
+from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class TrialTask:
         folder = Path(job.runtime.output_dir)
         seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
         began = time.monotonic()
-        with running(StoredTrial(self._ref, job.job.num, seed)):
+        trial = StoredTrial(self._ref, job.job.num, seed)
+        with running(CurrentTrial(trial, job.job.num, self._ref.name, Path(self._ref.folder), seed)):
             outcome = self._run(cfg, folder)
         result = _result(folder)
         outcome = replace(
@@ -77,7 +79,10 @@ class TrialTask:
 
     def _completed(self, returned: Any, result: dict[str, Any]) -> Outcome:
         if self._ref.metrics is not None:
-            known = {**result.get("metrics", {}), **{f"cost/{key}": value for key, value in result.get("cost", {}).items()}}
+            known = {
+                **result.get("metrics", {}),
+                **{f"cost/{key}": value for key, value in result.get("cost", {}).items()},
+            }
             missing = [name for name in self._ref.metrics if known.get(name) is None]
             if missing:
                 return Outcome("failed", reason=f"the run gave no {missing[0]}; it gave {', '.join(sorted(known))}")

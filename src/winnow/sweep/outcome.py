@@ -10,6 +10,8 @@ OUTCOME = "winnow:outcome"
 """Attribute of an Optuna trial that holds an ``Outcome`` as JSON; with several seeds ``winnow:outcome:SEED`` holds each run's."""
 OWNER = "winnow:owner"
 """Attribute of a running trial: the stamp of the sweep process that answers for it."""
+STARTED = "winnow:started"
+"""Attribute of a trial that ran already, if only for a while: its next job resumes."""
 OVERRIDES = "winnow:overrides"
 """Attribute of a trial from a list: overrides of its own beside the searched parameters."""
 

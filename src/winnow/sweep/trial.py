@@ -1,13 +1,10 @@
-"""The run's side of a sweep: which trial this run is, where its numbers are reported, and what became of it."""
+"""The run's side of a sweep: where its numbers are reported, who says whether to stop, and what became of it."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -58,10 +55,6 @@ class StoredTrial:
         self._unreported: dict[int, float] = {}
         self._trial: optuna.Trial | None = None
         self._is_quiet = ref.num_objectives > 1 or (ref.seeds is not None and seed != ref.seeds[0])
-
-    @property
-    def study_folder(self) -> Path:
-        return Path(self.ref.folder)
 
     def report(self, value: float, epoch: int) -> None:
         if self._is_quiet:
@@ -114,24 +107,6 @@ def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
 
 def outcome_key(seed: int | None) -> str:
     return OUTCOME if seed is None else f"{OUTCOME}:{seed}"
-
-
-_running: list[StoredTrial] = []
-
-
-@contextlib.contextmanager
-def running(trial: StoredTrial) -> Iterator[None]:
-    """The run inside this context is ``trial``."""
-    _running.append(trial)
-    try:
-        yield
-    finally:
-        _running.pop()
-
-
-def current_trial() -> StoredTrial | None:
-    """The trial that this run is, or None outside of a sweep."""
-    return _running[-1] if _running else None
 
 
 class _SilentSampler(BaseSampler):

@@ -1,0 +1,144 @@
+"""What a sweep is to do, checked whole before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from optuna.pruners import BasePruner
+
+from hydra_plugins.winnow_sweeper._definition import Definition
+from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
+from hydra_plugins.winnow_sweeper._space import SearchSpace
+from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
+from winnow.errors import ConfigError
+from winnow.run_config import plain_config
+from winnow.run_settings import RunSettings
+from winnow.settings import build_settings
+from winnow.sweep.settings import SweeperSettings
+
+JOURNAL = "study.journal"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``config`` is the composed one of the whole sweep, with the study's folder in ``hydra.sweep.dir``; ``base`` what every
+    run has in common, as plain values."""
+
+    settings: SweeperSettings
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+    name: str
+    folder: Path
+    space: SearchSpace
+    base: dict[str, Any]
+    explicit: Sequence[ExplicitTrial]
+    pruner: BasePruner
+    definition: Definition
+
+    @property
+    def storage(self) -> str:
+        return self.settings.storage or f"journal:///{(self.folder / JOURNAL).absolute()}"
+
+    @property
+    def is_winnow_run(self) -> bool:
+        """Whether the runs are winnow's own; any other Hydra program that returns a number may be swept as well."""
+        return set(RunSettings.model_fields) <= set(self.base)
+
+    @property
+    def planned_epochs(self) -> int | None:
+        epochs = self.base.get("training", {}).get("max_epochs") if self.is_winnow_run else None
+        return epochs if isinstance(epochs, int) else None
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of one run. Raises Hydra's errors for overrides that it doesn't know."""
+        return compose(self.hydra_context, self.config, overrides)
+
+    def validate(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The plain config of one run; ConfigError where the run would refuse it at its start."""
+        plain = without_hydra(self.compose(overrides))
+        if self.is_winnow_run:
+            build_settings(RunSettings, plain, "")
+        return plain
+
+
+def make_plan(
+    raw: Mapping[str, Any], hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig,
+    arguments: list[str],
+) -> Plan:  # fmt: skip
+    """Read and check the settings, the search space, the list of trials and the pruner. Raises ConfigError."""
+    settings = build_settings(SweeperSettings, {key: _plain(value) for key, value in raw.items()}, "hydra.sweeper")
+    name, folder = study_place(settings, config)
+    with open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+    space = SearchSpace.parse(settings.params, arguments)
+    base = without_hydra(compose(hydra_context, config, space.fixed_overrides))
+    trusted = base.get("trusted_targets") or ()
+    epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
+    pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
+    definition = Definition.of(
+        space=space, directions=settings.direction, pruner=settings.pruner, seeds=settings.seeds, base=base,
+        custom_search_space=settings.custom_search_space,
+    )  # fmt: skip
+    explicit: Sequence[ExplicitTrial] = ()
+    if settings.trials_file is not None:
+        explicit = read_trials(
+            Path(settings.trials_file), space, lambda overrides: compose(hydra_context, config, overrides)
+        )
+    if len(explicit) > settings.n_trials:
+        raise ConfigError(
+            f"hydra.sweeper.trials_file={settings.trials_file!r} lists {len(explicit)} trials, more than "
+            f"hydra.sweeper.n_trials={settings.n_trials}, which is the total"
+        )
+    plan = Plan(
+        settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner, definition
+    )
+    _require_one_direction(plan)
+    return plan
+
+
+def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Path]:
+    """The study's name and folder, both fixed, so that the same command again goes on with the same study."""
+    name = settings.study_name or config.hydra.runtime.choices.get("sweep") or "study"
+    folder = Path(str(config.hydra.sweep.dir))
+    chosen = any(str(override).startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
+    if settings.study_name is None and not chosen:
+        folder = Path("multirun") / name
+    if not settings.fresh or not folder.exists():
+        return name, folder
+    number = 2
+    while folder.with_name(f"{folder.name}-{number}").exists():
+        number += 1
+    return f"{name}-{number}", folder.with_name(f"{folder.name}-{number}")
+
+
+def compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    return hydra_context.config_loader.load_sweep_config(config, list(overrides))
+
+
+def without_hydra(config: DictConfig) -> dict[str, Any]:
+    copy = config.copy()
+    with open_dict(copy):
+        del copy["hydra"]
+    return plain_config(copy)
+
+
+def _require_one_direction(plan: Plan) -> None:
+    if not plan.is_winnow_run or len(plan.settings.direction) > 1:
+        return
+    mode = plan.base["objective"]["mode"]
+    wanted = {"max": "maximize", "min": "minimize"}[mode]
+    if plan.settings.direction != [wanted]:
+        raise ConfigError(
+            f"hydra.sweeper.direction={plan.settings.direction[0]} contradicts objective.mode={mode} of "
+            f"{plan.base['objective']['metric']}: set it to {wanted}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value

@@ -1,0 +1,39 @@
+"""Which trial of which study the run in this process is. Knows no Optuna, so that a run outside of a sweep never imports it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from winnow.protocols import Trial
+
+
+@dataclass(frozen=True)
+class CurrentTrial:
+    """``trial`` listens; ``number`` is its own in the study named ``study``, whose folder is ``study_folder``."""
+
+    trial: Trial
+    number: int
+    study: str
+    study_folder: Path
+    seed: int | None = None
+
+
+_current: list[CurrentTrial] = []
+
+
+@contextlib.contextmanager
+def running(current: CurrentTrial) -> Iterator[None]:
+    """The run inside this context is ``current``."""
+    _current.append(current)
+    try:
+        yield
+    finally:
+        _current.pop()
+
+
+def current_trial() -> CurrentTrial | None:
+    """None outside of a sweep."""
+    return _current[-1] if _current else None

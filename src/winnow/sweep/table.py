@@ -1,0 +1,116 @@
+"""The trials of a study as rows: what the CSV, the console and the ranking are made of."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from winnow.sweep.outcome import OUTCOME, OVERRIDES, STARTED, Outcome
+
+FIRST_COLUMNS = ("trial_id", "status", "final_map", "final_loss")
+LAST_COLUMNS = ("epochs", "cost", "seconds", "pruned_at", "reason", "seed", "run_folder", "mlflow_run_id")
+_STATUS_OF_STATE = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial that ended or was interrupted. ``value`` is the objective (the first of several), ``cost`` in images of
+    640×640 pixels."""
+
+    number: int
+    status: str
+    value: float | None
+    params: dict[str, Any]
+    outcome: Outcome
+
+    @property
+    def cost(self) -> float | None:
+        return self.outcome.cost.get("images_640")
+
+
+def rows_of(
+    trials: Iterable[FrozenTrial], is_eliminated: Callable[[FrozenTrial], bool] = lambda trial: False
+) -> list[Row]:
+    """Rows by trial number; of trials that run right now or were never started there are none."""
+    rows = []
+    for trial in trials:
+        outcome = Outcome.from_json(trial.user_attrs[OUTCOME]) if OUTCOME in trial.user_attrs else None
+        if trial.state.is_finished():
+            status = outcome.status if outcome is not None else _STATUS_OF_STATE[trial.state]
+            status = "eliminated" if status == "completed" and is_eliminated(trial) else status
+        elif trial.state == TrialState.WAITING and trial.user_attrs.get(STARTED):
+            status = "interrupted"
+        else:
+            continue
+        overrides = dict(text.lstrip("+").split("=", 1) for text in trial.user_attrs.get(OVERRIDES, ()))
+        params = {**trial.params, **overrides}
+        value = trial.values[0] if trial.values and status in ("completed", "eliminated", "pruned") else None
+        outcome = outcome or Outcome(status, tuple(trial.values or ()))
+        rows.append(Row(trial.number, status, value, params, outcome))
+    return rows
+
+
+def ranking(rows: Iterable[Row], maximize: bool) -> list[Row]:
+    """The completed ones, best first."""
+    completed = [row for row in rows if row.status == "completed" and row.value is not None]
+    return sorted(completed, key=lambda row: row.value or 0.0, reverse=maximize)
+
+
+def counts(rows: Iterable[Row]) -> dict[str, int]:
+    return dict(Counter(row.status for row in rows))
+
+
+def spent(rows: Iterable[Row]) -> dict[str, float]:
+    """Epochs, and each kind of cost, over all rows."""
+    sums: dict[str, float] = {"epochs": 0.0}
+    for row in rows:
+        for name, amount in {"epochs": float(row.outcome.epochs), **row.outcome.cost}.items():
+            sums[name] = sums.get(name, 0.0) + amount
+    return sums
+
+
+def saved(rows: Iterable[Row], planned_epochs: Callable[[Row], int | None]) -> dict[str, float]:
+    """What the pruned trials would have cost on top, had each gone on at its own cost per epoch to its planned end."""
+    sums: dict[str, float] = {}
+    for row in rows:
+        planned = planned_epochs(row)
+        if row.status != "pruned" or planned is None or not row.outcome.epochs:
+            continue
+        left = max(0, planned - row.outcome.epochs)
+        for name, amount in {"epochs": float(row.outcome.epochs), **row.outcome.cost}.items():
+            sums[name] = sums.get(name, 0.0) + amount / row.outcome.epochs * left
+    return sums
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """The whole table, atomically: a reader sees the old one or the new one."""
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*FIRST_COLUMNS, *(f"param_{name}" for name in names), *LAST_COLUMNS])
+        for row in rows:
+            outcome = row.outcome
+            writer.writerow([
+                row.number, row.status, _cell(outcome.final_map if outcome.final_map is not None else row.value),
+                _cell(outcome.final_loss), *(_cell(row.params.get(name)) for name in names), outcome.epochs, _cell(row.cost),
+                f"{outcome.seconds:.1f}", _cell(outcome.pruned_at), outcome.reason or "", _cell(outcome.seed),
+                outcome.run_folder or "", outcome.mlflow_run_id or "",
+            ])  # fmt: skip
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return value
