@@ -99,8 +99,10 @@ def fit_in_folder(
     seed = choose_seed(settings.training.seed)
     config = {**config, "training": {**config["training"], "seed": seed, "resume": None}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    check_node(config, "tracking", ["run_folder"])
-    tracker: Tracker = instantiate(config, "tracking", run_folder=folder)
+    current = current_trial()
+    check_node(config, "tracking", ["run_folder", "parent_folder"])
+    study_folder = current.study_folder if current is not None else None
+    tracker: Tracker = instantiate(config, "tracking", run_folder=folder, parent_folder=study_folder)
     assembled = build(config, settings, seed, folder, tracker, choices)
     if found is not None:
         restore(assembled, found[1], found[0])

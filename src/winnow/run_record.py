@@ -16,6 +16,7 @@ from winnow.engine.loop import Fit
 from winnow.engine.result import RunResult
 from winnow.report.detections import draw_grid
 from winnow.run_config import Config
+from winnow.sweep.current import current_trial
 from winnow.tracking.provenance import command_line, environment, git_state, source_tags
 
 _NUM_PICTURES = 12
@@ -33,12 +34,22 @@ def record_origin(run: Fit, config: Config, folder: Path) -> None:
         "winnow.command": facts["command"] or "",
         "winnow.data_fingerprint": run.data.fingerprint,
         "winnow.stage": config["stage"]["name"],
+        **trial_tags(),
     })  # fmt: skip
     for name in ("config.yaml", "environment.json"):
         tracker.log_artifact(folder / name)
     if git is not None and git.is_dirty:
         (folder / "git_diff.patch").write_text(git.diff)
         tracker.log_artifact(folder / "git_diff.patch")
+
+
+def trial_tags() -> dict[str, str]:
+    """Which trial of which study the run is; nothing outside of a sweep."""
+    current = current_trial()
+    if current is None:
+        return {}
+    seed = {"winnow.seed": str(current.seed)} if current.seed is not None else {}
+    return {"winnow.study": current.study, "winnow.trial": str(current.number), **seed}
 
 
 def record_end(run: Fit, config: Config, folder: Path) -> None:

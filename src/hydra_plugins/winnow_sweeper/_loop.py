@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import optuna
@@ -26,11 +27,11 @@ _HOUSEKEEPING_SECONDS = 5.0
 class SweepReport(Protocol):
     """Who shows the sweep to people."""
 
-    def started(self, job: Job) -> None: ...
+    def started(self, number: int, name: str, overrides: Sequence[str]) -> None: ...
 
     def finished(self, number: int, outcome: Outcome) -> None: ...
 
-    def tick(self, running: list[Job], elsewhere: int) -> None:
+    def tick(self, running: Sequence[int], elsewhere: int) -> None:
         """About once a second."""
         ...
 
@@ -90,7 +91,7 @@ class SweepLoop:
                 time.sleep(_TICK_SECONDS)
             for finished in self._slots.wait(_TICK_SECONDS if self._running else 0.0):
                 self._take(finished, is_ending=reason is not None)
-            self._report.tick(list(self._running.values()), self._elsewhere)
+            self._report.tick([job.number for job in self._running.values()], self._elsewhere)
         self._supply.give_back(self._unsettled)
         return reason
 
@@ -118,7 +119,7 @@ class SweepLoop:
             self._running[job.name] = job
             self._unsettled.add(job.number)
             self._slots.submit(job)
-            self._report.started(job)
+            self._report.started(job.number, job.name, job.overrides)
 
     def _take(self, finished: Finished, is_ending: bool) -> None:
         job, outcome = finished.job, finished.outcome

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +15,7 @@ from filelock import FileLock
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.trial import TrialState
 
 from hydra_plugins.winnow_sweeper._definition import Definition
 from hydra_plugins.winnow_sweeper._dispatching import open_slots
@@ -25,11 +27,15 @@ from hydra_plugins.winnow_sweeper._plan import Plan, make_plan
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.errors import ConfigError
+from winnow.protocols import Tracker
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.ownership import Claims
+from winnow.sweep.pruners import is_eliminated
+from winnow.sweep.report import StudyReport
 from winnow.sweep.storage import create_study_once
-from winnow.sweep.table import rows_of
+from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
+from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +64,155 @@ def run_sweep(
 
 def sweep(plan: Plan) -> str | None:
     """Run this process's share of the study; why it ended early, or None."""
+    settings = plan.settings
     plan.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
         study = open_study(plan)
         enqueue(plan, study)
-    ...
+    ref = StudyRef(
+        plan.name, plan.storage, str(plan.folder.absolute()), plan.pruner, len(settings.direction),
+        tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
+    )  # fmt: skip
+    claims = Claims(study, plan.folder)
+    slots = open_slots(plan, TrialTask(plan.task_function, ref))
+    limits = Limits(settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost)
+    for row in rows_of(study.get_trials(deepcopy=False)):
+        limits.count(row.outcome, is_new=False)
+    supply = Supply(
+        study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
+        extender(plan), claims, settings.seeds, can_resume=plan.is_winnow_run,
+    )  # fmt: skip
+    judge = Judge(study, settings.seeds)
+    with study_tracker(plan) as tracker:
+        report = new_report(plan, study, tracker)
+        report.open()
+        loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries)
+        reason = "failed"
+        try:
+            reason = loop.run()
+        finally:
+            report.close()
+            write_upstream_results(study, plan.folder)
+            report.conclude(reason, next_commands(plan, reason))
+            tracker.finish("completed" if reason is None else "interrupted" if reason == INTERRUPTED else "failed")
+    return reason
+
+
+def open_study(plan: Plan) -> optuna.Study:
+    """The study, made or gone on with. ConfigError where what it searches has changed, unless changes are accepted."""
+    study = create_study_once(plan.storage, plan.name, plan.settings.direction)
+    stored = study.user_attrs.get(DEFINITION)
+    if stored is None:
+        study.set_user_attr(DEFINITION, plan.definition.to_json())
+    else:
+        old = Definition.from_json(stored)
+        differences = Definition.differences(old, plan.definition)
+        if differences and not plan.settings.accept_changes:
+            shown = "\n  ".join(differences)
+            raise ConfigError(
+                f"study {plan.name!r} in {plan.folder} was begun with another definition:\n  {shown}\n"
+                "go on with the old one, accept the change by hydra.sweeper.accept_changes=true (it is recorded), or begin "
+                "another study by hydra.sweeper.fresh=true"
+            )
+        if differences:
+            logger.warning("the study goes on although its definition has changed:\n  %s", "\n  ".join(differences))
+            study.set_user_attr(CHANGES, [*study.user_attrs.get(CHANGES, []), differences])
+            study.set_user_attr(DEFINITION, plan.definition.to_json())
+    parents = int(study.user_attrs.get(PARENTS, 0))
+    study.set_user_attr(PARENTS, parents + 1)
+    study.sampler = build_sampler(plan, parents, len(study.get_trials(deepcopy=False)))
+    OmegaConf.save(OmegaConf.create(plan.definition.plain()), plan.folder / "sweep.yaml")
+    return study
+
+
+def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.BaseSampler:
+    """The sampler of the config. A seeded one would propose its first points again at each start, and the same as every other
+    process: all but the very first start mix what is there already into the seed."""
+    node = OmegaConf.to_container(OmegaConf.create(plan.settings.sampler), resolve=True)
+    assert isinstance(node, dict)
+    if node.get("seed") is not None and parents > 0:
+        node["seed"] = zlib.crc32(f"{node['seed']} {parents} {num_trials}".encode())
+    sampler = instantiate(node, _execution_whitelist_=("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"))
+    if isinstance(sampler, functools.partial) and sampler.func is optuna.samplers.GridSampler:
+        return sampler(plan.space.grid())
+    return sampler
+
+
+def num_trials(plan: Plan) -> int:
+    """``n_trials``, or as many as a grid has points."""
+    if plan.settings.sampler.get("_target_", "").endswith("GridSampler"):
+        points = math.prod(len(values) for values in plan.space.grid().values())
+        if points < plan.settings.n_trials:
+            logger.info("the grid has %d points: that many trials", points)
+        return min(points, plan.settings.n_trials)
+    return plan.settings.n_trials
+
+
+def enqueue(plan: Plan, study: optuna.Study) -> None:
+    """Put the listed trials before all others, each once over all starts."""
+    there = {trial.user_attrs.get(EXPLICIT) for trial in study.get_trials(deepcopy=False)}
+    for index, explicit in enumerate(plan.explicit):
+        if index not in there:
+            study.enqueue_trial(explicit.params, user_attrs={EXPLICIT: index, OVERRIDES: list(explicit.overrides)})
+
+
+def job_overrides(plan: Plan, params: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*plan.space.fixed_overrides, *plan.space.overrides(params))
+
+
+def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
+    """Upstream's ``custom_search_space``: a function of the user's that suggests further, perhaps conditional, parameters."""
+    name = plan.settings.custom_search_space
+    if name is None:
+        return None
+    function = get_object(name)
+    return lambda trial: function(plan.config, trial)
+
+
+def study_tracker(plan: Plan) -> Tracker:
+    """The study's own run, parent of its trials' runs; it goes on when the study does."""
+    if not plan.is_winnow_run:
+        return NullTracker(plan.folder)
+    node = {**plan.base["tracking"], **({"run_name": plan.name} if "run_name" in plan.base["tracking"] else {})}
+    return instantiate(
+        node, run_folder=plan.folder, _convert_="all",
+        _execution_whitelist_=["winnow.*", *(f"{name}.*" for name in plan.base["trusted_targets"])],
+    )  # fmt: skip
+
+
+def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport:
+    metric = plan.base["objective"]["metric"] if plan.is_winnow_run else "value"
+    floor = getattr(plan.pruner, "floor", None)
+    maximize = plan.settings.direction[0] == "maximize"
+    return StudyReport(
+        study, plan.folder, num_trials(plan), metric, lambda row: planned_epochs(plan, row),
+        lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
+    )  # fmt: skip
+
+
+def planned_epochs(plan: Plan, row: Row) -> int | None:
+    epochs = row.params.get("training.max_epochs", plan.planned_epochs)
+    runs = len(plan.settings.seeds or [0])
+    return int(epochs) * runs if epochs is not None else None
+
+
+def write_upstream_results(study: optuna.Study, folder: Path) -> None:
+    """``optimization_results.yaml`` as hydra-optuna-sweeper writes it."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    results: dict[str, Any] = {"name": "optuna"}
+    if len(study.directions) > 1:
+        results["solutions"] = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
+    elif completed:
+        results |= {"best_params": study.best_trial.params, "best_value": study.best_trial.value}
+    OmegaConf.save(OmegaConf.create(results), folder / "optimization_results.yaml")
+
+
+def next_commands(plan: Plan, reason: str | None) -> list[str]:
+    same = f"the same command again goes on with study {plan.name!r}"
+    if reason is not None:
+        return [same]
+    if not plan.is_winnow_run:
+        return []
+    return [f"winnow study {plan.folder}", f"winnow promote {plan.folder} --top 3"]

@@ -73,7 +73,11 @@ class Owner:
 
 @dataclass(frozen=True)
 class UploadSettings:
-    """What the uploader must know: ``run_key`` names the run for ever, ``created_ms`` is its first start in Unix ms."""
+    """What the uploader must know: ``run_key`` names the run for ever, ``created_ms`` is its first start in Unix ms.
+
+    The run becomes a child of ``parent_run_id``, or of the run that is tracked from ``parent_folder``, whose id may not be
+    known yet.
+    """
 
     run_key: str
     created_ms: int
@@ -82,6 +86,7 @@ class UploadSettings:
     experiment: str
     run_name: str
     parent_run_id: str | None = None
+    parent_folder: str | None = None
     system_metrics_seconds: float | None = None
 
     @classmethod

@@ -51,13 +51,15 @@ class MlflowSettings(Settings):
 class MlflowTracker:
     """Obeys winnow.protocols.Tracker.
 
-    ``settings`` are the keys of ``MlflowSettings``; a wrong one raises ConfigError. ``run_folder`` must exist on enter.
+    ``settings`` are the keys of ``MlflowSettings``; a wrong one raises ConfigError. ``run_folder`` must exist on enter. The run
+    is a child of the one tracked from ``parent_folder``, where there is one (the study of a trial).
     Entered on a folder that was tracked before, it goes on with the same MLflow run. Metrics of one name must come with
     rising steps: a step that is not higher than the last is taken for a replay and is not logged again.
     """
 
-    def __init__(self, run_folder: Path, **settings: Any) -> None:
+    def __init__(self, run_folder: Path, parent_folder: Path | None = None, **settings: Any) -> None:
         self.run_folder = Path(run_folder).absolute()
+        self._parent_folder = parent_folder
         self._settings = build_settings(MlflowSettings, settings, "tracking")
         self._folder = TrackingFolder.of_run(self.run_folder)
         self._writer: OutboxWriter | None = None
@@ -184,6 +186,7 @@ class MlflowTracker:
             experiment=self._settings.experiment,
             run_name=self._settings.run_name or self.run_folder.name,
             parent_run_id=self._settings.parent_run_id,
+            parent_folder=str(self._parent_folder.absolute()) if self._parent_folder is not None else None,
             system_metrics_seconds=self._settings.system_metrics_seconds,
         )
 

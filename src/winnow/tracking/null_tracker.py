@@ -19,7 +19,8 @@ class NullTracker:
     run_id: str | None = None
     log_checkpoints = False
 
-    def __init__(self, run_folder: Path, **settings: Any) -> None:
+    def __init__(self, run_folder: Path, parent_folder: Path | None = None, **settings: Any) -> None:
+        del parent_folder
         build_settings(NullTrackerSettings, settings, "tracking")
         self.run_folder = Path(run_folder)
 

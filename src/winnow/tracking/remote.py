@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
-from winnow.tracking.folder import UploadSettings
+from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
 log = logging.getLogger(__name__)
@@ -172,9 +172,27 @@ def _run_by_key(client: MlflowClient, experiment_id: str, run_key: str) -> Run |
 
 def _new_run(client: MlflowClient, experiment_id: str, settings: UploadSettings) -> Run:
     tags = {KEY_TAG: settings.run_key}
-    if settings.parent_run_id:
-        tags["mlflow.parentRunId"] = settings.parent_run_id
+    parent = settings.parent_run_id or _parent_in_folder(client, settings)
+    if parent:
+        tags["mlflow.parentRunId"] = parent
     return client.create_run(experiment_id, settings.created_ms, tags, settings.run_name)
+
+
+def _parent_in_folder(client: MlflowClient, settings: UploadSettings) -> str | None:
+    """The id of the run that is tracked from ``parent_folder``. Raises MlflowException while it was not made yet."""
+    if settings.parent_folder is None:
+        return None
+    folder = TrackingFolder.of_run(Path(settings.parent_folder))
+    state = RunState.read(folder.state)
+    if state.run_id and state.uri == settings.uri:
+        return state.run_id
+    parent = UploadSettings.read(folder.settings) if folder.settings.exists() else None
+    if parent is None or parent.uri != settings.uri:
+        return None
+    found = _run_by_key(client, _experiment_id(client, parent), parent.run_key)
+    if found is None:
+        raise MlflowException(f"the parent run of {settings.parent_folder} is not there yet")
+    return found.info.run_id
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""Optuna's plots of a study: pictures, and one interactive page that needs no network."""
+
+from __future__ import annotations
+
+import html
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import optuna
+from matplotlib.figure import Figure
+from optuna.trial import TrialState
+from optuna.visualization import matplotlib as pictures
+
+logger = logging.getLogger(__name__)
+
+_NAMES = ("optimization_history", "param_importances", "parallel_coordinate", "intermediate_values", "timeline")
+_NEEDED = {"optimization_history": 1, "param_importances": 2, "parallel_coordinate": 1, "pareto_front": 1}
+"""Completed trials without which a plot can't be drawn."""
+
+T = TypeVar("T")
+
+
+def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
+    """``NAME.png`` per plot and ``study.html`` with all of them, into ``folder``; the files written. Plots that the trials don't
+    suffice for are left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    names = _NAMES if len(study.directions) == 1 else ("pareto_front", "timeline")
+    names = tuple(name for name in names if completed >= _NEEDED.get(name, 0))
+    written, sections = [], []
+    with mpl.rc_context({"figure.figsize": (10, 6)}):
+        for name in names:
+            figure = _attempt(name, lambda name=name: _picture(name, study))  # type: ignore[misc]
+            if figure is not None:
+                written.append(folder / f"{name}.png")
+                figure.savefig(written[-1], dpi=110, bbox_inches="tight")
+                plt.close(figure)
+            page = _attempt(name, lambda name=name: getattr(optuna.visualization, f"plot_{name}")(study))  # type: ignore[misc]
+            if page is not None:
+                sections.append(_section(page, is_first=not sections))
+    if sections:
+        title = html.escape(study.study_name)
+        path = folder / "study.html"
+        path.write_text(f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{''.join(sections)}")
+        written.append(path)
+    return written
+
+
+def _picture(name: str, study: optuna.Study) -> Figure:
+    axes = getattr(pictures, f"plot_{name}")(study)
+    first: Any = axes if hasattr(axes, "figure") else axes.flat[0]
+    return first.figure
+
+
+def _section(page: Any, is_first: bool) -> str:
+    # The script comes along once: the machine that looks at the page may be offline.
+    return str(page.to_html(full_html=False, include_plotlyjs=is_first))
+
+
+def _attempt(name: str, draw: Callable[[], T]) -> T | None:
+    """A plot that the library can't draw (a parameter with one value, say) must not cost the sweep its others."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return draw()
+    except Exception as error:  # noqa: BLE001 - other people's drawing code, on whatever the trials gave
+        logger.warning("plot %s is left out: %s", name, error)
+        return None

@@ -1,0 +1,169 @@
+"""What a sweep shows while it runs and leaves behind: console, ``trials.csv``, and the study's own tracked run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.live import Live
+from rich.table import Table
+
+from winnow.console import CONSOLE
+from winnow.protocols import Tracker
+from winnow.sweep.outcome import Outcome
+from winnow.sweep.plots import write_plots
+from winnow.sweep.table import Row, counts, ranking, rows_of, saved, spent, write_csv
+
+logger = logging.getLogger(__name__)
+
+_LIVE_SECONDS = 2.0
+_SHOWN = 10
+
+
+class StudyReport:
+    """Shows ``study`` to people. ``planned_epochs`` is what a run that nobody prunes costs, None where unknown; ``tracker`` is
+    the study's own, entered by the caller."""
+
+    def __init__(
+        self, study: optuna.Study, folder: Path, n_trials: int, metric: str, planned_epochs: Callable[[Row], int | None],
+        is_eliminated: Callable[[FrozenTrial], bool], tracker: Tracker,
+    ) -> None:  # fmt: skip
+        self._study = study
+        self._folder = folder
+        self._n_trials = n_trials
+        self._metric = metric
+        self._planned_epochs = planned_epochs
+        self._is_eliminated = is_eliminated
+        self._tracker = tracker
+        self._began: dict[int, float] = {}
+        self._next_look = 0.0
+        self._live: Live | None = None
+        self.rows: list[Row] = []
+
+    def open(self) -> None:
+        self._read()
+        if CONSOLE.is_terminal:
+            self._live = Live(console=CONSOLE, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def close(self) -> None:
+        """Take the live table away and write the CSV once more."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._write()
+
+    def started(self, number: int, name: str, overrides: Sequence[str]) -> None:
+        self._began.setdefault(number, time.monotonic())
+        logger.info("trial %s starts: %s", name, "  ".join(overrides))
+
+    def finished(self, number: int, outcome: Outcome) -> None:
+        self._began.pop(number, None)
+        self._write()
+        value = "" if not outcome.values else f"  {self._metric} " + ", ".join(f"{value:.4f}" for value in outcome.values)
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        level = logging.ERROR if outcome.status == "failed" else logging.INFO
+        logger.log(level, "trial %d %s after %d epochs, %.0f s%s%s", number, outcome.status, outcome.epochs, outcome.seconds,
+                   value, reason)  # fmt: skip
+        logger.info(self.summary())
+        self._track()
+
+    def tick(self, running: Sequence[int], elsewhere: int) -> None:
+        if self._live is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LIVE_SECONDS
+        trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        self._live.update(self._table([trials[number] for number in sorted(set(running)) if number in trials], elsewhere))
+
+    def summary(self) -> str:
+        """One line: how many ended how, the best so far, what was spent and saved."""
+        ended = ", ".join(f"{count} {status}" for status, count in counts(self.rows).items())
+        best = self._best()
+        shown = f"best {best.value:.4f} (trial {best.number})" if best is not None else "no best yet"
+        epochs, less = spent(self.rows)["epochs"], saved(self.rows, self._planned_epochs).get("epochs", 0.0)
+        return f"{len(self.rows)}/{self._n_trials}: {ended}; {shown}; {epochs:.0f} epochs spent, {less:.0f} saved by pruning"
+
+    def conclude(self, reason: str | None, next_commands: Sequence[str]) -> None:
+        """The final ranking, the plots, and what to type next."""
+        self._write()
+        best = ranking(self.rows, self._maximize())
+        if best:
+            CONSOLE.print(ranking_table(best[:_SHOWN], self._metric))
+        if not self.rows:
+            logger.info("no trial has ended yet")
+        logger.info("%s; %s", reason or "all trials are done", self.summary() if self.rows else "nothing to show")
+        self._track()
+        for path in [self._folder / "trials.csv", *write_plots(self._study, self._folder / "plots")]:
+            self._tracker.log_artifact(path, "" if path.suffix == ".csv" else "plots")
+        for command in next_commands:
+            logger.info("next: %s", command)
+
+    def _maximize(self) -> bool:
+        return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+
+    def _best(self) -> Row | None:
+        return next(iter(ranking(self.rows, self._maximize())), None)
+
+    def _read(self) -> None:
+        self.rows = rows_of(self._study.get_trials(deepcopy=False), self._is_eliminated)
+
+    def _write(self) -> None:
+        self._read()
+        try:
+            write_csv(self._folder / "trials.csv", self.rows)
+        except OSError as error:
+            logger.error("trials.csv was not written, and is tried again after the next trial: %s", error)
+
+    def _track(self) -> None:
+        less = saved(self.rows, self._planned_epochs)
+        numbers = {
+            **{f"trials/{status}": float(count) for status, count in counts(self.rows).items()},
+            **{f"cost/{name}": amount for name, amount in spent(self.rows).items()},
+            **{f"cost_saved/{name}": amount for name, amount in less.items()},
+        }
+        best = self._best()
+        if best is not None and best.value is not None:
+            numbers[f"best/{self._metric.removeprefix('val/')}"] = best.value
+            self._tracker.set_tags({"winnow.best_trial": str(best.number)})
+        self._tracker.log_metrics(numbers, len(self.rows))
+
+    def _table(self, running: Sequence[FrozenTrial], elsewhere: int) -> Table:
+        table = Table(title=f"{self._study.study_name}  {self.summary()}", title_justify="left")
+        for column in ("trial", "epoch", self._metric, "eta", "parameters"):
+            table.add_column(column)
+        for trial in running:
+            table.add_row(str(trial.number), *self._progress_of(trial), _words(trial.params))
+        if elsewhere:
+            table.caption = f"{elsewhere} trials run elsewhere"
+        return table
+
+    def _progress_of(self, trial: FrozenTrial) -> tuple[str, str, str]:
+        if not trial.intermediate_values:
+            return "", "", ""
+        epoch = max(trial.intermediate_values)
+        planned = self._planned_epochs(Row(trial.number, "running", None, dict(trial.params), Outcome("interrupted")))
+        passed = time.monotonic() - self._began.get(trial.number, time.monotonic())
+        eta = f"{passed / epoch * (planned - epoch):.0f} s" if planned else ""
+        return f"{epoch}/{planned}" if planned else str(epoch), f"{trial.intermediate_values[epoch]:.4f}", eta
+
+
+def ranking_table(rows: Sequence[Row], metric: str) -> Table:
+    table = Table(title="ranking", title_justify="left")
+    for column in ("", "trial", metric, "epochs", "parameters"):
+        table.add_column(column, overflow="fold")
+    for place, row in enumerate(rows, start=1):
+        table.add_row(str(place), str(row.number), f"{row.value:.4f}", str(row.outcome.epochs), _words(row.params))
+    return table
+
+
+def num_running(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
+def _words(params: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
