@@ -17,6 +17,7 @@ from winnow.console import CONSOLE
 from winnow.protocols import Tracker
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.plots import write_plots
+from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, counts, ranking, rows_of, saved, spent, write_csv
 
 logger = logging.getLogger(__name__)
@@ -161,8 +162,25 @@ def ranking_table(rows: Sequence[Row], metric: str) -> Table:
     return table
 
 
-def num_running(study: optuna.Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+def study_lines(stored: StoredStudy) -> list[Table | str]:
+    """All that ``winnow study`` prints: the trials, the best, what runs."""
+    rows = stored.rows()
+    table = Table(title=str(stored.description["study_name"]), title_justify="left")
+    for column in ("trial", "status", stored.metric, "epochs", "seconds", "parameters", "reason"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        value = "" if row.value is None else f"{row.value:.4f}"
+        cells = (str(row.number), row.status, value, str(row.outcome.epochs), f"{row.outcome.seconds:.0f}")
+        table.add_row(*cells, _words(row.params), row.outcome.reason or "")
+    running = stored.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    ended = {row.number for row in rows}
+    lines = [
+        f"runs: trial {trial.number}, epoch {trial.last_step or 0}, {_words(trial.params)}"
+        for trial in running
+        if trial.number not in ended
+    ]
+    best = ranking(rows, stored.maximize)[:1]
+    return [table, *lines, *(f"best: trial {row.number}, {stored.metric} {row.value:.4f}, {row.outcome.run_folder}" for row in best)]
 
 
 def _words(params: Mapping[str, Any]) -> str:

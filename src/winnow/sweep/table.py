@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from winnow.sweep.outcome import OUTCOME, OVERRIDES, STARTED, Outcome
+from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, Outcome
 
 FIRST_COLUMNS = ("trial_id", "status", "final_map", "final_loss")
 LAST_COLUMNS = ("epochs", "cost", "seconds", "pruned_at", "reason", "seed", "run_folder", "mlflow_run_id")
@@ -46,7 +46,7 @@ def rows_of(
         if trial.state.is_finished():
             status = outcome.status if outcome is not None else _STATUS_OF_STATE[trial.state]
             status = "eliminated" if status == "completed" and is_eliminated(trial) else status
-        elif trial.state == TrialState.WAITING and trial.user_attrs.get(STARTED):
+        elif trial.user_attrs.get(STARTED) and trial.user_attrs.get(OWNER) == RELEASED:
             status = "interrupted"
         else:
             continue

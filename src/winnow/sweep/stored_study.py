@@ -1,0 +1,67 @@
+"""A study on disk, as ``winnow study`` and ``winnow promote`` find it: its folder, its description, its trials."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial
+
+from winnow.errors import ConfigError
+from winnow.sweep.pruners import is_eliminated
+from winnow.sweep.storage import open_storage
+from winnow.sweep.table import Row, rows_of
+
+DESCRIPTION = "sweep.yaml"
+JOURNAL = "study.journal"
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``program``, ``overrides`` and the definition."""
+
+    folder: Path
+    description: dict[str, Any]
+    study: optuna.Study
+
+    @classmethod
+    def open(cls, folder: Path, storage: str | None = None) -> StoredStudy:
+        """From a study's folder. ``storage`` is needed where the stored address lacks its password. ConfigError where there is no
+        study."""
+        path = folder / DESCRIPTION
+        if not path.exists():
+            raise ConfigError(f"{folder} is no study: it has no {DESCRIPTION}; studies lie in multirun/NAME")
+        description: dict[str, Any] = yaml.safe_load(path.read_text())
+        address = storage or description["storage"] or journal_address(folder)
+        if "***" in address:
+            raise ConfigError(f"the study's storage is {address}; give it with its password by --storage")
+        optuna.logging.set_verbosity(logging.WARNING)
+        try:
+            study = optuna.load_study(study_name=description["study_name"], storage=open_storage(address))
+        except KeyError:
+            raise ConfigError(f"{address} holds no study named {description['study_name']!r}") from None
+        return cls(folder, description, study)
+
+    @property
+    def maximize(self) -> bool:
+        return bool(self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE)
+
+    @property
+    def metric(self) -> str:
+        return str(self.description.get("metric", "value"))
+
+    def rows(self) -> list[Row]:
+        return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
+
+    def _is_eliminated(self, trial: FrozenTrial) -> bool:
+        floor = (self.description["definition"].get("pruner") or {}).get("floor")
+        return is_eliminated(trial.values[0] if trial.values else None, floor, self.maximize)
+
+
+def journal_address(folder: Path) -> str:
+    """The embedded store of a study that names no other."""
+    return f"journal:///{(folder / JOURNAL).absolute()}"
