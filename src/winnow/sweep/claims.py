@@ -9,7 +9,7 @@ from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from winnow.sweep.outage import first_line
+from winnow.sweep.outage import first_line, is_away
 from winnow.sweep.outcome import OUTCOME, OWNER
 from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, Owner, liveness
 from winnow.sweep.patient import PatientStorage
@@ -76,6 +76,8 @@ class Claims:
                     return False
                 self._stamp(trial.number, self._owner.to_json())
         except SQLAlchemyError as error:
+            if not is_away(error):
+                raise
             log.warning(
                 "trial %d was not taken over: the storage went away meanwhile: %s", trial.number, first_line(error)
             )

@@ -72,7 +72,7 @@ class SturdyJournal(BaseJournalBackend):
 
     @contextmanager
     def _locked(self, flags: int = 0) -> Iterator[int]:
-        # A file description of its own for each use: a flock belongs to that, not to the process, so it holds between threads too.
+        # A file description of its own for each use: a flock is that one's, not the process's, so it holds between threads too.
         file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
