@@ -1,0 +1,194 @@
+"""A journal survives its writers' deaths, and stays Optuna's."""
+
+import json
+import os
+import random
+import resource
+import time
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from processes import CONTEXT, kill, run_at_once, start
+
+from winnow.sweep.journal import SturdyJournal
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "study.log"
+
+
+def write_study(path, num_trials=3):
+    study = optuna.create_study(storage=JournalStorage(SturdyJournal(path)), study_name="s")
+    for value in range(num_trials):
+        study.tell(study.ask(), value)
+    return study
+
+
+def values_by_optuna(path):
+    """Every trial's value, as Optuna's own backend reads them."""
+    study = optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(path))))
+    return [trial.value for trial in study.get_trials() if trial.state == TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":4,"wor', b"\0" * 5000, b'{"op_code":4,"worker_id":"x","study_id":0}', b"{" * 200_000])
+def test_a_torn_last_line_is_cut_off_before_the_next_append(path, torn, caplog):
+    write_study(path)
+    with path.open("ab") as file:
+        file.write(torn)
+    study = optuna.load_study(study_name="s", storage=JournalStorage(SturdyJournal(path)))
+    study.tell(study.ask(), 3.0)
+    assert values_by_optuna(path) == [0, 1, 2, 3]
+    assert f"cut off {len(torn)} bytes" in caplog.text
+
+
+WHOLE = b'{"op_code":4,"worker_id":"x","study_id":0,"datetime_start":"2026-01-01T00:00:00+00:00"}'
+
+
+@pytest.mark.parametrize(("glued", "num_kept"), [
+    (b'{"op_code":8,"worker_id":"y","trial_id":0,"user_attr":{"a' + WHOLE, 1),
+    (WHOLE + WHOLE, 1),
+    (b"\0" * 4096 + WHOLE, 1),
+    (b'{"op_code":8,"worker_id":"y","trial_id":0,"user_attr":{"a":"\xff\xfe' + b"x" * 40, 0),
+])  # fmt: skip
+def test_a_torn_record_in_the_middle_loses_nothing_else(path, glued, num_kept, caplog):
+    study = write_study(path)
+    with path.open("ab") as file:
+        file.write(glued + b"\n")
+    size = path.stat().st_size
+    reopened = JournalStorage(SturdyJournal(path))
+    assert path.stat().st_size == size, "other readers would lose their place"
+    assert len(reopened.get_all_trials(0)) == 3 + num_kept
+    study.tell(study.ask(), 3.0)  # a process that had read up to the torn record goes on too
+    assert values_by_optuna(path) == [0, 1, 2, 3]
+    assert caplog.text.count("was torn by a killed writer") == 1
+
+
+def test_a_torn_record_too_short_to_repair_is_passed_over(path, caplog):
+    write_study(path)
+    with path.open("ab") as file:
+        file.write(b'{"op\n')
+    study = optuna.load_study(study_name="s", storage=JournalStorage(SturdyJournal(path)))
+    study.tell(study.ask(), 3.0)
+    assert [trial.value for trial in study.trials] == [0, 1, 2, 3]
+    assert "Optuna's own tools can't read on" in caplog.text
+
+
+def append_for_ever(path, acknowledged):
+    journal, number = SturdyJournal(path), 0
+    while True:
+        journal.append_logs([{"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {"a" * 3_000_000: number}}])
+        acknowledged.value, number = number, number + 1
+
+
+def test_writers_killed_in_mid_append_lose_nothing_and_hold_up_nobody(path, caplog):
+    study, rng, num_torn = write_study(path, 0), random.Random(1), 0
+    for round_number in range(12):
+        acknowledged = CONTEXT.Value("q", -1)
+        writer = start(append_for_ever, path, acknowledged)
+        while acknowledged.value < 0:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        kill(writer)
+        num_torn += not path.read_bytes().endswith(b"\n")
+        began = time.monotonic()
+        study.tell(study.ask(), round_number)
+        assert time.monotonic() - began < 1.0
+        assert study.user_attrs["a" * 3_000_000] >= acknowledged.value
+    assert values_by_optuna(path) == list(range(12))
+    assert caplog.text.count("cut off") == num_torn
+
+
+def hold_the_lock(path, is_held):
+    with SturdyJournal(path)._locked():
+        is_held.set()
+        time.sleep(60)
+
+
+def test_a_killed_lock_holder_delays_nobody(path):
+    study, is_held = write_study(path), CONTEXT.Event()
+    holder = start(hold_the_lock, path, is_held)
+    is_held.wait(20)
+    assert os.path.lexists(f"{path}.lock")
+    kill(holder)
+    began = time.monotonic()
+    study.tell(study.ask(), 3.0)
+    assert time.monotonic() - began < 1.0
+    assert not os.path.lexists(f"{path}.lock")
+
+
+def test_a_lock_that_optuna_left_behind_is_taken_after_a_grace(path, caplog):
+    study = write_study(path)
+    os.symlink(path, f"{path}.lock")
+    began = time.monotonic()
+    study.tell(study.ask(), 3.0)
+    assert 2.5 < time.monotonic() - began < 5.0
+    assert caplog.text.count("taken from its dead holder") == 1
+
+
+def add_trials(barrier, index, path, count):
+    # Every other process writes by Optuna's own backend.
+    backend = SturdyJournal(path) if index % 2 else JournalFileBackend(str(path))
+    study = optuna.load_study(study_name="s", storage=JournalStorage(backend))
+    barrier.wait()
+    for number in range(count):
+        study.tell(study.ask(), 1000 * index + number)
+
+
+def test_our_writers_and_optunas_share_a_journal(path):
+    write_study(path, 0)
+    run_at_once(4, add_trials, path, 15)
+    expected = sorted(1000 * index + number for index in range(4) for number in range(15))
+    assert sorted(values_by_optuna(path)) == expected
+    assert [path.name] == [entry.name for entry in path.parent.iterdir()]
+
+
+def fill_the_disk(barrier, index, path):
+    study = optuna.load_study(study_name="s", storage=JournalStorage(SturdyJournal(path)))
+    size = os.path.getsize(path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+    try:
+        study.set_user_attr("big", "x" * 1000)
+    except OSError as error:
+        return error.strerror, os.path.getsize(path) - size
+    return None
+
+
+def test_a_half_written_record_is_taken_back_when_the_disk_is_full(path):
+    study = write_study(path)
+    assert run_at_once(1, fill_the_disk, path) == [("File too large", 0)]
+    study.tell(study.ask(), 3.0)
+    assert values_by_optuna(path) == [0, 1, 2, 3]
+
+
+def test_a_refused_record_does_not_stop_the_reader(path):
+    study = write_study(path)
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        optuna.create_study(storage=study._storage, study_name="s")
+    study.tell(study.ask(), 3.0)
+    assert values_by_optuna(path) == [0, 1, 2, 3]
+
+
+def test_a_replaced_journal_is_noticed(path):
+    study = write_study(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StorageInternalError, match="was it replaced"):
+        study.get_trials()
+
+
+def test_a_deleted_journal_is_not_begun_anew(path):
+    study = write_study(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        study.ask()
+    assert not path.exists()
+
+
+def test_the_record_is_one_line_of_json_that_begins_with_its_kind(path):
+    write_study(path, 1)
+    for line in path.read_bytes().splitlines():
+        assert next(iter(json.loads(line))) == "op_code"
