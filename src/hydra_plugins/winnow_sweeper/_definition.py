@@ -1,0 +1,183 @@
+"""What makes two starts of a sweep the same study, and in words what differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from optuna.distributions import check_distribution_compatibility, distribution_to_json, json_to_distribution
+
+from hydra_plugins.winnow_sweeper._distribution import allowed
+from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
+from winnow.errors import ConfigError
+
+MAY_CHANGE = (
+    "hydra",
+    "tracking",
+    "trusted_targets",
+    "data.root",  # a place, and another on each machine of a study
+    "data.cache",
+    "training.num_workers",
+    "training.device",
+    "training.log_interval",
+    "training.save_interval",
+    "training.keep_last_n",
+    "training.save_every_steps",
+    "training.resume",
+)
+"""Keys, with all below them, that change where a trial runs and what it leaves behind, not what it finds."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A study as its trials share it: ``search_space`` holds Optuna's JSON of each distribution, ``base`` the composed config
+    by dotted key. Sampler, launcher, ``n_trials`` and ``n_jobs`` are no part of it: they may change."""
+
+    search_space: dict[str, str]
+    directions: tuple[str, ...]
+    pruner: dict[str, Any] | None
+    seeds: tuple[int, ...] | None
+    custom_search_space: str | None
+    base: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        space: SearchSpace,
+        config: Mapping[str, Any],
+        directions: Iterable[str],
+        pruner: Mapping[str, Any] | None,
+        seeds: Iterable[int] | None,
+        custom_search_space: str | None,
+    ) -> Self:
+        """``config`` is the composed config with the fixed overrides, as plain values."""
+        left_out = {*MAY_CHANGE, *(bare(name) for name in space.distributions)}
+        if seeds is not None:
+            left_out.add("training.seed")
+        return cls(
+            {name: distribution_to_json(distribution) for name, distribution in space.distributions.items()},
+            tuple(directions),
+            None if pruner is None else dict(pruner),
+            None if seeds is None else tuple(seeds),
+            custom_search_space,
+            flattened(config, left_out),
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields: dict[str, Any] = json.loads(text)
+        seeds = None if fields["seeds"] is None else tuple(fields["seeds"])
+        return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
+
+
+def differences(old: Definition, new: Definition) -> list[str]:
+    """Each difference as a line: ``training.max_epochs: 12 in the study, 20 now``."""
+    return [
+        *_space_differences(old, new),
+        *_changes({"hydra.sweeper.direction": list(old.directions)}, {"hydra.sweeper.direction": list(new.directions)}),
+        *_changes(_settings(old), _settings(new)),
+        *_changes(old.base, new.base),
+    ]
+
+
+def unacceptable(old: Definition, new: Definition) -> list[str]:
+    """The differences that Optuna itself can't take into a study that has trials, as lines."""
+    lines = []
+    if old.directions != new.directions:
+        lines.append("hydra.sweeper.direction: Optuna keeps the direction a study began with")
+    for name in old.search_space.keys() & new.search_space.keys():
+        try:
+            check_distribution_compatibility(_distribution(old, name), _distribution(new, name))
+        except ValueError:
+            then, now = allowed(_distribution(old, name)), allowed(_distribution(new, name))
+            lines.append(f"{name}: Optuna can't go on from {then} with {now}; only the bounds of a range may change")
+    return sorted(lines)
+
+
+def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> list[str]:
+    """The differences to record when a study goes on; empty where nothing changed.
+
+    ConfigError listing them where they are not accepted, or where Optuna can't take them even so.
+    """
+    changed = differences(old, new)
+    impossible = unacceptable(old, new) if changed else []
+    if impossible:
+        raise ConfigError(
+            _listed("the study can't go on with what changed:", impossible)
+            + "\nundo that, or start a new study beside it with hydra.sweeper.fresh=true"
+        )
+    if changed and not accept_changes:
+        raise ConfigError(
+            _listed("this study began with another definition:", changed)
+            + "\nundo that; or go on with it, recorded, by hydra.sweeper.accept_changes=true; "
+            "or start a new study beside it with hydra.sweeper.fresh=true"
+        )
+    return changed
+
+
+def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[str, Any]:
+    """``config`` by dotted key, without the keys in ``left_out`` and all below them; lists are values, and so are empty
+    mappings."""
+    skipped = {key.replace("/", ".").split("@")[0] for key in left_out}
+    flat: dict[str, Any] = {}
+
+    def walk(node: Mapping[Any, Any], prefix: str) -> None:
+        for key, value in node.items():
+            path = f"{prefix}{key}"
+            if path in skipped:
+                continue
+            if isinstance(value, Mapping) and value:
+                walk(value, f"{path}.")
+            else:
+                flat[path] = value
+
+    walk(config, "")
+    return flat
+
+
+def _space_differences(old: Definition, new: Definition) -> list[str]:
+    lines = []
+    for name in [*old.search_space, *(name for name in new.search_space if name not in old.search_space)]:
+        then = allowed(_distribution(old, name)) if name in old.search_space else None
+        now = allowed(_distribution(new, name)) if name in new.search_space else None
+        if then is None:
+            lines.append(f"search space: {name} is new, {now}")
+        elif now is None:
+            lines.append(f"search space: {name} was {then}, is no longer searched")
+        elif then != now:
+            lines.append(f"search space: {name} was {then}, is {now}")
+    return lines
+
+
+def _settings(definition: Definition) -> dict[str, Any]:
+    return {
+        **flattened({"hydra": {"sweeper": {"pruner": definition.pruner}}}),
+        "hydra.sweeper.seeds": None if definition.seeds is None else list(definition.seeds),
+        "hydra.sweeper.custom_search_space": definition.custom_search_space,
+    }
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        then, now = (_shown(side[key]) if key in side else "absent" for side in (old, new))
+        if then != now:
+            lines.append(f"{key}: {then} in the study, {now} now")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _distribution(definition: Definition, name: str) -> Any:
+    return json_to_distribution(definition.search_space[name])
+
+
+def _listed(title: str, lines: list[str]) -> str:
+    return "\n".join([title, *(f"  {line}" for line in lines)])
