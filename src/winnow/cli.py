@@ -92,7 +92,9 @@ def _add_sync(commands: Any) -> None:
 
 def _add_study(commands: Any) -> None:
     study = commands.add_parser(
-        "study", help="show a sweep's trials without touching anything", description="Show a sweep: its trials, the best, what runs."
+        "study",
+        help="show a sweep's trials without touching anything",
+        description="Show a sweep: its trials, the best, what runs.",
     )
     study.add_argument("folder", type=Path, help="multirun/NAME")
     study.add_argument("--storage", help="address with its password, where the study's own lacks it")

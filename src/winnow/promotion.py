@@ -25,7 +25,13 @@ logger = logging.getLogger(__name__)
 
 LIST = "promoted.json"
 # What may differ between a trial's run and its full training without making another run of it.
-_LENGTH = ("training.max_epochs", "training.max_iter", "training.resume", "training.save_interval", "training.keep_last_n")
+_LENGTH = (
+    "training.max_epochs",
+    "training.max_iter",
+    "training.resume",
+    "training.save_interval",
+    "training.keep_last_n",
+)
 _NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
 
 
@@ -73,7 +79,9 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     ]  # fmt: skip
     ended = subprocess.run(command, check=False)
     if ended.returncode != 0:
-        raise PromotionError(f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}")
+        raise PromotionError(
+            f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}"
+        )
     return _compared(best, StoredStudy.open(folder))
 
 
@@ -81,7 +89,9 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
     """Search value against final value, and how well the one ranks the other."""
     correlation = promotion.rank_correlation
     words = "too few to tell" if correlation is None else f"{correlation:.2f}"
-    table = Table(title="promoted", title_justify="left", caption=f"rank correlation of search and full training: {words}")
+    table = Table(
+        title="promoted", title_justify="left", caption=f"rank correlation of search and full training: {words}"
+    )
     for column in ("trial", f"{metric} in the search", f"{metric} in full", "status", "run folder"):
         table.add_column(column, overflow="fold")
     for run in promotion.runs:
@@ -107,9 +117,15 @@ def _entry(row: Row, chosen: Sequence[str], program: Path) -> dict[str, Any]:
         logger.info("trial %d starts afresh: it left no checkpoint of a single run", row.number)
         return {**row.params, **parsed}
     old = flat(yaml.safe_load((run / "config.yaml").read_text()))
-    task = [text for text in yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()) if "training.resume=" not in text]
+    task = [
+        text
+        for text in yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+        if "training.resume=" not in text
+    ]
     new = flat(_composed([*task, *chosen], program))
-    changed = {key: value for key, value in new.items() if old.get(key, None) != value and not key.startswith(_NOT_THE_RUN)}
+    changed = {
+        key: value for key, value in new.items() if old.get(key, None) != value and not key.startswith(_NOT_THE_RUN)
+    }
     another = sorted(set(changed) - set(_LENGTH))
     if another:
         shown = ", ".join(f"{key} {old.get(key)} → {changed[key]}" for key in another[:5])

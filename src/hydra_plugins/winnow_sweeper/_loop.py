@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import optuna
@@ -14,8 +15,8 @@ from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._signals import StopSignals
 from hydra_plugins.winnow_sweeper._supply import Supply
+from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.ownership import Claims
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class SweepLoop:
 
     def __init__(
         self, study: optuna.Study, supply: Supply, slots: Slots, judge: Judge, limits: Limits, claims: Claims,
-        report: SweepReport, max_retries: int,
+        report: SweepReport, max_retries: int, folder: Path,
     ) -> None:  # fmt: skip
         self._study = study
         self._supply = supply
@@ -51,6 +52,7 @@ class SweepLoop:
         self._claims = claims
         self._report = report
         self._max_retries = max_retries
+        self._folder = folder
         self._running: dict[str, Job] = {}
         self._unsettled: set[int] = set()
         self._failure: SweepFailedError | None = None
@@ -92,7 +94,7 @@ class SweepLoop:
             for finished in self._slots.wait(_TICK_SECONDS if self._running else 0.0):
                 self._take(finished, is_ending=reason is not None)
             self._report.tick([job.number for job in self._running.values()], self._elsewhere)
-        self._supply.give_back(self._unsettled)
+        self._supply.release(self._unsettled)
         return reason
 
     def _reason_to_stop(self, stop: StopSignals) -> str | None:
@@ -125,7 +127,8 @@ class SweepLoop:
         job, outcome = finished.job, finished.outcome
         del self._running[job.name]
         if outcome is None and not is_ending and job.attempt >= self._max_retries:
-            outcome = Outcome("failed", reason=f"its process died: {finished.death}", seed=job.seed)
+            run_folder = str((self._folder / job.subdir).absolute())
+            outcome = Outcome("failed", reason=f"died: {finished.death}", seed=job.seed, run_folder=run_folder)
         if outcome is None or outcome.status == "interrupted":
             if not is_ending:
                 logger.warning(

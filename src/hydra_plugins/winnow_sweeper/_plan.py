@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.pruners import BasePruner
 
 from hydra_plugins.winnow_sweeper._definition import Definition
-from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
+from hydra_plugins.winnow_sweeper._values import override_text
 from winnow.errors import ConfigError
 from winnow.run_config import plain_config
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 from winnow.sweep.settings import SweeperSettings
-
-JOURNAL = "study.journal"
+from winnow.sweep.stored_study import journal_address
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def storage(self) -> str:
-        return self.settings.storage or f"journal:///{(self.folder / JOURNAL).absolute()}"
+        return self.settings.storage or journal_address(self.folder)
 
     @property
     def is_winnow_run(self) -> bool:
@@ -55,16 +55,14 @@ class Plan:
         epochs = self.base.get("training", {}).get("max_epochs") if self.is_winnow_run else None
         return epochs if isinstance(epochs, int) else None
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config of one run. Raises Hydra's errors for overrides that it doesn't know."""
-        return compose(self.hydra_context, self.config, overrides)
+    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The plain config of one run. Raises Hydra's errors for overrides that it doesn't know."""
+        return without_hydra(compose(self.hydra_context, self.config, overrides))
 
-    def validate(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The plain config of one run; ConfigError where the run would refuse it at its start."""
-        plain = without_hydra(self.compose(overrides))
+    def validate(self, config: Mapping[str, Any]) -> None:
+        """ConfigError where a winnow run would refuse its composed ``config`` at its start."""
         if self.is_winnow_run:
-            build_settings(RunSettings, plain, "")
-        return plain
+            build_settings(RunSettings, config, "")
 
 
 def make_plan(
@@ -74,17 +72,19 @@ def make_plan(
     """Read and check the settings, the search space, the list of trials and the pruner. Raises ConfigError."""
     settings = build_settings(SweeperSettings, {key: _plain(value) for key, value in raw.items()}, "hydra.sweeper")
     name, folder = study_place(settings, config)
-    with open_dict(config):
-        config.hydra.sweep.dir = str(folder)
+    if str(folder) != str(config.hydra.sweep.dir):
+        # Each job's config is composed anew from the command line's words, so it has to be one of them.
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)
     base = without_hydra(compose(hydra_context, config, space.fixed_overrides))
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
     definition = Definition.of(
-        space=space, directions=settings.direction, pruner=settings.pruner, seeds=settings.seeds, base=base,
-        custom_search_space=settings.custom_search_space,
-    )  # fmt: skip
+        space, base, settings.direction, settings.pruner, settings.seeds, settings.custom_search_space
+    )
     explicit: Sequence[ExplicitTrial] = ()
     if settings.trials_file is not None:
         explicit = read_trials(
@@ -95,9 +95,7 @@ def make_plan(
             f"hydra.sweeper.trials_file={settings.trials_file!r} lists {len(explicit)} trials, more than "
             f"hydra.sweeper.n_trials={settings.n_trials}, which is the total"
         )
-    plan = Plan(
-        settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner, definition
-    )
+    plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner, definition)
     _require_one_direction(plan)
     return plan
 

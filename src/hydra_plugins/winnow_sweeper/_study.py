@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
+import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +18,32 @@ import optuna
 from filelock import FileLock
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object, instantiate
+from hydra_plugins.winnow_sweeper._devices import visible_devices
+from hydra_plugins.winnow_sweeper._single_run import Work
+from hydra_plugins.winnow_sweeper._slots import open_slots
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
+from rich.table import Table
+from winnow.sweep.pruners import is_eliminated
 
-from hydra_plugins.winnow_sweeper._definition import Definition
-from hydra_plugins.winnow_sweeper._dispatching import open_slots
-from hydra_plugins.winnow_sweeper._dry_run import dry_run
+from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
+from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
+from winnow.console import CONSOLE
 from winnow.errors import ConfigError
 from winnow.protocols import Tracker
-from winnow.sweep.outcome import OVERRIDES
-from winnow.sweep.ownership import Claims
-from winnow.sweep.pruners import is_eliminated
+from winnow.sweep.claims import Claims
+from winnow.sweep.outcome import OVERRIDES, OWNER
+from winnow.sweep.ownership import Owner
+from winnow.sweep.patient import PatientStorage
 from winnow.sweep.report import StudyReport
-from winnow.sweep.storage import create_study_once
+from winnow.sweep.storage import create_study_once, open_storage
+from winnow.sweep.stored_study import DESCRIPTION
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
 from winnow.tracking.null_tracker import NullTracker
@@ -54,12 +65,41 @@ def run_sweep(
     """The whole sweep. Raises ConfigError before anything starts, SweepFailedError where trials keep failing; an interrupted
     one ends the process with ``EXIT_INTERRUPTED``."""
     plan = make_plan(raw, hydra_context, task_function, config, arguments)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rehearsed = rehearse(plan)
     if plan.settings.dry_run:
-        dry_run(plan)
+        show(rehearsed)
+    if rehearsed.errors:
+        raise ConfigError("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
+    if plan.settings.dry_run:
         return
     reason = sweep(plan)
     if reason == INTERRUPTED:
         raise SystemExit(EXIT_INTERRUPTED)
+
+
+def rehearse(plan: Plan) -> DryRun:
+    """Compose and validate the listed trials, the first of the sampler and every choice: a night must not find a bad one."""
+    settings = plan.settings
+    return dry_run(
+        plan.space, plan.explicit, build_sampler(plan, 0, 0), settings.direction, num_trials(plan),
+        len(settings.seeds or [0]), plan.compose, plan.validate, extender(plan),
+    )  # fmt: skip
+
+
+def show(rehearsed: DryRun) -> None:
+    table = Table(title="what would run", title_justify="left")
+    for column in ("", "epochs", "overrides", "error"):
+        table.add_column(column, overflow="fold")
+    for row in rehearsed.rows:
+        epochs = "" if row.epochs is None else str(row.epochs)
+        table.add_row(row.what, epochs, "  ".join(row.overrides), row.error or "")
+    CONSOLE.print(table)
+    epochs = "unknown" if rehearsed.epochs is None else str(rehearsed.epochs)
+    images = "" if rehearsed.images is None else f", {rehearsed.images} images"
+    logger.info(
+        "at worst, without any pruning: %d runs, %s epochs%s; nothing was started", rehearsed.num_runs, epochs, images
+    )
 
 
 def sweep(plan: Plan) -> str | None:
@@ -67,16 +107,28 @@ def sweep(plan: Plan) -> str | None:
     settings = plan.settings
     plan.folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    owner = Owner.this_process()
+    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
-        study = open_study(plan)
+        study = open_study(plan, storage)
         enqueue(plan, study)
+    known = {
+        name: trial_space
+        for trial in study.get_trials(deepcopy=False)
+        for name, trial_space in trial.distributions.items()
+    }
+    plan = replace(plan, space=plan.space.matching(known))
     ref = StudyRef(
         plan.name, plan.storage, str(plan.folder.absolute()), plan.pruner, len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
     )  # fmt: skip
-    claims = Claims(study, plan.folder)
-    slots = open_slots(plan, TrialTask(plan.task_function, ref))
+    claims = Claims(study, storage, owner)
+    slots = open_slots(
+        Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
+        devices=settings.devices, in_process=settings.in_process, recycle_after=settings.recycle_after,
+        warm_up=tuple(settings.warm_up) or (("winnow.assemble",) if plan.is_winnow_run else ()),
+    )  # fmt: skip
     limits = Limits(settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost)
     for row in rows_of(study.get_trials(deepcopy=False)):
         limits.count(row.outcome, is_new=False)
@@ -88,7 +140,7 @@ def sweep(plan: Plan) -> str | None:
     with study_tracker(plan) as tracker:
         report = new_report(plan, study, tracker)
         report.open()
-        loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries)
+        loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
         reason = "failed"
         try:
             reason = loop.run()
@@ -100,31 +152,44 @@ def sweep(plan: Plan) -> str | None:
     return reason
 
 
-def open_study(plan: Plan) -> optuna.Study:
+def open_study(plan: Plan, storage: PatientStorage) -> optuna.Study:
     """The study, made or gone on with. ConfigError where what it searches has changed, unless changes are accepted."""
-    study = create_study_once(plan.storage, plan.name, plan.settings.direction)
+    study = create_study_once(storage, plan.name, plan.settings.direction)
     stored = study.user_attrs.get(DEFINITION)
-    if stored is None:
-        study.set_user_attr(DEFINITION, plan.definition.to_json())
-    else:
-        old = Definition.from_json(stored)
-        differences = Definition.differences(old, plan.definition)
-        if differences and not plan.settings.accept_changes:
-            shown = "\n  ".join(differences)
-            raise ConfigError(
-                f"study {plan.name!r} in {plan.folder} was begun with another definition:\n  {shown}\n"
-                "go on with the old one, accept the change by hydra.sweeper.accept_changes=true (it is recorded), or begin "
-                "another study by hydra.sweeper.fresh=true"
-            )
-        if differences:
-            logger.warning("the study goes on although its definition has changed:\n  %s", "\n  ".join(differences))
-            study.set_user_attr(CHANGES, [*study.user_attrs.get(CHANGES, []), differences])
-            study.set_user_attr(DEFINITION, plan.definition.to_json())
+    if stored is not None:
+        changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
+        if changes:
+            logger.warning("the study goes on although its definition has changed:\n  %s", "\n  ".join(changes))
+            study.set_user_attr(CHANGES, [*study.user_attrs.get(CHANGES, []), changes])
+    study.set_user_attr(DEFINITION, plan.definition.to_json())
     parents = int(study.user_attrs.get(PARENTS, 0))
     study.set_user_attr(PARENTS, parents + 1)
     study.sampler = build_sampler(plan, parents, len(study.get_trials(deepcopy=False)))
-    OmegaConf.save(OmegaConf.create(plan.definition.plain()), plan.folder / "sweep.yaml")
+    describe(plan)
     return study
+
+
+def describe(plan: Plan) -> None:
+    """``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
+    address = plan.settings.storage
+    OmegaConf.save(
+        OmegaConf.create({
+            "study_name": plan.name,
+            "storage": None if address is None else without_password(address),
+            "metric": metric_of(plan),
+            "overrides": [str(text) for text in plan.config.hydra.overrides.task],
+            "definition": json.loads(plan.definition.to_json()),
+        }),
+        plan.folder / DESCRIPTION,
+    )  # fmt: skip
+
+
+def without_password(address: str) -> str:
+    return re.sub(r"(//[^:/@]+):[^@]+@", r"\1:***@", address)
+
+
+def metric_of(plan: Plan) -> str:
+    return str(plan.base["objective"]["metric"]) if plan.is_winnow_run else "value"
 
 
 def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.BaseSampler:
@@ -148,6 +213,17 @@ def num_trials(plan: Plan) -> int:
             logger.info("the grid has %d points: that many trials", points)
         return min(points, plan.settings.n_trials)
     return plan.settings.n_trials
+
+
+def num_jobs(plan: Plan) -> int:
+    """``n_jobs``; ``auto`` is one slot per GPU, or per two cores where there is none."""
+    asked = plan.settings.n_jobs
+    if isinstance(asked, int):
+        return asked
+    if plan.settings.in_process:
+        return 1
+    gpus = len(visible_devices()) if plan.settings.devices == "auto" else len(plan.settings.devices or ())
+    return gpus or max(1, (os.cpu_count() or 1) // 2)
 
 
 def enqueue(plan: Plan, study: optuna.Study) -> None:
@@ -183,12 +259,12 @@ def study_tracker(plan: Plan) -> Tracker:
 
 
 def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport:
-    metric = plan.base["objective"]["metric"] if plan.is_winnow_run else "value"
     floor = getattr(plan.pruner, "floor", None)
     maximize = plan.settings.direction[0] == "maximize"
     return StudyReport(
-        study, plan.folder, num_trials(plan), metric, lambda row: planned_epochs(plan, row),
+        study, plan.folder, num_trials(plan), metric_of(plan), lambda row: planned_epochs(plan, row),
         lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
+        plan.space.fixed_overrides,
     )  # fmt: skip
 
 

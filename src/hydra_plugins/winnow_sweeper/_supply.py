@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
-from winnow.sweep.ownership import Claims
+from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, STARTED
 from winnow.sweep.trial import outcome_key
 
@@ -70,7 +70,7 @@ class Supply:
     def adopt_orphans(self, running: set[int], settle: Callable[[FrozenTrial], bool]) -> None:
         """Take over trials whose process is dead. They go on where they stood, before anything new is started, but for those
         that ``settle`` finds ended: only nobody was told."""
-        for trial in self._claims.orphans(self._study):
+        for trial in self._claims.orphans():
             is_ours = trial.number in running or any(job.number == trial.number for job in self._ready)
             if not is_ours and self._claims.adopt(trial):
                 if settle(self._frozen(trial.number)):
@@ -90,10 +90,10 @@ class Supply:
         """After the first seed's run has completed."""
         self._queue(self._frozen(number))
 
-    def give_back(self, numbers: set[int]) -> None:
-        """Let the next start, or another process, have these running trials and all that waits here."""
+    def release(self, numbers: set[int]) -> None:
+        """Let the next start, or another process, go on with these running trials and all that waits here."""
         for number in sorted(numbers | {job.number for job in self._ready}):
-            self._claims.give_back(self._frozen(number))
+            self._claims.release(number)
         self._ready.clear()
 
     def num_waiting_elsewhere(self, running: set[int]) -> int:

@@ -18,6 +18,8 @@ class WinnowSweeperConf(OptunaSweeperConf):
     _target_: str = "hydra_plugins.winnow_sweeper.winnow_sweeper.WinnowSweeper"
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "none"}])
     pruner: Any = MISSING
+    # slots; auto = one per GPU, or one per two cores where there is none
+    n_jobs: Any = "auto"
     # Failures do not end a night's search; max_failures stops one in which nothing works.
     max_failure_rate: float = 1.0
     # names in a winnow run's result.json for the directions of a multi-objective study; null = what the run returns

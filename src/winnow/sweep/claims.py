@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.sweep.outage import first_line, is_away
-from winnow.sweep.outcome import OUTCOME, OWNER
+from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED
 from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, Owner, liveness
 from winnow.sweep.patient import PatientStorage
 
@@ -101,6 +101,11 @@ class Claims:
         self._storage.set_trial_state_values(self._id(trial.number), TrialState.WAITING)
         self._held.discard(trial.number)
 
+    def release(self, number: int) -> None:
+        """Give up a trial of ours that has started: whoever looks next adopts it at once, and goes on where it stands."""
+        self._stamp(number, RELEASED)
+        self._held.discard(number)
+
     def beat(self) -> None:
         """Count one heartbeat, if the last is ``beat_seconds`` ago."""
         if time.monotonic() - self._last_beat >= self._beat_seconds:
@@ -114,6 +119,8 @@ class Claims:
             since = self._unclaimed_since.setdefault(trial.number, time.monotonic())
             return time.monotonic() - since >= self._grace_seconds
         self._unclaimed_since.pop(trial.number, None)
+        if stamp == RELEASED:
+            return True
         return liveness(Owner.from_json(stamp), self._heartbeats) == Liveness.DEAD
 
     def _stamp(self, number: int, stamp: str | None) -> None:

@@ -27,12 +27,12 @@ _SHOWN = 10
 
 
 class StudyReport:
-    """Shows ``study`` to people. ``planned_epochs`` is what a run that nobody prunes costs, None where unknown; ``tracker`` is
+    """Shows ``study`` to people. ``common`` are the overrides that all trials share; ``planned_epochs`` is what a run that nobody prunes costs, None where unknown; ``tracker`` is
     the study's own, entered by the caller."""
 
     def __init__(
         self, study: optuna.Study, folder: Path, n_trials: int, metric: str, planned_epochs: Callable[[Row], int | None],
-        is_eliminated: Callable[[FrozenTrial], bool], tracker: Tracker,
+        is_eliminated: Callable[[FrozenTrial], bool], tracker: Tracker, common: Sequence[str],
     ) -> None:  # fmt: skip
         self._study = study
         self._folder = folder
@@ -41,6 +41,7 @@ class StudyReport:
         self._planned_epochs = planned_epochs
         self._is_eliminated = is_eliminated
         self._tracker = tracker
+        self._common = set(common)
         self._began: dict[int, float] = {}
         self._next_look = 0.0
         self._live: Live | None = None
@@ -61,12 +62,15 @@ class StudyReport:
 
     def started(self, number: int, name: str, overrides: Sequence[str]) -> None:
         self._began.setdefault(number, time.monotonic())
-        logger.info("trial %s starts: %s", name, "  ".join(overrides))
+        own = [text for text in overrides if text not in self._common]
+        logger.info("trial %s starts: %s", name, "  ".join(own))
 
     def finished(self, number: int, outcome: Outcome) -> None:
         self._began.pop(number, None)
         self._write()
-        value = "" if not outcome.values else f"  {self._metric} " + ", ".join(f"{value:.4f}" for value in outcome.values)
+        value = (
+            "" if not outcome.values else f"  {self._metric} " + ", ".join(f"{value:.4f}" for value in outcome.values)
+        )
         reason = f": {outcome.reason}" if outcome.reason else ""
         level = logging.ERROR if outcome.status == "failed" else logging.INFO
         logger.log(level, "trial %d %s after %d epochs, %.0f s%s%s", number, outcome.status, outcome.epochs, outcome.seconds,
@@ -79,7 +83,9 @@ class StudyReport:
             return
         self._next_look = time.monotonic() + _LIVE_SECONDS
         trials = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
-        self._live.update(self._table([trials[number] for number in sorted(set(running)) if number in trials], elsewhere))
+        self._live.update(
+            self._table([trials[number] for number in sorted(set(running)) if number in trials], elsewhere)
+        )
 
     def summary(self) -> str:
         """One line: how many ended how, the best so far, what was spent and saved."""
@@ -180,8 +186,14 @@ def study_lines(stored: StoredStudy) -> list[Table | str]:
         if trial.number not in ended
     ]
     best = ranking(rows, stored.maximize)[:1]
-    return [table, *lines, *(f"best: trial {row.number}, {stored.metric} {row.value:.4f}, {row.outcome.run_folder}" for row in best)]
+    return [
+        table,
+        *lines,
+        *(f"best: trial {row.number}, {stored.metric} {row.value:.4f}, {row.outcome.run_folder}" for row in best),
+    ]
 
 
 def _words(params: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
+    return "  ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+    )

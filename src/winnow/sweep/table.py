@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ def rows_of(
         params = {**trial.params, **overrides}
         value = trial.values[0] if trial.values and status in ("completed", "eliminated", "pruned") else None
         outcome = outcome or Outcome(status, tuple(trial.values or ()))
+        # Another program than winnow's says no epochs; what it reported tells them.
+        outcome = replace(outcome, epochs=outcome.epochs or trial.last_step or 0)
         rows.append(Row(trial.number, status, value, params, outcome))
     return rows
 

@@ -1,0 +1,111 @@
+"""A small Hydra program to be swept, and what its sweeps leave behind."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+APP = """
+import os, pathlib, signal, sys, time
+import hydra
+from winnow.sweep.current import current_trial
+
+
+@hydra.main(config_path="conf", config_name="config")
+def main(cfg):
+    folder = pathlib.Path(hydra.core.hydra_config.HydraConfig.get().runtime.output_dir)
+    starts = folder / "starts"
+    starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
+    first_start = len(starts.read_text()) == 1
+    match cfg.mode:
+        case "raise":
+            raise RuntimeError("a bug of the user's")
+        case "exit":
+            sys.exit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "kill_once" if first_start:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "nan":
+            return float("nan")
+        case "text":
+            return "no number"
+        case "seeded":
+            return cfg.x + cfg.training.seed
+        case "two":
+            return cfg.x, -cfg.x
+    current = current_trial()
+    for epoch in range(1, cfg.epochs + 1):
+        time.sleep(cfg.sleep)
+        value = cfg.x * epoch
+        if current is not None:
+            current.trial.report(value, epoch)
+            if current.trial.should_prune():
+                (folder / "pruned").write_text(str(epoch))
+                import optuna
+                raise optuna.TrialPruned(f"at epoch {epoch}")
+    return value
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+CONFIG = """
+defaults:
+  - _self_
+  - override hydra/sweeper: winnow
+x: 1.0
+mode: ok
+epochs: 3
+sleep: 0.0
+choice: null
+group: {a: 1}
+training: {seed: 0}
+hydra:
+  sweep: {dir: study}
+  sweeper:
+    study_name: study
+    direction: maximize
+    n_jobs: 2
+    n_trials: 4
+    max_retries: 0
+    devices: null
+    sampler: {seed: 0}
+    params:
+      x: interval(0.0, 1.0)
+"""
+
+
+def write_app(folder):
+    (folder / "conf").mkdir(parents=True)
+    (folder / "app.py").write_text(APP)
+    (folder / "conf" / "config.yaml").write_text(CONFIG)
+    return folder
+
+
+def start(folder, *overrides):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    return subprocess.Popen(
+        [sys.executable, "app.py", "-m", *overrides], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def sweep(folder, *overrides, code=0):
+    """The console's text of a whole sweep."""
+    process = start(folder, *overrides)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    return output
+
+
+def table(folder, study="study"):
+    """trials.csv as one dict per row."""
+    with (Path(folder) / study / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def statuses(folder, study="study"):
+    return [row["status"] for row in table(folder, study)]

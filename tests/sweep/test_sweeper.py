@@ -1,0 +1,196 @@
+"""Whole sweeps of a small Hydra program, in real processes."""
+
+import json
+import os
+import signal
+import time
+
+import optuna
+import pytest
+import yaml
+from sweep_parts import start, statuses, sweep, table, write_app
+
+from winnow.sweep.storage import open_storage
+
+
+@pytest.fixture
+def app(tmp_path):
+    return write_app(tmp_path / "app")
+
+
+def stored(app, study="study"):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.load_study(study_name=study, storage=open_storage(str(app / study / "study.journal")))
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_a_sweep_fills_its_quota_and_leaves_its_files(app):
+    output = sweep(app)
+    rows = table(app)
+    assert [row["trial_id"] for row in rows] == ["0", "1", "2", "3"]
+    assert list(rows[0])[:5] == ["trial_id", "status", "final_map", "final_loss", "param_x"]
+    best = yaml.safe_load((app / "study" / "optimization_results.yaml").read_text())
+    assert best["best_value"] == max(float(row["final_map"]) for row in rows)
+    assert all((app / "study" / str(number) / ".hydra" / "overrides.yaml").exists() for number in range(4))
+    assert "all trials are done" in output
+    assert "ranking" in output
+
+
+def test_the_same_command_goes_on_and_proposes_nothing_twice(app):
+    sweep(app)
+    first = {row["param_x"] for row in table(app)}
+    sweep(app, "hydra.sweeper.n_trials=7")
+    rows = table(app)
+    assert len(rows) == 7
+    assert len({row["param_x"] for row in rows}) == 7
+    assert first <= {row["param_x"] for row in rows}
+    assert all((app / "study" / str(number) / "starts").read_text() == "x" for number in range(7))
+    assert "all trials are done" in sweep(app, "hydra.sweeper.n_trials=7")
+    assert len(stored(app).trials) == 7
+
+
+def test_a_killed_sweep_goes_on_with_the_same_trials(app):
+    process = start(app, "sleep=0.5", "hydra.sweeper.n_trials=3")
+    wait_until(lambda: (app / "study" / "0" / "starts").exists() and (app / "study" / "1" / "starts").exists())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    sweep(app, "sleep=0.5", "hydra.sweeper.n_trials=3")
+    assert statuses(app) == ["completed"] * 3
+    assert len(stored(app).trials) == 3
+    assert (app / "study" / "0" / "starts").read_text() == "xx"
+
+
+def test_ctrl_c_gives_running_trials_back_and_leaves_no_process(app):
+    process = start(app, "sleep=0.3", "epochs=200", "hydra.sweeper.n_trials=3")
+    wait_until(lambda: (app / "study" / "0" / "starts").exists())
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert "goes on with study" in output
+    assert set(statuses(app)) == {"interrupted"}
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_bug_stops_the_sweep_after_three_and_names_the_log(app):
+    output = sweep(app, "mode=raise", "hydra.sweeper.n_trials=10", code=1)
+    assert "3 trials in a row have failed" in output
+    assert "a bug of the user's" in output
+    assert len(table(app)) < 7
+    assert table(app)[0]["reason"] == "RuntimeError: a bug of the user's"
+    assert "Traceback" in (app / "study" / "0" / "output.log").read_text() + (app / "study" / "0" / "app.log").read_text()
+
+
+@pytest.mark.parametrize(("mode", "retries", "status", "starts"), [
+    ("kill_once", 1, "completed", "xx"),
+    ("kill", 1, "failed", "xx"),
+    ("exit", 0, "failed", "x"),
+    ("text", 1, "failed", "x"),
+    ("'.nan'", 0, "completed", "x"),
+])  # fmt: skip
+def test_a_trial_that_dies_is_tried_again_and_spoils_no_other(app, mode, retries, status, starts):
+    sweep(app, f"mode={mode}", "hydra.sweeper.n_trials=2", f"hydra.sweeper.max_retries={retries}")
+    assert statuses(app) == [status] * 2
+    assert (app / "study" / "0" / "starts").read_text() == starts
+
+
+def test_listed_trials_come_first_with_overrides_of_their_own(app):
+    trials = [{"x": 0.25}, {"x": 0.75, "epochs": 2}, {"choice": "a=b, 'c' \"d\"", "x": 0.5}]
+    (app / "trials.json").write_text(json.dumps(trials))
+    sweep(app, "hydra.sweeper.trials_file=trials.json")
+    rows = table(app)
+    assert [row["param_x"] for row in rows[:3]] == ["0.25", "0.75", "0.5"]
+    assert [float(row["final_map"]) for row in rows[:3]] == [0.75, 1.5, 1.5]
+    config = yaml.safe_load((app / "study" / "2" / ".hydra" / "config.yaml").read_text())
+    assert config["choice"] == trials[2]["choice"]
+
+
+def test_a_bad_list_of_trials_names_each_mistake_and_starts_nothing(app):
+    (app / "trials.json").write_text('[\n {"x": 0.5},\n {"x": 7},\n {"y": 1},\n {"x": "0.5"}\n]\n')
+    output = sweep(app, "hydra.sweeper.trials_file=trials.json", code=1)
+    for line in (3, 4, 5):
+        assert f"trials.json, line {line}:" in output
+    assert not (app / "study" / "0").exists()
+
+
+def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
+    sweep(app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=2", "mode=seeded")
+    rows = table(app)
+    assert len(rows) == 2
+    for row in rows:
+        x = float(row["param_x"])
+        assert float(row["final_map"]) == pytest.approx(x + 4)
+    trial = stored(app).trials[0]
+    assert trial.user_attrs["winnow:std"] == [pytest.approx(1.0)]
+    assert sorted(path.name for path in (app / "study" / "0").iterdir() if path.is_dir()) == ["seed_3", "seed_4", "seed_5"]
+
+
+def test_a_hopeless_trial_is_pruned_and_its_saving_shown(app):
+    (app / "trials.json").write_text(json.dumps([{"x": 1.0}, {"x": 0.9}, {"x": 0.95}, {"x": 0.1}]))
+    output = sweep(
+        app, "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=3", "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.trials_file=trials.json", "epochs=5",
+    )  # fmt: skip
+    assert statuses(app) == ["completed"] * 3 + ["pruned"]
+    assert (app / "study" / "3" / "pruned").read_text() == "1"
+    assert "1 pruned" in output
+
+
+def test_two_directions_work_and_refuse_a_pruner(app):
+    arguments = ["mode=two", "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweeper.n_trials=3"]
+    output = sweep(app, *arguments, "hydra/sweeper/pruner=median", code=1)
+    assert "can't judge 2 objectives" in output
+    sweep(app, *arguments)
+    assert len(yaml.safe_load((app / "study" / "optimization_results.yaml").read_text())["solutions"]) >= 1
+
+
+def test_a_changed_definition_is_refused_accepted_on_demand_or_begun_afresh(app):
+    sweep(app, "hydra.sweeper.n_trials=2")
+    output = sweep(app, "hydra.sweeper.n_trials=3", "epochs=4", code=1)
+    assert "epochs: 3 in the study, 4 now" in output
+    sweep(app, "hydra.sweeper.n_trials=3", "epochs=4", "hydra.sweeper.accept_changes=true")
+    assert stored(app).user_attrs["winnow:changes"] == [["epochs: 3 in the study, 4 now"]]
+    sweep(app, "hydra.sweeper.n_trials=1", "epochs=5", "hydra.sweeper.fresh=true")
+    assert len(table(app, "study-2")) == 1
+    assert len(table(app)) == 3
+
+
+def test_a_dry_run_shows_and_starts_nothing(app):
+    output = sweep(app, "hydra.sweeper.dry_run=true", "group=choice({a:1},{a:2})")
+    assert "what would run" in output
+    assert "nothing was started" in output
+    assert not (app / "study").exists()
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0"),
+    ("hydra.sweeper.direction=up", "hydra.sweeper.direction"),
+    ("hydra.sweeper.max_cost={dollars:3}", "allowed: images, images_640, seconds"),
+    ("hydra.sweeper.storage=nonsense://x", "nonsense"),
+    ("x=interval(1,0)", "x=interval(1,0)"),
+])  # fmt: skip
+def test_bad_settings_are_refused_before_anything_starts(app, override, message):
+    assert message in sweep(app, override, code=1)
+    assert not (app / "study" / "0").exists()
+
+
+def test_time_that_is_over_ends_the_search_and_the_same_command_goes_on(app):
+    output = sweep(app, "sleep=0.2", "hydra.sweeper.timeout=4", "hydra.sweeper.n_trials=100")
+    assert "timeout=4 seconds are over" in output
+    assert 0 < len(table(app)) < 100
+    assert set(statuses(app)) <= {"completed", "interrupted"}
+
+
+def test_two_sweeps_on_one_study_share_the_quota_exactly(app):
+    processes = [start(app, "sleep=0.05", "hydra.sweeper.n_trials=9") for _ in range(2)]
+    for process in processes:
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    assert statuses(app) == ["completed"] * 9
+    assert all((app / "study" / str(number) / "starts").read_text() == "x" for number in range(9))
