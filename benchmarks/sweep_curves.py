@@ -20,21 +20,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+from curve_sources import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
 from omegaconf import OmegaConf
-from simulated_curves import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
 
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper.pruner_configs import PRUNERS
+from winnow.sweep.pruners import default_warmup
 
 NUM_SLOTS = 4
+# A warm-up of WARMUP is a fifth of the epochs, as ours have it; a first rung of RUNG is a twelfth (4 of 50).
+WARMUP, RUNG = "warmup", "rung"
 LINES: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("none", {}),
-    "threshold 0.3 from epoch 10": ("threshold", {"lower": 0.3, "n_warmup_steps": 10}),
+    "threshold 0.3 after warm-up": ("threshold", {"lower": 0.3, "n_warmup_steps": WARMUP}),
     "median, Optuna's defaults": ("median", {}),
-    "median 8/10": ("median", {"n_startup_trials": 8, "n_warmup_steps": 10}),
+    "median, 8 start-up trials, warm-up": ("median", {"n_startup_trials": 8, "n_warmup_steps": WARMUP}),
     "median_threshold 0.5": ("median_threshold", {"threshold": 0.5}),
-    "hyperband 4/50/3": ("hyperband", {"min_resource": 4}),
-    "successive halving 4/3": ("successive_halving", {"min_resource": 4, "reduction_factor": 3}),
+    "hyperband, factor 3": ("hyperband", {"min_resource": RUNG}),
+    "successive halving, factor 3": ("successive_halving", {"min_resource": RUNG, "reduction_factor": 3}),
     "forecast z=1": ("forecast", {}),
     "forecast z=2": ("forecast", {"z": 2.0}),
 }
@@ -48,7 +51,9 @@ class Searched(NamedTuple):
 def search(source: CurveSource, sampler: str, line: str, seed: int) -> Searched:
     """One search of ``source.num_trials`` trials: what it spent, and how far what it chose is from the optimum."""
     choice, changes = LINES[line]
-    node = OmegaConf.merge(OmegaConf.structured(PRUNERS[choice]), changes)
+    lengths = {WARMUP: default_warmup(source.epochs), RUNG: max(1, source.epochs // 12)}
+    changed = {name: lengths.get(value, value) for name, value in changes.items()}
+    node = OmegaConf.merge(OmegaConf.structured(PRUNERS[choice]), changed)
     study = optuna.create_study(
         study_name=f"{sampler} {seed}",
         direction="maximize",

@@ -73,6 +73,17 @@ def test_ridge_and_its_residuals_equal_refits_without_each_sample(n, k):
     np.testing.assert_allclose(residuals, left_out, rtol=1e-8)
 
 
+def test_the_spread_is_the_standard_deviation_of_forecasts_of_each_finished_curve_from_the_others():
+    rng = np.random.default_rng(3)
+    finished = [saturating(rng.uniform(0.3, 0.7), rng.uniform(3, 16)) for _ in range(9)]
+    features = np.array([features_at(other, 10) for other in finished])
+    gains = np.array([final_value(other) for other in finished]) - features[:, 0]
+    scaled, keep = features / features.std(axis=0), ~np.eye(9, dtype=bool)
+    errors = [gains[i] - brute_force(scaled[keep[i]], gains[keep[i]], scaled[i]) for i in range(9)]
+    made = forecast_final(finished[0], finished, 10, 6)
+    assert made.spread == pytest.approx(math.sqrt(sum(error**2 for error in errors) / (9 - 4)))
+
+
 def test_a_feature_without_spread_is_harmless():
     features = np.column_stack([np.full(6, 0.3), np.arange(6.0)])
     predictions, residuals = ridge(features, np.arange(6.0), np.array([[0.3, 2.5], [99.0, 2.5]]))

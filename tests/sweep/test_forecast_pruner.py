@@ -72,6 +72,14 @@ def test_the_coming_best_is_never_pruned(make, seed):
     assert pruned_at(study, make(0.66, noise=0.004, seed=100 + seed)) is None
 
 
+def test_a_slow_starter_that_will_win_is_kept_where_the_median_stops_it():
+    finished = [saturating(0.3 + 0.03 * n, 2) for n in range(8)] + [saturating(0.3 + 0.035 * n, 12) for n in range(8)]
+    winner = saturating(0.6, 12)
+    assert winner[-1] > max(values[-1] for values in finished)
+    assert pruned_at(study_of(pruner(), finished), winner) is None
+    assert pruned_at(study_of(optuna.pruners.MedianPruner(n_warmup_steps=6), finished), winner) == 6
+
+
 def test_a_larger_z_prunes_less():
     rng = np.random.default_rng(1)
     finished = [saturating(level, noise=0.03, seed=n) for n, level in enumerate(rng.uniform(0.3, 0.6, 12))]
@@ -161,7 +169,7 @@ def test_minimising_the_mirrored_values_decides_the_same(drawn, shift, z):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"z": -1.0}, "z=-1.0 must be at least 0"),
     ({"z": math.inf}, "z=inf must be a finite number"),
-    ({"n_startup_trials": 2}, "n_startup_trials=2 must be at least 3"),
+    ({"n_startup_trials": 4}, "n_startup_trials=4 must be at least 5"),
     ({"n_warmup_steps": 0}, "n_warmup_steps=0 must be at least 1"),
     ({"interval_steps": 0}, "interval_steps=0 must be at least 1"),
     ({"max_epochs": 0}, "max_epochs=0 must be at least 1"),

@@ -19,6 +19,7 @@ WINDOW = 3
 """Epochs that a value of a curve is averaged over."""
 PENALTY = 1.0
 """Weight of the ridge on standardised features; the intercept is free."""
+NUM_COEFFICIENTS = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def forecast_final(curve: Curve, finished: Sequence[Curve], epoch: int, min_fini
     """The forecast at ``epoch`` of what ``curve`` will end at.
 
     It is learned from the ``finished`` curves that reached ``epoch``; the bar is the best of all of them. None while fewer
-    than ``min_finished`` curves can teach, or where ``curve`` has no value yet.
+    than ``min_finished`` (more than ``NUM_COEFFICIENTS``) curves can teach, or where ``curve`` has no value yet.
     """
     curves = [other for other in finished if last_epoch(other) >= 0]
     teachers = [other for other in curves if last_epoch(other) >= epoch and has_value(other, epoch)]
@@ -47,7 +48,8 @@ def forecast_final(curve: Curve, finished: Sequence[Curve], epoch: int, min_fini
     gains, residuals = ridge(features, ends - features[:, 0], np.array([features_at(curve, epoch)]))
     return Forecast(
         final=float(features_at(curve, epoch)[0] + gains[0]),
-        spread=float(np.sqrt(np.mean(residuals**2))),
+        # Few curves say little about how far off a forecast can be: divided by the degrees of freedom, they say so.
+        spread=float(np.sqrt(np.sum(residuals**2) / (len(teachers) - NUM_COEFFICIENTS))),
         bar=float(max(final_value(other) for other in curves)),
         num_finished=len(teachers),
     )
@@ -76,7 +78,7 @@ def final_value(curve: Curve) -> float:
 
 def last_epoch(curve: Curve) -> int:
     """The last epoch with a value; -1 where there is none."""
-    return max((e for e, value in curve.items() if math.isfinite(value)), default=-1)
+    return next((e for e in sorted(curve, reverse=True) if math.isfinite(curve[e])), -1)
 
 
 def has_value(curve: Curve, epoch: int) -> bool:

@@ -15,7 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from winnow.sweep.forecast import Curve, Forecast, forecast_final
+from winnow.sweep.forecast import NUM_COEFFICIENTS, Curve, Forecast, forecast_final
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ class ForecastPruner(BasePruner):
         interval_steps: int | None,
     ) -> None:
         _check_at_least(1, max_epochs=max_epochs, n_warmup_steps=n_warmup_steps, interval_steps=interval_steps)
-        # A regression on fewer curves has no residuals to speak of.
-        _check_at_least(3, n_startup_trials=n_startup_trials)
+        # On fewer curves the regression leaves no degree of freedom.
+        _check_at_least(NUM_COEFFICIENTS + 1, n_startup_trials=n_startup_trials)
         _check_at_least(0, z=z)
         _check_finite(z=z)
         self.max_epochs, self.z, self.n_startup_trials = max_epochs, z, n_startup_trials
