@@ -83,6 +83,13 @@ def test_a_pruned_trial_stops_after_its_report(make_fit):
     assert [epoch for epoch, _ in trial.reports] == [1, 2]
 
 
+def test_a_trial_is_not_pruned_in_its_last_epoch(make_fit):
+    run = make_fit(max_epochs=2)
+    trial = NeverTwice()
+    assert run_fit(replace(run, trial=trial)) == "completed"
+    assert [epoch for epoch, _ in trial.reports] == [1, 2]
+
+
 def test_an_objective_that_no_evaluation_gives_is_never_best(make_fit):
     run = make_fit(objective="val/map_small")
     assert run_fit(run) == "completed"

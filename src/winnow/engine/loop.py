@@ -76,7 +76,8 @@ def fit(run: Fit, stop: StopRequest) -> str:
         finish_epoch(run, is_best)
         if evaluated and run.trial is not None:
             run.trial.report(metrics.get(state.objective.metric, math.nan), state.epoch)
-            if run.trial.should_prune():
+            # In its last epoch there is nothing left to save: a run that came to its end is judged by how it ended.
+            if not is_finished(run) and run.trial.should_prune():
                 return "pruned"
     if is_stalled(run):
         logger.info("stopped at epoch %d: no gain in %d evaluations", state.epoch, state.evaluations_without_gain)
