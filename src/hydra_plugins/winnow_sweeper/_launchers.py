@@ -1,0 +1,195 @@
+"""Hydra's launchers fed one trial at a time: each slot is a thread that waits for one launch."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+
+from hydra_plugins.winnow_sweeper._cluster_task import ClusterTask, Notes
+from hydra_plugins.winnow_sweeper._devices import Lease
+from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, finished, in_one_line, interrupted
+from winnow.sweep.outcome import Outcome
+
+logger = logging.getLogger(__name__)
+
+CLOSING_SECONDS = 30.0
+
+# Exceptions that say: the process is gone, and nobody knows what it came to. By name, for none of these packages need be there.
+_VANISHED = {
+    "UncompletedJobError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError", "RaySystemError",
+    "TerminatedWorkerError", "BrokenProcessPool", "TaskCancelledError", "TaskUnschedulableError",
+}  # fmt: skip
+
+
+class LauncherSlots:
+    """``Slots`` on whatever ``hydra/launcher`` is; its jobs read and write a folder that this process shares with them."""
+
+    def __init__(self, work: Work, size: int, leases: Sequence[Lease] | None = None) -> None:
+        self.size = size
+        self._work = work
+        self._leases = list(leases or ())
+        self._target = str(work.config.hydra.launcher._target_)
+        self._tag = f"winnow-{uuid.uuid4().hex[:8]}"
+        study = Path(str(work.config.hydra.sweep.dir)).absolute()
+        study.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=".jobs-", dir=study))
+        self._notes = Notes(self._folder)
+        self._ended: queue.Queue[tuple[int, Finished]] = queue.Queue()
+        self._running: dict[int, Job] = {}
+        self._asked: set[str] = set()
+        self._started_ray = self._start_ray()
+        for name in ("hydra_submitit_launcher.submitit_launcher", "hydra_ray_launcher._core"):
+            logging.getLogger(f"hydra_plugins.{name}").setLevel(logging.WARNING)  # three lines per trial otherwise
+
+    def num_free(self) -> int:
+        return self.size - len(self._running)
+
+    def submit(self, job: Job) -> None:
+        free = [slot for slot in range(self.size) if slot not in self._running]
+        if not free:
+            raise ValueError(f"job {job.name}: all {self.size} slots are taken")
+        self._running[free[0]] = job
+        context = contextvars.copy_context()  # Hydra keeps what may be executed in a context variable
+        threading.Thread(
+            target=context.run, args=(self._launch, free[0], job), name=f"trial {job.name}", daemon=True
+        ).start()
+
+    def wait(self, seconds: float) -> list[Finished]:
+        ended: list[Finished] = []
+        with contextlib.suppress(queue.Empty):
+            slot, finish = self._ended.get(timeout=max(seconds, 0.001))
+            while True:
+                del self._running[slot]
+                ended.append(finish)
+                slot, finish = self._ended.get_nowait()
+        return ended
+
+    def interrupt(self, numbers: set[int] | None = None) -> None:
+        for job in list(self._running.values()):
+            if (numbers is None or job.number in numbers) and _key(job) not in self._asked:
+                self._asked.add(_key(job))
+                self._notes.stop(_key(job)).touch()
+                if self._is_slurm:
+                    _scancel("--state=PENDING", f"--name={self._cluster_name(job)}")
+                    _scancel("--signal=USR1", f"--name={self._cluster_name(job)}")
+
+    def close(self, at_once: bool = False) -> None:
+        """Running jobs are given half a minute to save; what they came to can still be had by ``wait(0)``."""
+        self.interrupt()
+        deadline = time.monotonic() + (0 if at_once else CLOSING_SECONDS)
+        while self._ended.qsize() < len(self._running) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self._is_slurm:
+            for job in self._running.values():
+                _scancel(*(["--signal=KILL"] if at_once else []), f"--name={self._cluster_name(job)}")
+                _scancel(f"--name={self._cluster_name(job)}")
+        self._kill_processes_here()
+        if self._started_ray:
+            import ray
+
+            ray.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        for lease in self._leases:
+            lease.release()
+
+    @property
+    def _is_slurm(self) -> bool:
+        return self._target.endswith(".SlurmLauncher")
+
+    def _cluster_name(self, job: Job) -> str:
+        return f"{self._tag}-{_key(job)}"
+
+    def _launch(self, slot: int, job: Job) -> None:
+        try:
+            finish = finished(job, self._launched(slot, job))
+        except BaseException as error:  # noqa: BLE001 - a thread's exception would vanish, and its slot with it
+            finish = self._failure(job, error)
+        self._ended.put((slot, finish))
+
+    def _launched(self, slot: int, job: Job) -> Outcome:
+        environment = self._leases[slot].environment if self._leases else {}
+        task = ClusterTask(self._work.task, self._notes, _key(job), environment, os.getpid(), self.size == 1)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._work.hydra_context, task_function=task, config=self._work.config
+        )
+        self._name_jobs(launcher, job)
+        overrides = [*job.overrides, f"hydra.sweep.subdir={job.subdir}"]
+        (job_return,) = launcher.launch([overrides], initial_job_idx=job.number)
+        return as_outcome(job_return.return_value)
+
+    def _name_jobs(self, launcher: Launcher, job: Job) -> None:
+        """submitit only: a name to cancel by, a folder per job, and controllers that a terminal's Ctrl-C does not reach."""
+        params: Any = getattr(launcher, "params", None)
+        if isinstance(params, dict) and "submitit_folder" in params:
+            params["name"] = self._cluster_name(job)
+            if self._target.endswith(".LocalLauncher"):
+                # Its controller would pass the SIGINT on and a second later kill the run that is saving.
+                params["setup"] = ["trap '' INT", f": {self._tag}"]
+
+    def _failure(self, job: Job, error: BaseException) -> Finished:
+        if _key(job) in self._asked:
+            return finished(job, interrupted(f"ended when asked to stop: {in_one_line(error)}"))
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if kinds & _VANISHED or not isinstance(error, Exception):
+            return Finished(job, death=in_one_line(error)[:500])
+        logger.error("trial %s: %s", job.name, error)
+        return finished(job, Outcome("failed", reason=in_one_line(error)[-500:]))
+
+    def _kill_processes_here(self) -> None:
+        """What runs on for a job of ours on this machine, with its children, less what has left the session (the uploader)."""
+        for job in self._running.values():
+            pid = self._notes.pid_here(_key(job))
+            if pid is not None and pid != os.getpid():
+                _kill_tree(pid)
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if self._tag in " ".join(process.cmdline()):
+                    _kill_tree(process.pid)
+
+    def _start_ray(self) -> bool:
+        """In this thread: started from a job's, the first job is lost and a minute spent."""
+        if not self._target.endswith("hydra_ray_launcher.ray_launcher.RayLauncher"):
+            return False
+        import ray
+        from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+        was_there = ray.is_initialized()
+        start_ray(self._work.config.hydra.launcher.ray.init)
+        return not was_there
+
+
+def _key(job: Job) -> str:
+    return f"{job.name}-{job.attempt}"
+
+
+def _scancel(*arguments: str) -> None:
+    result = subprocess.run(["scancel", *arguments], capture_output=True, text=True)
+    if result.returncode:
+        logger.warning("scancel %s: %s", " ".join(arguments), result.stderr.strip())
+
+
+def _kill_tree(pid: int) -> None:
+    with contextlib.suppress(psutil.Error, ProcessLookupError):
+        session = os.getsid(pid)
+        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == session:
+                    process.send_signal(signal.SIGKILL)

@@ -1,0 +1,64 @@
+"""Which slots a sweep gets: decided by ``hydra/launcher`` and a few of the sweeper's settings."""
+
+from __future__ import annotations
+
+import logging
+
+from hydra_plugins.winnow_sweeper._devices import Devices, lease_devices
+from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
+from hydra_plugins.winnow_sweeper._job import Slots
+from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
+from hydra_plugins.winnow_sweeper._pool import PoolSlots
+from hydra_plugins.winnow_sweeper._single_run import Work
+from winnow.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+# Launchers that would run trials on this machine without help from outside: our own processes do it better.
+_OURS = ("BasicLauncher", "JoblibLauncher")
+
+
+def open_slots(
+    work: Work,
+    n_jobs: int,
+    *,
+    devices: Devices,
+    in_process: bool,
+    recycle_after: int | None,
+    warm_up: tuple[str, ...],
+    shows_output: bool = False,
+) -> Slots:
+    """The slots of a sweep with these settings, to be closed by the caller. ConfigError where the settings contradict."""
+    kind = str(work.config.hydra.launcher._target_).rsplit(".", 1)[-1]
+    _check(kind, n_jobs, devices, in_process, recycle_after)
+    if in_process:
+        return InProcessSlots(work, lease_devices(devices, 1))
+    if kind in _OURS:
+        if kind == "JoblibLauncher":
+            logger.info(
+                "hydra/launcher=joblib: the trials run in winnow's own worker processes, hydra.sweeper.n_jobs=%s",
+                n_jobs,
+            )
+        return PoolSlots(work, n_jobs, lease_devices(devices, n_jobs), warm_up, recycle_after, shows_output)
+    # A cluster gives each of its jobs the GPUs that it asked for.
+    return LauncherSlots(work, n_jobs, lease_devices(devices, n_jobs) if kind == "LocalLauncher" else None)
+
+
+def _check(kind: str, n_jobs: int, devices: Devices, in_process: bool, recycle_after: int | None) -> None:
+    if n_jobs < 1:
+        raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1")
+    if recycle_after is not None and recycle_after < 1:
+        raise ConfigError(f"hydra.sweeper.recycle_after={recycle_after} must be at least 1, or null for never")
+    if in_process and n_jobs > 1:
+        raise ConfigError(
+            f"hydra.sweeper.in_process=true runs one trial at a time: hydra.sweeper.n_jobs={n_jobs} must be 1"
+        )
+    if in_process and kind not in _OURS:
+        raise ConfigError(
+            f"hydra.sweeper.in_process=true runs trials right here: hydra/launcher must be basic, got {kind}"
+        )
+    if kind not in (*_OURS, "LocalLauncher") and devices not in ("auto", None):
+        raise ConfigError(
+            f"hydra.sweeper.devices={list(devices or ())} are this machine's, but {kind} runs trials elsewhere: ask there "
+            "for GPUs, as hydra.launcher.gpus_per_node=1 (SLURM) or +hydra.launcher.ray.remote.num_gpus=1 (Ray), and set devices=auto"
+        )
