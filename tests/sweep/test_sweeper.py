@@ -84,7 +84,9 @@ def test_a_bug_stops_the_sweep_after_three_and_names_the_log(app):
     assert "a bug of the user's" in output
     assert len(table(app)) < 7
     assert table(app)[0]["reason"] == "RuntimeError: a bug of the user's"
-    assert "Traceback" in (app / "study" / "0" / "output.log").read_text() + (app / "study" / "0" / "app.log").read_text()
+    assert (
+        "Traceback" in (app / "study" / "0" / "output.log").read_text() + (app / "study" / "0" / "app.log").read_text()
+    )
 
 
 @pytest.mark.parametrize(("mode", "retries", "status", "starts"), [
@@ -128,7 +130,11 @@ def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
         assert float(row["final_map"]) == pytest.approx(x + 4)
     trial = stored(app).trials[0]
     assert trial.user_attrs["winnow:std"] == [pytest.approx(1.0)]
-    assert sorted(path.name for path in (app / "study" / "0").iterdir() if path.is_dir()) == ["seed_3", "seed_4", "seed_5"]
+    assert sorted(path.name for path in (app / "study" / "0").iterdir() if path.is_dir()) == [
+        "seed_3",
+        "seed_4",
+        "seed_5",
+    ]
 
 
 def test_a_hopeless_trial_is_pruned_and_its_saving_shown(app):

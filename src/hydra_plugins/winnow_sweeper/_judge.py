@@ -6,6 +6,7 @@ import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -87,7 +88,7 @@ def _mean(found: Sequence[Outcome]) -> Outcome:
     )  # fmt: skip
 
 
-def _sums(found: Sequence[Outcome]) -> dict[str, object]:
+def _sums(found: Sequence[Outcome]) -> dict[str, Any]:
     names = {name for outcome in found for name in outcome.cost}
     return {
         "epochs": sum(outcome.epochs for outcome in found),

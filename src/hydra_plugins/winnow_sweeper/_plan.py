@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.pruners import BasePruner
 
 from hydra_plugins.winnow_sweeper._definition import Definition
+from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
 from hydra_plugins.winnow_sweeper._values import override_text

@@ -18,20 +18,19 @@ import optuna
 from filelock import FileLock
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object, instantiate
-from hydra_plugins.winnow_sweeper._devices import visible_devices
-from hydra_plugins.winnow_sweeper._single_run import Work
-from hydra_plugins.winnow_sweeper._slots import open_slots
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from rich.table import Table
-from winnow.sweep.pruners import is_eliminated
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
+from hydra_plugins.winnow_sweeper._devices import visible_devices
 from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan
+from hydra_plugins.winnow_sweeper._single_run import Work
+from hydra_plugins.winnow_sweeper._slots import open_slots
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.console import CONSOLE
@@ -41,6 +40,7 @@ from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, OWNER
 from winnow.sweep.ownership import Owner
 from winnow.sweep.patient import PatientStorage
+from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport
 from winnow.sweep.storage import create_study_once, open_storage
 from winnow.sweep.stored_study import DESCRIPTION
@@ -141,7 +141,7 @@ def sweep(plan: Plan) -> str | None:
         report = new_report(plan, study, tracker)
         report.open()
         loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
-        reason = "failed"
+        reason: str | None = "failed"
         try:
             reason = loop.run()
         finally:

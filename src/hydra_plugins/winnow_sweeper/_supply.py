@@ -1,4 +1,4 @@
-"""Which job a free slot gets next: what died goes on first, then what was given back or listed, then what the sampler proposes."""
+"""Which job a free slot gets next: what died goes on first, then what was listed, then what the sampler proposes."""
 
 from __future__ import annotations
 

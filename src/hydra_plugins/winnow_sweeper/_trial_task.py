@@ -46,6 +46,8 @@ class TrialTask:
         with running(CurrentTrial(trial, job.job.num, self._ref.name, Path(self._ref.folder), seed)):
             outcome = self._run(cfg, folder)
         result = _result(folder)
+        if outcome.status == "pruned":
+            outcome = replace(outcome, reason=trial.reason or outcome.reason)
         outcome = replace(
             outcome, seed=seed, run_folder=str(folder), seconds=result.get("seconds") or time.monotonic() - began,
             epochs=result.get("epochs") or 0, cost=result.get("cost") or {}, mlflow_run_id=result.get("mlflow_run_id"),

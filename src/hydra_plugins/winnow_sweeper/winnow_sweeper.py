@@ -27,4 +27,7 @@ class WinnowSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from ._study import run_sweep
 
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        assert self.config is not None
         run_sweep(self._settings, self.hydra_context, self.task_function, self.config, arguments)

@@ -27,8 +27,8 @@ _SHOWN = 10
 
 
 class StudyReport:
-    """Shows ``study`` to people. ``common`` are the overrides that all trials share; ``planned_epochs`` is what a run that nobody prunes costs, None where unknown; ``tracker`` is
-    the study's own, entered by the caller."""
+    """Shows ``study`` to people. ``common`` are the overrides that all trials share, ``planned_epochs`` what a run that nobody
+    prunes costs (None where unknown), ``tracker`` the study's own, entered by the caller."""
 
     def __init__(
         self, study: optuna.Study, folder: Path, n_trials: int, metric: str, planned_epochs: Callable[[Row], int | None],

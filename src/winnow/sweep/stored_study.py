@@ -22,7 +22,7 @@ JOURNAL = "study.journal"
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``program``, ``overrides`` and the definition."""
+    """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``metric``, ``overrides``, ``definition``."""
 
     folder: Path
     description: dict[str, Any]

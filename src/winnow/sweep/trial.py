@@ -44,14 +44,15 @@ class StoredTrial:
     """Obeys ``protocols.Trial``: reports to the study's storage and asks its pruner.
 
     A storage that is gone costs an evaluation at most ten seconds; what could not be reported is reported with the next
-    epoch's value. Of a configuration that is run with several seeds only the first run reports: the pruner compares
-    configurations at equal epochs.
+    epoch's value. ``reason`` is why the pruner last said what it said. Of a configuration that is run with several seeds only
+    the first run reports: the pruner compares configurations at equal epochs.
     """
 
     def __init__(self, ref: StudyRef, number: int, seed: int | None = None) -> None:
         self.ref = ref
         self.number = number
         self.seed = seed
+        self.reason: str | None = None
         self._unreported: dict[int, float] = {}
         self._trial: optuna.Trial | None = None
         self._is_quiet = ref.num_objectives > 1 or (ref.seeds is not None and seed != ref.seeds[0])
@@ -73,7 +74,13 @@ class StoredTrial:
         if self._is_quiet or self.ref.pruner is None or isinstance(self.ref.pruner, NopPruner):
             return False
         try:
-            return bool(self._open().should_prune())
+            trial = self._open()
+            verdict = bool(trial.should_prune())
+            decision = getattr(self.ref.pruner, "last", None)
+            for name, number in (decision.attributes if decision is not None else {}).items():
+                trial.set_user_attr(name, number)
+            self.reason = decision.reason if decision is not None else f"by {type(self.ref.pruner).__name__}"
+            return verdict
         except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
             logger.warning("trial %d: not asked whether to prune: %s", self.number, error)
             self._trial = None
