@@ -1,5 +1,7 @@
 """Search spaces, and this repository's config composed as the jobs of a multirun are."""
 
+from functools import cache
+
 from composed import REPOSITORY
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -14,6 +16,7 @@ def space_of(*arguments, **params):
     return SearchSpace.parse({key.replace("__", "."): value for key, value in params.items()}, list(arguments))
 
 
+@cache
 def composer(config_folder=REPOSITORY / "conf", config_name="config"):
     """``compose(overrides) → plain config``, which goes the way of Hydra's launchers: ``load_sweep_config``."""
     with initialize_config_dir(str(config_folder)):

@@ -1,8 +1,7 @@
 """A continued study is refused or recorded when what it searches has changed."""
 
 import pytest
-from composed import compose_plain
-from space_parts import space_of
+from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes, flattened
 from winnow.errors import ConfigError
@@ -16,7 +15,7 @@ def definition(*overrides, params=None, **changes):
         "seeds": None,
         "custom_search_space": None,
     }
-    return Definition.of(space, compose_plain(*overrides), **(given | changes))
+    return Definition.of(space, composer()(overrides), **(given | changes))
 
 
 @pytest.fixture(scope="module")

@@ -92,9 +92,7 @@ def test_trials_are_what_optuna_enqueues(tmp_path, compose):
     ('"training.batch_size": 4, "++training.batch_size": 5', "is given twice in one trial, with and without its prefix"),
 ])  # fmt: skip
 def test_a_wrong_value_is_named_with_its_line(tmp_path, compose, cell, message):
-    (line,) = mistakes(
-        write(tmp_path, "t.json", '[{"training.seed": 1},\n {"training.seed": 2,\n  ' + cell + "}]"), compose
-    )
+    (line,) = mistakes(write(tmp_path, "t.json", '[{"training.amp": "auto"},\n {\n  ' + cell + "}]"), compose)
     assert line.startswith("FILE, line 3: ")
     assert message in line
 
@@ -167,9 +165,8 @@ def test_a_whole_number_is_a_float_too(tmp_path, compose):
 def test_yaml_anchors_are_followed_and_dates_stay_text(tmp_path, compose):
     text = "- &first {training.seed: 1, training.batch_size: 4}\n- <<: *first\n  training.resume: 2020-01-01\n"
     trials = read_trials(write(tmp_path, "t.yaml", text), SPACE, compose)
-    assert trials[1] == ExplicitTrial({BATCH: 4}, ("training.resume=2020-01-01", "training.seed=1"), 2) or (
-        set(trials[1].overrides) == {"training.seed=1", "training.resume=2020-01-01"} and trials[1].params == {BATCH: 4}
-    )
+    assert trials[1].params == {BATCH: 4}
+    assert set(trials[1].overrides) == {"training.seed=1", "training.resume=2020-01-01"}
 
 
 def test_equal_trials_are_warned_of(tmp_path, compose, caplog):

@@ -30,7 +30,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(VALUES)
 def test_an_override_is_read_by_hydra_as_the_value_it_was_written_for(value):
     override = OverridesParser.create().parse_override(f"some.key={override_text(value)}")
@@ -38,7 +38,7 @@ def test_an_override_is_read_by_hydra_as_the_value_it_was_written_for(value):
     assert same(override.value(), value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=5))
 def test_choices_come_back_from_a_storage_as_the_same_values(values):
     distinct = [value for i, value in enumerate(values) if not any(same(value, other) for other in values[:i])]
@@ -65,7 +65,7 @@ def test_optuna_can_tell_all_choices_apart(values):
 CONFIG_VALUES = VALUES.filter(lambda value: "${" not in repr(value) and "???" not in repr(value))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(CONFIG_VALUES, min_size=1, max_size=4))
 def test_a_job_is_composed_with_exactly_the_trials_values(bare_compose, values):
     names = [f"+searched.v{index}" for index in range(len(values))]
