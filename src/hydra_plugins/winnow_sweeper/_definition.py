@@ -46,13 +46,13 @@ class Definition:
     def of(
         cls,
         space: SearchSpace,
-        config: Mapping[str, Any],
+        base: Mapping[str, Any],
         directions: Iterable[str],
         pruner: Mapping[str, Any] | None,
         seeds: Iterable[int] | None,
         custom_search_space: str | None,
     ) -> Self:
-        """``config`` is the composed config with the fixed overrides, as plain values."""
+        """``base`` is the composed config with the fixed overrides, as plain values."""
         left_out = {*MAY_CHANGE, *(bare(name) for name in space.distributions)}
         if seeds is not None:
             left_out.add("training.seed")
@@ -62,7 +62,7 @@ class Definition:
             None if pruner is None else dict(pruner),
             None if seeds is None else tuple(seeds),
             custom_search_space,
-            flattened(config, left_out),
+            flattened(base, left_out),
         )
 
     def to_json(self) -> str:
@@ -74,29 +74,40 @@ class Definition:
         seeds = None if fields["seeds"] is None else tuple(fields["seeds"])
         return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
 
+    def plain(self) -> dict[str, Any]:
+        """For people: each searched key in words, everything else as it is."""
+        space = {name: allowed(_distribution(self, name)) for name in self.search_space}
+        return {**json.loads(self.to_json()), "search_space": space}
 
-def differences(old: Definition, new: Definition) -> list[str]:
-    """Each difference as a line: ``training.max_epochs: 12 in the study, 20 now``."""
-    return [
-        *_space_differences(old, new),
-        *_changes({"hydra.sweeper.direction": list(old.directions)}, {"hydra.sweeper.direction": list(new.directions)}),
-        *_changes(_settings(old), _settings(new)),
-        *_changes(old.base, new.base),
-    ]
+    def differences(self, new: Definition) -> list[str]:
+        """Each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
+        # What one of the two searches is told by the search space alone.
+        searched = [bare(name) for name in (*self.search_space, *new.search_space)]
+        if self.seeds is not None or new.seeds is not None:
+            searched.append("training.seed")
+        directions = ({"hydra.sweeper.direction": list(definition.directions)} for definition in (self, new))
+        return [
+            *_space_differences(self, new),
+            *_changes(*directions),
+            *_changes(_settings(self), _settings(new)),
+            *_changes(*(flattened(definition.base, searched) for definition in (self, new))),
+        ]
 
-
-def unacceptable(old: Definition, new: Definition) -> list[str]:
-    """The differences that Optuna itself can't take into a study that has trials, as lines."""
-    lines = []
-    if old.directions != new.directions:
-        lines.append("hydra.sweeper.direction: Optuna keeps the direction a study began with")
-    for name in old.search_space.keys() & new.search_space.keys():
-        try:
-            check_distribution_compatibility(_distribution(old, name), _distribution(new, name))
-        except ValueError:
-            then, now = allowed(_distribution(old, name)), allowed(_distribution(new, name))
-            lines.append(f"{name}: Optuna can't go on from {then} with {now}; only the bounds of a range may change")
-    return sorted(lines)
+    def unacceptable(self, new: Definition) -> list[str]:
+        """The differences that Optuna itself can't take into a study that has trials, as lines."""
+        lines = []
+        if self.directions != new.directions:
+            lines.append("hydra.sweeper.direction: Optuna keeps the direction a study began with")
+        for name in self.search_space.keys() & new.search_space.keys():
+            then, now = _distribution(self, name), _distribution(new, name)
+            try:
+                check_distribution_compatibility(then, now)
+            except ValueError:
+                lines.append(
+                    f"{name}: Optuna can't go on from {allowed(then)} with {allowed(now)}; only the bounds of numbers "
+                    "may change"
+                )
+        return sorted(lines)
 
 
 def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> list[str]:
@@ -104,8 +115,8 @@ def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> 
 
     ConfigError listing them where they are not accepted, or where Optuna can't take them even so.
     """
-    changed = differences(old, new)
-    impossible = unacceptable(old, new) if changed else []
+    changed = old.differences(new)
+    impossible = old.unacceptable(new) if changed else []
     if impossible:
         raise ConfigError(
             _listed("the study can't go on with what changed:", impossible)
@@ -123,7 +134,8 @@ def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> 
 def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[str, Any]:
     """``config`` by dotted key, without the keys in ``left_out`` and all below them; lists are values, and so are empty
     mappings."""
-    skipped = {key.replace("/", ".").split("@")[0] for key in left_out}
+    # A group choice stands at its path, or at the package behind the @.
+    skipped = {key.rpartition("@")[2].replace("/", ".") for key in left_out}
     flat: dict[str, Any] = {}
 
     def walk(node: Mapping[Any, Any], prefix: str) -> None:
@@ -137,7 +149,7 @@ def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[s
                 flat[path] = value
 
     walk(config, "")
-    return flat
+    return {path: value for path, value in flat.items() if not any(path.startswith(f"{key}.") for key in skipped)}
 
 
 def _space_differences(old: Definition, new: Definition) -> list[str]:
@@ -156,7 +168,7 @@ def _space_differences(old: Definition, new: Definition) -> list[str]:
 
 def _settings(definition: Definition) -> dict[str, Any]:
     return {
-        **flattened({"hydra": {"sweeper": {"pruner": definition.pruner}}}),
+        **{f"hydra.sweeper.pruner.{key}": value for key, value in flattened(definition.pruner or {}).items()},
         "hydra.sweeper.seeds": None if definition.seeds is None else list(definition.seeds),
         "hydra.sweeper.custom_search_space": definition.custom_search_space,
     }

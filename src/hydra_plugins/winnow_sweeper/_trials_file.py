@@ -105,6 +105,8 @@ def _composed_mistakes(
     whole = _failure(compose, (*given, *(override for _, override in extras)))
     if whole is None:
         return []
+    if len(extras) == 1:
+        return [(extras[0][0], f"{extras[0][1]}: {whole}")]
     # Each line alone tells whose fault it is; what fails only together is the whole trial's.
     alone = [(at, f"{line}: {failure}") for at, line in extras if (failure := _failure(compose, (*given, line)))]
     return alone or [(row_line, f"this trial can't be composed: {whole}")]

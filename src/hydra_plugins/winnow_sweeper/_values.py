@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,8 @@ from hydra.core.override_parser.types import (
     ValueType,
 )
 from hydra.errors import HydraException
+
+_BARE = re.compile(r"[A-Za-z0-9_ ./@%*?|+-]+")
 
 Stored = str | int | float | bool
 
@@ -139,7 +142,9 @@ def _text(value: object) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return value if value and _reads_as(value, value) else QuotedString(value, Quote.single).with_quotes()
+        # Other characters may read back alone and not inside a list: a trailing backslash would escape the bracket.
+        is_bare = _BARE.fullmatch(value) and _reads_as(value, value)
+        return value if is_bare else QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list | tuple):
         return "[" + ",".join(_text(item) for item in value) + "]"
     if isinstance(value, dict):
