@@ -39,7 +39,13 @@ class Plan:
     base: dict[str, Any]
     explicit: Sequence[ExplicitTrial]
     pruner: BasePruner
-    definition: Definition
+
+    @property
+    def definition(self) -> Definition:
+        settings = self.settings
+        return Definition.of(
+            self.space, self.base, settings.direction, settings.pruner, settings.seeds, settings.custom_search_space
+        )
 
     @property
     def storage(self) -> str:
@@ -82,9 +88,6 @@ def make_plan(
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
-    definition = Definition.of(
-        space, base, settings.direction, settings.pruner, settings.seeds, settings.custom_search_space
-    )
     explicit: Sequence[ExplicitTrial] = ()
     if settings.trials_file is not None:
         explicit = read_trials(

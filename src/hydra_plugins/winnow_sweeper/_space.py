@@ -53,8 +53,8 @@ class SearchSpace:
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """A trial's ``params`` as override lines that Hydra reads as exactly the same values.
 
-        Parameters that are not of this space (a ``custom_search_space`` added them) are written by value. ConfigError where
-        one of these is also a fixed key, or can't be written.
+        Parameters that are not of this space (a ``custom_search_space`` added them) are written as upstream does, strings as
+        they are where Hydra can read them. ConfigError where one of these is also a fixed key, or can't be written.
         """
         lines = []
         for name, stored in params.items():
@@ -63,7 +63,7 @@ class SearchSpace:
                     f"{name} is suggested by custom_search_space and also fixed for every trial; choose one"
                 )
             try:
-                text = stored if self._is_choice_text(name, stored) else override_text(stored)
+                text = self._text(name, stored)
             except ValueError as error:
                 raise ConfigError(f"{name}: {error}") from None
             lines.append(f"{name}={text}")
@@ -101,8 +101,23 @@ class SearchSpace:
             raise ConfigError("\n".join(endless))
         return {name: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for name, d in self.distributions.items()}
 
+    def _text(self, name: str, stored: Any) -> str:
+        if self._is_choice_text(name, stored):
+            return str(stored)
+        if name not in self.distributions and isinstance(stored, str) and _is_value(stored):
+            # hydra-optuna-sweeper pastes what an extender suggests, and configs written for it rely on "[16,32]" being a list.
+            return stored
+        return override_text(stored)
+
     def _is_choice_text(self, name: str, stored: object) -> bool:
         return isinstance(self.distributions.get(name), CategoricalDistribution) and isinstance(stored, str)
+
+
+def _is_value(text: str) -> bool:
+    try:
+        return not parse_override(f"key={text}").is_sweep_override()
+    except HydraException:
+        return False
 
 
 def bare(key: str) -> str:

@@ -20,6 +20,8 @@ class WinnowSweeperConf(OptunaSweeperConf):
     pruner: Any = MISSING
     # slots; auto = one per GPU, or one per two cores where there is none
     n_jobs: Any = "auto"
+    # Hydra's sweep syntax per key; plain YAML values are fixed for every trial
+    params: Any = None
     # Failures do not end a night's search; max_failures stops one in which nothing works.
     max_failure_rate: float = 1.0
     # names in a winnow run's result.json for the directions of a multi-objective study; null = what the run returns
