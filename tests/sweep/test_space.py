@@ -151,7 +151,13 @@ def test_a_study_reopened_in_a_file_gives_the_same_overrides(tmp_path):
     assert len(wanted) == 9
 
 
-@pytest.mark.parametrize("value", [0.5, 3, True, None, "relu", "a,b=c", "1", "[1,2]", [1, 2], (1, 2), {"a": "b c"}])
+@pytest.mark.parametrize(("text", "value"), [("[16,32]", [16, 32]), ("1", 1), ("relu", "relu"), ("a,b=c", "a,b=c")])
+def test_text_that_custom_search_space_adds_is_read_by_hydra_where_it_can_be(text, value):
+    (line,) = space_of(x="choice(1,2)").overrides({"more": text})
+    assert OverridesParser.create().parse_override(line).value() == value
+
+
+@pytest.mark.parametrize("value", [0.5, 3, True, None, "relu", "a,b=c", [1, 2], (1, 2), {"a": "b c"}])
 def test_what_custom_search_space_adds_is_written_by_value(value):
     (line,) = space_of(x="choice(1,2)").overrides({"+model.more": value})
     override = OverridesParser.create().parse_override(line)

@@ -98,7 +98,7 @@ def make_plan(
             f"hydra.sweeper.trials_file={settings.trials_file!r} lists {len(explicit)} trials, more than "
             f"hydra.sweeper.n_trials={settings.n_trials}, which is the total"
         )
-    plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner, definition)
+    plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner)
     _require_one_direction(plan)
     return plan
 

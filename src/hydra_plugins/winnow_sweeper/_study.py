@@ -19,6 +19,7 @@ from filelock import FileLock
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 from rich.table import Table
 
@@ -39,7 +40,6 @@ from winnow.protocols import Tracker
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, OWNER
 from winnow.sweep.ownership import Owner
-from winnow.sweep.patient import PatientStorage
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport
 from winnow.sweep.storage import create_study_once, open_storage
@@ -111,14 +111,10 @@ def sweep(plan: Plan) -> str | None:
     storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
-        study = open_study(plan, storage)
+        study = create_study_once(storage, plan.name, settings.direction)
+        plan = spelt_as(plan, study)
+        describe_study(plan, study)
         enqueue(plan, study)
-    known = {
-        name: trial_space
-        for trial in study.get_trials(deepcopy=False)
-        for name, trial_space in trial.distributions.items()
-    }
-    plan = replace(plan, space=plan.space.matching(known))
     ref = StudyRef(
         plan.name, plan.storage, str(plan.folder.absolute()), plan.pruner, len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
@@ -152,9 +148,18 @@ def sweep(plan: Plan) -> str | None:
     return reason
 
 
-def open_study(plan: Plan, storage: PatientStorage) -> optuna.Study:
-    """The study, made or gone on with. ConfigError where what it searches has changed, unless changes are accepted."""
-    study = create_study_once(storage, plan.name, plan.settings.direction)
+def spelt_as(plan: Plan, study: optuna.Study) -> Plan:
+    """``plan`` with its choices written as the study has them: other quotes in the YAML make no other parameter."""
+    stored = study.user_attrs.get(DEFINITION)
+    if stored is None:
+        return plan
+    known = {name: json_to_distribution(text) for name, text in json.loads(stored)["search_space"].items()}
+    return replace(plan, space=plan.space.matching(known))
+
+
+def describe_study(plan: Plan, study: optuna.Study) -> None:
+    """Write down what the study searches and give it its sampler. ConfigError where an earlier start searched something else,
+    unless changes are accepted."""
     stored = study.user_attrs.get(DEFINITION)
     if stored is not None:
         changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
@@ -166,7 +171,6 @@ def open_study(plan: Plan, storage: PatientStorage) -> optuna.Study:
     study.set_user_attr(PARENTS, parents + 1)
     study.sampler = build_sampler(plan, parents, len(study.get_trials(deepcopy=False)))
     describe(plan)
-    return study
 
 
 def describe(plan: Plan) -> None:
@@ -178,7 +182,7 @@ def describe(plan: Plan) -> None:
             "storage": None if address is None else without_password(address),
             "metric": metric_of(plan),
             "overrides": [str(text) for text in plan.config.hydra.overrides.task],
-            "definition": json.loads(plan.definition.to_json()),
+            "definition": plan.definition.plain(),
         }),
         plan.folder / DESCRIPTION,
     )  # fmt: skip
