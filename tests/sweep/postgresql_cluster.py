@@ -98,9 +98,13 @@ class LossyProxy:
                 server = socket.create_connection(("127.0.0.1", self._server_port))
                 is_losing = threading.Event()
                 for ends in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass_on, args=(*ends, is_losing, ends[0] is client), daemon=True).start()
+                    threading.Thread(
+                        target=self._pass_on, args=(*ends, is_losing, ends[0] is client), daemon=True
+                    ).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, is_losing: threading.Event, is_request: bool) -> None:
+    def _pass_on(
+        self, source: socket.socket, sink: socket.socket, is_losing: threading.Event, is_request: bool
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if is_request and b"COMMIT" in data and self._is_armed.is_set():

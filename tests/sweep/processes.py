@@ -11,7 +11,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims"])
+CONTEXT.set_forkserver_preload(
+    ["optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims"]
+)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

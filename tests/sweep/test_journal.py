@@ -35,7 +35,9 @@ def values_by_optuna(path):
     return [trial.value for trial in study.get_trials() if trial.state == TrialState.COMPLETE]
 
 
-@pytest.mark.parametrize("torn", [b'{"op_code":4,"wor', b"\0" * 5000, b'{"op_code":4,"worker_id":"x","study_id":0}', b"{" * 200_000])
+@pytest.mark.parametrize(
+    "torn", [b'{"op_code":4,"wor', b"\0" * 5000, b'{"op_code":4,"worker_id":"x","study_id":0}', b"{" * 200_000]
+)
 def test_a_torn_last_line_is_cut_off_before_the_next_append(path, torn, caplog):
     write_study(path)
     with path.open("ab") as file:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy
-from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from winnow.errors import ConfigError
+from winnow.sweep.file_lock import locked_file
 from winnow.sweep.journal import SturdyJournal
 
 log = logging.getLogger(__name__)
@@ -61,20 +61,21 @@ class Address:
     def __str__(self) -> str:
         return str(self.path) if self.kind == "journal" else make_url(self.url).render_as_string(hide_password=True)
 
-    def open(self) -> BaseStorage:
-        """A storage of Optuna's on this address; creates what is missing, one process at a time.
+    def open(self) -> tuple[BaseStorage, Callable[[], None]]:
+        """A storage of Optuna's on this address and what closes it; creates what is missing, one process at a time.
 
         Raises ConfigError where a driver is missing or the database is of another version of Optuna.
         """
         if self.kind == "journal":
-            return JournalStorage(SturdyJournal(self.url))  # creating an empty file needs no lock
+            return JournalStorage(SturdyJournal(self.url)), lambda: None  # creating an empty file needs no lock
         options: dict[str, object] = {"pool_pre_ping": True}
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
         try:
             with self.exclusive("opening"):
-                return get_storage(RDBStorage(self.url, engine_kwargs=options))
+                storage = RDBStorage(self.url, engine_kwargs=options)
+            return get_storage(storage), storage.engine.dispose
         except RuntimeError as error:  # the schema is not this Optuna's
             raise ConfigError(f"storage {self}: {error}") from error
 
@@ -87,7 +88,7 @@ class Address:
         """
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.{purpose}.lock", poll_interval=0.005):
+            with locked_file(f"{self.path}.{purpose}.lock"):
                 yield
             return
         engine = sqlalchemy.create_engine(self.url, poolclass=NullPool)

@@ -63,17 +63,29 @@ class PatientStorage(BaseStorage):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._storage: BaseStorage | None = None
+        self._close_connections: Callable[[], None] = lambda: None
         self._outage = Outage(str(self.address), self._patience_seconds)
 
     def _opened(self) -> BaseStorage:
         if self._pid != os.getpid():
             # Held on to, never closed: closing would say goodbye to the server in the parent's name.
-            self._of_parent = self._storage
+            self._of_parent = self._storage, self._close_connections
             self._forget_connections()
         with self._lock:
             if self._storage is None:
-                self._storage = self.address.open()
+                self._storage, self._close_connections = self.address.open()
             return self._storage
+
+    def close(self) -> None:
+        """Close the connections to a server; the next call opens new ones."""
+        if self._pid == os.getpid():
+            with self._lock:
+                self._close_connections()
+                self._storage, self._close_connections = None, lambda: None
+
+    def __del__(self) -> None:
+        if "_pid" in self.__dict__:  # not where opening it failed
+            self.close()
 
     def _patiently(self, act: Callable[[BaseStorage, bool], Answer]) -> Answer:
         """What ``act(storage, is_repeated)`` gives."""
