@@ -122,7 +122,7 @@ def adopt_in_rounds(barrier, index, url, num_rounds):
 
 
 def test_of_eight_processes_that_adopt_a_trial_exactly_one_wins(storage_url, dead):
-    num_rounds = 100 if storage_url.endswith(".log") else 15
+    num_rounds = 100 if storage_url.endswith(".log") else 8
     study, _ = open_claims(storage_url, owner=dead)
     for _ in range(num_rounds):
         study.ask()
@@ -145,12 +145,12 @@ def work_until_the_quota(barrier, index, url, num_trials):
 
 
 def test_eight_processes_share_a_quota_exactly(storage_url):
-    told = run_at_once(8, work_until_the_quota, storage_url, 24)
-    assert sorted(number for own in told for number in own) == list(range(24))
+    told = run_at_once(8, work_until_the_quota, storage_url, 16)
+    assert sorted(number for own in told for number in own) == list(range(16))
     study, _ = open_claims(storage_url)
     states = [trial.state for trial in study.trials]
-    assert states[:24] == [TrialState.COMPLETE] * 24
-    assert set(states[24:]) == {TrialState.WAITING}
+    assert states[:16] == [TrialState.COMPLETE] * 16
+    assert set(states[16:]) == {TrialState.WAITING}
 
 
 def test_a_trial_given_back_goes_to_the_next_who_asks_with_its_parameters(storage_url):
