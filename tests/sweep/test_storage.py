@@ -19,7 +19,6 @@ from processes import run_at_once
 from winnow.errors import ConfigError
 from winnow.sweep.address import network_file_system, parse_storage_url
 from winnow.sweep.outage import is_away
-from winnow.sweep.patient import CREATION
 from winnow.sweep.storage import create_study_once, open_storage
 
 SPACE = {"lr": FloatDistribution(1e-5, 1e-1, log=True)}
@@ -218,15 +217,15 @@ def lossy(postgresql):
     proxy.close()
 
 
-def test_a_trial_whose_creation_was_not_answered_is_not_created_twice(lossy):
+def test_a_trial_whose_creation_was_not_answered_is_not_doubled(lossy):
     study, proxy = lossy
     study.ask()
     proxy.arm()
-    trial = study.ask()
+    assert study.ask(SPACE).number == 1
     assert proxy.num_lost == 1
-    # Optuna repeats a creation by itself, under our token: what it doubled bears no parameters and is never run.
-    tokens = [found.system_attrs[CREATION] for found in study.trials]
-    assert tokens.count(tokens[trial.number]) == len(tokens) - 1
+    # Optuna repeats a creation by itself, so that the number is taken: the next to ask gets it.
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING", "WAITING"]
+    assert study.ask(SPACE).number == 2
 
 
 def test_a_result_whose_storing_was_not_answered_is_told_once(lossy):
