@@ -75,7 +75,7 @@ class Cluster:
 
 
 class LossyProxy:
-    """Passes a server's traffic on; once ``arm``-ed, the next COMMIT arrives there but its answer never comes back."""
+    """Passes a server's traffic on; once ``arm``-ed, the next COMMIT of a change arrives, but its answer never comes back."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
@@ -89,6 +89,7 @@ class LossyProxy:
         self._is_armed.set()
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
 
     def _accept(self) -> None:
@@ -105,15 +106,19 @@ class LossyProxy:
     def _pass_on(
         self, source: socket.socket, sink: socket.socket, is_losing: threading.Event, is_request: bool
     ) -> None:
+        has_written = False
         with suppress(OSError):
             while data := source.recv(65536):
-                if is_request and b"COMMIT" in data and self._is_armed.is_set():
+                has_written |= any(word in data for word in (b"INSERT ", b"UPDATE ", b"DELETE "))
+                if is_request and b"COMMIT" in data and has_written and self._is_armed.is_set():
                     self._is_armed.clear()
                     is_losing.set()
                     self.num_lost += 1
+                has_written &= b"COMMIT" not in data
                 if not is_request and is_losing.is_set():
                     break  # the server has answered, so it has committed
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        source.close()  # the thread of the other direction closes the other end

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy
-from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from winnow.errors import ConfigError
+from winnow.sweep.file_lock import locked_file
 from winnow.sweep.journal import SturdyJournal
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,28 @@ NETWORK_FILE_SYSTEMS = {
 }
 
 
+class Opened:
+    """A storage as this process has it open, with its ``engine`` where it is a database.
+
+    ``num_errors`` counts what the database refused or left unanswered, also where Optuna went on by itself.
+    """
+
+    def __init__(self, storage: BaseStorage, engine: sqlalchemy.Engine | None = None) -> None:
+        self.storage = storage
+        self.num_errors = 0
+        self._engine, self._pid = engine, os.getpid()
+        if engine is not None:
+            sqlalchemy.event.listen(engine, "handle_error", self._count)
+
+    def close(self) -> None:
+        # A forked child that closed what it inherited would say goodbye to the server in its parent's name.
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+
+    def _count(self, context: object) -> None:
+        self.num_errors += 1
+
+
 @dataclass(frozen=True)
 class Address:
     """``kind`` is ``journal``, ``sqlite`` or a server's (``postgresql`` …); ``url`` is a journal's path, or SQLAlchemy's URL."""
@@ -61,20 +83,21 @@ class Address:
     def __str__(self) -> str:
         return str(self.path) if self.kind == "journal" else make_url(self.url).render_as_string(hide_password=True)
 
-    def open(self) -> BaseStorage:
+    def open(self) -> Opened:
         """A storage of Optuna's on this address; creates what is missing, one process at a time.
 
         Raises ConfigError where a driver is missing or the database is of another version of Optuna.
         """
         if self.kind == "journal":
-            return JournalStorage(SturdyJournal(self.url))  # creating an empty file needs no lock
+            return Opened(JournalStorage(SturdyJournal(self.url)))  # creating an empty file needs no lock
         options: dict[str, object] = {"pool_pre_ping": True}
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
         try:
             with self.exclusive("opening"):
-                return get_storage(RDBStorage(self.url, engine_kwargs=options))
+                storage = RDBStorage(self.url, engine_kwargs=options)
+            return Opened(get_storage(storage), storage.engine)
         except RuntimeError as error:  # the schema is not this Optuna's
             raise ConfigError(f"storage {self}: {error}") from error
 
@@ -87,7 +110,7 @@ class Address:
         """
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.{purpose}.lock", poll_interval=0.005):
+            with locked_file(f"{self.path}.{purpose}.lock"):
                 yield
             return
         engine = sqlalchemy.create_engine(self.url, poolclass=NullPool)

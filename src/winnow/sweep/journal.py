@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import logging
@@ -15,6 +14,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import BaseJournalBackend
 
+from winnow.sweep.file_lock import locked
 from winnow.sweep.journal_lock import shut_out_optuna
 
 log = logging.getLogger(__name__)
@@ -72,17 +72,11 @@ class SturdyJournal(BaseJournalBackend):
 
     @contextmanager
     def _locked(self, flags: int = 0) -> Iterator[int]:
-        # A file description of its own for each use: a flock is that one's, not the process's, so it holds between threads too.
-        file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self._path, os.O_RDWR | flags) as file:
             if os.fstat(file).st_nlink == 0:
                 raise FileNotFoundError(f"{self._path} was deleted")
             with shut_out_optuna(self._path):
                 yield file
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing does not release what a forked child still has open
-        finally:
-            os.close(file)
 
     def _cut_torn_tail(self, file: int) -> None:
         size = os.fstat(file).st_size

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 log = logging.getLogger(__name__)
 
 LINK_SUFFIX = ".lock"  # the name that Optuna's JournalFileSymlinkLock and JournalFileOpenLock share
-# Begins the target of our link; that of Optuna's is the journal as its user named it. Ours exists too, since Optuna's writers spin
-# on a link that leads nowhere.
+# Begins the target of our link; that of Optuna's is the journal as its user named it. Ours exists too, since Optuna's writers
+# spin on a link that leads nowhere.
 OURS = ".//"
 GRACE_SECONDS = 3.0
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)

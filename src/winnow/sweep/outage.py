@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -20,6 +21,8 @@ LASTING = (
     "password authentication failed", "readonly database", "unable to open database file", "unknown database",
 )  # fmt: skip
 
+LASTING_ERRNOS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG)
+
 
 def is_away(error: BaseException) -> bool:
     """Whether ``error`` says that the storage is locked, restarted, full or gone, so that the same call may succeed later."""
@@ -27,7 +30,7 @@ def is_away(error: BaseException) -> bool:
     if isinstance(cause, DBAPIError):
         return _is_database_away(cause)
     if isinstance(cause, OSError):
-        return not isinstance(cause, PermissionError | IsADirectoryError | NotADirectoryError)
+        return cause.errno not in LASTING_ERRNOS
     return isinstance(cause, PoolTimeoutError | PendingRollbackError)
 
 

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from winnow.sweep.address import Address
+from winnow.sweep.address import Address, Opened
 from winnow.sweep.outage import Outage, is_away
 
 CREATION = "winnow:creation"
@@ -35,7 +36,8 @@ class PatientStorage(BaseStorage):
     Errors of logic (KeyError, DuplicatedStudyError, UpdateFinishedTrialError, ValueError) pass at once. What a repeated call may
     find done by its first attempt, whose answer was lost:
 
-    * a trial created: found by its token, so there is no second one;
+    * a trial created: found by its token, so there is no second one. Optuna repeats a creation by itself too; what it doubled
+      goes to the queue, for the next ``ask`` (a trial that was to wait there may run twice);
     * a result told: ``UpdateFinishedTrialError`` is success where the stored result is the same;
     * WAITING → RUNNING: reads as lost to somebody else; the trial has no owner's stamp and is an orphan after a grace;
     * RUNNING → WAITING: not done again where another process has taken the trial since;
@@ -62,25 +64,32 @@ class PatientStorage(BaseStorage):
     def _forget_connections(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._storage: BaseStorage | None = None
+        self._current: Opened | None = None
         self._outage = Outage(str(self.address), self._patience_seconds)
 
-    def _opened(self) -> BaseStorage:
+    def _opened(self) -> Opened:
         if self._pid != os.getpid():
-            # Held on to, never closed: closing would say goodbye to the server in the parent's name.
-            self._of_parent = self._storage
+            self._of_parent = self._current  # held on to, so that its connections are not closed under the parent
             self._forget_connections()
         with self._lock:
-            if self._storage is None:
-                self._storage = self.address.open()
-            return self._storage
+            if self._current is None:
+                self._current = self.address.open()
+                weakref.finalize(self, self._current.close)
+            return self._current
+
+    def close(self) -> None:
+        """Close the connections to a server; the next call opens new ones."""
+        with self._lock:
+            if self._current is not None:
+                self._current.close()
+            self._current = None
 
     def _patiently(self, act: Callable[[BaseStorage, bool], Answer]) -> Answer:
         """What ``act(storage, is_repeated)`` gives."""
         deadline, pause = None, FIRST_PAUSE_SECONDS
         while True:
             try:
-                answer = act(self._opened(), deadline is not None)
+                answer = act(self._opened().storage, deadline is not None)
             except (StorageInternalError, SQLAlchemyError, OSError) as error:
                 if not is_away(error):
                     raise
@@ -153,11 +162,22 @@ class PatientStorage(BaseStorage):
         if template.state == TrialState.RUNNING:
             template.user_attrs = {**template.user_attrs, **self._stamp}
 
+        def created(storage: BaseStorage) -> list[int]:
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+            numbers = [trial.number for trial in trials if trial.system_attrs.get(CREATION) == token]
+            return [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
+
         def create(storage: BaseStorage, is_repeated: bool) -> int:
-            for trial in reversed(storage.get_all_trials(study_id, deepcopy=False) if is_repeated else []):
-                if trial.system_attrs.get(CREATION) == token:
-                    return storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-            return storage.create_new_trial(study_id, template)
+            found = created(storage) if is_repeated else []
+            if not found:
+                num_errors = self._opened().num_errors
+                trial_id = storage.create_new_trial(study_id, template)
+                if self._opened().num_errors == num_errors:
+                    return trial_id
+                found = created(storage)
+            for doubled in found[1:]:
+                storage.set_trial_state_values(doubled, TrialState.WAITING)
+            return found[0]
 
         return self._patiently(create)
 
@@ -224,5 +244,5 @@ class PatientStorage(BaseStorage):
         return self._call("get_best_trial", study_id)
 
     def remove_session(self) -> None:
-        if self._storage is not None and self._pid == os.getpid():
-            self._storage.remove_session()
+        if self._current is not None and self._pid == os.getpid():
+            self._current.storage.remove_session()
