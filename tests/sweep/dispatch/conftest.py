@@ -1,12 +1,11 @@
 """Slots that are closed whatever a test does."""
 
 import pytest
+from dispatch_parts import compose_work
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 
 from hydra_plugins.winnow_sweeper._pool import PoolSlots
-
-from dispatch_parts import compose_work
 
 
 @pytest.fixture

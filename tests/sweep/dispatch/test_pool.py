@@ -226,7 +226,9 @@ def start_script(tmp_path):
         paths = [str(Path(__file__).parent), *sys.path]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         processes.append(
-            subprocess.Popen([sys.executable, "app.py", str(tmp_path), *acts], cwd=tmp_path, env=environment, start_new_session=True)
+            subprocess.Popen(
+                [sys.executable, "app.py", str(tmp_path), *acts], cwd=tmp_path, env=environment, start_new_session=True
+            )
         )
         wait_for(lambda: all((study(tmp_path, number) / "begun").exists() for number in range(2)), 40)
         return processes[-1], json.loads((tmp_path / "pids").read_text())
