@@ -8,6 +8,7 @@ import copy
 import logging
 import os
 import queue
+import shlex
 import shutil
 import signal
 import subprocess
@@ -104,7 +105,9 @@ class LauncherSlots:
                 _scancel(*(["--signal=KILL"] if at_once else []), f"--name={self._cluster_name(job)}")
                 _scancel(f"--name={self._cluster_name(job)}")
         self._kill_processes_here()
-        self._await_threads(ENDING_SECONDS)  # Ray aborts the process when it is shut down under a thread that waits for it
+        self._await_threads(
+            ENDING_SECONDS
+        )  # Ray aborts the process when it is shut down under a thread that waits for it
         if self._started_ray:
             import ray
 
@@ -151,8 +154,13 @@ class LauncherSlots:
         if isinstance(params, dict) and "submitit_folder" in params:
             params["name"] = self._cluster_name(job)
             if self._target.endswith(".LocalLauncher"):
-                # Its controller would pass the SIGINT on and a second later kill the run that is saving.
-                params["setup"] = ["trap '' INT", f": {self._tag}"]
+                # Its controller would pass the SIGINT on and a second later kill the run that is saving. And it fails where
+                # it starts faster than we make the job's folder, which is named for the shell's process.
+                folder = str(params["submitit_folder"]).split("%j")
+                wait = (
+                    f"for i in $(seq 100); do [ -d {'$$'.join(map(shlex.quote, folder))} ] && break || sleep 0.1; done"
+                )
+                params["setup"] = ["trap '' INT", f": {self._tag}", wait]
 
     def _failure(self, job: Job, error: BaseException) -> Finished:
         if _key(job) in self._asked:
