@@ -61,7 +61,7 @@ def main(jobs_fd: int, control_fd: int) -> None:
         importlib.import_module(name)
     cloudpickle.loads(start.shared)  # what it refers to is imported now
     Plugins.instance()
-    gc.collect()
+    CleanSlate().restore()  # torch imports much at the first use of some switches
     gc.freeze()  # so that collecting after a job looks at the job's objects only
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         jobs.send(READY)
