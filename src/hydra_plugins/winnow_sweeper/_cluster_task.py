@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hydra_plugins.winnow_sweeper._interrupts import Interrupts
+from hydra_plugins.winnow_sweeper._output import output_to
 from hydra_plugins.winnow_sweeper._single_run import TrialTask, interrupted
 from winnow.sweep.outcome import Outcome
 
@@ -62,13 +63,15 @@ class ClusterTask:
         os.environ.update(self.environment)
         if self.notes.stop(self.name).exists():
             return interrupted("asked to stop before the run began")
-        with self._listening():
+        if os.getpid() == self.sweep_pid:
+            return self.task(config)
+        with output_to(Path(HydraConfig.get().runtime.output_dir) / "output.log"), self._listening():
             return self.task(config)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
         """Obey the stop note; only where this is a main thread, since no other can be interrupted."""
-        if os.getpid() == self.sweep_pid or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
         self.notes.started(self.name).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import logging
 import os
 import queue
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from typing import Any
 import psutil
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf, open_dict, read_write
 
 from hydra_plugins.winnow_sweeper._cluster_task import ClusterTask, Notes
 from hydra_plugins.winnow_sweeper._devices import Lease
@@ -31,6 +34,7 @@ from winnow.sweep.outcome import Outcome
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 30.0
+ENDING_SECONDS = 5.0
 
 # Exceptions that say: the process is gone, and nobody knows what it came to. By name, for none of these packages need be there.
 _VANISHED = {
@@ -56,7 +60,7 @@ class LauncherSlots:
         self._running: dict[int, Job] = {}
         self._asked: set[str] = set()
         self._started_ray = self._start_ray()
-        for name in ("hydra_submitit_launcher.submitit_launcher", "hydra_ray_launcher._core"):
+        for name in ("hydra_submitit_launcher", "hydra_ray_launcher"):
             logging.getLogger(f"hydra_plugins.{name}").setLevel(logging.WARNING)  # three lines per trial otherwise
 
     def num_free(self) -> int:
@@ -66,11 +70,12 @@ class LauncherSlots:
         free = [slot for slot in range(self.size) if slot not in self._running]
         if not free:
             raise ValueError(f"job {job.name}: all {self.size} slots are taken")
+        # Built here: two threads that resolve one config get in each other's way.
+        launcher = self._launcher(free[0], job)
         self._running[free[0]] = job
         context = contextvars.copy_context()  # Hydra keeps what may be executed in a context variable
-        threading.Thread(
-            target=context.run, args=(self._launch, free[0], job), name=f"trial {job.name}", daemon=True
-        ).start()
+        arguments = (self._launch, free[0], job, launcher)
+        threading.Thread(target=context.run, args=arguments, name=f"trial {job.name}", daemon=True).start()
 
     def wait(self, seconds: float) -> list[Finished]:
         ended: list[Finished] = []
@@ -94,14 +99,15 @@ class LauncherSlots:
     def close(self, at_once: bool = False) -> None:
         """Running jobs are given half a minute to save; what they came to can still be had by ``wait(0)``."""
         self.interrupt()
-        deadline = time.monotonic() + (0 if at_once else CLOSING_SECONDS)
-        while self._ended.qsize() < len(self._running) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        self._await_threads(0 if at_once else CLOSING_SECONDS)
         if self._is_slurm:
             for job in self._running.values():
                 _scancel(*(["--signal=KILL"] if at_once else []), f"--name={self._cluster_name(job)}")
                 _scancel(f"--name={self._cluster_name(job)}")
         self._kill_processes_here()
+        self._await_threads(
+            ENDING_SECONDS
+        )  # Ray aborts the process when it is shut down under a thread that waits for it
         if self._started_ray:
             import ray
 
@@ -110,6 +116,11 @@ class LauncherSlots:
         for lease in self._leases:
             lease.release()
 
+    def _await_threads(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._ended.qsize() < len(self._running) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     @property
     def _is_slurm(self) -> bool:
         return self._target.endswith(".SlurmLauncher")
@@ -117,23 +128,25 @@ class LauncherSlots:
     def _cluster_name(self, job: Job) -> str:
         return f"{self._tag}-{_key(job)}"
 
-    def _launch(self, slot: int, job: Job) -> None:
+    def _launch(self, slot: int, job: Job, launcher: Launcher) -> None:
         try:
-            finish = finished(job, self._launched(slot, job))
+            overrides = [*job.overrides, f"hydra.sweep.subdir={job.subdir}"]
+            (job_return,) = launcher.launch([overrides], initial_job_idx=job.number)
+            finish = finished(job, as_outcome(job_return.return_value))
         except BaseException as error:  # noqa: BLE001 - a thread's exception would vanish, and its slot with it
             finish = self._failure(job, error)
         self._ended.put((slot, finish))
 
-    def _launched(self, slot: int, job: Job) -> Outcome:
+    def _launcher(self, slot: int, job: Job) -> Launcher:
         environment = self._leases[slot].environment if self._leases else {}
         task = ClusterTask(self._work.task, self._notes, _key(job), environment, os.getpid(), self.size == 1)
         launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self._work.hydra_context, task_function=task, config=self._work.config
+            hydra_context=self._work.hydra_context, task_function=task, config=copy.deepcopy(self._work.config)
         )
         self._name_jobs(launcher, job)
-        overrides = [*job.overrides, f"hydra.sweep.subdir={job.subdir}"]
-        (job_return,) = launcher.launch([overrides], initial_job_idx=job.number)
-        return as_outcome(job_return.return_value)
+        if self._is_ray:
+            _leave_retries_to_us(launcher)
+        return launcher
 
     def _name_jobs(self, launcher: Launcher, job: Job) -> None:
         """submitit only: a name to cancel by, a folder per job, and controllers that a terminal's Ctrl-C does not reach."""
@@ -141,8 +154,13 @@ class LauncherSlots:
         if isinstance(params, dict) and "submitit_folder" in params:
             params["name"] = self._cluster_name(job)
             if self._target.endswith(".LocalLauncher"):
-                # Its controller would pass the SIGINT on and a second later kill the run that is saving.
-                params["setup"] = ["trap '' INT", f": {self._tag}"]
+                # Its controller would pass the SIGINT on and a second later kill the run that is saving. And it fails where
+                # it starts faster than we make the job's folder, which is named for the shell's process.
+                folder = str(params["submitit_folder"]).split("%j")
+                wait = (
+                    f"for i in $(seq 100); do [ -d {'$$'.join(map(shlex.quote, folder))} ] && break || sleep 0.1; done"
+                )
+                params["setup"] = ["trap '' INT", f": {self._tag}", wait]
 
     def _failure(self, job: Job, error: BaseException) -> Finished:
         if _key(job) in self._asked:
@@ -164,20 +182,31 @@ class LauncherSlots:
                 if self._tag in " ".join(process.cmdline()):
                     _kill_tree(process.pid)
 
+    @property
+    def _is_ray(self) -> bool:
+        return self._target.endswith("hydra_ray_launcher.ray_launcher.RayLauncher")
+
     def _start_ray(self) -> bool:
         """In this thread: started from a job's, the first job is lost and a minute spent."""
-        if not self._target.endswith("hydra_ray_launcher.ray_launcher.RayLauncher"):
+        if not self._is_ray:
             return False
         import ray
         from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
         was_there = ray.is_initialized()
-        start_ray(self._work.config.hydra.launcher.ray.init)
+        init = self._work.config.hydra.launcher.ray.init
+        start_ray(OmegaConf.create({"log_to_driver": False, **init}))  # a trial's output is in its folder
         return not was_there
 
 
 def _key(job: Job) -> str:
     return f"{job.name}-{job.attempt}"
+
+
+def _leave_retries_to_us(launcher: Any) -> None:
+    """Ray runs a task whose process died up to three times more, unasked, and lets tasks share processes one after the other."""
+    with read_write(launcher.ray_cfg), open_dict(launcher.ray_cfg):
+        launcher.ray_cfg.remote = OmegaConf.merge({"max_retries": 0, "max_calls": 1}, launcher.ray_cfg.remote)
 
 
 def _scancel(*arguments: str) -> None:

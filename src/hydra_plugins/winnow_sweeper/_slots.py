@@ -60,5 +60,5 @@ def _check(kind: str, n_jobs: int, devices: Devices, in_process: bool, recycle_a
     if kind not in (*_OURS, "LocalLauncher") and devices not in ("auto", None):
         raise ConfigError(
             f"hydra.sweeper.devices={list(devices or ())} are this machine's, but {kind} runs trials elsewhere: ask there "
-            "for GPUs, as hydra.launcher.gpus_per_node=1 (SLURM) or +hydra.launcher.ray.remote.num_gpus=1 (Ray), and set devices=auto"
+            "for GPUs, as hydra.launcher.gpus_per_node=1 (SLURM) or +hydra.launcher.ray.remote.num_gpus=1 (Ray), and devices=auto"
         )

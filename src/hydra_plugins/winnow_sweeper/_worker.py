@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import spawn
 from multiprocessing.connection import Connection
@@ -25,6 +24,7 @@ from hydra.core.singleton import Singleton
 from hydra_plugins.winnow_sweeper._clean_slate import CleanSlate
 from hydra_plugins.winnow_sweeper._interrupts import Interrupts
 from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._output import output_to
 from hydra_plugins.winnow_sweeper._single_run import Work, compose, finished, guarded, in_one_line, interrupted, run
 from winnow.sweep.outcome import Outcome
 
@@ -34,7 +34,7 @@ GRACE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Start:
-    """What a worker is told once: ``shared`` is a pickled (Work, Hydra's singletons), ``main`` how to import the user's script."""
+    """Told to a worker once: ``shared`` is a pickled (Work, Hydra's singletons), ``main`` how to import the user's script."""
 
     main: dict[str, Any]
     shared: bytes
@@ -61,7 +61,7 @@ def main(jobs_fd: int, control_fd: int) -> None:
         importlib.import_module(name)
     cloudpickle.loads(start.shared)  # what it refers to is imported now
     Plugins.instance()
-    gc.collect()
+    CleanSlate().restore()  # torch imports much at the first use of some switches
     gc.freeze()  # so that collecting after a job looks at the job's objects only
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         jobs.send(READY)
@@ -90,7 +90,7 @@ def _run_job(job: Job, start: Start, interrupts: Interrupts) -> Finished:
         try:
             folder = Path(start.folder, job.subdir)
             folder.mkdir(parents=True, exist_ok=True)
-            with _output_to(folder / "output.log") if start.captures_output else contextlib.nullcontext():
+            with output_to(folder / "output.log") if start.captures_output else contextlib.nullcontext():
                 finish = guarded(job, lambda: _compose_and_run(job, start.shared, interrupts))
         except OSError as error:
             finish = finished(job, Outcome("failed", reason=in_one_line(error)))
@@ -111,23 +111,3 @@ def _fresh_work(shared: bytes) -> Work:
     singletons["instances"][Plugins] = Plugins.instance()  # else each job would look for the plugins again
     Singleton.set_state(singletons)
     return work
-
-
-@contextlib.contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Standard output and error of this process and its children, at the level of file descriptors."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    with path.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # a full disk, or closed by the job
-            sys.stdout.flush()
-            sys.stderr.flush()
-        for number, copy in enumerate(saved, start=1):
-            os.dup2(copy, number)
-            os.close(copy)

@@ -61,7 +61,7 @@ def act(config):
 
 
 def _speak(config):
-    print("spoken by Python")
+    sys.stdout.write("spoken by Python\n")
     os.system("echo spoken by a child")
     os.write(2, b"spoken at the descriptor\n")
     logging.getLogger("app").info("logged")
@@ -74,6 +74,7 @@ def _listen(config):
             if stop.requested:
                 return Outcome("interrupted", reason="saved")
             time.sleep(0.01)
+    return None
 
 
 def _listen_late(config):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from dispatch_parts import act, collect, facts, is_alive, job, run_all, wait_for, wait_until
 
+from hydra_plugins.winnow_sweeper._job import Finished
 from winnow.errors import WinnowError
 
 
@@ -28,17 +29,22 @@ def test_each_of_32_jobs_on_4_slots_knows_its_own_number_and_overrides(tmp_path,
         assert finish.outcome.values == (finish.job.number,)
 
 
-def test_a_freed_slot_takes_the_next_job_while_a_long_one_runs(tmp_path, open_pool):
-    run_all(open_pool(2), [job(0, "seconds=1.5"), *(job(number, "seconds=0.1") for number in range(1, 6))])
-    assert facts(tmp_path, 5)["ended"] < facts(tmp_path, 0)["ended"]
+def test_a_freed_slot_takes_the_next_job_while_a_long_one_runs(shared, new_jobs):
+    slots, _ = shared
+    long, *short = [new_jobs("seconds=2.0"), *(new_jobs("seconds=0.1") for _ in range(5))]
+    assert [finish.job for finish in run_all(slots, [long, *short])] == [*short, long]
 
 
-def test_a_full_pool_takes_no_more(open_pool):
-    slots = open_pool(1)
-    slots.submit(job(0, "act=stubborn"))
+def test_a_full_pool_takes_no_more(shared, new_jobs):
+    slots, _ = shared
+    jobs = [new_jobs("act=listen"), new_jobs("act=listen")]
+    for one in jobs:
+        slots.submit(one)
     assert slots.num_free() == 0
     with pytest.raises(ValueError, match="taken"):
-        slots.submit(job(1))
+        slots.submit(new_jobs())
+    slots.interrupt()
+    collect(slots, 2)
 
 
 @pytest.mark.parametrize(("what", "death"), [
@@ -48,16 +54,17 @@ def test_a_full_pool_takes_no_more(open_pool):
     ("exit", "exit code 3"),
     ("fork_and_die", "killed by SIGKILL"),
 ])  # fmt: skip
-def test_a_job_that_dies_is_lost_alone_and_its_slot_works_on(open_pool, what, death):
-    slots = open_pool(2)
-    slots.submit(job(0, "seconds=1.0"))
-    slots.submit(job(1, f"act={what}"))
-    ended = collect(slots, 1)
-    assert ended[1].death == death
-    assert ended[1].outcome is None
-    slots.submit(job(2))
-    ended = collect(slots, 2)
-    assert {ended[0].outcome.status, ended[2].outcome.status} == {"completed"}
+def test_a_job_that_dies_is_lost_alone_and_its_slot_works_on(shared, new_jobs, what, death):
+    slots, folder = shared
+    jobs = [new_jobs("act=listen"), new_jobs(f"act={what}"), new_jobs()]
+    for one in jobs[:2]:
+        slots.submit(one)
+    assert collect(slots, 1)[jobs[1].number] == Finished(jobs[1], death=death)
+    slots.submit(jobs[2])
+    assert collect(slots, 1)[jobs[2].number].outcome.status == "completed"
+    wait_until(slots, (study(folder, jobs[0].number) / "begun").exists)
+    slots.interrupt({jobs[0].number})
+    assert collect(slots, 1)[jobs[0].number].outcome.reason == "saved"
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
@@ -67,31 +74,33 @@ def test_a_job_that_dies_is_lost_alone_and_its_slot_works_on(open_pool, what, de
     (("act=return_none",), "must return an Outcome, got 7"),
     (("+hydra.job.env_set.A=${nosuch:1}",), "nosuch"),
 ])  # fmt: skip
-def test_what_raises_has_failed_and_its_traceback_lies_in_its_folder(tmp_path, open_pool, overrides, words):
-    slots = open_pool()
-    slots.submit(job(4, *overrides))
-    finish = collect(slots, 1)[4]
+def test_what_raises_has_failed_and_its_traceback_lies_in_its_folder(shared, new_jobs, overrides, words):
+    slots, folder = shared
+    (finish,) = run_all(slots, [new_jobs(*overrides)])
     assert finish.outcome.status == "failed"
     assert words in finish.outcome.reason
     assert "\n" not in finish.outcome.reason
-    assert "Traceback" in (study(tmp_path, 4) / "output.log").read_text()
+    assert "Traceback" in (study(folder, finish.job.number) / "output.log").read_text()
 
 
-def test_all_that_a_job_says_goes_to_its_folder_and_nothing_to_the_console(tmp_path, open_pool, capfd):
-    run_all(open_pool(), [job(0, "act=speak"), job(1)])
-    said = (study(tmp_path, 0) / "output.log").read_text()
+def test_all_that_a_job_says_goes_to_its_folder_and_nothing_to_the_console(shared, new_jobs, capfd):
+    (slots, folder), jobs = shared, [new_jobs("act=speak"), new_jobs()]
+    run_all(slots, jobs)
+    first, second = (study(folder, one.number) for one in jobs)
+    said = (first / "output.log").read_text()
     for line in ("spoken by Python", "spoken by a child", "spoken at the descriptor", "logged"):
         assert line in said
-    assert "logged" in (study(tmp_path, 0) / "app.log").read_text()
-    assert "spoken" not in (study(tmp_path, 1) / "output.log").read_text()
+    assert "logged" in (first / "app.log").read_text()
+    assert "spoken" not in (second / "output.log").read_text()
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_crash_leaves_where_it_was_in_the_folder(tmp_path, open_pool):
-    slots = open_pool()
-    slots.submit(job(0, "act=segfault"))
-    collect(slots, 1)
-    assert "Fatal Python error: Segmentation fault" in (study(tmp_path, 0) / "output.log").read_text()
+def test_a_crash_leaves_where_it_was_in_the_folder(shared, new_jobs):
+    slots, folder = shared
+    (finish,) = run_all(slots, [new_jobs("act=segfault")])
+    log = (study(folder, finish.job.number) / "output.log").read_text()
+    assert "Fatal Python error: Segmentation fault" in log
+    assert "dispatch_parts.py" in log
 
 
 def test_the_next_job_finds_the_process_as_new(tmp_path, open_pool):
@@ -103,10 +112,12 @@ def test_the_next_job_finds_the_process_as_new(tmp_path, open_pool):
         assert first[name] == second[name] == third[name]
 
 
-def test_job_folders_are_as_the_job_says(tmp_path, open_pool):
-    run_all(open_pool(), [job(3, subdir="3/seed_1", seed=1)])
-    assert (study(tmp_path, 3) / "seed_1" / "facts.json").exists()
-    assert (study(tmp_path, 3) / "seed_1" / ".hydra" / "overrides.yaml").read_text() == "- x=3\n"
+def test_job_folders_are_as_the_job_says(shared, new_jobs):
+    slots, folder = shared
+    (finish,) = run_all(slots, [new_jobs(subdir="3/seed_1", seed=1)])
+    assert (study(folder, 3) / "seed_1" / "facts.json").exists()
+    assert (study(folder, 3) / "seed_1" / ".hydra" / "overrides.yaml").read_text() == f"- x={finish.job.number}\n"
+    assert finish.outcome.seed == 1
 
 
 def test_a_worker_is_replaced_after_so_many_jobs(tmp_path, open_pool):
@@ -129,27 +140,29 @@ def test_an_idle_worker_that_is_killed_is_replaced(open_pool):
     assert run_all(slots, [job(1)])[0].outcome.status == "completed"
 
 
-@pytest.mark.parametrize(("what", "reason"), [("listen", "saved"), ("listen_late", "saved")])
-def test_a_run_that_listens_saves_and_ends_within_a_moment(tmp_path, open_pool, what, reason):
-    slots = open_pool(2)
-    slots.submit(job(0, f"act={what}"))
-    slots.submit(job(1, "seconds=1.5"))
-    wait_until(slots, (study(tmp_path, 0) / "begun").exists)
-    asked = time.monotonic()
-    slots.interrupt({0})
-    ended = collect(slots, 1)
-    assert time.monotonic() - asked < 2.5
-    assert (ended[0].outcome.status, ended[0].outcome.reason) == ("interrupted", reason)
-    assert collect(slots, 1)[1].outcome.status == "completed"  # nobody asked it
+@pytest.mark.parametrize("what", ["listen", "listen_late"])
+def test_a_run_that_listens_saves_and_ends_within_a_moment(shared, new_jobs, what):
+    (slots, folder), asked, unasked = shared, new_jobs(f"act={what}"), new_jobs("seconds=1.5")
+    slots.submit(asked)
+    slots.submit(unasked)
+    wait_until(slots, (study(folder, asked.number) / "begun").exists)
+    begun = time.monotonic()
+    slots.interrupt({asked.number})
+    (finish,) = collect(slots, 1).values()
+    assert time.monotonic() - begun < 2.5
+    assert (finish.job, finish.outcome.status, finish.outcome.reason) == (asked, "interrupted", "saved")
+    assert collect(slots, 1)[unasked.number].outcome.status == "completed"
 
 
-def test_a_job_that_does_not_listen_is_interrupted_all_the_same_and_the_next_one_is_not(tmp_path, open_pool):
-    slots = open_pool()
-    slots.submit(job(0, "act=stubborn"))
-    wait_until(slots, (study(tmp_path, 0) / "begun").exists)
+def test_a_job_that_does_not_listen_is_interrupted_all_the_same_and_the_next_one_is_not(shared, new_jobs):
+    (slots, folder), deaf = shared, new_jobs("act=stubborn")
+    slots.submit(deaf)
+    wait_until(slots, (study(folder, deaf.number) / "begun").exists)
     slots.interrupt()
-    assert collect(slots, 1)[0].outcome.status == "interrupted"
-    assert run_all(slots, [job(1, "seconds=0.5")])[0].outcome.status == "completed"
+    assert collect(slots, 1)[deaf.number].outcome.status == "interrupted"
+    assert [finish.outcome.status for finish in run_all(slots, [new_jobs("seconds=0.3") for _ in range(2)])] == [
+        "completed"
+    ] * 2
 
 
 def test_a_job_whose_worker_is_still_starting_is_given_back_at_once(tmp_path, open_pool):
