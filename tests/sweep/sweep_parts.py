@@ -72,6 +72,7 @@ hydra:
     n_trials: 4
     max_retries: 0
     devices: null
+    plots: false
     sampler: {seed: 0}
     params:
       x: interval(0.0, 1.0)

@@ -6,6 +6,7 @@ import signal
 import time
 
 import optuna
+import psutil
 import pytest
 import yaml
 from sweep_parts import start, statuses, sweep, table, write_app
@@ -58,12 +59,23 @@ def test_the_same_command_goes_on_and_proposes_nothing_twice(app):
 def test_a_killed_sweep_goes_on_with_the_same_trials(app):
     process = start(app, "sleep=0.5", "hydra.sweeper.n_trials=3")
     wait_until(lambda: (app / "study" / "0" / "starts").exists() and (app / "study" / "1" / "starts").exists())
-    os.killpg(process.pid, signal.SIGKILL)
+    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        killed.kill()
     process.communicate()
     sweep(app, "sleep=0.5", "hydra.sweeper.n_trials=3")
     assert statuses(app) == ["completed"] * 3
     assert len(stored(app).trials) == 3
     assert (app / "study" / "0" / "starts").read_text() == "xx"
+
+
+def test_a_worker_that_outlives_its_sweep_is_waited_for_and_not_doubled(app):
+    process = start(app, "sleep=2", "hydra.sweeper.n_trials=2")
+    wait_until(lambda: (app / "study" / "0" / "starts").exists())
+    process.kill()
+    sweep(app, "sleep=2", "hydra.sweeper.n_trials=2")
+    process.communicate()
+    assert statuses(app) == ["completed"] * 2
+    assert len(stored(app).trials) == 2
 
 
 def test_ctrl_c_gives_running_trials_back_and_leaves_no_process(app):

@@ -268,7 +268,7 @@ def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport
     return StudyReport(
         study, plan.folder, num_trials(plan), metric_of(plan), lambda row: planned_epochs(plan, row),
         lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
-        plan.space.fixed_overrides,
+        plan.space.fixed_overrides, plan.settings.plots,
     )  # fmt: skip
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -19,11 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from winnow.errors import DivergedError, WinnowError
 from winnow.sweep.current import CurrentTrial, running
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome
+from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome, stored_outcome
 
 logger = logging.getLogger(__name__)
 
 SEED_KEY = "training.seed"
+_ORPHAN_SECONDS = 120
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryExhaustedError")
 
 
@@ -41,9 +44,14 @@ class TrialTask:
         job = HydraConfig.get()
         folder = Path(job.runtime.output_dir)
         seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
+        with _alone(folder) as had_to_wait:
+            done = stored_outcome(self._ref, job.job.num, seed) if had_to_wait else None
+            return done if done is not None else self._outcome(cfg, folder, job.job.num, seed)
+
+    def _outcome(self, cfg: DictConfig, folder: Path, number: int, seed: int | None) -> Outcome:
         began = time.monotonic()
-        trial = StoredTrial(self._ref, job.job.num, seed)
-        with running(CurrentTrial(trial, job.job.num, self._ref.name, Path(self._ref.folder), seed)):
+        trial = StoredTrial(self._ref, number, seed)
+        with running(CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed)):
             outcome = self._run(cfg, folder)
         result = _result(folder)
         if outcome.status == "pruned":
@@ -55,7 +63,7 @@ class TrialTask:
             pruned_at=result.get("epochs") if outcome.status == "pruned" else None,
         )  # fmt: skip
         if outcome.status != "interrupted":
-            store_outcome(self._ref, job.job.num, outcome)
+            store_outcome(self._ref, number, outcome)
         return outcome
 
     def _run(self, cfg: DictConfig, folder: Path) -> Outcome:
@@ -100,6 +108,23 @@ class TrialTask:
         if any(math.isnan(value) for value in values):
             return Outcome("diverged", reason=f"the task returned {returned!r}")
         return Outcome("completed", values=values)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Hold the trial's folder; whether that had to be waited for. A worker whose sweep was killed saves, or comes to its end,
+    while the next start adopts its trial already."""
+    lock = FileLock(folder / ".trial.lock")
+    try:
+        lock.acquire(timeout=0)
+        had_to_wait = False
+    except Timeout:
+        lock.acquire(timeout=_ORPHAN_SECONDS)
+        had_to_wait = True
+    try:
+        yield had_to_wait
+    finally:
+        lock.release()
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class WinnowSweeperConf(OptunaSweeperConf):
     timeout: float | None = None
     # {images | images_640 | seconds: amount} over the whole study
     max_cost: dict[str, float] | None = None
+    # draw Optuna's plots at the end
+    plots: bool = True
     # compose and validate, print what would run, start nothing
     dry_run: bool = False
     # one job at a time in this very process, for debuggers

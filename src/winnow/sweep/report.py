@@ -16,7 +16,6 @@ from rich.table import Table
 from winnow.console import CONSOLE
 from winnow.protocols import Tracker
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.plots import write_plots
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, counts, ranking, rows_of, saved, spent, write_csv
 
@@ -28,11 +27,12 @@ _SHOWN = 10
 
 class StudyReport:
     """Shows ``study`` to people. ``common`` are the overrides that all trials share, ``planned_epochs`` what a run that nobody
-    prunes costs (None where unknown), ``tracker`` the study's own, entered by the caller."""
+    prunes costs (None where unknown), ``tracker`` the study's own, entered by the caller; ``plots`` draws
+    Optuna's at the end."""
 
     def __init__(
         self, study: optuna.Study, folder: Path, n_trials: int, metric: str, planned_epochs: Callable[[Row], int | None],
-        is_eliminated: Callable[[FrozenTrial], bool], tracker: Tracker, common: Sequence[str],
+        is_eliminated: Callable[[FrozenTrial], bool], tracker: Tracker, common: Sequence[str], plots: bool,
     ) -> None:  # fmt: skip
         self._study = study
         self._folder = folder
@@ -42,6 +42,7 @@ class StudyReport:
         self._is_eliminated = is_eliminated
         self._tracker = tracker
         self._common = set(common)
+        self._plots = plots
         self._began: dict[int, float] = {}
         self._next_look = 0.0
         self._live: Live | None = None
@@ -105,10 +106,18 @@ class StudyReport:
             logger.info("no trial has ended yet")
         logger.info("%s; %s", reason or "all trials are done", self.summary() if self.rows else "nothing to show")
         self._track()
-        for path in [self._folder / "trials.csv", *write_plots(self._study, self._folder / "plots")]:
-            self._tracker.log_artifact(path, "" if path.suffix == ".csv" else "plots")
+        self._tracker.log_artifact(self._folder / "trials.csv")
+        for path in self._drawn():
+            self._tracker.log_artifact(path, "plots")
         for command in next_commands:
             logger.info("next: %s", command)
+
+    def _drawn(self) -> list[Path]:
+        if not self._plots:
+            return []
+        from winnow.sweep.plots import write_plots  # two plotting libraries: not before there is something to draw
+
+        return write_plots(self._study, self._folder / "plots")
 
     def _maximize(self) -> bool:
         return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE

@@ -33,6 +33,7 @@ class SweeperSettings(Settings):
     max_failures: int | None = Field(gt=0)
     timeout: Positive | None
     max_cost: dict[str, Positive] | None
+    plots: bool
     dry_run: bool
     in_process: bool
     recycle_after: int | None = Field(gt=0)

@@ -112,6 +112,13 @@ def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
     return True
 
 
+def stored_outcome(ref: StudyRef, number: int, seed: int | None) -> Outcome | None:
+    """What ``store_outcome`` kept; None where there is nothing yet."""
+    trial = open_trial(ref, number, _OUTCOME_PATIENCE_SECONDS)
+    text = trial.user_attrs.get(outcome_key(seed))
+    return Outcome.from_json(text) if text is not None else None
+
+
 def outcome_key(seed: int | None) -> str:
     return OUTCOME if seed is None else f"{OUTCOME}:{seed}"
 
