@@ -88,7 +88,7 @@ def main() -> None:
     print("| storage | processes | ask, 2 parameters | report, should_prune | tell | slowest call | trials/s |")
     print("|---|---|---|---|---|---|---|")
     with ExitStack() as stack:
-        cluster = Cluster() if binaries() else None
+        cluster = Cluster(is_durable=True) if binaries() else None
         if cluster:
             stack.callback(cluster.close)
         for num_processes in (1, 4):
