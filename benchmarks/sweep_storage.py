@@ -1,8 +1,9 @@
-"""What each kind of study storage costs per call: `python benchmarks/sweep_storage.py [--trials N]`.
+"""What each kind of study storage costs per call: `python benchmarks/sweep_storage.py [--trials N] [--rounds N]`.
 
 Each of 1 and of 4 processes asks for N trials (random sampler, two parameters), reports five values for each (median pruner) and
-tells it. Prints the median of each call in milliseconds, the slowest one, and trials per second of all processes together. The
-database is on the disk of the working folder. PostgreSQL (Debian's package) is started for it, and left out where it is missing.
+tells it; the kinds take turns, each on a new database per round. Prints the median of each call in milliseconds, the slowest
+one, and trials per second of all processes together (the best round's). The database is on the disk of the working folder.
+PostgreSQL (Debian's package) is started for it, and left out where it is missing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,7 +66,7 @@ def work(url: str, num_trials: int, barrier: Any, results: Any) -> None:
     results.put((times, time.perf_counter() - began))
 
 
-def measure(url: str, num_processes: int, num_trials: int) -> str:
+def measure(url: str, num_processes: int, num_trials: int) -> tuple[dict[str, list[float]], float]:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(num_processes), context.Queue()
     arguments = (url, num_trials, barrier, results)
@@ -75,33 +77,44 @@ def measure(url: str, num_processes: int, num_trials: int) -> str:
     for process in processes:
         process.join()
     calls = {name: [value for times, _ in gathered for value in times[name]] for name in ("ask", "report", "tell")}
+    return calls, num_processes * num_trials / max(seconds for _, seconds in gathered)
+
+
+def row(rounds: list[tuple[dict[str, list[float]], float]]) -> str:
+    calls = {name: [value for times, _ in rounds for value in times[name]] for name in rounds[0][0]}
     medians = " | ".join(f"{statistics.median(values):.1f}" for values in calls.values())
     slowest = max(max(values) for values in calls.values())
-    rate = num_processes * num_trials / max(seconds for _, seconds in gathered)
-    return f"{medians} | {slowest:.0f} | {rate:.0f}"
+    return f"{medians} | {slowest:.0f} | {max(rate for _, rate in rounds):.0f}"
+
+
+def new_urls(folder: Path, cluster: Cluster | None) -> dict[str, str]:
+    urls = {
+        "journal": f"{folder}/ours.log",
+        "journal, Optuna's backend": f"{OPTUNAS}{folder}/optunas.log",
+        "SQLite": f"sqlite:///{folder}/study.db",
+    }
+    return urls | ({"PostgreSQL": cluster.new_database()} if cluster else {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=60, help="trials per process")
+    parser.add_argument("--trials", type=int, default=20, help="trials per process and round")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print("| storage | processes | ask, 2 parameters | report, should_prune | tell | slowest call | trials/s |")
     print("|---|---|---|---|---|---|---|")
     with ExitStack() as stack:
-        cluster = Cluster() if binaries() else None
+        cluster = Cluster(is_durable=True) if binaries() else None
         if cluster:
             stack.callback(cluster.close)
         for num_processes in (1, 4):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
-            urls = {
-                "journal": f"{folder}/ours.log",
-                "journal, Optuna's backend": f"{OPTUNAS}{folder}/optunas.log",
-                "SQLite": f"sqlite:///{folder}/study.db",
-            }
-            if cluster:
-                urls["PostgreSQL"] = cluster.new_database()
-            for name, url in urls.items():
-                print(f"| {name} | {num_processes} | {measure(url, num_processes, arguments.trials)} |", flush=True)
+            results = defaultdict(list)
+            for _ in range(arguments.rounds):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
+                for name, url in new_urls(folder, cluster).items():
+                    results[name].append(measure(url, num_processes, arguments.trials))
+            for name, rounds in results.items():
+                print(f"| {name} | {num_processes} | {row(rounds)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,13 @@ def free_port() -> int:
 
 
 class Cluster:
-    """Starts at once; ``close`` leaves neither process nor file behind."""
+    """Starts at once; ``close`` leaves neither process nor file behind.
 
-    def __init__(self) -> None:
+    Without ``is_durable`` it does not wait for the disk: it survives being killed, not the machine's end.
+    """
+
+    def __init__(self, is_durable: bool = False) -> None:
+        self._is_durable = is_durable
         # Not pytest's folder, which the unprivileged user may not enter.
         self.folder = Path(tempfile.mkdtemp(prefix="winnow-postgresql-"))
         self.port = free_port()
@@ -54,7 +58,7 @@ class Cluster:
         return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}"
 
     def start(self) -> None:
-        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}{'' if self._is_durable else ' -F'}"
         self._run("pg_ctl", "start", "--wait", "--options", options, "--log", str(self.folder / "server.log"))
 
     def stop(self, mode: str = "immediate") -> None:

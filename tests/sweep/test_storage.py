@@ -188,7 +188,8 @@ def work(barrier, index, url, num_trials):
     return numbers
 
 
-@pytest.mark.parametrize("mode", ["immediate", pytest.param("fast", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
 def test_postgresql_restarted_in_mid_work_loses_and_doubles_nothing(postgresql, mode):
     url = postgresql.new_database()
     numbers = []
