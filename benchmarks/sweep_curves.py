@@ -22,6 +22,7 @@ import numpy as np
 import optuna
 from curve_sources import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
 from omegaconf import OmegaConf
+from optuna.trial import TrialState
 
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper.pruner_configs import PRUNERS
@@ -75,10 +76,12 @@ def search(source: CurveSource, sampler: str, line: str, seed: int) -> Searched:
         if epoch == len(values):
             study.tell(trial, values[-1])
         elif trial.should_prune():
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            study.tell(trial, state=TrialState.PRUNED)
         else:
             heapq.heappush(running, (clock + source.seconds_per_epoch(trial.params), number, epoch + 1, trial, values))
-    best = study.best_trial
+    # The best finished trial; where a pruner let none finish, the best of the stopped.
+    told = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
+    best = max(told, key=lambda trial: (trial.state == TrialState.COMPLETE, trial.value))
     return Searched(spent, source.optimum - source.truth(best.params, best.number, seed))
 
 
