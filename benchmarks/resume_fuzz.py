@@ -32,7 +32,8 @@ RUN = [
     "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false", "training.resume=auto",
 ]  # fmt: skip
 COMPARED = (
-    "epoch", "step", "model_state_dict", "optimizer_state_dict", "scaler_state_dict", "ema_state_dict", "rng", "metrics", "best",
+    "epoch", "step", "model_state_dict", "training_state_dict", "optimizer_state_dict", "scaler_state_dict", "ema_state_dict",
+    "rng", "metrics", "best",
 )  # fmt: skip
 # Wall-clock numbers differ by nature.
 NOT_COMPARED = ("perf/", "cost/seconds")

@@ -56,8 +56,13 @@ class Fit:
 def fit(run: Fit, stop: StopRequest) -> str:
     """Train until the end or a reason to stop; ``completed``, ``early_stopped``, ``pruned`` or ``interrupted``.
 
-    The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError.
+    The state, the checkpoints and the tracker hold what came out, on disk. Raises DivergedError, DataError.
     """
+    with run.checkpoints:
+        return fit_epochs(run, stop)
+
+
+def fit_epochs(run: Fit, stop: StopRequest) -> str:
     state, settings = run.state, run.settings
     while not is_finished(run):
         if state.step < run.total_steps:
@@ -106,6 +111,8 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
             loss = log_interval(run) if state.step % settings.log_interval == 0 else None
             for batch in group:
                 advance(images=batch.num_images, loss=loss)
+            if not run.checkpoints.has_room:  # only now does the optimizer have a state to be copied
+                run.checkpoints.make_room(run.snapshot.take(state))
             if stop.requested or state.step >= run.total_steps:
                 break
             if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
@@ -136,11 +143,7 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
         tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
     tracker.flush()
     state.epoch_losses.clear()
-    if is_best:
-        run.checkpoints.save_best(run.snapshot.take(state, evaluated_weights=True))
-    checkpoint = run.snapshot.take(state)
-    run.checkpoints.save_epoch(checkpoint)
-    run.checkpoints.save_last(checkpoint)
+    run.checkpoints.save_epoch(run.snapshot.take(state), is_best)
 
 
 def save_last(run: Fit) -> None:

@@ -26,18 +26,20 @@ class Snapshot:
         self._classes = classes
         self._metadata = dict(metadata)
 
-    def take(self, state: TrainState, evaluated_weights: bool = False) -> dict[str, Any]:
-        """The content of a checkpoint. With ``evaluated_weights`` and an EMA, ``model_state_dict`` holds the average, as
-        best.pth should, and ``training_state_dict`` the weights that training goes on with."""
+    def take(self, state: TrainState) -> dict[str, Any]:
+        """The content of a checkpoint; its tensors are those of the run, which training goes on to change.
+
+        ``model_state_dict`` holds the weights that are evaluated. With an EMA that is the average, the very tensors of
+        ``ema_state_dict``, and ``training_state_dict`` holds those that training goes on with.
+        """
         step, model = self._step, self._step.task.model
-        swap = evaluated_weights and step.ema is not None
         best = vars(state.best) if state.best is not None else None
         return {
             "version": VERSION,
             "epoch": state.epoch,
             "step": state.step,
-            "model_state_dict": step.ema.weights() if swap and step.ema is not None else model.state_dict(),
-            **({"training_state_dict": model.state_dict()} if swap else {}),
+            "model_state_dict": step.ema.weights() if step.ema is not None else model.state_dict(),
+            **({"training_state_dict": model.state_dict()} if step.ema is not None else {}),
             "optimizer_state_dict": step.optimizer.state_dict(),
             "scheduler_state_dict": {
                 "total_steps": step.schedule.total_steps,

@@ -64,7 +64,7 @@ class LossSums:
         self._sums = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"num_steps": self.num_steps, "sums": {name: value.cpu() for name, value in self._sums.items()}}
+        return {"num_steps": self.num_steps, "sums": dict(self._sums)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.num_steps = state["num_steps"]
