@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -127,7 +127,7 @@ class _HashedFile:
 def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     hashed = _HashedFile(file)
     try:
-        torch.save(checkpoint, hashed)
+        torch.save(checkpoint, cast(BinaryIO, hashed))  # it only writes and flushes
     except RuntimeError:
         if hashed.error is None:
             raise
