@@ -153,6 +153,23 @@ def test_a_best_that_did_not_fit_is_written_when_there_is_room_again(small_disk,
     assert folder.last.exists() == bool(saves_after)
 
 
+def test_a_best_that_never_fits_is_named_at_the_end(small_disk, caplog):
+    folder = CheckpointFolder(small_disk, save_interval=1, keep_last_n=1)
+    with folder:
+        folder.save_epoch(content(1, size=500_000), is_best=True)
+        folder.save_epoch(content(2), is_best=False)
+    assert epoch_in(folder.last) == 2
+    assert "best.pth is not what the run's best was" in caplog.text
+
+
+def test_keeping_no_epochs_deletes_none_of_earlier(folder):
+    with folder:
+        folder.save_epoch(content(1), is_best=False)
+    with CheckpointFolder(folder.folder, save_interval=1, keep_last_n=0) as keeping_none:
+        keeping_none.save_epoch(content(2), is_best=False)
+    assert names(folder) == ["checkpoint_epoch_1.pth", "last.pth"]
+
+
 def test_a_newer_best_replaces_the_one_that_did_not_fit(small_disk):
     folder = CheckpointFolder(small_disk, save_interval=1, keep_last_n=1)
     with folder:

@@ -76,7 +76,9 @@ class CheckpointWriter:
         missed, self._missed = self._missed, None
         if missed is not None:
             self._attempt(missed, [self._must_have])
+        if self._missed is not None:
             self._missed = None
+            logger.error("%s is not what the run's best was: it could not be written to the end", self._must_have)
         self.wait()
         self._memory = HostMemory()
 

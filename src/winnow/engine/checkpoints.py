@@ -94,6 +94,8 @@ class CheckpointFolder:
         return [path for _, path in sorted(numbered, reverse=True)]
 
     def _prune(self) -> None:
+        if self._keep_last_n == 0:  # no numbered file is written; those of an earlier part of the run stay
+            return
         for old in self._epoch_files()[self._keep_last_n :]:
             try:
                 old.unlink(missing_ok=True)

@@ -30,12 +30,12 @@ class HostCopy:
 
     content: dict[str, Any]
     memory: Any
-    event: Any = None
+    events: tuple[Any, ...] = ()
 
     def wait(self) -> None:
         """Copies from a GPU are still under way when training goes on; the device orders them before the next update."""
-        if self.event is not None:
-            self.event.synchronize()
+        for event in self.events:
+            event.synchronize()
 
 
 class HostMemory:
@@ -58,10 +58,9 @@ class HostMemory:
             target.copy_(_bytes(source), non_blocking=source.device.type == "cuda")
             targets[key] = target.untyped_storage()
             offset += _aligned(source.nbytes())
-        event = torch.cuda.Event() if _is_on_gpu(sources) else None
-        if event is not None:
-            event.record()
-        return HostCopy(_mapped(content, lambda tensor: _moved(tensor, targets)), memory, event)
+        gpus = {device for device, _, _ in sources if device.type == "cuda"}
+        events = tuple(torch.cuda.current_stream(gpu).record_event() for gpu in gpus)
+        return HostCopy(_mapped(content, lambda tensor: _moved(tensor, targets)), memory, events)
 
     def room_for(self, content: dict[str, Any]) -> Callable[[], None]:
         """Reserve the memory for a copy of ``content``; calling the result touches its pages, which is slow and may be done in
