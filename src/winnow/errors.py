@@ -25,6 +25,10 @@ class CheckpointError(WinnowError):
     """A checkpoint is damaged, not a checkpoint, or belongs to another run: choose another file."""
 
 
+class RankError(WinnowError):
+    """Another process of a run on many ranks died or could not be reached: see to what it says, then resume."""
+
+
 class DivergedError(WinnowError):
     """The loss stayed non-finite: lower the learning rate or look at the samples named in the message."""
 

@@ -77,7 +77,8 @@ class Task(Protocol):
         ...
 
     def losses(self, outputs: Any, batch: Any, count: float) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is the loss. ``count`` > 0 is the normaliser of the whole step, over all ranks."""
+        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` > 0 is the normaliser of the
+        whole step, over all ranks."""
         ...
 
     def predictions(self, outputs: Any, batch: Any) -> Any:
@@ -101,10 +102,13 @@ class Data(Protocol):
     @property
     def num_train_samples(self) -> int: ...
 
-    def num_train_batches(self) -> int: ...
+    def num_train_batches(self) -> int:
+        """The same on all ranks."""
+        ...
 
     def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[Any]:
-        """Batches of epoch ``epoch`` (from 1), from the ``start_batch``-th on; those before it are not read."""
+        """Batches of epoch ``epoch`` (from 1), from the ``start_batch``-th on; those before it are not read. Of many ranks
+        each gets its own share of every batch, which may hold no image."""
         ...
 
     def num_val_batches(self) -> int:

@@ -73,6 +73,12 @@ class MeanError:
     def update(self, predictions, batch):
         self.errors += (predictions - batch.truth.cpu()).abs().tolist()
 
+    def state(self):
+        return self.errors
+
+    def merge(self, state):
+        self.errors += state
+
     def compute(self):
         return {"score": 1 / (1 + float(np.mean(self.errors)))}
 
@@ -126,5 +132,6 @@ def training_settings(**changes):
         "save_every_steps": None,
         "log_interval": 2, "early_stopping": {"patience": None}, "max_nonfinite": 3, "resume": None, "init_from": None,
         "seed": 0, "deterministic": False, "compile": False, "device": "cpu",
+        "num_ranks": None, "sync_batch_norm": False,
     }  # fmt: skip
     return TrainingSettings.model_validate(plain | changes)

@@ -46,6 +46,8 @@ class LoadingSettings(Settings):
     subset_size: int | None
     subset_seed: int
     overfit: int | None
+    rank: int = Field(0, ge=0)
+    ranks: int = Field(1, gt=0)
 
 
 class DetectionData:
@@ -67,18 +69,20 @@ class DetectionData:
         square, overfit = settings.resize == "square", loading.overfit is not None
         augmentation = None if overfit else Augmentation(settings.augmentation)
         self.val_records = val_records
+        size, rank, ranks = loading.batch_size, loading.rank, loading.ranks
+        self._ranks = ranks
         self._train_plan = BatchPlan(
-            len(train_records), loading.batch_size, None if overfit else loading.seed, loading.drop_last
+            len(train_records), size, None if overfit else loading.seed, loading.drop_last, rank, ranks
         )
-        self._val_plan = BatchPlan(len(val_records), loading.batch_size, None, drop_last=False)
+        self._val_plan = BatchPlan(len(val_records), size, None, drop_last=False, rank=rank, ranks=ranks)
         train_samples = DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False)
         self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
         self._train_loader = _loader(train_samples, self._train_plan, loading.num_workers)
         self._val_loader = _loader(self.val_samples, self._val_plan, loading.num_workers)
         if self._train_plan.num_batches == 0:
             raise ConfigError(
-                f"training.batch_size={loading.batch_size} with training.drop_last=true leaves no batch of the "
-                f"{len(train_records)} training images"
+                f"training.batch_size={size} with training.drop_last=true leaves no batch of the {len(train_records)} "
+                f"training images" + (f" for {ranks} ranks" if ranks > 1 else "")
             )
         self.num_train_samples = len(train_records)
 
@@ -110,10 +114,14 @@ class DetectionData:
             yield batch
 
     def smallest_batch(self) -> int:
-        """Samples of the smallest training batch."""
+        """Samples of the smallest training batch over all ranks."""
         size = self._train_plan.batch_size
         rest = self.num_train_samples % size
         return size if rest == 0 or self._train_plan.drop_last else rest
+
+    def smallest_share(self) -> int:
+        """Samples of the smallest share that a rank has of a training batch; 0 where one goes empty."""
+        return self.smallest_batch() // self._ranks
 
     def preview(self, count: int, image_size: int) -> DetectionBatch:
         """The first ``count`` validation samples as one batch, read in this process."""

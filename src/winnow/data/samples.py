@@ -88,11 +88,24 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
 
 
 class BatchPlan(Sampler[list[SampleKey]]):
-    """The batches of whatever epoch it is set to; a loader with living workers asks it anew for each epoch."""
+    """The batches of whatever epoch it is set to; a loader with living workers asks it anew for each epoch.
 
-    def __init__(self, num_samples: int, batch_size: int, shuffle_seed: int | None, drop_last: bool) -> None:
+    All ``ranks`` cut the same order into the same batches of ``batch_size`` × ``ranks`` and take a contiguous share of each;
+    a share of the epoch's last, incomplete batch may be smaller than another's, or empty.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        shuffle_seed: int | None,
+        drop_last: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self._num_samples = num_samples
-        self.batch_size = batch_size
+        self.batch_size = batch_size * ranks
+        self._rank, self._ranks = rank, ranks
         self._shuffle_seed = shuffle_seed
         self.drop_last = drop_last
         self._epoch, self._image_size, self._start_batch = 0, 0, 0
@@ -113,7 +126,12 @@ class BatchPlan(Sampler[list[SampleKey]]):
         order = self._order()
         for number in range(self._start_batch, self.num_batches):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [SampleKey(self._epoch, int(index), self._image_size) for index in chosen]
+            share = chosen[self._bound(len(chosen), self._rank) : self._bound(len(chosen), self._rank + 1)]
+            yield [SampleKey(self._epoch, int(index), self._image_size) for index in share]
+
+    def _bound(self, count: int, rank: int) -> int:
+        """Where the share of ``rank`` begins, the larger shares first."""
+        return -(-count * rank // self._ranks)
 
     def _order(self) -> np.ndarray:
         if self._shuffle_seed is None:
@@ -125,13 +143,15 @@ class Collate:
     """Pads the images of a batch at the right and bottom to one size, a multiple of ``multiple`` px.
 
     Unreadable samples are replaced by the readable ones of the batch in turn, so that its size, and with it the number of
-    steps, stays. Raises DataError where none can be read.
+    steps, stays. Raises DataError where none can be read. No sample at all, an empty share, is a batch without images.
     """
 
     def __init__(self, multiple: int) -> None:
         self._multiple = multiple
 
     def __call__(self, loaded: Sequence[Sample | Unreadable]) -> DetectionBatch:
+        if not loaded:
+            return self._empty()
         problems = tuple(sample.problem for sample in loaded if isinstance(sample, Unreadable))
         readable = [sample for sample in loaded if not isinstance(sample, Unreadable)]
         if not readable:
@@ -149,6 +169,10 @@ class Collate:
             pixel_mask[row, :bottom, :right] = True
             pixel_mask[row, bottom:], pixel_mask[row, :bottom, right:] = False, False
         return DetectionBatch(images.permute(0, 3, 1, 2), pixel_mask, [target for _, target in samples], problems)
+
+    def _empty(self) -> DetectionBatch:
+        images = torch.empty((0, self._multiple, self._multiple, 3), dtype=torch.uint8)
+        return DetectionBatch(images.permute(0, 3, 1, 2), images[..., 0].bool(), [])
 
     def _round_up(self, side: int) -> int:
         return -(-side // self._multiple) * self._multiple

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
+from winnow.engine.ranks import Ranks
 from winnow.engine.schedule import SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
@@ -45,6 +47,10 @@ class Fit:
     progress: Progress
 
     @property
+    def ranks(self) -> Ranks:
+        return self.step.ranks
+
+    @property
     def device(self) -> torch.device:
         return self.step.precision.device
 
@@ -56,13 +62,15 @@ class Fit:
 def fit(run: Fit, stop: StopRequest) -> str:
     """Train until the end or a reason to stop; ``completed``, ``early_stopped``, ``pruned`` or ``interrupted``.
 
-    The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError.
+    The state, the checkpoints and the tracker hold what came out. All ranks come to the same decisions at the same steps;
+    only rank 0 writes. Raises DivergedError, DataError, RankError.
     """
     state, settings = run.state, run.settings
+    begin_alike(run)
     while not is_finished(run):
         if state.step < run.total_steps:
             train_one_epoch(run, stop)
-        if stop.requested:
+        if run.ranks.any(stop.requested):
             save_last(run)
             return "interrupted"
         state.epoch += 1
@@ -74,10 +82,8 @@ def fit(run: Fit, stop: StopRequest) -> str:
         state.metrics = metrics
         is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
-        if evaluated and run.trial is not None:
-            run.trial.report(metrics.get(state.objective.metric, math.nan), state.epoch)
-            if run.trial.should_prune():
-                return "pruned"
+        if evaluated and run.ranks.any(is_pruned(run)):
+            return "pruned"
     if is_stalled(run):
         logger.info("stopped at epoch %d: no gain in %d evaluations", state.epoch, state.evaluations_without_gain)
         return "early_stopped"
@@ -97,16 +103,17 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
             terms = run.step(group, state.step)
             state.step += 1
             state.batch += len(group)
-            for batch in group:
-                state.cost.add(batch.num_images, batch.num_pixels)
-                images += batch.num_images
+            own = (sum(batch.num_images for batch in group), sum(batch.num_pixels for batch in group))
+            num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
+            state.cost.add(num_images, num_pixels)
+            images += num_images
             if terms is not None:
                 state.interval.add(terms)
                 state.epoch_losses.add(terms)
             loss = log_interval(run) if state.step % settings.log_interval == 0 else None
-            for batch in group:
-                advance(images=batch.num_images, loss=loss)
-            if stop.requested or state.step >= run.total_steps:
+            for _ in group:
+                advance(images=num_images // len(group), loss=loss)
+            if num_stopping or state.step >= run.total_steps:
                 break
             if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
                 save_last(run)
@@ -118,11 +125,8 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
 def evaluate_weights(run: Fit) -> dict[str, float]:
     """Evaluate the EMA weights where there are any, always at the final image size."""
     began = time.perf_counter()
-    if run.step.ema is None:
-        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress)
-    else:
-        with run.step.ema.applied():
-            metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress)
+    with run.step.ema.applied() if run.step.ema is not None else nullcontext():
+        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
     run.state.cost.seconds += time.perf_counter() - began
     return metrics
 
@@ -136,9 +140,12 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
         tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
     tracker.flush()
     state.epoch_losses.clear()
-    if is_best:
-        run.checkpoints.save_best(run.snapshot.take(state, evaluated_weights=True))
+    best = run.snapshot.take(state, evaluated_weights=True) if is_best else None
     checkpoint = run.snapshot.take(state)
+    if not run.ranks.is_main:
+        return
+    if best is not None:
+        run.checkpoints.save_best(best)
     run.checkpoints.save_epoch(checkpoint)
     run.checkpoints.save_last(checkpoint)
 
@@ -146,7 +153,23 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
 def save_last(run: Fit) -> None:
     # In this order: a checkpoint must not know more than the tracker's record, which a resumed run only appends to.
     run.tracker.flush()
-    run.checkpoints.save_last(run.snapshot.take(run.state))
+    checkpoint = run.snapshot.take(run.state)
+    if run.ranks.is_main:
+        run.checkpoints.save_last(checkpoint)
+
+
+def begin_alike(run: Fit) -> None:
+    """Give all ranks rank 0's weights, so that they only ever differ by nothing."""
+    average = run.step.ema.weights() if run.step.ema is not None else {}
+    run.ranks.share_tensors([*run.task.model.state_dict().values(), *average.values()])
+
+
+def is_pruned(run: Fit) -> bool:
+    """Report the objective to the trial, which rank 0 has in a sweep; True where it is to stop."""
+    if run.trial is None:
+        return False
+    run.trial.report(run.state.metrics.get(run.state.objective.metric, math.nan), run.state.epoch)
+    return run.trial.should_prune()
 
 
 def is_finished(run: Fit) -> bool:
@@ -221,5 +244,7 @@ def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
     run.snapshot.restore(checkpoint)
     run.state.load_checkpoint(checkpoint, run.device)
-    set_rng_state(checkpoint["rng"])
+    streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
+    if run.ranks.rank < len(streams):
+        set_rng_state(streams[run.ranks.rank])
     logger.info("resumed from %s: epoch %d, step %d", path, run.state.epoch, run.state.step)

@@ -28,10 +28,13 @@ class Snapshot:
 
     def take(self, state: TrainState, evaluated_weights: bool = False) -> dict[str, Any]:
         """The content of a checkpoint. With ``evaluated_weights`` and an EMA, ``model_state_dict`` holds the average, as
-        best.pth should, and ``training_state_dict`` the weights that training goes on with."""
+        best.pth should, and ``training_state_dict`` the weights that training goes on with. All ranks take it together; rank
+        0's holds the random numbers of all."""
         step, model = self._step, self._step.task.model
         swap = evaluated_weights and step.ema is not None
         best = vars(state.best) if state.best is not None else None
+        rng = rng_state()
+        rng_ranks = step.ranks.gather(rng)[1:]
         return {
             "version": VERSION,
             "epoch": state.epoch,
@@ -45,7 +48,7 @@ class Snapshot:
             },
             "scaler_state_dict": step.scaler.state_dict(),
             "ema_state_dict": step.ema.state_dict() if step.ema is not None else None,
-            "rng": rng_state(),
+            "rng": rng,
             "metric": state.objective.metric,
             "metrics": dict(state.metrics),
             "best": best,
@@ -53,7 +56,7 @@ class Snapshot:
             "classes": self._classes,
             "metadata": self._metadata,
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-            "progress": {**state.state_dict(), "step_counters": step.state_dict()},
+            "progress": {**state.state_dict(), "step_counters": step.state_dict(), "rng_ranks": rng_ranks},
         }
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
