@@ -163,14 +163,14 @@ class Ranks:
         # A rank that failed leaves word first; one that was killed is seen to be gone as soon as the system has noticed.
         end = time.monotonic() + _EXPLAIN_SECONDS
         while time.monotonic() < end:
-            reason = self._told()
+            time.sleep(0.05)
+            gone = self._gone()
+            reason = None if 0 in gone else self._told()  # rank 0 may have kept the store
             if reason is not None:
                 return RankError(reason)
-            gone = self._gone()
             if gone:
                 who = ", ".join(f"rank {rank} (process {self.peers[rank].process})" for rank in gone)
                 return RankError(f"{who} vanished: killed or crashed, without a word; go on with training.resume")
-            time.sleep(0.05)
         return RankError(f"the connection to another rank broke: {str(error).splitlines()[0]}")
 
     def _told(self) -> str | None:
