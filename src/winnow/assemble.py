@@ -103,6 +103,7 @@ def fit_in_folder(
     assembled = build(config, settings, seed, folder, tracker, choices)
     if found is not None:
         restore(assembled, found[1], found[0])
+        require_batches_for_batch_norm(assembled.task.model, smallest_batch_left(assembled))
         if is_finished(assembled) and is_concluded(folder):
             logger.info("this run is finished, nothing was changed; raise training.max_epochs to train on")
             return result_of(assembled, "completed", None)
@@ -164,20 +165,24 @@ def build(
         optimizer_factory(config), task.model, training.param_groups,
         scaled_lr(training.optimizer["lr"], training.auto_scale_lr.base_batch_size, training.batch_size * training.accumulate),
     )  # fmt: skip
-    steps_per_epoch = -(-data.num_train_batches() // training.accumulate)
-    total_steps = min(training.max_epochs * steps_per_epoch, training.max_iter or training.max_epochs * steps_per_epoch)
+    state = TrainState(choose_objective(settings.objective, task, data))
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
-        task, optimizer, LrSchedule(training.scheduler, total_steps, steps_per_epoch),
+        task, optimizer, LrSchedule.of(training, data, state),
         Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite,
     )  # fmt: skip
-    objective = choose_objective(settings.objective, task, data)
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
     return Fit(
-        task=task, data=data, step=step, state=TrainState(objective), settings=training, sizes=sizes,
+        task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
         snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker, trial=None, progress=Progress(),
     )  # fmt: skip
+
+
+def smallest_batch_left(run: Fit) -> int:
+    """Samples of the smallest batch in what is left of the epoch in progress; with another batch size its end is cut anew."""
+    assert isinstance(run.data, DetectionData)
+    return run.data.smallest_batch(run.state.sample)
 
 
 def prepare_model(task: Task, training: TrainingSettings, device: torch.device, data: DetectionData) -> None:

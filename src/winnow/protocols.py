@@ -101,10 +101,13 @@ class Data(Protocol):
     @property
     def num_train_samples(self) -> int: ...
 
-    def num_train_batches(self) -> int: ...
+    def num_train_batches(self, start_sample: int = 0) -> int:
+        """Of what is left of an epoch after the first ``start_sample`` samples of its order."""
+        ...
 
-    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[Any]:
-        """Batches of epoch ``epoch`` (from 1), from the ``start_batch``-th on; those before it are not read."""
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[Any]:
+        """Batches of what is left of epoch ``epoch`` (from 1) after the first ``start_sample`` samples of its order, over all
+        ranks; those before are not read. Raises TransientDataError where trying again later may help."""
         ...
 
     def num_val_batches(self) -> int:

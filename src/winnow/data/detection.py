@@ -75,22 +75,22 @@ class DetectionData:
         self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
         self._train_loader = _loader(train_samples, self._train_plan, loading.num_workers)
         self._val_loader = _loader(self.val_samples, self._val_plan, loading.num_workers)
-        if self._train_plan.num_batches == 0:
+        if self._train_plan.num_batches() == 0:
             raise ConfigError(
                 f"training.batch_size={loading.batch_size} with training.drop_last=true leaves no batch of the "
                 f"{len(train_records)} training images"
             )
         self.num_train_samples = len(train_records)
 
-    def num_train_batches(self) -> int:
-        return self._train_plan.num_batches
+    def num_train_batches(self, start_sample: int = 0) -> int:
+        return self._train_plan.num_batches(start_sample)
 
-    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[DetectionBatch]:
-        self._train_plan.set(epoch, image_size, start_batch)
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[DetectionBatch]:
+        self._train_plan.set(epoch, image_size, start_sample)
         return self._watched(self._train_loader)
 
     def num_val_batches(self) -> int:
-        return self._val_plan.num_batches
+        return self._val_plan.num_batches()
 
     def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
         self._val_plan.set(0, image_size, 0)
@@ -109,10 +109,10 @@ class DetectionData:
                 raise DataError(f"{len(self._problems)} images can't be read, more than {limit}:\n  {shown}")
             yield batch
 
-    def smallest_batch(self) -> int:
-        """Samples of the smallest training batch."""
+    def smallest_batch(self, start_sample: int = 0) -> int:
+        """Samples of the smallest batch in what is left of an epoch after its first ``start_sample`` samples."""
         size = self._train_plan.batch_size
-        rest = self.num_train_samples % size
+        rest = (self.num_train_samples - start_sample) % size
         return size if rest == 0 or self._train_plan.drop_last else rest
 
     def preview(self, count: int, image_size: int) -> DetectionBatch:

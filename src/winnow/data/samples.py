@@ -95,24 +95,23 @@ class BatchPlan(Sampler[list[SampleKey]]):
         self.batch_size = batch_size
         self._shuffle_seed = shuffle_seed
         self.drop_last = drop_last
-        self._epoch, self._image_size, self._start_batch = 0, 0, 0
+        self._epoch, self._image_size, self._start_sample = 0, 0, 0
 
-    def set(self, epoch: int, image_size: int, start_batch: int) -> None:
-        self._epoch, self._image_size, self._start_batch = epoch, image_size, start_batch
+    def set(self, epoch: int, image_size: int, start_sample: int) -> None:
+        self._epoch, self._image_size, self._start_sample = epoch, image_size, start_sample
 
-    @property
-    def num_batches(self) -> int:
-        """Of a whole epoch."""
-        rounded = self._num_samples if self.drop_last else self._num_samples + self.batch_size - 1
-        return rounded // self.batch_size
+    def num_batches(self, start_sample: int = 0) -> int:
+        """Of what is left of an epoch after its first ``start_sample`` samples."""
+        left = self._num_samples - start_sample
+        return (left if self.drop_last else left + self.batch_size - 1) // self.batch_size
 
     def __len__(self) -> int:
-        return self.num_batches - self._start_batch
+        return self.num_batches(self._start_sample)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = self._order()
-        for number in range(self._start_batch, self.num_batches):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        left = self._order()[self._start_sample :]
+        for number in range(len(self)):
+            chosen = left[number * self.batch_size : (number + 1) * self.batch_size]
             yield [SampleKey(self._epoch, int(index), self._image_size) for index in chosen]
 
     def _order(self) -> np.ndarray:

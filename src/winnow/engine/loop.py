@@ -16,7 +16,7 @@ import torch
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
-from winnow.engine.schedule import SizeSchedule
+from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
 from winnow.engine.snapshot import Snapshot
@@ -66,7 +66,7 @@ def fit(run: Fit, stop: StopRequest) -> str:
             save_last(run)
             return "interrupted"
         state.epoch += 1
-        state.batch = 0
+        state.sample = 0
         metrics = state.epoch_losses.means()
         evaluated = is_evaluation_due(run)
         if evaluated and run.data.num_val_batches():
@@ -89,15 +89,16 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
     state, settings = run.state, run.settings
     epoch = state.epoch + 1
     began, waited, images = time.perf_counter(), 0.0, 0
-    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_batch=state.batch)
+    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_sample=state.sample)
+    num_batches, num_left = run.data.num_train_batches(), run.data.num_train_batches(state.sample)
     run.task.model.train()
-    with run.progress.task(f"epoch {epoch}", run.data.num_train_batches(), done=state.batch) as advance:
+    with run.progress.task(f"epoch {epoch}", num_batches, done=num_batches - num_left) as advance:
         for group, seconds in timed(in_groups(batches, settings.accumulate)):
             waited += seconds
             terms = run.step(group, state.step)
             state.step += 1
-            state.batch += len(group)
             for batch in group:
+                state.sample += batch.num_images
                 state.cost.add(batch.num_images, batch.num_pixels)
                 images += batch.num_images
             if terms is not None:
@@ -151,7 +152,7 @@ def save_last(run: Fit) -> None:
 
 def is_finished(run: Fit) -> bool:
     """True when there is nothing left to do, as in a finished run that is resumed; an epoch in progress is to be evaluated."""
-    return (run.state.step >= run.total_steps and run.state.batch == 0) or is_stalled(run)
+    return (run.state.step >= run.total_steps and run.state.sample == 0) or is_stalled(run)
 
 
 def is_stalled(run: Fit) -> bool:
@@ -175,7 +176,7 @@ def log_interval(run: Fit) -> float | None:
 
 def log_epoch_line(run: Fit, is_best: bool) -> None:
     state = run.state
-    total = -(-run.total_steps // run.step.schedule.steps_per_epoch)
+    total = run.step.schedule.total_epochs
     shown = {
         "loss": state.metrics.get("train/loss"),
         **{key: state.metrics.get(key) for key in ("val/loss", "val/map", "val/map_50")},
@@ -221,5 +222,6 @@ def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
     run.snapshot.restore(checkpoint)
     run.state.load_checkpoint(checkpoint, run.device)
+    run.step.schedule = LrSchedule.of(run.settings, run.data, run.state)
     set_rng_state(checkpoint["rng"])
     logger.info("resumed from %s: epoch %d, step %d", path, run.state.epoch, run.state.step)
