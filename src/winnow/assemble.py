@@ -34,7 +34,7 @@ from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
 from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm
-from winnow.errors import ConfigError, DivergedError, WinnowError
+from winnow.errors import ConfigError, DivergedError, MemoryExhaustedError, WinnowError
 from winnow.metrics.coco_ap import CocoAp
 from winnow.protocols import Task, Tracker
 from winnow.run_config import Config, checkpoint_to_resume, plain_config, require_one_start, resumed_config
@@ -126,8 +126,8 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
     except KeyboardInterrupt:
         status = "interrupted"
         raise
-    except DivergedError as error:
-        status, reason = "diverged", str(error)
+    except (DivergedError, MemoryExhaustedError) as error:
+        status, reason = "diverged" if isinstance(error, DivergedError) else "out_of_memory", str(error)
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

@@ -22,6 +22,11 @@ class Batch(Protocol):
         ...
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, height and width in pixels, padding included; for messages."""
+        ...
+
+    @property
     def image_ids(self) -> Sequence[int | str]:
         """The data set's own ids, for messages."""
         ...

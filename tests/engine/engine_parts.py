@@ -20,6 +20,10 @@ class Vectors:
     def num_images(self):
         return len(self.image_ids)
 
+    @property
+    def shape(self):
+        return (len(self.image_ids), 1, 5)
+
     def to(self, device):
         return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
 

@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
 from winnow.engine.seeding import undisturbed_rng
@@ -27,8 +28,8 @@ def evaluate(task: Task, data: Data, image_size: int, precision: Precision, prog
         with undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
                 count = max(1.0, task.loss_count(host_batch))
-                batch = host_batch.to(precision.device)
-                with precision.autocast():
+                with memory_explained([host_batch], precision, "the evaluation"), precision.autocast():
+                    batch = host_batch.to(precision.device)
                     outputs = task.forward(batch)
                     terms = task.losses(outputs, batch, count)
                 losses.append(float(torch.stack(list(terms.values())).sum()) * count)

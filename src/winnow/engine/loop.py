@@ -6,8 +6,9 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
+from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
 from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
@@ -56,21 +58,33 @@ class Fit:
 def fit(run: Fit, stop: StopRequest) -> str:
     """Train until the end or a reason to stop; ``completed``, ``early_stopped``, ``pruned`` or ``interrupted``.
 
-    The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError.
+    The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError, MemoryExhaustedError.
     """
+    save = partial(save_last, run)
+    advice = f"go on with: training.resume={run.checkpoints.last}"
+    try:
+        with saved_on_failure(save, lambda: not run.step.is_torn, advice):
+            return fit_epochs(run, stop, save)
+    except StoppedWaiting:
+        save_last(run)
+        return "interrupted"
+
+
+def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
     state, settings = run.state, run.settings
     while not is_finished(run):
         if state.step < run.total_steps:
-            train_one_epoch(run, stop)
+            persist(partial(train_one_epoch, run, stop), save, stop)
         if stop.requested:
             save_last(run)
             return "interrupted"
+        metrics = state.epoch_losses.means()
+        evaluated = is_evaluation_due(run, state.epoch + 1)
+        if evaluated and run.data.num_val_batches():
+            metrics |= persist(partial(evaluate_weights, run), save, stop)
+        # Only now, so that a run that is stopped in its evaluation begins that again.
         state.epoch += 1
         state.sample = 0
-        metrics = state.epoch_losses.means()
-        evaluated = is_evaluation_due(run)
-        if evaluated and run.data.num_val_batches():
-            metrics |= evaluate_weights(run)
         state.metrics = metrics
         is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
@@ -160,8 +174,8 @@ def is_stalled(run: Fit) -> bool:
     return patience is not None and run.state.evaluations_without_gain >= patience
 
 
-def is_evaluation_due(run: Fit) -> bool:
-    return run.state.epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
+def is_evaluation_due(run: Fit, epoch: int) -> bool:
+    return epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
 
 
 def log_interval(run: Fit) -> float | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from winnow.engine.ema import Ema
+from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.schedule import LrSchedule
 from winnow.errors import DivergedError
@@ -37,6 +38,8 @@ class TrainStep:
         self.ema = ema
         self.nonfinite = 0
         self.nonfinite_in_a_row = 0
+        self.is_torn = False
+        """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
         self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
         self._max_nonfinite = max_nonfinite
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -45,8 +48,12 @@ class TrainStep:
         """Update ``step`` + 1; the step's detached loss terms, or None where a non-finite one made it leave the weights alone.
 
         The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
-        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row.
+        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, and MemoryExhaustedError.
         """
+        with memory_explained(batches, self.precision, f"training step {step + 1}"):
+            return self._update(batches, step)
+
+    def _update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         self._set_learning_rates(step)
         terms = self._backward(batches)
         self.scaler.unscale_(self.optimizer)
@@ -55,10 +62,12 @@ class TrainStep:
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm
         if bool(torch.isfinite(verdict)):
+            self.is_torn = True
             self.scaler.step(self.optimizer)
             self.nonfinite_in_a_row = 0
             if self.ema is not None:
                 self.ema.update()
+            self.is_torn = False
         else:
             self._count_nonfinite(terms, norm, batches, step)
             terms = {}
