@@ -34,8 +34,13 @@ from winnow.engine.snapshot import Snapshot
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
-from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm, synchronise_batch_norm
-from winnow.errors import ConfigError, DivergedError, WinnowError
+from winnow.engine.weights import (
+    load_initial_weights,
+    require_batches_for_batch_norm,
+    require_share_of_each,
+    synchronise_batch_norm,
+)
+from winnow.errors import ConfigError, DivergedError, MemoryExhaustedError, WinnowError
 from winnow.launch import Job, lead
 from winnow.metrics.coco_ap import CocoAp
 from winnow.protocols import Task, Tracker
@@ -118,6 +123,8 @@ def fit_as_leader(
     assembled = build(config, settings, config["training"]["seed"], folder, tracker, choices, ranks)
     if found is not None:
         restore(assembled, found[1], found[0])
+        assert isinstance(assembled.data, DetectionData)
+        require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
             ranks.broadcast(None)
             logger.info("this run is finished, nothing was changed; raise training.max_epochs to train on")
@@ -142,8 +149,8 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
     except KeyboardInterrupt:
         status = "interrupted"
         raise
-    except DivergedError as error:
-        status, reason = "diverged", str(error)
+    except (DivergedError, MemoryExhaustedError) as error:
+        status, reason = "diverged" if isinstance(error, DivergedError) else "out_of_memory", str(error)
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -185,17 +192,15 @@ def build(
             training.batch_size * training.accumulate * ranks.size,
         ),
     )  # fmt: skip
-    steps_per_epoch = -(-data.num_train_batches() // training.accumulate)
-    total_steps = min(training.max_epochs * steps_per_epoch, training.max_iter or training.max_epochs * steps_per_epoch)
+    state = TrainState(choose_objective(settings.objective, task, data))
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
-        task, optimizer, LrSchedule(training.scheduler, total_steps, steps_per_epoch),
+        task, optimizer, LrSchedule.of(training, data, state),
         Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
     )  # fmt: skip
-    objective = choose_objective(settings.objective, task, data)
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
     return Fit(
-        task=task, data=data, step=step, state=TrainState(objective), settings=training, sizes=sizes,
+        task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
         snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker, trial=None,
         progress=Progress(shown=ranks.is_main),
@@ -207,13 +212,22 @@ def prepare_model(
 ) -> None:
     freeze(task.model, training.freeze)
     if training.sync_batch_norm:
-        task.model = synchronise_batch_norm(task.model, device, ranks, data.smallest_share())
-        require_batches_for_batch_norm(task.model, data.smallest_batch())
-    else:
-        require_batches_for_batch_norm(task.model, max(1, data.smallest_share()))
+        task.model = synchronise_batch_norm(task.model, device, ranks)
+    require_batches(task, training, data)
     task.model.to(device).to(memory_format=torch.channels_last)
     if training.compile:
         task.model.compile()
+
+
+def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:
+    """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
+    with another batch size its end is cut anew."""
+    share = data.smallest_share(start_sample)
+    if training.sync_batch_norm:
+        require_share_of_each(share)
+        require_batches_for_batch_norm(task.model, data.smallest_batch(start_sample))
+    else:
+        require_batches_for_batch_norm(task.model, max(1, share))
 
 
 def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:

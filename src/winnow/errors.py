@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -15,6 +16,15 @@ class ConfigError(WinnowError):
 
 class DataError(WinnowError):
     """A file of the data set is missing, unreadable or inconsistent: mend the data."""
+
+
+class TransientDataError(DataError):
+    """Data can't be read now but may be later: ``is_over()`` tells, and it is worth waiting for ``patience_seconds``."""
+
+    def __init__(self, message: str, is_over: Callable[[], bool], patience_seconds: float) -> None:
+        super().__init__(message)
+        self.is_over = is_over
+        self.patience_seconds = patience_seconds
 
 
 class WeightsError(WinnowError):
@@ -31,6 +41,10 @@ class RankError(WinnowError):
 
 class DivergedError(WinnowError):
     """The loss stayed non-finite: lower the learning rate or look at the samples named in the message."""
+
+
+class MemoryExhaustedError(WinnowError):
+    """A batch needs more memory than there is: make batches smaller, as the message says."""
 
 
 def show_errors_as_messages() -> None:

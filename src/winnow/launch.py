@@ -107,7 +107,9 @@ def _start(rank: int, size: int, port: int, num_threads: int) -> subprocess.Pope
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": num_threads, LEADER: os.getpid()}
     # A package that trusted_targets names must be found by the followers as it is here.
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    quiet = {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}  # a lost connection is said in one line
+    quiet = {
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")
+    }  # a lost connection is said in one line
     environment = os.environ | quiet | {name: str(value) for name, value in (place | meeting | path).items()}
     # In a session of its own: the terminal's Ctrl-C is rank 0's to hear, and all stop at the same step.
     return subprocess.Popen(

@@ -56,7 +56,7 @@ def test_an_epoch_can_be_entered_in_its_middle(make_data):
     whole = contents(data.train_batches(2, 64))
     iterator = data.train_batches(1, 64)
     next(iterator)
-    assert_same(whole[3:], contents(data.train_batches(2, 64, start_batch=3)))
+    assert_same(whole[3:], contents(data.train_batches(2, 64, start_sample=12)))
 
 
 def test_epochs_differ_in_order_and_augmentation(make_data):

@@ -159,7 +159,7 @@ def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
     resumed = make_fit("part")
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     run_fit(resumed)
-    assert resumed.data.requested[0] == (1, 3, 8)
+    assert resumed.data.requested[0] == (1, 12, 8)
 
 
 def test_another_model_is_refused_with_the_differences(make_fit):

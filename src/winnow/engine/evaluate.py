@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import ALONE, Ranks
@@ -28,7 +29,6 @@ def evaluate(
     counts: list[float] = []
     was_training = task.model.training
     task.model.eval()
-    ranks.share_tensors(list(task.model.buffers()))
     try:
         with undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
@@ -36,8 +36,8 @@ def evaluate(
                     continue
                 count = task.loss_count(host_batch)
                 divisor = max(1.0, count)
-                batch = host_batch.to(precision.device)
-                with precision.autocast():
+                with memory_explained([host_batch], precision, "the evaluation"), precision.autocast():
+                    batch = host_batch.to(precision.device)
                     outputs = task.forward(batch)
                     terms = task.losses(outputs, batch, divisor)
                 losses.append(float(torch.stack(list(terms.values())).sum()) * divisor)

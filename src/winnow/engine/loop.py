@@ -6,9 +6,10 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
-from winnow.engine.schedule import SizeSchedule
+from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
+from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
 from winnow.engine.snapshot import Snapshot
@@ -63,22 +65,35 @@ def fit(run: Fit, stop: StopRequest) -> str:
     """Train until the end or a reason to stop; ``completed``, ``early_stopped``, ``pruned`` or ``interrupted``.
 
     The state, the checkpoints and the tracker hold what came out. All ranks come to the same decisions at the same steps;
-    only rank 0 writes. Raises DivergedError, DataError, RankError.
+    only rank 0 writes. Raises DivergedError, DataError, MemoryExhaustedError, RankError.
     """
+    save = partial(save_alone, run)
+    advice = f"go on with: training.resume={run.checkpoints.last}"
+    try:
+        with saved_on_failure(save, lambda: not run.step.is_torn, advice):
+            return fit_epochs(run, stop, save)
+    except StoppedWaiting:
+        save_alone(run)
+        return "interrupted"
+
+
+def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
     state, settings = run.state, run.settings
     begin_alike(run)
     while not is_finished(run):
         if state.step < run.total_steps:
-            train_one_epoch(run, stop)
+            persist(partial(train_one_epoch, run, stop), save, stop)
         if run.ranks.any(stop.requested):
             save_last(run)
             return "interrupted"
-        state.epoch += 1
-        state.batch = 0
         metrics = state.epoch_losses.means()
-        evaluated = is_evaluation_due(run)
+        evaluated = is_evaluation_due(run, state.epoch + 1)
         if evaluated and run.data.num_val_batches():
-            metrics |= evaluate_weights(run)
+            begin_alike(run)
+            metrics |= persist(partial(evaluate_weights, run), save, stop)
+        # Only now, so that a run that is stopped in its evaluation begins that again.
+        state.epoch += 1
+        state.sample = 0
         state.metrics = metrics
         is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
@@ -95,16 +110,17 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
     state, settings = run.state, run.settings
     epoch = state.epoch + 1
     began, waited, images = time.perf_counter(), 0.0, 0
-    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_batch=state.batch)
+    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_sample=state.sample)
+    num_batches, num_left = run.data.num_train_batches(), run.data.num_train_batches(state.sample)
     run.task.model.train()
-    with run.progress.task(f"epoch {epoch}", run.data.num_train_batches(), done=state.batch) as advance:
+    with run.progress.task(f"epoch {epoch}", num_batches, done=num_batches - num_left) as advance:
         for group, seconds in timed(in_groups(batches, settings.accumulate)):
             waited += seconds
             terms = run.step(group, state.step)
             state.step += 1
-            state.batch += len(group)
             own = (sum(batch.num_images for batch in group), sum(batch.num_pixels for batch in group))
             num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
+            state.sample += num_images
             state.cost.add(num_images, num_pixels)
             images += num_images
             if terms is not None:
@@ -158,8 +174,15 @@ def save_last(run: Fit) -> None:
         run.checkpoints.save_last(checkpoint)
 
 
+def save_alone(run: Fit) -> None:
+    """Save in trouble that one rank may have alone; of many ranks the others would not take part, and the last common
+    checkpoint stands."""
+    if run.ranks.size == 1:
+        save_last(run)
+
+
 def begin_alike(run: Fit) -> None:
-    """Give all ranks rank 0's weights, so that they only ever differ by nothing."""
+    """Give all ranks rank 0's weights, at first, and the running statistics among them before each evaluation."""
     average = run.step.ema.weights() if run.step.ema is not None else {}
     run.ranks.share_tensors([*run.task.model.state_dict().values(), *average.values()])
 
@@ -174,7 +197,7 @@ def is_pruned(run: Fit) -> bool:
 
 def is_finished(run: Fit) -> bool:
     """True when there is nothing left to do, as in a finished run that is resumed; an epoch in progress is to be evaluated."""
-    return (run.state.step >= run.total_steps and run.state.batch == 0) or is_stalled(run)
+    return (run.state.step >= run.total_steps and run.state.sample == 0) or is_stalled(run)
 
 
 def is_stalled(run: Fit) -> bool:
@@ -182,8 +205,8 @@ def is_stalled(run: Fit) -> bool:
     return patience is not None and run.state.evaluations_without_gain >= patience
 
 
-def is_evaluation_due(run: Fit) -> bool:
-    return run.state.epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
+def is_evaluation_due(run: Fit, epoch: int) -> bool:
+    return epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
 
 
 def log_interval(run: Fit) -> float | None:
@@ -198,7 +221,7 @@ def log_interval(run: Fit) -> float | None:
 
 def log_epoch_line(run: Fit, is_best: bool) -> None:
     state = run.state
-    total = -(-run.total_steps // run.step.schedule.steps_per_epoch)
+    total = run.step.schedule.total_epochs
     shown = {
         "loss": state.metrics.get("train/loss"),
         **{key: state.metrics.get(key) for key in ("val/loss", "val/map", "val/map_50")},
@@ -247,4 +270,5 @@ def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
     if run.ranks.rank < len(streams):
         set_rng_state(streams[run.ranks.rank])
+    run.step.schedule = LrSchedule.of(run.settings, run.data, run.state)
     logger.info("resumed from %s: epoch %d, step %d", path, run.state.epoch, run.state.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ from winnow.engine.seeding import rng_state
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 
 class Snapshot:
@@ -60,7 +63,10 @@ class Snapshot:
         }
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load weights, optimizer, scaler, EMA and counters. CheckpointError where model, classes, data or EMA differ."""
+        """Load weights, optimizer, scaler, EMA and counters; a scaler or an EMA that the file lacks begins from here.
+
+        CheckpointError where model, classes, data, or what the optimizer trains differ.
+        """
         self._refuse_other_run(checkpoint)
         step = self._step
         step.task.model.load_state_dict(checkpoint.get("training_state_dict", checkpoint["model_state_dict"]))
@@ -68,8 +74,13 @@ class Snapshot:
         step.load_state_dict(checkpoint["progress"]["step_counters"])
         if step.scaler.is_enabled() and checkpoint["scaler_state_dict"]:
             step.scaler.load_state_dict(checkpoint["scaler_state_dict"])
-        if step.ema is not None:
+        if step.ema is not None and checkpoint["ema_state_dict"] is not None:
             step.ema.load_state_dict(checkpoint["ema_state_dict"])
+        elif step.ema is not None:
+            step.ema.begin_here()
+            logger.warning("training.ema.decay was null: the average begins at the weights of the checkpoint")
+        elif checkpoint["ema_state_dict"] is not None:
+            logger.warning("training.ema.decay is null: the checkpoint's averaged weights are left behind")
 
     def _refuse_other_run(self, checkpoint: Mapping[str, Any]) -> None:
         own = {name: tuple(value.shape) for name, value in self._step.task.model.state_dict().items()}
@@ -84,15 +95,21 @@ class Snapshot:
         old, new = checkpoint["metadata"].get("data_fingerprint"), self._metadata.get("data_fingerprint")
         if old != new:
             differences.append(f"data fingerprint: {old} in the file, {new} here")
-        if self._step.ema is not None and checkpoint["ema_state_dict"] is None:
-            differences.append("training.ema.decay: null in the file, set here")
-        old_groups = [group["name"] for group in checkpoint["optimizer_state_dict"]["param_groups"]]
-        new_groups = [group["name"] for group in self._step.optimizer.param_groups]
-        if old_groups != new_groups:
-            differences.append(f"parameter groups: {old_groups} in the file, {new_groups} here")
+        old_groups = _group_of(checkpoint["optimizer_state_dict"])
+        new_groups = _group_of(self._step.optimizer.state_dict())
+        differences += [
+            f"parameter group of {name}: {old_groups.get(name, 'frozen')} in the file, {new_groups.get(name, 'frozen')} here"
+            for name in sorted((old_groups.keys() | new_groups.keys()) & own.keys() & saved.keys())
+            if old_groups.get(name) != new_groups.get(name)
+        ]
         if differences:
             shown = "\n  ".join(differences[:20])
             raise CheckpointError(f"the checkpoint belongs to another run, {len(differences)} differences:\n  {shown}")
+
+
+def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
+    """Parameter name → name of its group."""
+    return {name: group["name"] for group in optimizer_state["param_groups"] for name in group["tensors"]}
 
 
 def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from winnow.engine.ema import Ema
 from winnow.engine.gradient_sum import GradientSum
+from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.ranks import ALONE, Ranks
 from winnow.engine.schedule import LrSchedule
@@ -41,6 +42,8 @@ class TrainStep:
         self.ranks = ranks
         self.nonfinite = 0
         self.nonfinite_in_a_row = 0
+        self.is_torn = False
+        """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
         self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
         self._max_nonfinite = max_nonfinite
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -53,8 +56,12 @@ class TrainStep:
         weights alone. A rank's ``batches`` may hold no image.
 
         The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
-        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row.
+        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, and MemoryExhaustedError.
         """
+        with memory_explained(batches, self.precision, f"training step {step + 1}"):
+            return self._update(batches, step)
+
+    def _update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         self._set_learning_rates(step)
         terms = self._gradient_sum(self._backward(batches), self.precision.device)
         self.scaler.unscale_(self.optimizer)
@@ -63,10 +70,12 @@ class TrainStep:
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm
         if bool(torch.isfinite(verdict)):
+            self.is_torn = True
             self.scaler.step(self.optimizer)
             self.nonfinite_in_a_row = 0
             if self.ema is not None:
                 self.ema.update()
+            self.is_torn = False
         else:
             self._count_nonfinite(terms, norm, batches, step)
             terms = {}
@@ -89,9 +98,8 @@ class TrainStep:
         count = self._agreed_count(sum(self.task.loss_count(batch) for batch in batches))
         sums: dict[str, Tensor] = {}
         if not batches:
-            self.scaler.scale(
-                torch.zeros((), device=self.precision.device)
-            )  # what it unscales by is made at its first use
+            # What the scaler unscales by is made at its first use.
+            self.scaler.scale(torch.zeros((), device=self.precision.device))
         for host_batch in batches:
             batch = host_batch.to(self.precision.device)
             with self.precision.autocast():

@@ -50,15 +50,19 @@ def require_batches_for_batch_norm(model: nn.Module, smallest_batch: int) -> Non
         )
 
 
-def synchronise_batch_norm(model: nn.Module, device: torch.device, ranks: Ranks, smallest_share: int) -> nn.Module:
+def synchronise_batch_norm(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
     """``model`` with batch norms that see the images of all ranks; names in its state stay. ConfigError where that can't be."""
     if device.type != "cuda":
         raise ConfigError("training.sync_batch_norm=true: torch has it for GPUs only; set it to false on a CPU")
-    if smallest_share == 0:
-        raise ConfigError(
-            f"training.sync_batch_norm=true: the epoch's last batch has fewer images than the {ranks.size} ranks, and each must "
-            "take part; set training.drop_last=true"
-        )
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         logger.warning("training.sync_batch_norm=true changes nothing: this model has no batch norm that trains")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if ranks.size > 1 else model
+
+
+def require_share_of_each(smallest_share: int) -> None:
+    """ConfigError where a rank would go without an image: its synchronised batch norms would leave the others waiting."""
+    if smallest_share == 0:
+        raise ConfigError(
+            "training.sync_batch_norm=true: the epoch's last batch has fewer images than there are ranks, and each must take "
+            "part; set training.drop_last=true"
+        )
