@@ -61,7 +61,11 @@ def test_a_run_whose_clock_goes_back_three_hours_ends_as_any_other(warm_program,
     warm_program.run(tmp_path, *arguments, "hydra.run.dir=whole")
     (tmp_path / "clock").write_text("+0")
     # A process of its own, for the library must be there from the start.
-    fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"), "FAKETIME_CACHE_DURATION": "1"}
+    fake = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
+        "FAKETIME_CACHE_DURATION": "1",
+    }
     fake["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
     program = warm_program.start_cold(
         tmp_path, *arguments, "hydra.run.dir=back", TROUBLE="clock losses 9 clock -3h", **fake
