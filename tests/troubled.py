@@ -1,7 +1,8 @@
 """A user's own model that brings trouble on its process, where the variable TROUBLE asks for it.
 
 ``kill METHOD N`` kills it at the N-th call of a method of the task, ``tear METHOD N BYTES`` lets the system kill it when a file
-that it writes after that call exceeds BYTES, ``worker METHOD N`` kills a loader process, ``away METHOD N FOLDER`` renames,
+that it writes after that call exceeds BYTES, ``worker METHOD N`` kills a loader process, ``away METHOD N FOLDER`` renames
+it, ``clock METHOD N FILE TIME`` tells libfaketime another time,
 ``memory N`` needs more memory than there is for more than N images, ``times PATH`` writes down when each step began.
 """
 
@@ -74,6 +75,8 @@ def act(kind: str, details: list[str]) -> None:
         workers = [child for child in psutil.Process().children() if "uploader" not in " ".join(child.cmdline())]
         workers[0].kill()
         time.sleep(0.2)
+    elif kind == "clock":
+        Path(details[0]).write_text(details[1])
     elif kind == "away":
         Path(details[0]).rename(f"{details[0]}.away")
 

@@ -46,9 +46,12 @@ class WarmProgram:
 
     def __init__(self) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "HYDRA", "TROUBLE"))}
-        environment = clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
+        self._environment = clean | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}",
+        }
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self._environment
         )
         self._started = 0
 
@@ -65,6 +68,14 @@ class WarmProgram:
         ended = program.wait()
         assert ended == code, f"ended with {ended} instead of {code}:\n{program.printed()}"
         return program.printed()
+
+    def start_cold(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """A process that makes its own imports."""
+        with (folder / "output_cold.txt").open("wb") as output:
+            command = [sys.executable, str(TRAIN), *arguments]
+            return subprocess.Popen(
+                command, cwd=folder, env=self._environment | environment, stdout=output, stderr=subprocess.STDOUT
+            )
 
     def ask(self, asked: dict[str, object]) -> int:
         assert self._process.stdin is not None

@@ -243,6 +243,7 @@ def test_a_run_stopped_at_its_very_last_step_is_still_evaluated_when_resumed(
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     assert run_fit(resumed) == "completed"
     assert_same(weights(whole), weights(resumed))
+    assert whole.step.learning_rates() == resumed.step.learning_rates()
     assert (whole.state.step, whole.state.best, whole.state.metrics) == (
         last_step,
         resumed.state.best,

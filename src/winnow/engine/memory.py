@@ -26,7 +26,7 @@ def memory_explained(batches: Sequence[Batch], precision: Precision, during: str
         shapes = "; ".join(_shape_words(batch) for batch in batches)
         dtype = "float32" if precision.dtype is None else str(precision.dtype).removeprefix("torch.")
         raise MemoryExhaustedError(
-            f"out of memory on {precision.device} in {during}, with {shapes} in {dtype}: {str(error).splitlines()[0]}; "
+            f"out of memory on {precision.device} in {during}, with {shapes} in {dtype}: {_first_line(error)}; "
             "halve training.batch_size and double training.accumulate (the same step in less memory), lower data.image_size, "
             "or set training.amp=auto on a GPU"
         ) from error
@@ -35,6 +35,10 @@ def memory_explained(batches: Sequence[Batch], precision: Precision, during: str
 def _shape_words(batch: Batch) -> str:
     images, height, width = batch.shape
     return f"{images} images of {height}×{width} pixels"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _is_exhausted(error: Exception) -> bool:

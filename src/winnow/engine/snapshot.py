@@ -113,7 +113,10 @@ def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The saved moments under the settings of today's config, so that another lr or weight decay takes effect."""
+    """The saved moments under the settings of today's config, so that another lr or weight decay takes effect.
+
+    ``lr`` itself is set before each step; a run with no step left must show its last one.
+    """
     fields = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    groups = [{**old, **new} for old, new in zip(saved["param_groups"], fields, strict=True)]
+    groups = [{**old, **new, "lr": old["lr"]} for old, new in zip(saved["param_groups"], fields, strict=True)]
     return {**saved, "param_groups": groups}
