@@ -1,6 +1,7 @@
 """``train.py`` on two ranks, as real processes that talk by gloo."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -237,10 +238,11 @@ def test_a_multirun_starts_each_jobs_own_ranks_and_no_second_sweep(warm_program,
 @pytest.mark.slow
 def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", str(REPOSITORY / "train.py")]
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY / 'tests'}:{os.environ.get('PYTHONPATH', '')}"}
     with (workplace / "torchrun.txt").open("wb") as output:
         process = subprocess.Popen(
-            [*torchrun, *TINY, "training.max_epochs=500", "hydra.run.dir=torchrun"], cwd=workplace, stdout=output,
-            stderr=subprocess.STDOUT,
+            [*torchrun, *TINY, "training.max_epochs=500", "hydra.run.dir=torchrun"], cwd=workplace, env=environment,
+            stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     while not (workplace / "torchrun/checkpoints/last.pth").exists():
         assert process.poll() is None, (workplace / "torchrun.txt").read_text()
@@ -251,7 +253,7 @@ def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
     assert outcome(workplace / "torchrun")["status"] == "failed"
     assert f"rank 1 (process {ranks['1'].pid}) vanished" in outcome(workplace / "torchrun")["reason"]
     subprocess.run(
-        [*torchrun, "training.resume=torchrun/checkpoints/last.pth", "training.max_epochs=4"], cwd=workplace, check=True,
-        capture_output=True,
+        [*torchrun, "training.resume=torchrun/checkpoints/last.pth", "training.max_epochs=4"], cwd=workplace, env=environment,
+        check=True, capture_output=True,
     )  # fmt: skip
     assert outcome(workplace / "torchrun")["status"] == "completed"
