@@ -61,8 +61,12 @@ def outcome(run):
 
 
 @pytest.mark.parametrize(("name", "overrides"), [
-    ("fcos", FCOS), ("accumulated", [*FCOS, "training.accumulate=2", "training.ema.decay=0.9", "training.drop_last=true"]),
-    ("detr", DETR), ("clipped_detr_accumulated", [*DETR, "training.accumulate=2", "training.clip_grad_norm=0.01"]),
+    ("fcos", FCOS), ("clipped_detr_accumulated", [*DETR, "training.accumulate=2", "training.clip_grad_norm=0.01"]),
+    pytest.param("detr", DETR, marks=pytest.mark.slow),
+    pytest.param(
+        "accumulated", [*FCOS, "training.accumulate=2", "training.ema.decay=0.9", "training.drop_last=true"],
+        marks=pytest.mark.slow,
+    ),
 ])  # fmt: skip
 def test_two_ranks_do_what_one_does_with_the_doubled_batch(warm_program, workplace, name, overrides):
     one, two = workplace / f"{name}_1", workplace / f"{name}_2"
@@ -106,7 +110,10 @@ def whole(warm_program, workplace):
     return workplace / "whole"
 
 
-@pytest.mark.parametrize(("lost", "moment"), [(0, "kill losses 12"), (1, "kill forward 11"), (1, "kill predictions 2")])
+@pytest.mark.parametrize(("lost", "moment"), [
+    (1, "kill forward 11"), pytest.param(0, "kill losses 12", marks=pytest.mark.slow),
+    pytest.param(1, "kill predictions 2", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_killed_rank_ends_the_run_and_it_resumes_bit_by_bit(warm_program, workplace, whole, lost, moment):
     run = workplace / f"{moment} {lost}".replace(" ", "_")
     arguments = [
@@ -146,7 +153,9 @@ def test_a_stop_that_one_rank_hears_stops_all_at_the_same_step(warm_program, wor
     assert_same_end(whole, run)
 
 
-@pytest.mark.parametrize("sizes", [(2, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize(
+    "sizes", [(2, 1), pytest.param((1, 2), marks=pytest.mark.slow), pytest.param((2, 3), marks=pytest.mark.slow)]
+)
 def test_another_number_of_ranks_goes_on_at_the_same_sample(warm_program, workplace, sizes):
     run = workplace / f"from_{sizes[0]}_to_{sizes[1]}"
     arguments = [
@@ -206,7 +215,9 @@ def followers_of(process):
     return [child for child in psutil.Process(process).children() if "winnow.follow" in child.cmdline()]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 75), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)]
+)
 def test_ranks_that_the_run_started_end_with_it(warm_program, workplace, sent, code):
     run = workplace / f"started_{sent.name}"
     leader = warm_program.start(
