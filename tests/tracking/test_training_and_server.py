@@ -51,7 +51,7 @@ def test_a_server_paused_killed_and_restarted_costs_the_training_no_step(
         if tracking:
             arguments = [argument for argument in arguments if not argument.startswith("tracking.")]
         program = warm_program.start(folder, *arguments, TROUBLE=f"times {folder}/{name}.json", **PATIENT)
-        program.wait_for_line("epoch 2/500")
+        program.wait_for_line("epoch   2/500")
         began = time.monotonic()
         if not tracking:
             wait_for(lambda: RunState.read(TrackingFolder.of_run(folder / "on").state).sequence > 10, 180)
