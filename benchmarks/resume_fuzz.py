@@ -1,9 +1,9 @@
 """Kills a training N times at random instants and resumes it: python benchmarks/resume_fuzz.py N.
 
 Each case is a run of its own, killed (SIGKILL) once at an instant drawn over its whole length, start-up included, then resumed
-by the command that began it (``training.resume=auto``) with another number of loader processes. Its last checkpoint and everything it logged are compared with those
-of a run that nobody killed: weights, optimizer, EMA, scaler, random numbers, metrics, best, and each (metric, step, value) of the
-tracker's record. Prints the cases that differ, and ends with exit code 1 if there are any.
+by the command that began it (``training.resume=auto``), with another number of loader processes. Its last checkpoint and all it
+logged are compared with those of a run that nobody killed: weights, optimizer, EMA, scaler, random numbers, metrics, best, and
+each (metric, step, value) of the tracker's record. Prints the cases that differ, and ends with exit code 1 if there are any.
 """
 
 from __future__ import annotations

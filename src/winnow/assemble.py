@@ -71,13 +71,15 @@ def run(cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     with sole_owner(folder):
         try:
-            config = plain_config(cfg)
+            config = plain_config(cfg, may_lack=True)
             require_one_start(config)
             found = checkpoint_to_resume(config["training"]["resume"], folder)
             if found is not None:
                 config = resumed_config(found[1], config, list(job.overrides.task))
-            elif config["training"]["resume"] is None:
-                require_unused(folder)
+            else:
+                config = plain_config(cfg)
+                if config["training"]["resume"] is None:
+                    require_unused(folder)
             result = train(config, folder, found, choices_of(job, found))
         except WinnowError as error:
             if not (folder / "result.json").exists():

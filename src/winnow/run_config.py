@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 Config = dict[str, Any]
 
 
-def plain_config(cfg: DictConfig) -> Config:
-    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``."""
+def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
+    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``, unless it
+    ``may_lack`` some, as that of a command which resumes a run."""
     try:
-        return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+        return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=not may_lack))
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or str(error)
         raise ConfigError(f"{key} has no value yet; give it on the command line: {key}=…") from None
