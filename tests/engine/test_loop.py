@@ -167,7 +167,7 @@ def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
     resumed = make_fit("part")
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     run_fit(resumed)
-    assert resumed.data.requested[0] == (1, 3, 8)
+    assert resumed.data.requested[0] == (1, 12, 8)
 
 
 def test_another_model_is_refused_with_the_differences(make_fit):
@@ -268,6 +268,7 @@ def test_a_run_stopped_at_its_very_last_step_is_still_evaluated_when_resumed(
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     assert run_fit(resumed) == "completed"
     assert_same(weights(whole), weights(resumed))
+    assert whole.step.learning_rates() == resumed.step.learning_rates()
     assert (whole.state.step, whole.state.best, whole.state.metrics) == (
         last_step,
         resumed.state.best,

@@ -65,7 +65,6 @@ class CheckpointFolder:
     def make_room(self, checkpoint: dict[str, Any]) -> None:
         """Prepare in the background for saves of about this size, which costs the first one its extra time."""
         self._writer.make_room(checkpoint)
-        self.has_room = True
 
     def wait(self) -> None:
         """Until what was saved is on disk, or the log says why not."""
