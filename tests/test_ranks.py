@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -172,6 +173,27 @@ def test_another_number_of_ranks_goes_on_at_the_same_sample(warm_program, workpl
     run_ranks(warm_program, workplace, *arguments, codes=(0,) * sizes[1], troubles=("",) * sizes[1])
     assert (outcome(run)["status"], outcome(run)["epochs"]) == ("completed", 3)
     assert outcome(run)["cost"]["images"] == 3 * 22
+
+
+def test_what_ended_one_rank_is_told_by_the_first(warm_program, workplace):
+    arguments = [*TINY, "training.batch_size=2", "hydra.run.dir=told"]
+    leader, follower = run_ranks(warm_program, workplace, *arguments, codes=(1, 1), troubles=("", "memory 1"))
+    assert outcome(workplace / "told")["reason"].startswith(
+        "RankError: rank 1: MemoryExhaustedError: out of memory on cpu"
+    )
+    assert "RankError: rank 1: MemoryExhaustedError" in leader
+    assert follower.startswith("rank 1: ERROR")
+    assert "Traceback" not in leader + follower
+
+
+def test_ranks_diverge_together_and_name_the_images_of_all(warm_program, workplace):
+    diverging = ["training.optimizer.lr=1e30", "training.max_nonfinite=2", "training.clip_grad_norm=null"]
+    arguments = [*TINY, *diverging, "training.accumulate=1", "training.batch_size=3", "hydra.run.dir=diverged"]
+    _, follower = run_ranks(warm_program, workplace, *arguments, codes=(1, 1))
+    assert outcome(workplace / "diverged")["status"] == "diverged"
+    images = re.search(r"image ids \[([^]]*)\]", outcome(workplace / "diverged")["reason"])[1]
+    assert len(set(images.split(", "))) == 6
+    assert follower == ""
 
 
 WRONG = [
