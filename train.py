@@ -1,10 +1,13 @@
 """Train one run as composed from conf/: ``python train.py --help``."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from winnow.composition import register_resolvers
 from winnow.errors import show_errors_as_messages
+from winnow.torchrun import is_follower, refuse_sweep
 
 register_resolvers()
 show_errors_as_messages()
@@ -20,4 +23,10 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    refuse_sweep(sys.argv)
+    if is_follower():
+        from winnow.follow import follow
+
+        follow()
+    else:
+        main()

@@ -1,9 +1,9 @@
 """Kills a training N times at random instants and resumes it: python benchmarks/resume_fuzz.py N.
 
 Each case is a run of its own, killed (SIGKILL) once at an instant drawn over its whole length, start-up included, then resumed
-by the very command that began it (``training.resume=auto``). Its last checkpoint and everything it logged are compared with those
-of a run that nobody killed: weights, optimizer, EMA, scaler, random numbers, metrics, best, and each (metric, step, value) of the
-tracker's record. Prints the cases that differ, and ends with exit code 1 if there are any.
+by the command that began it (``training.resume=auto``), with another number of loader processes. Its last checkpoint and all it
+logged are compared with those of a run that nobody killed: weights, optimizer, EMA, scaler, random numbers, metrics, best, and
+each (metric, step, value) of the tracker's record. Prints the cases that differ, and ends with exit code 1 if there are any.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUN = [
     "data.num_train=44", "data.num_val=6", "data.size=64", "data.image_size=64", "training.batch_size=4",
-    "training.num_workers=1", "training.accumulate=2", "training.max_epochs=8", "training.log_interval=2",
+    "training.accumulate=2", "training.max_epochs=8", "training.log_interval=2",
     "training.save_every_steps=2", "training.ema.decay=0.9", "training.scheduler.warmup_steps=3",
     "training.resize_schedule=[[1,32],[4,64]]", "training.amp=fp16", "training.keep_last_n=1", "training.save_interval=2",
     "training.early_stopping.patience=7", "model.channels=[8,8,16,16]", "model.head_channels=32",
     "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false", "training.resume=auto",
 ]  # fmt: skip
 COMPARED = (
-    "epoch", "step", "model_state_dict", "optimizer_state_dict", "scaler_state_dict", "ema_state_dict", "rng", "metrics", "best",
+    "epoch", "step", "model_state_dict", "training_state_dict", "optimizer_state_dict", "scaler_state_dict", "ema_state_dict",
+    "rng", "metrics", "best",
 )  # fmt: skip
 # Wall-clock numbers differ by nature.
 NOT_COMPARED = ("perf/", "cost/seconds")
@@ -54,19 +55,24 @@ def main() -> int:
         differing = 0
         for case in range(options.cases):
             instant = rng.uniform(0, length)
-            stage = killed_and_resumed(folder, f"case_{case}", instant)
+            workers = case % 3, (case + 1 + case // 3 % 2) % 3
+            stage = killed_and_resumed(folder, f"case_{case}", instant, workers)
             found = fingerprint(folder / f"case_{case}")
             different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
             differing += bool(different)
             verdict = f"DIFFERS: {different[:8]}" if different else "identical"
-            print(f"case {case:3d}  killed at {instant:5.2f} s, {stage:24s} {verdict}", flush=True)
+            print(
+                f"case {case:3d}  killed at {instant:5.2f} s, {stage:24s} workers {workers[0]} → {workers[1]}  {verdict}",
+                flush=True,
+            )
     print(f"{options.cases} kills within {length:.1f} s: {options.cases - differing} identical, {differing} different")
     return int(differing > 0)
 
 
-def train(folder: Path, name: str, wait: bool) -> subprocess.Popen[str]:
+def train(folder: Path, name: str, wait: bool, num_workers: int = 1) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(REPOSITORY / "train.py"), *RUN, f"hydra.run.dir={name}"]
+    command = [sys.executable, str(REPOSITORY / "train.py"), *RUN]
+    command += [f"training.num_workers={num_workers}", f"hydra.run.dir={name}"]
     process = subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -77,9 +83,9 @@ def train(folder: Path, name: str, wait: bool) -> subprocess.Popen[str]:
     return process
 
 
-def killed_and_resumed(folder: Path, name: str, instant: float) -> str:
+def killed_and_resumed(folder: Path, name: str, instant: float, workers: tuple[int, int]) -> str:
     """Where the run stood when it was killed."""
-    process = train(folder, name, wait=False)
+    process = train(folder, name, wait=False, num_workers=workers[0])
     time.sleep(instant)
     process.kill()
     process.communicate()
@@ -88,7 +94,7 @@ def killed_and_resumed(folder: Path, name: str, instant: float) -> str:
     if last.exists():
         checkpoint = torch.load(last, weights_only=True)
         stage = f"after epoch {checkpoint['epoch']} step {checkpoint['step']}"
-    train(folder, name, wait=True)
+    train(folder, name, wait=True, num_workers=workers[1])
     return stage
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from composed import SHARED_DATA, compose_plain
+from warm_program import WarmProgram
 
 
 @pytest.fixture
@@ -16,3 +17,11 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip("no ../shared/data beside the repository")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def warm_program():
+    """``train.py``, ready to be run many times."""
+    program = WarmProgram()
+    yield program
+    program.close()

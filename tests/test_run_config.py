@@ -24,6 +24,10 @@ def test_the_command_that_began_a_run_also_resumes_it(checkpoint):
     assert config["training"] == checkpoint["config"]["training"]
 
 
+def test_a_seed_that_was_drawn_stays(checkpoint):
+    assert resumed_config(checkpoint, compose_plain(), ["training.seed=null"])["training"]["seed"] == 0
+
+
 def test_resuming_and_starting_from_weights_at_once_is_refused():
     composed = compose_plain("training.resume=a.pth", "training.init_from=b.pth")
     with pytest.raises(ConfigError, match=r"training.resume='a.pth' and training.init_from='b.pth' contradict"):
@@ -46,6 +50,9 @@ def test_tracking_may_change(checkpoint):
     ("model=fcos_tiny", "model=fcos_tiny: the run began with model=deformable_detr_tiny"),
     ("training/optimizer=sgd", "training/optimizer=sgd: the run began with"),
     ("training.max_epoch=3", r"training.max_epoch is not a key of the checkpoint's config; use \+training.max_epoch=3"),
+    ("training.seed=5", "training.seed=5: the run began with 0, and the rest of the epoch would be another order of samples"),
+    ("training.overfit=5", "training.overfit=5: the run began with None"),
+    ("training.optimizer._target_=torch.optim.SGD", "the run began with 'torch.optim.AdamW', and another optimizer can't go on"),
     ("~training.ema", "~training.ema: a key can't be deleted on resume"),
 ])  # fmt: skip
 def test_what_can_not_be_changed_is_refused(checkpoint, override, message):

@@ -52,8 +52,8 @@ def weights(folder, name="last"):
 
 def assert_same_run(first, second):
     one, other = weights(first), weights(second)
-    for key in ("model_state_dict", "optimizer_state_dict", "ema_state_dict"):
-        assert_equal(one[key], other[key])
+    for key in ("model_state_dict", "training_state_dict", "optimizer_state_dict", "ema_state_dict"):
+        assert_equal(one.get(key), other.get(key))
     assert one["metrics"] == other["metrics"]
     assert one["best"] == other["best"]
 

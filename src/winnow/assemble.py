@@ -24,6 +24,7 @@ from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.progress import Progress
+from winnow.engine.ranks import ALONE, Ranks
 from winnow.engine.result import RunResult, is_concluded
 from winnow.engine.run_folder import require_unused, sole_owner
 from winnow.engine.schedule import LrSchedule, SizeSchedule
@@ -33,8 +34,14 @@ from winnow.engine.snapshot import Snapshot
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
-from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm
-from winnow.errors import ConfigError, DivergedError, WinnowError
+from winnow.engine.weights import (
+    load_initial_weights,
+    require_batches_for_batch_norm,
+    require_share_of_each,
+    synchronise_batch_norm,
+)
+from winnow.errors import ConfigError, DivergedError, MemoryExhaustedError, WinnowError
+from winnow.launch import Job, lead
 from winnow.metrics.coco_ap import CocoAp
 from winnow.protocols import Task, Tracker
 from winnow.run_config import Config, checkpoint_to_resume, plain_config, require_one_start, resumed_config
@@ -42,6 +49,7 @@ from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings, check_arguments
 from winnow.sweep.current import current_trial
+from winnow.torchrun import refuse_sweep
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +67,20 @@ def run(cfg: DictConfig) -> float | None:
     Raises WinnowError for what the user must mend. An interrupted single run ends the process with ``EXIT_INTERRUPTED``.
     """
     job = HydraConfig.get()
+    if job.mode == RunMode.MULTIRUN:
+        refuse_sweep(["--multirun"])
     folder = Path(job.runtime.output_dir)
     with sole_owner(folder):
         try:
-            config = plain_config(cfg)
+            config = plain_config(cfg, may_lack=True)
             require_one_start(config)
             found = checkpoint_to_resume(config["training"]["resume"], folder)
             if found is not None:
                 config = resumed_config(found[1], config, list(job.overrides.task))
-            elif config["training"]["resume"] is None:
-                require_unused(folder)
+            else:
+                config = plain_config(cfg)
+                if config["training"]["resume"] is None:
+                    require_unused(folder)
             result = train(config, folder, found, choices_of(job, found))
         except WinnowError as error:
             if not (folder / "result.json").exists():
@@ -99,18 +111,32 @@ def fit_in_folder(
     seed = choose_seed(settings.training.seed)
     config = {**config, "training": {**config["training"], "seed": seed, "resume": None}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    with lead(settings.training.num_ranks) as ranks:
+        return fit_as_leader(config, settings, folder, found, choices, stop, ranks)
+
+
+def fit_as_leader(
+    config: Config, settings: RunSettings, folder: Path, found: Found | None, choices: dict[str, str], stop: StopRequest,
+    ranks: Ranks,
+) -> RunResult:  # fmt: skip
+    """Fit as rank 0. The others build their parts when this rank's are whole: what is wrong is said once, and what is drawn or
+    downloaded is there."""
     current = current_trial()
     check_node(config, "tracking", ["run_folder", "parent_folder"])
     study_folder = current.study_folder if current is not None else None
     tracker: Tracker = instantiate(config, "tracking", run_folder=folder, parent_folder=study_folder)
-    assembled = build(config, settings, seed, folder, tracker, choices)
+    assembled = build(config, settings, config["training"]["seed"], folder, tracker, choices, ranks)
     if found is not None:
         restore(assembled, found[1], found[0])
+        assert isinstance(assembled.data, DetectionData)
+        require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
+            ranks.broadcast(None)
             logger.info("this run is finished, nothing was changed; raise training.max_epochs to train on")
             return result_of(assembled, "completed", None)
     elif settings.training.init_from is not None:
         load_initial_weights(assembled.task.model, Path(settings.training.init_from))
+    ranks.broadcast(Job(config, folder.absolute(), found[0].absolute() if found is not None else None))
     with tracker:
         return fit_and_record(assembled, config, folder, stop)
 
@@ -128,8 +154,8 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
     except KeyboardInterrupt:
         status = "interrupted"
         raise
-    except DivergedError as error:
-        status, reason = "diverged", str(error)
+    except (DivergedError, MemoryExhaustedError) as error:
+        status, reason = "diverged" if isinstance(error, DivergedError) else "out_of_memory", str(error)
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -145,52 +171,69 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
 
 
 def build(
-    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str]
-) -> Fit:
+    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str],
+    ranks: Ranks = ALONE,
+) -> Fit:  # fmt: skip
     """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
     training = settings.training
-    device = choose_device(training.device)
+    device = choose_device(training.device, ranks)
     if training.deterministic:
         make_deterministic()
     seed_everything(seed)
     check_node(config, "model", MODEL_INJECTED)
-    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed))
+    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
     evaluation = settings.evaluation
     new_metric = partial(CocoAp, data.classes, data.category_ids, **evaluation.model_dump())
     task: Task = instantiate(
         config, "model", classes=data.classes, new_metric=new_metric,
         max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
     )  # fmt: skip
-    prepare_model(task, training, device, data)
+    prepare_model(task, training, device, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(
         optimizer_factory(config), task.model, training.param_groups,
-        scaled_lr(training.optimizer["lr"], training.auto_scale_lr.base_batch_size, training.batch_size * training.accumulate),
+        scaled_lr(
+            training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
+            training.batch_size * training.accumulate * ranks.size,
+        ),
     )  # fmt: skip
-    steps_per_epoch = -(-data.num_train_batches() // training.accumulate)
-    total_steps = min(training.max_epochs * steps_per_epoch, training.max_iter or training.max_epochs * steps_per_epoch)
+    state = TrainState(choose_objective(settings.objective, task, data))
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
-        task, optimizer, LrSchedule(training.scheduler, total_steps, steps_per_epoch),
-        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite,
+        task, optimizer, LrSchedule.of(training, data, state),
+        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
     )  # fmt: skip
-    objective = choose_objective(settings.objective, task, data)
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
     return Fit(
-        task=task, data=data, step=step, state=TrainState(objective), settings=training, sizes=sizes,
+        task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
         snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
-        trial=current.trial if current is not None else None, progress=Progress(),
+        trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
     )  # fmt: skip
 
 
-def prepare_model(task: Task, training: TrainingSettings, device: torch.device, data: DetectionData) -> None:
+def prepare_model(
+    task: Task, training: TrainingSettings, device: torch.device, data: DetectionData, ranks: Ranks = ALONE
+) -> None:
     freeze(task.model, training.freeze)
-    require_batches_for_batch_norm(task.model, data.smallest_batch())
+    if training.sync_batch_norm:
+        task.model = synchronise_batch_norm(task.model, device, ranks)
+    require_batches(task, training, data)
     task.model.to(device).to(memory_format=torch.channels_last)
     if training.compile:
         task.model.compile()
+
+
+def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:
+    """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
+    with another batch size its end is cut anew."""
+    share = data.smallest_share(start_sample)
+    if training.sync_batch_norm:
+        require_share_of_each(share)
+        require_batches_for_batch_norm(task.model, data.smallest_batch(start_sample))
+    else:
+        require_batches_for_batch_norm(task.model, max(1, share))
 
 
 def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:
@@ -204,9 +247,11 @@ def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objec
     return asked
 
 
-def loading_settings(settings: RunSettings, seed: int) -> LoadingSettings:
-    names = LoadingSettings.model_fields.keys() - {"seed"}
-    return LoadingSettings(seed=seed, **{name: getattr(settings.training, name) for name in names})
+def loading_settings(settings: RunSettings, seed: int, ranks: Ranks) -> LoadingSettings:
+    names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks"}
+    return LoadingSettings(
+        seed=seed, rank=ranks.rank, ranks=ranks.size, **{name: getattr(settings.training, name) for name in names}
+    )
 
 
 def instantiate(config: Config, key: str, **injected: Any) -> Any:

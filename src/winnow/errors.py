@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -17,6 +18,15 @@ class DataError(WinnowError):
     """A file of the data set is missing, unreadable or inconsistent: mend the data."""
 
 
+class TransientDataError(DataError):
+    """Data can't be read now but may be later: ``is_over()`` tells, and it is worth waiting for ``patience_seconds``."""
+
+    def __init__(self, message: str, is_over: Callable[[], bool], patience_seconds: float) -> None:
+        super().__init__(message)
+        self.is_over = is_over
+        self.patience_seconds = patience_seconds
+
+
 class WeightsError(WinnowError):
     """Pretrained or initial weights are missing or do not fit the model: fetch them or change the model."""
 
@@ -25,8 +35,16 @@ class CheckpointError(WinnowError):
     """A checkpoint is damaged, not a checkpoint, or belongs to another run: choose another file."""
 
 
+class RankError(WinnowError):
+    """Another process of a run on many ranks died or could not be reached: see to what it says, then resume."""
+
+
 class DivergedError(WinnowError):
     """The loss stayed non-finite: lower the learning rate or look at the samples named in the message."""
+
+
+class MemoryExhaustedError(WinnowError):
+    """A batch needs more memory than there is: make batches smaller, as the message says."""
 
 
 def show_errors_as_messages() -> None:

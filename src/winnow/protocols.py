@@ -22,6 +22,11 @@ class Batch(Protocol):
         ...
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, height and width in pixels, padding included; for messages."""
+        ...
+
+    @property
     def image_ids(self) -> Sequence[int | str]:
         """The data set's own ids, for messages."""
         ...
@@ -77,7 +82,8 @@ class Task(Protocol):
         ...
 
     def losses(self, outputs: Any, batch: Any, count: float) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is the loss. ``count`` > 0 is the normaliser of the whole step, over all ranks."""
+        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` > 0 is the normaliser of the
+        whole step, over all ranks."""
         ...
 
     def predictions(self, outputs: Any, batch: Any) -> Any:
@@ -101,10 +107,14 @@ class Data(Protocol):
     @property
     def num_train_samples(self) -> int: ...
 
-    def num_train_batches(self) -> int: ...
+    def num_train_batches(self, start_sample: int = 0) -> int:
+        """Of what is left of an epoch after the first ``start_sample`` samples of its order; the same on all ranks."""
+        ...
 
-    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[Any]:
-        """Batches of epoch ``epoch`` (from 1), from the ``start_batch``-th on; those before it are not read."""
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[Any]:
+        """Batches of what is left of epoch ``epoch`` (from 1) after the first ``start_sample`` samples of its order, over all
+        ranks; those before are not read. Of many ranks each gets its own share of every batch, which may hold no image.
+        Raises TransientDataError where trying again later may help."""
         ...
 
     def num_val_batches(self) -> int:

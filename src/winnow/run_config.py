@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 Config = dict[str, Any]
 
 
-def plain_config(cfg: DictConfig) -> Config:
-    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``."""
+def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
+    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``, unless it
+    ``may_lack`` some, as that of a command which resumes a run."""
     try:
-        return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+        return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=not may_lack))
     except MissingMandatoryValue as error:
         key = getattr(error, "full_key", None) or str(error)
         raise ConfigError(f"{key} has no value yet; give it on the command line: {key}=…") from None
@@ -67,9 +68,11 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     from ``composed``.
 
     So the command that began a run also resumes it. Raises ConfigError for an override that chooses another group than then:
-    what the old one held is in the checkpoint, and a mixture of the two would be neither.
+    what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
+    run.
     """
     config = OmegaConf.create(checkpoint["config"])
+    began = plain_config(config)
     choices = checkpoint["metadata"].get("choices", {})
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element().lstrip("+~")
@@ -84,7 +87,14 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         else:
             _apply(config, key, override)
     config.training.resume = None
-    return plain_config(config)
+    if config.training.seed is None:  # the command that began the run had one drawn
+        config.training.seed = began["training"]["seed"]
+    resumed = plain_config(config)
+    for keys, reason in _FIXED.items():
+        old, new = (_value(values, keys) for values in (began, resumed))
+        if old != new:
+            raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {reason}")
+    return resumed
 
 
 def _apply(config: DictConfig, key: str, override: Override) -> None:
@@ -95,5 +105,20 @@ def _apply(config: DictConfig, key: str, override: Override) -> None:
         raise ConfigError(f"{key} is not a key of the checkpoint's config; use +{override.input_line} to add it")
     OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
 
+
+def _value(config: Config, keys: tuple[str, ...]) -> Any:
+    node: Any = config
+    for key in keys:
+        node = node[key]
+    return node
+
+
+_ELSEWHERE = "; start another run from these weights with training.init_from"
+_FIXED = {
+    ("training", "seed"): f"the rest of the epoch would be another order of samples{_ELSEWHERE}",
+    ("training", "overfit"): f"the rest of the epoch would be other samples{_ELSEWHERE}",
+    ("training", "optimizer", "_target_"): f"another optimizer can't go on with its moments{_ELSEWHERE}",
+}
+"""What a resumed run keeps, and why."""
 
 _ABSENT = object()

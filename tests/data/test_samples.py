@@ -56,7 +56,7 @@ def test_an_epoch_can_be_entered_in_its_middle(make_data):
     whole = contents(data.train_batches(2, 64))
     iterator = data.train_batches(1, 64)
     next(iterator)
-    assert_same(whole[3:], contents(data.train_batches(2, 64, start_batch=3)))
+    assert_same(whole[3:], contents(data.train_batches(2, 64, start_sample=12)))
 
 
 def test_epochs_differ_in_order_and_augmentation(make_data):
@@ -182,3 +182,20 @@ def test_a_batch_without_a_readable_image_is_an_error(make_data, broken):
     broken[0].write_bytes(b"no jpeg")
     with pytest.raises(DataError, match=f"no image of the batch can be read: image id 1: image {broken[0]} cannot"):
         contents(data.train_batches(1, 64))
+
+
+@pytest.mark.parametrize(
+    ("size", "ranks", "last"), [(4, 2, [2, 2]), (4, 3, [3, 3, 2]), (6, 3, [1, 1, 0]), (4, 5, [4] * 5)]
+)
+def test_the_shares_of_the_ranks_are_the_batches_of_one_process(make_data, size, ranks, last):
+    whole = contents(make_data(batch_size=size * ranks).train_batches(1, 64))
+    datas = [make_data(batch_size=size, rank=rank, ranks=ranks, num_workers=rank // 2) for rank in range(ranks)]
+    shares = [contents(data.train_batches(1, 64)) for data in datas]
+    assert [[image for share in number for image in share[0]] for number in zip(*shares, strict=True)] == [
+        ids for ids, _, _ in whole
+    ]
+    images = torch.cat([share[0][1] for share in shares])
+    assert images.equal(whole[0][1])
+    assert [len(share[-1][0]) for share in shares] == last
+    assert {data.num_train_batches() for data in datas} == {len(whole)}
+    assert datas[0].smallest_share() == min(last)

@@ -24,7 +24,7 @@ from winnow.engine.step import TrainStep
 def make_fit(tmp_path):
     """A run of tiny parts in ``folder``; keyword arguments are ``training`` settings."""
 
-    def make(folder: Path | str = "run", data=None, task=None, objective="val/score", **changes):
+    def make(folder: Path | str = "run", data=None, task=None, objective="val/score", mode="max", **changes):
         training = training_settings(**changes)
         seed_everything(0)
         task, data = task or VectorTask(), data or VectorData()
@@ -32,15 +32,14 @@ def make_fit(tmp_path):
         optimizer = build_optimizer(
             lambda groups: torch.optim.AdamW(groups, lr=lr), task.model, training.param_groups, lr
         )
-        steps_per_epoch = -(-data.num_train_batches() // training.accumulate)
-        total = min(training.max_epochs * steps_per_epoch, training.max_iter or 10**9)
+        state = TrainState(Objective(metric=objective, mode=mode))
         step = TrainStep(
-            task, optimizer, LrSchedule(training.scheduler, total, steps_per_epoch),
+            task, optimizer, LrSchedule.of(training, data, state),
             Precision.choose(training.amp, torch.device("cpu")), training.clip_grad_norm,
             Ema(task.model, training.ema.decay) if training.ema.decay else None, training.max_nonfinite,
         )  # fmt: skip
         return Fit(
-            task=task, data=data, step=step, state=TrainState(Objective(metric=objective, mode="max")), settings=training,
+            task=task, data=data, step=step, state=state, settings=training,
             sizes=SizeSchedule.of(training.resize_schedule, 8),
             checkpoints=CheckpointFolder(tmp_path / folder / "checkpoints", training.save_interval, training.keep_last_n),
             snapshot=Snapshot(step, {}, ["sum"], {"data_fingerprint": data.fingerprint}), tracker=ListTracker(), trial=None,

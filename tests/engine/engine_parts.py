@@ -20,6 +20,10 @@ class Vectors:
     def num_images(self):
         return len(self.image_ids)
 
+    @property
+    def shape(self):
+        return (len(self.image_ids), 1, 5)
+
     def to(self, device):
         return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
 
@@ -36,19 +40,20 @@ class VectorData:
     def __init__(self, num_samples=24, batch_size=4, num_val=8, seed=0, poison_step=None):
         self.num_train_samples = num_samples
         self.batch_size, self.num_val, self.seed, self.poison = batch_size, num_val, seed, poison_step
-        self.requested = []
+        self.requested, self.seen = [], []
 
-    def num_train_batches(self):
-        return -(-self.num_train_samples // self.batch_size)
+    def num_train_batches(self, start_sample=0):
+        return -(-(self.num_train_samples - start_sample) // self.batch_size)
 
     def num_val_batches(self):
         return 1 if self.num_val else 0
 
-    def train_batches(self, epoch, image_size, start_batch=0):
+    def train_batches(self, epoch, image_size, start_sample=0):
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_train_samples)
-        for number in range(start_batch, self.num_train_batches()):
-            indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-            self.requested.append((epoch, number, image_size))
+        for start in range(start_sample, self.num_train_samples, self.batch_size):
+            indices = order[start : start + self.batch_size]
+            self.requested.append((epoch, start, image_size))
+            self.seen += [(epoch, int(index)) for index in indices]
             yield self._batch(indices, epoch, image_size)
 
     def val_batches(self, image_size):
@@ -72,6 +77,12 @@ class MeanError:
 
     def update(self, predictions, batch):
         self.errors += (predictions - batch.truth.cpu()).abs().tolist()
+
+    def state(self):
+        return self.errors
+
+    def merge(self, state):
+        self.errors += state
 
     def compute(self):
         return {"score": 1 / (1 + float(np.mean(self.errors)))}
@@ -126,5 +137,6 @@ def training_settings(**changes):
         "save_every_steps": None,
         "log_interval": 2, "early_stopping": {"patience": None}, "max_nonfinite": 3, "resume": None, "init_from": None,
         "seed": 0, "deterministic": False, "compile": False, "device": "cpu",
+        "num_ranks": None, "sync_batch_norm": False,
     }  # fmt: skip
     return TrainingSettings.model_validate(plain | changes)

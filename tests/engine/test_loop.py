@@ -1,4 +1,5 @@
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -27,6 +28,13 @@ class NeverTwice:
 def run_fit(run):
     with StopRequest() as stop:
         return fit(run, stop)
+
+
+def wait_until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
 
 
 def weights(run):
@@ -166,7 +174,7 @@ def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
     resumed = make_fit("part")
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     run_fit(resumed)
-    assert resumed.data.requested[0] == (1, 3, 8)
+    assert resumed.data.requested[0] == (1, 12, 8)
 
 
 def test_another_model_is_refused_with_the_differences(make_fit):
@@ -183,6 +191,7 @@ def test_best_holds_the_averaged_weights_and_can_be_resumed(make_fit):
     run = make_fit(ema={"decay": 0.9}, max_epochs=1)
     run_fit(run)
     best = read_checkpoint(run.checkpoints.best)
+    assert run.checkpoints.best.samefile(run.checkpoints.last)
     assert_same(best["model_state_dict"], run.step.ema.weights())
     assert_same(best["training_state_dict"], weights(run))
     resumed = make_fit(ema={"decay": 0.9}, max_epochs=1)
@@ -208,22 +217,38 @@ def test_training_goes_on_when_the_checkpoint_folder_can_not_be_written(make_fit
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(make_fit, caplog):
     run = make_fit(max_epochs=2)
     run_fit(run)
-    run.checkpoints.last.write_bytes(run.checkpoints.last.read_bytes()[:-10])
+    run.checkpoints.last.write_bytes(
+        run.checkpoints.last.read_bytes()[:-10]
+    )  # and with it checkpoint_epoch_2.pth, its other name
     path, checkpoint = run.checkpoints.newest()
-    assert (path.name, checkpoint["epoch"]) == ("checkpoint_epoch_2.pth", 2)
+    assert (path.name, checkpoint["epoch"]) == ("checkpoint_epoch_1.pth", 1)
     assert "falling back" in caplog.text
 
 
 def test_last_is_also_saved_within_an_epoch_when_asked(make_fit):
-    run = make_fit(max_epochs=1, save_every_steps=4)
-    saved = []
-    save = run.checkpoints.save_last
-    run.checkpoints.save_last = lambda checkpoint: (
-        saved.append((checkpoint["epoch"], checkpoint["step"])),
-        save(checkpoint),
-    )
+    run = make_fit(max_epochs=1, save_every_steps=4, data=LookingData())
+    run.data.path = run.checkpoints.last
     run_fit(run)
-    assert saved == [(0, 4), (1, 6)]
+    assert run.data.seen == [(0, 4)]
+    assert read_checkpoint(run.checkpoints.last)["step"] == 6
+
+
+class LookingData(VectorData):
+    """Looks into ``path`` before the sixth step, as soon as there is one."""
+
+    path = None
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def train_batches(self, epoch, image_size, start_batch=0):
+        for number, batch in enumerate(super().train_batches(epoch, image_size, start_batch)):
+            if number == 5:
+                wait_until(self.path.exists)
+                checkpoint = read_checkpoint(self.path)
+                self.seen.append((checkpoint["epoch"], checkpoint["step"]))
+            yield batch
 
 
 def test_an_early_stopped_run_stays_stopped_when_resumed(make_fit):
@@ -250,6 +275,7 @@ def test_a_run_stopped_at_its_very_last_step_is_still_evaluated_when_resumed(
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     assert run_fit(resumed) == "completed"
     assert_same(weights(whole), weights(resumed))
+    assert whole.step.learning_rates() == resumed.step.learning_rates()
     assert (whole.state.step, whole.state.best, whole.state.metrics) == (
         last_step,
         resumed.state.best,

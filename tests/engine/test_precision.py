@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from winnow.engine.precision import Precision, choose_device
+from winnow.engine.ranks import Ranks
 from winnow.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -29,3 +30,16 @@ def test_only_fp16_scales_gradients(amp, enabled):
 def test_a_gpu_that_is_not_there_is_a_config_error():
     with pytest.raises(ConfigError, match=r"training.device='cuda:3': this machine has \d CUDA devices"):
         choose_device("cuda:3")
+
+
+def test_many_ranks_on_a_cpu_share_it_and_refuse_one_gpu():
+    ranks = Ranks(rank=1, size=2, local_rank=1, local_size=2)
+    assert choose_device("cpu", ranks) == torch.device("cpu")
+    with pytest.raises(ConfigError, match="'cuda:0' is one device for 2 ranks; use auto, cuda or cpu"):
+        choose_device("cuda:0", ranks)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="this machine has a GPU for each of two ranks")
+def test_more_ranks_than_gpus_are_refused():
+    with pytest.raises(ConfigError, match="2 ranks on this machine, which has . CUDA devices"):
+        choose_device("cuda", Ranks(rank=0, size=2, local_rank=0, local_size=2))

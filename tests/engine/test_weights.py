@@ -3,7 +3,13 @@ import torch
 from torch import nn
 
 from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
-from winnow.engine.weights import load_initial_weights, require_batches_for_batch_norm
+from winnow.engine.ranks import ALONE, Ranks
+from winnow.engine.weights import (
+    load_initial_weights,
+    require_batches_for_batch_norm,
+    require_share_of_each,
+    synchronise_batch_norm,
+)
 from winnow.errors import CheckpointError, ConfigError, WeightsError
 
 
@@ -73,3 +79,22 @@ def test_a_damaged_checkpoint_is_no_start(save):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="damaged"):
         load_initial_weights(nn.Linear(2, 2), path)
+
+
+def test_batch_norms_are_synchronised_under_their_own_names_and_only_between_ranks(caplog):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    names = list(model.state_dict())
+    gpu = torch.device("cuda")
+    assert isinstance(synchronise_batch_norm(model, gpu, ALONE)[1], nn.BatchNorm2d)
+    synchronised = synchronise_batch_norm(model, gpu, Ranks(rank=0, size=2))
+    assert isinstance(synchronised[1], nn.SyncBatchNorm)
+    assert list(synchronised.state_dict()) == names
+    assert not caplog.text
+    synchronise_batch_norm(nn.Linear(2, 2), gpu, ALONE)
+    assert "sync_batch_norm=true changes nothing: this model has no batch norm" in caplog.text
+
+
+def test_synchronised_batch_norm_needs_an_image_on_each_rank():
+    require_share_of_each(1)
+    with pytest.raises(ConfigError, match="fewer images than there are ranks.*set training.drop_last=true"):
+        require_share_of_each(0)

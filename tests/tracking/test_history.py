@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from winnow.tracking.history import METRICS_PER_EVENT, RECENT_VALUES, REWRITTEN_TAG, Entry, History
-from winnow.tracking.outbox import Event, decode_values
+from winnow.tracking.outbox import Event, decode_values, read_events
 
 
 def metrics(step: int, **values: float) -> Entry:
@@ -28,6 +28,14 @@ def logged(events: list[Event]) -> Mapping[str, float]:
 def test_sequence_numbers_go_on_after_reopening(tmp_path: Path):
     history = reopened(tmp_path / "outbox", [metrics(1, a=1.0), metrics(2, a=1.0)])
     assert [event.sequence for event in history.events(metrics(3, a=1.0))] == [3]
+
+
+def test_a_clock_set_back_puts_no_event_before_an_earlier_one(tmp_path: Path):
+    times = [5000, 2000, 2500, 6000]
+    entries = [Entry(time, "metrics", {"step": step, "values": {"a": 1.0}}) for step, time in enumerate(times)]
+    history = reopened(tmp_path / "outbox", entries)
+    assert [event.time_ms for event, _ in read_events(tmp_path / "outbox")] == [5000, 5000, 5000, 6000]
+    assert [event.time_ms for event in history.events(metrics(9, a=1.0))] == [6000]
 
 
 def test_replayed_steps_are_left_out_metric_by_metric(tmp_path: Path):

@@ -16,7 +16,7 @@ from winnow.errors import ConfigError
 from winnow.tracking.folder import TrackingFolder, UploadSettings
 from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.null_tracker import NullTracker
-from winnow.tracking.outbox import read_events, read_last_event
+from winnow.tracking.outbox import Event, read_events, read_last_event
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: connections are refused at once
 Build = Callable[..., MlflowTracker]
@@ -120,6 +120,18 @@ def test_what_is_flushed_is_in_the_file(run_folder: Path, new_tracker: Build):
             tracker.log_metrics({"loss": step / 7}, step)
             assert tracker.flush(5)
             assert outbox_points(run_folder)["loss"][-1][::2] == (step, step / 7)
+
+
+def test_a_flush_has_patience_with_a_writer_that_is_only_slow(run_folder: Path, new_tracker: Build):
+    with new_tracker(NOBODY, drain_seconds=0) as tracker:
+        tracker.log_metrics({"loss": 1.0}, 1)
+    outbox = TrackingFolder.of_run(run_folder).outbox
+    long = b"".join(Event(number, 1, "tags", {"a": "b"}).encode() for number in range(100, 40_000))
+    outbox.write_bytes(outbox.read_bytes() + long)  # takes a good part of a second to read again
+    with new_tracker(NOBODY, drain_seconds=0) as tracker:
+        tracker.log_metrics({"loss": 2.0}, 2)
+        assert tracker.flush(0.01)
+        assert [step for step, _, _ in outbox_points(run_folder)["loss"]] == [1, 2]
 
 
 def test_a_folder_that_is_gone_for_a_while_loses_nothing(

@@ -124,7 +124,7 @@ class Server:
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        wait_for(self._answers, 60)
+        wait_for(self._answers, 180)
 
     @contextlib.contextmanager
     def broken(self) -> Iterator[None]:

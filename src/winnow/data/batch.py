@@ -71,6 +71,10 @@ class DetectionBatch:
         return self.images.shape[0] * self.images.shape[2] * self.images.shape[3]
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape[0], self.images.shape[2], self.images.shape[3]
+
+    @property
     def image_ids(self) -> list[int | str]:
         return [target.image_id for target in self.targets]
 

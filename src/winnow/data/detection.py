@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.utils.data import DataLoader
 
 from winnow.data.batch import DetectionBatch
 from winnow.data.bdd100k import find_bdd100k
 from winnow.data.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.data.digits import DigitsSettings, make_digits
+from winnow.data.loader import PAD_MULTIPLE, BatchLoader, require_batch
 from winnow.data.samples import BatchPlan, Collate, DetectionSamples, SampleKey
 from winnow.data.transforms import Augmentation, AugmentationSettings
 from winnow.errors import ConfigError, DataError
 from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
-
-_PAD_MULTIPLE = 32
 
 
 class DetectionSettings(Settings):
@@ -34,6 +31,7 @@ class DetectionSettings(Settings):
     resize: Literal["pad", "square"]
     augmentation: AugmentationSettings
     max_bad_images: int = Field(ge=0)
+    wait_for_files_seconds: float = Field(ge=0, strict=False)
 
 
 class LoadingSettings(Settings):
@@ -46,6 +44,8 @@ class LoadingSettings(Settings):
     subset_size: int | None
     subset_seed: int
     overfit: int | None
+    rank: int = Field(0, ge=0)
+    ranks: int = Field(1, gt=0)
 
 
 class DetectionData:
@@ -67,36 +67,39 @@ class DetectionData:
         square, overfit = settings.resize == "square", loading.overfit is not None
         augmentation = None if overfit else Augmentation(settings.augmentation)
         self.val_records = val_records
+        size, rank, ranks = loading.batch_size, loading.rank, loading.ranks
+        self._batch_size, self._ranks = size, ranks
         self._train_plan = BatchPlan(
-            len(train_records), loading.batch_size, None if overfit else loading.seed, loading.drop_last
+            len(train_records), size, None if overfit else loading.seed, loading.drop_last, rank, ranks
         )
-        self._val_plan = BatchPlan(len(val_records), loading.batch_size, None, drop_last=False)
+        self._val_plan = BatchPlan(len(val_records), size, None, drop_last=False, rank=rank, ranks=ranks)
         train_samples = DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False)
         self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
-        self._train_loader = _loader(train_samples, self._train_plan, loading.num_workers)
-        self._val_loader = _loader(self.val_samples, self._val_plan, loading.num_workers)
-        if self._train_plan.num_batches == 0:
+        workers, patience = loading.num_workers, settings.wait_for_files_seconds
+        self._train_loader = BatchLoader(train_samples, self._train_plan, workers, patience)
+        self._val_loader = BatchLoader(self.val_samples, self._val_plan, workers, patience)
+        if self._train_plan.num_batches() == 0:
             raise ConfigError(
-                f"training.batch_size={loading.batch_size} with training.drop_last=true leaves no batch of the "
-                f"{len(train_records)} training images"
+                f"training.batch_size={size} with training.drop_last=true leaves no batch of the {len(train_records)} "
+                f"training images" + (f" for {ranks} ranks" if ranks > 1 else "")
             )
         self.num_train_samples = len(train_records)
 
-    def num_train_batches(self) -> int:
-        return self._train_plan.num_batches
+    def num_train_batches(self, start_sample: int = 0) -> int:
+        return self._train_plan.num_batches(start_sample)
 
-    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[DetectionBatch]:
-        self._train_plan.set(epoch, image_size, start_batch)
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[DetectionBatch]:
+        self._train_plan.set(epoch, image_size, start_sample)
         return self._watched(self._train_loader)
 
     def num_val_batches(self) -> int:
-        return self._val_plan.num_batches
+        return self._val_plan.num_batches()
 
     def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
         self._val_plan.set(0, image_size, 0)
         return self._watched(self._val_loader)
 
-    def _watched(self, loader: DataLoader[Any]) -> Iterator[DetectionBatch]:
+    def _watched(self, loader: BatchLoader) -> Iterator[DetectionBatch]:
         """The loader's batches, while no more than ``data.max_bad_images`` different images can't be read."""
         for batch in loader:
             for problem in batch.problems:
@@ -109,16 +112,22 @@ class DetectionData:
                 raise DataError(f"{len(self._problems)} images can't be read, more than {limit}:\n  {shown}")
             yield batch
 
-    def smallest_batch(self) -> int:
-        """Samples of the smallest training batch."""
+    def smallest_batch(self, start_sample: int = 0) -> int:
+        """Samples of the smallest batch over all ranks in what is left of an epoch after its first ``start_sample`` samples."""
         size = self._train_plan.batch_size
-        rest = self.num_train_samples % size
+        rest = (self.num_train_samples - start_sample) % size
         return size if rest == 0 or self._train_plan.drop_last else rest
 
-    def preview(self, count: int, image_size: int) -> DetectionBatch:
-        """The first ``count`` validation samples as one batch, read in this process."""
+    def smallest_share(self, start_sample: int = 0) -> int:
+        """Samples of the smallest share that a rank has of such a batch; 0 where one goes empty."""
+        return self.smallest_batch(start_sample) // self._ranks
+
+    def preview(self, count: int, image_size: int) -> Iterator[DetectionBatch]:
+        """The first ``count`` validation samples in batches of the usual size, read in this process."""
         keys = [SampleKey(0, index, image_size) for index in range(min(count, len(self.val_records)))]
-        return Collate(_PAD_MULTIPLE)([self.val_samples[key] for key in keys])
+        size = self._batch_size
+        for chosen in (keys[start : start + size] for start in range(0, len(keys), size)):
+            yield require_batch(Collate(PAD_MULTIPLE)([self.val_samples[key] for key in chosen]), patience_seconds=0)
 
 
 def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
@@ -187,19 +196,6 @@ def _choose(
     if not records:
         raise DataError("the training split holds no images")
     return records, val.records if val is not None else ()
-
-
-def _loader(samples: DetectionSamples, plan: BatchPlan, num_workers: int) -> DataLoader[Any]:
-    return DataLoader(
-        samples,
-        batch_sampler=plan,
-        num_workers=num_workers,
-        collate_fn=Collate(_PAD_MULTIPLE),
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        # Without a generator of its own the loader draws from torch's global one whenever it starts an epoch.
-        generator=torch.Generator(),
-    )
 
 
 def _fingerprint(

@@ -4,15 +4,20 @@ it is executed."""
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
+import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
 from winnow.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 KEYS = (
@@ -27,19 +32,32 @@ _COMMENT_LENGTH = len(_MARK) + _DIGEST_LENGTH
 _CHUNK = 1 << 22
 
 
-def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write beside ``path``, sync to disk, then rename; raises OSError and leaves the old file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_checkpoint(path: Path, checkpoint: dict[str, Any], before: Sequence[Path] = ()) -> None:
+    """Write beside ``path``, sync to disk, then rename; raises OSError and leaves the old file as it was.
+
+    The same file gets the names ``before`` as well, in their order and before ``path``, without being written again.
+    """
+    temporary = _temporary(path)
+    # A leftover of a process with our number may be a published file's second name: it is removed, never written over.
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("w+b") as file:
-            torch.save(checkpoint, file)
-            _seal(file)
+        with temporary.open("xb") as file:
+            _save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        for name in before:
+            _publish_also(temporary, name)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what writers that were killed left in ``folder``, which no other process may be writing to."""
+    for path in folder.glob(".*.pth.*.tmp"):
+        path.unlink(missing_ok=True)
+        logger.info("removed %s: its writer was killed", path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -74,11 +92,71 @@ def is_sealed(path: Path) -> bool:
         return file.read(len(_MARK)) == _MARK
 
 
-def _seal(file: BinaryIO) -> None:
-    end = file.seek(0, os.SEEK_END) - 2
-    digest = _digest(file, end)
-    file.seek(end)
-    file.write(_COMMENT_LENGTH.to_bytes(2, "little") + _MARK + digest)
+class _HashedFile:
+    """Passes on what torch.save writes, from front to back, and hashes all of it but the last two bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self._file = file
+        self._sha = hashlib.sha256()
+        self._held_back = b""
+
+    def write(self, data: bytes | memoryview) -> int:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        size = len(data)
+        if size < 2:
+            data, self._held_back = self._held_back + bytes(data), b""
+        self._sha.update(self._held_back)
+        self._sha.update(data[:-2])
+        self._held_back = bytes(data[-2:])
+        return size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def seal(self) -> None:
+        """Put the checksum where the length of the zip's comment, two zero bytes, stands at the end."""
+        self._file.seek(-2, os.SEEK_END)
+        self._file.write(_COMMENT_LENGTH.to_bytes(2, "little") + _MARK + self._sha.hexdigest().encode())
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    hashed = _HashedFile(file)
+    try:
+        torch.save(checkpoint, cast(BinaryIO, hashed))  # it only writes and flushes
+    except RuntimeError:
+        if hashed.error is None:
+            raise
+        raise hashed.error from None  # torch tells of a position in the zip, not of the full disk
+    hashed.seal()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _publish_also(written: Path, path: Path) -> None:
+    temporary = _temporary(path)
+    temporary.unlink(missing_ok=True)
+    try:
+        link_or_copy(written, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link, or a synced copy on a filesystem that has none."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _verify(file: BinaryIO, path: Path) -> None:

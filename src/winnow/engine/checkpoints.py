@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from winnow.engine.checkpoint_file import read_checkpoint, write_checkpoint
+from winnow.engine.checkpoint_file import read_checkpoint, remove_leftovers
+from winnow.engine.checkpoint_writer import CheckpointWriter
 from winnow.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -16,12 +17,29 @@ _EPOCH_FILE = re.compile(r"checkpoint_epoch_(\d+)\.pth")
 
 
 class CheckpointFolder:
-    """``last.pth``, ``best.pth`` and the newest ``keep_last_n`` of ``checkpoint_epoch_{N}.pth``."""
+    """``last.pth``, ``best.pth`` and the newest ``keep_last_n`` of ``checkpoint_epoch_{N}.pth``.
+
+    A context: entering removes what a killed writer left, leaving waits until all that was saved is on disk. Whoever enters it
+    is the only one who writes into the folder.
+    """
 
     def __init__(self, folder: Path, save_interval: int, keep_last_n: int) -> None:
         self.folder = folder
         self._save_interval = save_interval
         self._keep_last_n = keep_last_n
+        self._writer = CheckpointWriter(must_have=self.best, after=self._prune)
+        self.has_room = False
+
+    def __enter__(self) -> Self:
+        try:
+            remove_leftovers(self.folder)
+        except OSError as error:
+            logger.error("what a killed writer left in %s can't be removed: %s", self.folder, error)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._writer.close()
+        self.has_room = False
 
     @property
     def best(self) -> Path:
@@ -32,18 +50,25 @@ class CheckpointFolder:
         return self.folder / "last.pth"
 
     def save_last(self, checkpoint: dict[str, Any]) -> None:
-        self._write(self.last, checkpoint)
+        """Take a copy and return; the file is written in the background, after the one before."""
+        self._writer.save(checkpoint, [self.last])
 
-    def save_best(self, checkpoint: dict[str, Any]) -> None:
-        self._write(self.best, checkpoint)
+    def save_epoch(self, checkpoint: dict[str, Any], is_best: bool) -> None:
+        """As ``save_last``, the same file also as ``best.pth`` and as ``checkpoint_epoch_{N}.pth`` where they are due.
 
-    def save_epoch(self, checkpoint: dict[str, Any]) -> None:
-        """``checkpoint_epoch_{N}.pth`` where epoch N is due; what exceeds ``keep_last_n`` is deleted afterwards."""
-        if checkpoint["epoch"] % self._save_interval or self._keep_last_n == 0:
-            return
-        self._write(self.folder / f"checkpoint_epoch_{checkpoint['epoch']}.pth", checkpoint)
-        for old in self._epoch_files()[self._keep_last_n :]:
-            old.unlink(missing_ok=True)
+        ``last.pth`` comes last: were a run killed in between and resumed from it, it would never make up for the others.
+        """
+        is_due = checkpoint["epoch"] % self._save_interval == 0 and self._keep_last_n > 0
+        numbered = self.folder / f"checkpoint_epoch_{checkpoint['epoch']}.pth"
+        self._writer.save(checkpoint, [*([self.best] * is_best), *([numbered] * is_due), self.last])
+
+    def make_room(self, checkpoint: dict[str, Any]) -> None:
+        """Prepare in the background for saves of about this size, which costs the first one its extra time."""
+        self._writer.make_room(checkpoint)
+
+    def wait(self) -> None:
+        """Until what was saved is on disk, or the log says why not."""
+        self._writer.wait()
 
     def is_ours(self, path: Path) -> bool:
         """Whether a file is named as this folder's checkpoints are."""
@@ -67,10 +92,11 @@ class CheckpointFolder:
         ]
         return [path for _, path in sorted(numbered, reverse=True)]
 
-    def _write(self, path: Path, checkpoint: dict[str, Any]) -> None:
-        # A full disk must not end a night's training: the file before is intact, and the next save tries again.
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_checkpoint(path, checkpoint)
-        except (OSError, RuntimeError) as error:
-            logger.error("%s was NOT saved, training goes on and tries again at the next save: %s", path, error)
+    def _prune(self) -> None:
+        if self._keep_last_n == 0:  # no numbered file is written; those of an earlier part of the run stay
+            return
+        for old in self._epoch_files()[self._keep_last_n :]:
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                logger.error("%s, which is no longer needed, can't be deleted: %s", old, error)

@@ -37,6 +37,13 @@ class Ema:
         for name in self._copied:
             self._average[name].copy_(self._live[name])
 
+    @torch.no_grad()
+    def begin_here(self) -> None:
+        """Forget what was averaged: the model's weights are the average of this moment."""
+        self.num_updates = 0
+        for name, value in self._average.items():
+            value.copy_(self._live[name])
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The model holds the averaged weights inside this context."""

@@ -6,8 +6,10 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import torch
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
-from winnow.engine.schedule import SizeSchedule
+from winnow.engine.ranks import Ranks
+from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
+from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
 from winnow.engine.snapshot import Snapshot
@@ -45,6 +49,10 @@ class Fit:
     progress: Progress
 
     @property
+    def ranks(self) -> Ranks:
+        return self.step.ranks
+
+    @property
     def device(self) -> torch.device:
         return self.step.precision.device
 
@@ -56,29 +64,42 @@ class Fit:
 def fit(run: Fit, stop: StopRequest) -> str:
     """Train until the end or a reason to stop; ``completed``, ``early_stopped``, ``pruned`` or ``interrupted``.
 
-    The state, the checkpoints and the tracker hold what came out. Raises DivergedError, DataError.
+    The state, the checkpoints and the tracker hold what came out, on disk. All ranks come to the same decisions at the same
+    steps; only rank 0 writes. Raises DivergedError, DataError, MemoryExhaustedError, RankError.
     """
+    with run.checkpoints if run.ranks.is_main else nullcontext():
+        save = partial(save_alone, run)
+        advice = f"go on with: training.resume={run.checkpoints.last}"
+        try:
+            with saved_on_failure(save, lambda: not run.step.is_torn, advice):
+                return fit_epochs(run, stop, save)
+        except StoppedWaiting:
+            save_alone(run)
+            return "interrupted"
+
+
+def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
     state, settings = run.state, run.settings
+    begin_alike(run)
     while not is_finished(run):
         if state.step < run.total_steps:
-            train_one_epoch(run, stop)
-        if stop.requested:
+            persist(partial(train_one_epoch, run, stop), save, stop)
+        if run.ranks.any(stop.requested):
             save_last(run)
             return "interrupted"
-        state.epoch += 1
-        state.batch = 0
         metrics = state.epoch_losses.means()
-        evaluated = is_evaluation_due(run)
+        evaluated = is_evaluation_due(run, state.epoch + 1)
         if evaluated and run.data.num_val_batches():
-            metrics |= evaluate_weights(run)
+            begin_alike(run)
+            metrics |= persist(partial(evaluate_weights, run), save, stop)
+        # Only now, so that a run that is stopped in its evaluation begins that again.
+        state.epoch += 1
+        state.sample = 0
         state.metrics = metrics
         is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
-        if evaluated and run.trial is not None:
-            run.trial.report(metrics.get(state.objective.metric, math.nan), state.epoch)
-            # In its last epoch there is nothing left to save: a run that came to its end is judged by how it ended.
-            if not is_finished(run) and run.trial.should_prune():
-                return "pruned"
+        if evaluated and run.ranks.any(is_pruned(run)):
+            return "pruned"
     if is_stalled(run):
         logger.info("stopped at epoch %d: no gain in %d evaluations", state.epoch, state.evaluations_without_gain)
         return "early_stopped"
@@ -90,24 +111,28 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
     state, settings = run.state, run.settings
     epoch = state.epoch + 1
     began, waited, images = time.perf_counter(), 0.0, 0
-    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_batch=state.batch)
+    batches = run.data.train_batches(epoch, run.sizes.size(epoch), start_sample=state.sample)
+    num_batches, num_left = run.data.num_train_batches(), run.data.num_train_batches(state.sample)
     run.task.model.train()
-    with run.progress.task(f"epoch {epoch}", run.data.num_train_batches(), done=state.batch) as advance:
+    with run.progress.task(f"epoch {epoch}", num_batches, done=num_batches - num_left) as advance:
         for group, seconds in timed(in_groups(batches, settings.accumulate)):
             waited += seconds
             terms = run.step(group, state.step)
             state.step += 1
-            state.batch += len(group)
-            for batch in group:
-                state.cost.add(batch.num_images, batch.num_pixels)
-                images += batch.num_images
+            own = (sum(batch.num_images for batch in group), sum(batch.num_pixels for batch in group))
+            num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
+            state.sample += num_images
+            state.cost.add(num_images, num_pixels)
+            images += num_images
             if terms is not None:
                 state.interval.add(terms)
                 state.epoch_losses.add(terms)
             loss = log_interval(run) if state.step % settings.log_interval == 0 else None
-            for batch in group:
-                advance(images=batch.num_images, loss=loss)
-            if stop.requested or state.step >= run.total_steps:
+            for _ in group:
+                advance(images=num_images // len(group), loss=loss)
+            if not run.checkpoints.has_room:  # only now does the optimizer have a state to be copied
+                prepare_saves(run)
+            if num_stopping or state.step >= run.total_steps:
                 break
             if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
                 save_last(run)
@@ -119,11 +144,8 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
 def evaluate_weights(run: Fit) -> dict[str, float]:
     """Evaluate the EMA weights where there are any, always at the final image size."""
     began = time.perf_counter()
-    if run.step.ema is None:
-        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress)
-    else:
-        with run.step.ema.applied():
-            metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress)
+    with run.step.ema.applied() if run.step.ema is not None else nullcontext():
+        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
     run.state.cost.seconds += time.perf_counter() - began
     return metrics
 
@@ -137,22 +159,53 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
         tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
     tracker.flush()
     state.epoch_losses.clear()
-    if is_best:
-        run.checkpoints.save_best(run.snapshot.take(state, evaluated_weights=True))
     checkpoint = run.snapshot.take(state)
-    run.checkpoints.save_epoch(checkpoint)
-    run.checkpoints.save_last(checkpoint)
+    if run.ranks.is_main:
+        run.checkpoints.save_epoch(checkpoint, is_best)
+
+
+def prepare_saves(run: Fit) -> None:
+    checkpoint = run.snapshot.take(run.state)
+    if run.ranks.is_main:
+        run.checkpoints.make_room(checkpoint)
+    run.checkpoints.has_room = True
 
 
 def save_last(run: Fit) -> None:
     # In this order: a checkpoint must not know more than the tracker's record, which a resumed run only appends to.
     run.tracker.flush()
-    run.checkpoints.save_last(run.snapshot.take(run.state))
+    checkpoint = run.snapshot.take(run.state)
+    if run.ranks.is_main:
+        run.checkpoints.save_last(checkpoint)
+
+
+def save_alone(run: Fit) -> None:
+    """Save in trouble that one rank may have alone; of many ranks the others would not take part, and the last common
+    checkpoint stands."""
+    if run.ranks.size == 1:
+        save_last(run)
+
+
+def begin_alike(run: Fit) -> None:
+    """Give all ranks rank 0's weights, at first, and the running statistics among them before each evaluation."""
+    average = run.step.ema.weights() if run.step.ema is not None else {}
+    run.ranks.share_tensors([*run.task.model.state_dict().values(), *average.values()])
+
+
+def is_pruned(run: Fit) -> bool:
+    """Report the objective to the trial, which rank 0 has in a sweep; True where it is to stop.
+
+    In its last epoch there is nothing left to save: a run that came to its end is judged by how it ended.
+    """
+    if run.trial is None:
+        return False
+    run.trial.report(run.state.metrics.get(run.state.objective.metric, math.nan), run.state.epoch)
+    return not is_finished(run) and run.trial.should_prune()
 
 
 def is_finished(run: Fit) -> bool:
     """True when there is nothing left to do, as in a finished run that is resumed; an epoch in progress is to be evaluated."""
-    return (run.state.step >= run.total_steps and run.state.batch == 0) or is_stalled(run)
+    return (run.state.step >= run.total_steps and run.state.sample == 0) or is_stalled(run)
 
 
 def is_stalled(run: Fit) -> bool:
@@ -160,8 +213,8 @@ def is_stalled(run: Fit) -> bool:
     return patience is not None and run.state.evaluations_without_gain >= patience
 
 
-def is_evaluation_due(run: Fit) -> bool:
-    return run.state.epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
+def is_evaluation_due(run: Fit, epoch: int) -> bool:
+    return epoch % run.settings.eval_interval == 0 or run.state.step >= run.total_steps
 
 
 def log_interval(run: Fit) -> float | None:
@@ -176,7 +229,7 @@ def log_interval(run: Fit) -> float | None:
 
 def log_epoch_line(run: Fit, is_best: bool) -> None:
     state = run.state
-    total = -(-run.total_steps // run.step.schedule.steps_per_epoch)
+    total = run.step.schedule.total_epochs
     shown = {
         "loss": state.metrics.get("train/loss"),
         **{key: state.metrics.get(key) for key in ("val/loss", "val/map", "val/map_50")},
@@ -222,5 +275,8 @@ def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
     run.snapshot.restore(checkpoint)
     run.state.load_checkpoint(checkpoint, run.device)
-    set_rng_state(checkpoint["rng"])
+    streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
+    if run.ranks.rank < len(streams):
+        set_rng_state(streams[run.ranks.rank])
+    run.step.schedule = LrSchedule.of(run.settings, run.data, run.state)
     logger.info("resumed from %s: epoch %d, step %d", path, run.state.epoch, run.state.step)

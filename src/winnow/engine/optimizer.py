@@ -38,14 +38,16 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer over all trainable parameters.
 
-    ``lr`` is the base learning rate; each torch group also carries ``name`` and ``base_lr``, the rate that the schedule
-    multiplies. What no pattern matches forms the group ``default``.
+    ``lr`` is the base learning rate; each torch group also carries ``name``, ``base_lr``, the rate that the schedule
+    multiplies, and ``tensors``, its parameters' names. What no pattern matches forms the group ``default``.
     """
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in [*(group.name for group in groups or ()), "default"]}
+    members: dict[str, dict[str, nn.Parameter]] = {
+        name: {} for name in [*(group.name for group in groups or ()), "default"]
+    }
     for name, parameter in trainable:
         first = next((group.name for group in groups or () if re.search(group.pattern, name)), "default")
-        members[first].append(parameter)
+        members[first][name] = parameter
     torch_groups = []
     for index, group in enumerate(groups or ()):
         if not members[group.name]:
@@ -53,8 +55,7 @@ def build_optimizer(
             raise ConfigError(_no_match(key, group.pattern, [name for name, _ in trainable]))
         base_lr = group.lr if group.lr is not None else lr * (1.0 if group.lr_scale is None else group.lr_scale)
         settings: dict[str, Any] = {
-            "params": members[group.name],
-            "name": group.name,
+            **_named(group.name, members[group.name]),
             "lr": base_lr,
             "base_lr": base_lr,
         }
@@ -62,7 +63,7 @@ def build_optimizer(
             settings["weight_decay"] = group.weight_decay
         torch_groups.append(settings)
     if members["default"]:
-        torch_groups.append({"params": members["default"], "name": "default", "lr": lr, "base_lr": lr})
+        torch_groups.append({**_named("default", members["default"]), "lr": lr, "base_lr": lr})
     for settings in torch_groups:
         count = sum(parameter.numel() for parameter in settings["params"])
         logger.info("parameter group %-12s %9d parameters, lr %.3g", settings["name"], count, settings["lr"])
@@ -81,6 +82,10 @@ def scaled_lr(lr: float, base_batch_size: int | None, samples_per_step: int) -> 
     scaled = lr * samples_per_step / base_batch_size
     logger.info("lr %.3g scaled to %.3g: %d samples per step for %d", lr, scaled, samples_per_step, base_batch_size)
     return scaled
+
+
+def _named(name: str, members: dict[str, nn.Parameter]) -> dict[str, Any]:
+    return {"params": list(members.values()), "name": name, "tensors": list(members)}
 
 
 def _no_match(key: str, pattern: str, names: list[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from winnow.engine.ranks import ALONE, Ranks
 from winnow.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -40,12 +41,30 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the first GPU where there is one; ConfigError for a device that this machine lacks."""
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """``auto`` is the first GPU where there is one, of many ranks each one's own; ConfigError for a device that this machine
+    lacks."""
+    if ranks.size > 1:
+        return _device_of_rank(name, ranks)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"training.device={name!r}: this machine has {count} CUDA devices; use auto or cpu")
+    return device
+
+
+def _device_of_rank(name: str, ranks: Ranks) -> torch.device:
+    count = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and count == 0):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise ConfigError(f"training.device={name!r} is one device for {ranks.size} ranks; use auto, cuda or cpu")
+    if ranks.local_size > count:
+        raise ConfigError(
+            f"{ranks.local_size} ranks on this machine, which has {count} CUDA devices; use fewer ranks or training.device=cpu"
+        )
+    device = torch.device("cuda", ranks.local_rank)
+    torch.cuda.set_device(device)
     return device

@@ -18,12 +18,15 @@ class Advance(Protocol):
 
 
 class Progress:
-    """Bars with loss, images per second and the time left, one at a time."""
+    """Bars with loss, images per second and the time left, one at a time; none where not ``shown``."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
         """A bar of ``total`` batches, gone when the context ends."""
-        if not CONSOLE.is_terminal:
+        if not (self._shown and CONSOLE.is_terminal):
             yield _ignore
             return
         columns: list[Any] = [

@@ -11,8 +11,8 @@ from typing import Any
 
 @dataclass
 class RunResult:
-    """``status`` is completed, early_stopped, interrupted, pruned, diverged or failed; ``objective`` the best value reached;
-    ``reason`` says why a run did not complete."""
+    """``status`` is completed, early_stopped, interrupted, pruned, diverged, out_of_memory or failed; ``objective`` the best
+    value reached; ``reason`` says why a run did not complete."""
 
     status: str
     objective: float | None = None

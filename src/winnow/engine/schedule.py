@@ -6,16 +6,41 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from winnow.engine.settings import SchedulerSettings
+from winnow.engine.settings import SchedulerSettings, TrainingSettings
+from winnow.engine.state import TrainState
+from winnow.protocols import Data
 
 
 @dataclass(frozen=True)
 class LrSchedule:
-    """What every group's learning rate is multiplied by, over ``total_steps`` optimizer steps."""
+    """What every group's learning rate is multiplied by, over ``total_steps`` optimizer steps.
+
+    ``whole`` is an epoch count and the step at which that epoch ended or will end; those after it take ``steps_per_epoch``.
+    It is (0, 0) unless a run is resumed with other batches.
+    """
 
     settings: SchedulerSettings
     total_steps: int
     steps_per_epoch: int
+    whole: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, settings: TrainingSettings, data: Data, state: TrainState) -> LrSchedule:
+        """For a run that stands at ``state``: the steps it has made, and those that today's settings need for what is left."""
+        per_epoch = -(-data.num_train_batches() // settings.accumulate)
+        whole = state.epoch, state.step
+        if state.sample:
+            whole = state.epoch + 1, state.step - (-data.num_train_batches(state.sample) // settings.accumulate)
+        total = whole[1] + (settings.max_epochs - whole[0]) * per_epoch
+        if settings.max_iter is not None:
+            total = min(total, settings.max_iter)
+        return cls(settings.scheduler, max(total, state.step), per_epoch, whole)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs begun when the last step is made."""
+        epoch, step = self.whole
+        return epoch - (step - self.total_steps) // self.steps_per_epoch
 
     def factor(self, step: int) -> float:
         """The multiplier for the update after ``step`` finished ones.
@@ -27,7 +52,8 @@ class LrSchedule:
         warmup = min(settings.warmup_steps, self.total_steps // 3)
         ramp = 1.0 if step >= warmup else settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup
         if settings.name == "multistep":
-            passed = sum(step >= epoch * self.steps_per_epoch for epoch in settings.milestones)
+            ends = (self.whole[1] + (epoch - self.whole[0]) * self.steps_per_epoch for epoch in settings.milestones)
+            passed = sum(step >= end for end in ends)
             return ramp * settings.gamma**passed
         if settings.name == "cosine" and step >= warmup:
             progress = (step - warmup) / max(1, self.total_steps - warmup)

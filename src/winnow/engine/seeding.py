@@ -25,6 +25,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_of_rank(seed: int, rank: int) -> int:
+    """Where ``rank`` (> 0) draws its dropout from: the model began alike on all ranks, from here on each has its own numbers."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def make_deterministic() -> None:
     """Only deterministic kernels; an operation without one raises and names itself."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -113,6 +113,8 @@ class TrainingSettings(Settings):
     seed: int | None = Field(ge=0, lt=2**63)
     deterministic: bool
     compile: bool
+    num_ranks: int | None = Field(gt=0)
+    sync_batch_norm: bool
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @field_validator("amp", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ from winnow.engine.seeding import rng_state
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 
 class Snapshot:
@@ -26,18 +29,23 @@ class Snapshot:
         self._classes = classes
         self._metadata = dict(metadata)
 
-    def take(self, state: TrainState, evaluated_weights: bool = False) -> dict[str, Any]:
-        """The content of a checkpoint. With ``evaluated_weights`` and an EMA, ``model_state_dict`` holds the average, as
-        best.pth should, and ``training_state_dict`` the weights that training goes on with."""
+    def take(self, state: TrainState) -> dict[str, Any]:
+        """The content of a checkpoint; its tensors are those of the run, which training goes on to change.
+
+        ``model_state_dict`` holds the weights that are evaluated. With an EMA that is the average, the very tensors of
+        ``ema_state_dict``, and ``training_state_dict`` holds those that training goes on with. All ranks take it together;
+        rank 0's holds the random numbers of all.
+        """
         step, model = self._step, self._step.task.model
-        swap = evaluated_weights and step.ema is not None
         best = vars(state.best) if state.best is not None else None
+        rng = rng_state()
+        rng_ranks = step.ranks.gather(rng)[1:]
         return {
             "version": VERSION,
             "epoch": state.epoch,
             "step": state.step,
-            "model_state_dict": step.ema.weights() if swap and step.ema is not None else model.state_dict(),
-            **({"training_state_dict": model.state_dict()} if swap else {}),
+            "model_state_dict": step.ema.weights() if step.ema is not None else model.state_dict(),
+            **({"training_state_dict": model.state_dict()} if step.ema is not None else {}),
             "optimizer_state_dict": step.optimizer.state_dict(),
             "scheduler_state_dict": {
                 "total_steps": step.schedule.total_steps,
@@ -45,7 +53,7 @@ class Snapshot:
             },
             "scaler_state_dict": step.scaler.state_dict(),
             "ema_state_dict": step.ema.state_dict() if step.ema is not None else None,
-            "rng": rng_state(),
+            "rng": rng,
             "metric": state.objective.metric,
             "metrics": dict(state.metrics),
             "best": best,
@@ -53,11 +61,14 @@ class Snapshot:
             "classes": self._classes,
             "metadata": self._metadata,
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-            "progress": {**state.state_dict(), "step_counters": step.state_dict()},
+            "progress": {**state.state_dict(), "step_counters": step.state_dict(), "rng_ranks": rng_ranks},
         }
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load weights, optimizer, scaler, EMA and counters. CheckpointError where model, classes, data or EMA differ."""
+        """Load weights, optimizer, scaler, EMA and counters; a scaler or an EMA that the file lacks begins from here.
+
+        CheckpointError where model, classes, data, or what the optimizer trains differ.
+        """
         self._refuse_other_run(checkpoint)
         step = self._step
         step.task.model.load_state_dict(checkpoint.get("training_state_dict", checkpoint["model_state_dict"]))
@@ -65,8 +76,13 @@ class Snapshot:
         step.load_state_dict(checkpoint["progress"]["step_counters"])
         if step.scaler.is_enabled() and checkpoint["scaler_state_dict"]:
             step.scaler.load_state_dict(checkpoint["scaler_state_dict"])
-        if step.ema is not None:
+        if step.ema is not None and checkpoint["ema_state_dict"] is not None:
             step.ema.load_state_dict(checkpoint["ema_state_dict"])
+        elif step.ema is not None:
+            step.ema.begin_here()
+            logger.warning("training.ema.decay was null: the average begins at the weights of the checkpoint")
+        elif checkpoint["ema_state_dict"] is not None:
+            logger.warning("training.ema.decay is null: the checkpoint's averaged weights are left behind")
 
     def _refuse_other_run(self, checkpoint: Mapping[str, Any]) -> None:
         own = {name: tuple(value.shape) for name, value in self._step.task.model.state_dict().items()}
@@ -81,19 +97,28 @@ class Snapshot:
         old, new = checkpoint["metadata"].get("data_fingerprint"), self._metadata.get("data_fingerprint")
         if old != new:
             differences.append(f"data fingerprint: {old} in the file, {new} here")
-        if self._step.ema is not None and checkpoint["ema_state_dict"] is None:
-            differences.append("training.ema.decay: null in the file, set here")
-        old_groups = [group["name"] for group in checkpoint["optimizer_state_dict"]["param_groups"]]
-        new_groups = [group["name"] for group in self._step.optimizer.param_groups]
-        if old_groups != new_groups:
-            differences.append(f"parameter groups: {old_groups} in the file, {new_groups} here")
+        old_groups = _group_of(checkpoint["optimizer_state_dict"])
+        new_groups = _group_of(self._step.optimizer.state_dict())
+        differences += [
+            f"parameter group of {name}: {old_groups.get(name, 'frozen')} in the file, {new_groups.get(name, 'frozen')} here"
+            for name in sorted((old_groups.keys() | new_groups.keys()) & own.keys() & saved.keys())
+            if old_groups.get(name) != new_groups.get(name)
+        ]
         if differences:
             shown = "\n  ".join(differences[:20])
             raise CheckpointError(f"the checkpoint belongs to another run, {len(differences)} differences:\n  {shown}")
 
 
+def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
+    """Parameter name → name of its group."""
+    return {name: group["name"] for group in optimizer_state["param_groups"] for name in group["tensors"]}
+
+
 def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The saved moments under the settings of today's config, so that another lr or weight decay takes effect."""
+    """The saved moments under the settings of today's config, so that another lr or weight decay takes effect.
+
+    ``lr`` itself is set before each step; a run with no step left must show its last one.
+    """
     fields = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    groups = [{**old, **new} for old, new in zip(saved["param_groups"], fields, strict=True)]
+    groups = [{**old, **new, "lr": old["lr"]} for old, new in zip(saved["param_groups"], fields, strict=True)]
     return {**saved, "param_groups": groups}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from winnow.engine.settings import Objective
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,7 +67,7 @@ class LossSums:
         self._sums = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"num_steps": self.num_steps, "sums": {name: value.cpu() for name, value in self._sums.items()}}
+        return {"num_steps": self.num_steps, "sums": dict(self._sums)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.num_steps = state["num_steps"]
@@ -73,12 +76,12 @@ class LossSums:
 
 @dataclass
 class TrainState:
-    """``epoch`` finished epochs, ``step`` updates, ``batch`` batches already taken from the epoch in progress."""
+    """``epoch`` finished epochs, ``step`` updates, ``sample`` samples already taken from the epoch in progress."""
 
     objective: Objective
     epoch: int = 0
     step: int = 0
-    batch: int = 0
+    sample: int = 0
     best: Best | None = None
     evaluations_without_gain: int = 0
     cost: Cost = field(default_factory=Cost)
@@ -103,7 +106,8 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "batch": self.batch,
+            "sample": self.sample,
+            "mode": self.objective.mode,
             "evaluations_without_gain": self.evaluations_without_gain,
             "cost": asdict(self.cost),
             "interval": self.interval.state_dict(),
@@ -111,12 +115,19 @@ class TrainState:
         }
 
     def load_checkpoint(self, checkpoint: Mapping[str, Any], device: torch.device) -> None:
-        """From a whole checkpoint: its own keys hold what a reader of the file looks for, ``progress`` the rest."""
+        """From a whole checkpoint: its own keys hold what a reader of the file looks for, ``progress`` the rest.
+
+        A best value of another objective is forgotten, for the two do not compare.
+        """
         progress = checkpoint["progress"]
-        self.epoch, self.step, self.batch = checkpoint["epoch"], checkpoint["step"], progress["batch"]
-        self.best = Best(**checkpoint["best"]) if checkpoint["best"] else None
+        self.epoch, self.step, self.sample = checkpoint["epoch"], checkpoint["step"], progress["sample"]
+        if (checkpoint["metric"], progress["mode"]) == (self.objective.metric, self.objective.mode):
+            self.best = Best(**checkpoint["best"]) if checkpoint["best"] else None
+            self.evaluations_without_gain = progress["evaluations_without_gain"]
+        else:
+            was, now = f"{progress['mode']} {checkpoint['metric']}", f"{self.objective.mode} {self.objective.metric}"
+            logger.warning("the objective was %s and is %s: best starts anew at the next evaluation", was, now)
         self.metrics = dict(checkpoint["metrics"])
-        self.evaluations_without_gain = progress["evaluations_without_gain"]
         self.cost = Cost(**progress["cost"])
         self.interval.load_state_dict(progress["interval"], device)
         self.epoch_losses.load_state_dict(progress["epoch_losses"], device)

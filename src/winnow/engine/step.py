@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from winnow.engine.ema import Ema
+from winnow.engine.gradient_sum import GradientSum
+from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
+from winnow.engine.ranks import ALONE, Ranks
 from winnow.engine.schedule import LrSchedule
 from winnow.errors import DivergedError
 from winnow.protocols import Batch, Task
@@ -28,6 +31,7 @@ class TrainStep:
         clip_grad_norm: float | None,
         ema: Ema | None,
         max_nonfinite: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.task = task
         self.optimizer = optimizer
@@ -35,30 +39,43 @@ class TrainStep:
         self.precision = precision
         self.scaler = precision.new_scaler()
         self.ema = ema
+        self.ranks = ranks
         self.nonfinite = 0
         self.nonfinite_in_a_row = 0
+        self.is_torn = False
+        """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
         self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
         self._max_nonfinite = max_nonfinite
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._gradient_sum = GradientSum(ranks, self._parameters)
+        self._buffers = list(task.model.buffers())
+        self._buffer_versions = 0
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
-        """Update ``step`` + 1; the step's detached loss terms, or None where a non-finite one made it leave the weights alone.
+        """Update ``step`` + 1; the step's detached loss terms over all ranks, or None where a non-finite one made it leave the
+        weights alone. A rank's ``batches`` may hold no image.
 
         The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
-        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row.
+        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, and MemoryExhaustedError.
         """
+        with memory_explained(batches, self.precision, f"training step {step + 1}"):
+            return self._update(batches, step)
+
+    def _update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         self._set_learning_rates(step)
-        terms = self._backward(batches)
+        terms = self._gradient_sum(self._backward(batches), self.precision.device)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
         loss = torch.stack(list(terms.values())).sum()
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm
         if bool(torch.isfinite(verdict)):
+            self.is_torn = True
             self.scaler.step(self.optimizer)
             self.nonfinite_in_a_row = 0
             if self.ema is not None:
                 self.ema.update()
+            self.is_torn = False
         else:
             self._count_nonfinite(terms, norm, batches, step)
             terms = {}
@@ -77,8 +94,12 @@ class TrainStep:
 
     def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         # Counted before the batches move: on a GPU each count would have to be waited for.
-        count = max(1.0, sum(self.task.loss_count(batch) for batch in batches))
+        batches = [batch for batch in batches if batch.num_images]
+        count = self._agreed_count(sum(self.task.loss_count(batch) for batch in batches))
         sums: dict[str, Tensor] = {}
+        if not batches:
+            # What the scaler unscales by is made at its first use.
+            self.scaler.scale(torch.zeros((), device=self.precision.device))
         for host_batch in batches:
             batch = host_batch.to(self.precision.device)
             with self.precision.autocast():
@@ -89,13 +110,25 @@ class TrainStep:
                 sums[name] = sums[name] + term.detach() if name in sums else term.detach()
         return sums
 
+    def _agreed_count(self, count: float) -> float:
+        """The count of all ranks. What the last step changed in buffers (running statistics) is made rank 0's on the way."""
+        if self.ranks.size == 1:
+            return max(1.0, count)
+        versions = sum(buffer._version for buffer in self._buffers)
+        count, num_changed = self.ranks.sum(count, versions != self._buffer_versions)
+        if num_changed:
+            self.ranks.share_tensors(self._buffers)
+        self._buffer_versions = sum(buffer._version for buffer in self._buffers)
+        return max(1.0, count)
+
     def _count_nonfinite(self, terms: dict[str, Tensor], norm: Tensor, batches: Sequence[Batch], step: int) -> None:
         self.nonfinite += 1
         self.nonfinite_in_a_row += 1
         if self.nonfinite_in_a_row < self._max_nonfinite:
             return
         values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
-        images = [image_id for batch in batches for image_id in batch.image_ids]
+        own = [image_id for batch in batches for image_id in batch.image_ids]
+        images = [image_id for ids in self.ranks.gather(own) for image_id in ids]
         raise DivergedError(
             f"the loss or its gradient was not finite in {self.nonfinite_in_a_row} steps in a row, the last one "
             f"step {step + 1} (training.max_nonfinite={self._max_nonfinite}): {values}; gradient norm {float(norm):.4g}; "

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from winnow.engine.checkpoint_file import is_sealed, read_checkpoint
+from winnow.engine.ranks import Ranks
 from winnow.errors import ConfigError, WeightsError
 from winnow.state_dicts import load_matching, read_state
+
+logger = logging.getLogger(__name__)
 
 
 def load_initial_weights(model: nn.Module, path: Path) -> None:
@@ -42,4 +47,22 @@ def require_batches_for_batch_norm(model: nn.Module, smallest_batch: int) -> Non
             f"a batch of one image reaches {len(trained)} BatchNorm layers ({trained[0]}, …): raise training.batch_size, set "
             "training.drop_last=true if only the epoch's last batch is that small, freeze these layers (training.freeze), or "
             "choose a model with GroupNorm or frozen BatchNorm"
+        )
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
+    """``model`` with batch norms that see the images of all ranks; names in its state stay. ConfigError where that can't be."""
+    if device.type != "cuda":
+        raise ConfigError("training.sync_batch_norm=true: torch has it for GPUs only; set it to false on a CPU")
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        logger.warning("training.sync_batch_norm=true changes nothing: this model has no batch norm that trains")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if ranks.size > 1 else model
+
+
+def require_share_of_each(smallest_share: int) -> None:
+    """ConfigError where a rank would go without an image: its synchronised batch norms would leave the others waiting."""
+    if smallest_share == 0:
+        raise ConfigError(
+            "training.sync_batch_norm=true: the epoch's last batch has fewer images than there are ranks, and each must take "
+            "part; set training.drop_last=true"
         )

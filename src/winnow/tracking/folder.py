@@ -47,7 +47,8 @@ class TrackingFolder:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told apart from a later one with the same number by its start; ``started`` in Unix seconds."""
+    """A process, told apart from a later one with the same number by its start; ``started`` in seconds after the machine's,
+    which no correction of the clock moves."""
 
     host: str
     pid: int
@@ -55,7 +56,7 @@ class Owner:
 
     @classmethod
     def this_process(cls) -> Self:
-        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+        return cls(socket.gethostname(), os.getpid(), _start_of(psutil.Process()))
 
     def is_alive(self) -> bool | None:
         """None when it ran on another host, so that nobody here can tell."""
@@ -63,12 +64,21 @@ class Owner:
             return None
         try:
             process = psutil.Process(self.pid)
-            # two seconds, since the start is reckoned from a boot time that the clock's corrections move
-            return abs(process.create_time() - self.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+            is_same = abs(_start_of(process) - self.started) < 0.5
+            return is_same and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, ProcessLookupError):
             return False
         except psutil.AccessDenied:
             return True
+
+
+def _start_of(process: psutil.Process) -> float:
+    """Seconds from the machine's start where Linux tells it; psutil's time of day would move when the clock is set."""
+    try:
+        behind_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return process.create_time()
+    return int(behind_name[19]) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class History:
 
     def __init__(self) -> None:
         self.last_sequence = 0
+        self._last_time_ms = 0
         self._params: dict[str, str] = {}
         self._highest_step: dict[str, int] = {}
         self._recent: dict[str, dict[int, float]] = {}
@@ -47,7 +48,7 @@ class History:
         return history
 
     def events(self, entry: Entry) -> list[Event]:
-        """The entry as events; none when all of it was logged before."""
+        """The entry as events, none of them earlier than the one before; none when all of it was logged before."""
         payloads: list[tuple[Kind, Mapping[str, Any]]] = [(entry.kind, entry.payload)]
         if entry.kind == "params":
             payloads = list(self._new_params(entry.payload))
@@ -55,10 +56,12 @@ class History:
             payloads = [("tags", chunk) for chunk in chunks(entry.payload, NAMES_PER_EVENT)]
         elif entry.kind == "metrics":
             payloads = list(self._new_metrics(entry.payload["values"], entry.payload["step"]))
+        # A clock that is set back must not put a later event before an earlier one.
+        self._last_time_ms = max(self._last_time_ms, entry.time_ms)
         events = []
         for kind, payload in payloads:
             self.last_sequence += 1
-            events.append(Event(self.last_sequence, entry.time_ms, kind, payload))
+            events.append(Event(self.last_sequence, self._last_time_ms, kind, payload))
         return events
 
     def _new_params(self, params: Mapping[str, str]) -> Iterator[tuple[Kind, Mapping[str, Any]]]:
@@ -93,6 +96,7 @@ class History:
 
     def _add(self, event: Event) -> None:
         self.last_sequence = max(self.last_sequence, event.sequence)
+        self._last_time_ms = max(self._last_time_ms, event.time_ms)
         if event.kind == "params":
             self._params |= event.payload
         elif event.kind == "metrics":

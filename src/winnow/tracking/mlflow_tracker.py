@@ -118,7 +118,10 @@ class MlflowTracker:
 
         To be called before a checkpoint is put in place: a resume replays only what comes after the checkpoint.
         """
-        return self._writer is None or self._writer.flush(seconds)
+        is_flushed = self._writer is None or self._writer.flush(seconds)
+        if not is_flushed:
+            log.error("the record is not on disk yet: a kill between now and then loses what was logged last")
+        return is_flushed
 
     def finish(self, status: str) -> None:
         """End the run, and wait up to ``drain_seconds`` for the server to have it all. A second call does nothing."""

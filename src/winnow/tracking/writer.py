@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0  # between two fsyncs
 LONGEST_RETRY_SECONDS = 30.0
+SLOW_DISK_SECONDS = 60.0
 
 
 class OutboxWriter(threading.Thread):
@@ -56,10 +57,22 @@ class OutboxWriter(threading.Thread):
         self._wake.set()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until what was put is with the operating system, out of a kill's reach; False when time was short."""
-        goal = self._num_put
+        """Wait until what was put is with the operating system, out of a kill's reach; False when time was short.
+
+        A disk that is only slow gets up to ``SLOW_DISK_SECONDS``: it holds up the checkpoint that comes next as well, and one
+        that knows more than the record would lose events for good.
+        """
+        goal, began = self._num_put, time.monotonic()
+
+        def is_over() -> bool:
+            waited = time.monotonic() - began
+            is_hopeless = self._retry_seconds > 0 or not self.is_alive()
+            return self._num_written >= goal or waited > (seconds if is_hopeless else max(seconds, SLOW_DISK_SECONDS))
+
         with self._written:
-            return self._written.wait_for(lambda: self._num_written >= goal, timeout=seconds)
+            while not is_over():
+                self._written.wait(min(0.1, seconds))
+            return self._num_written >= goal
 
     def stop(self, seconds: float) -> None:
         """Write and fsync what is left, for at most ``seconds``, and end the thread; the uploader goes on by itself."""

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.image_list import ImageList
 
@@ -92,8 +91,7 @@ class FasterRcnnTask:
     def _network(self, training: bool) -> Iterator[FasterRcnnModel]:
         """The model with its proposal network and box heads behaving as in training or not, whatever the model's own
         mode."""
-        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        network = cast(FasterRcnnModel, model)
+        network = cast(FasterRcnnModel, self.model)
         parts = (network.rpn, network.roi_heads)
         modes = [part.training for part in parts]
         try:
