@@ -5,6 +5,7 @@ import re
 import signal
 
 import pytest
+import yaml
 from killed_parts import RECORDED, TINY, assert_same_end, record
 
 from winnow.engine.checkpoint_file import read_checkpoint
@@ -42,6 +43,15 @@ def test_out_of_memory_names_the_batch_and_the_run_goes_on_with_a_smaller_one(wa
     smaller = ["training.batch_size=2", "training.accumulate=4"]
     warm_program.run(workplace, *arguments, *smaller, TROUBLE="memory 2")
     assert (result(workplace / "memory")["status"], result(workplace / "memory")["steps"]) == ("completed", 9)
+
+
+def test_out_of_memory_is_tried_once_more_with_half_the_batch_where_that_is_wanted(warm_program, workplace):
+    arguments = [*TINY, LENGTH, "hydra.run.dir=halved", "training.oom_retry=true"]
+    printed = warm_program.run(workplace, *arguments, TROUBLE="memory 2")
+    assert "trying once more with half the batch" in printed
+    assert (result(workplace / "halved")["status"], result(workplace / "halved")["steps"]) == ("completed", 9)
+    training = yaml.safe_load((workplace / "halved/config.yaml").read_text())["training"]
+    assert (training["batch_size"], training["accumulate"]) == (2, 4)
 
 
 def test_a_killed_worker_is_replaced_and_changes_nothing(warm_program, workplace, whole):

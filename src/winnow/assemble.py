@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
@@ -81,7 +82,18 @@ def run(cfg: DictConfig) -> float | None:
                 config = plain_config(cfg)
                 if config["training"]["resume"] is None:
                     require_unused(folder)
-            result = train(config, folder, found, choices_of(job, found))
+            choices = choices_of(job, found)
+            smaller: Config | None = None
+            try:
+                result = train(config, folder, found, choices)
+            except MemoryExhaustedError as error:
+                smaller = in_halves(config)
+                if smaller is None:
+                    raise
+                logger.error("%s\ntrying once more with half the batch (training.oom_retry)", error)
+            if smaller is not None:  # only here is what the failed attempt held let go
+                release_memory()
+                result = train(smaller, folder, checkpoint_to_resume("auto", folder), choices)
         except WinnowError as error:
             if not (folder / "result.json").exists():
                 RunResult("failed", reason=str(error)).write(folder)
@@ -89,6 +101,22 @@ def run(cfg: DictConfig) -> float | None:
     if result.status == "interrupted" and job.mode == RunMode.RUN:
         raise SystemExit(EXIT_INTERRUPTED)
     return result.objective
+
+
+def in_halves(config: Config) -> Config | None:
+    """``config`` with half the batch and twice the accumulation, which is the same step; None where that is not wanted or not
+    possible."""
+    training = config["training"]
+    if not training["oom_retry"] or training["batch_size"] % 2:
+        return None
+    halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
+    return {**config, "training": {**training, **halved}}
+
+
+def release_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def choices_of(job: HydraConf, found: Found | None) -> dict[str, str]:

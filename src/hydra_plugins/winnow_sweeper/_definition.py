@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "training.keep_last_n",
     "training.save_every_steps",
     "training.resume",
+    "training.oom_retry",
 )
 """Keys, with all below them, that change where a trial runs and what it leaves behind, not what it finds."""
 
