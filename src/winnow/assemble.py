@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.data.detection import DetectionData, LoadingSettings
+from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.ema import Ema
 from winnow.engine.loop import Fit, fit, is_finished, restore
@@ -147,6 +148,8 @@ def build(
     """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
     training = settings.training
     device = choose_device(training.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if training.deterministic:
         make_deterministic()
     seed_everything(seed)

@@ -50,7 +50,7 @@ class TrainStep:
         self._set_learning_rates(step)
         terms = self._backward(batches)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm, foreach=True)
         loss = torch.stack(list(terms.values())).sum()
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm
