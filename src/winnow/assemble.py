@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from winnow.data.detection import DetectionData, LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
 from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
@@ -188,7 +189,7 @@ def prepare_model(task: Task, training: TrainingSettings, device: torch.device, 
     require_batches_for_batch_norm(task.model, data.smallest_batch())
     task.model.to(device).to(memory_format=torch.channels_last)
     if training.compile:
-        task.model.compile()
+        compile_steps(task.model)
 
 
 def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:

@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from winnow.engine.compilation import uncompiled
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
 from winnow.engine.seeding import undisturbed_rng
@@ -24,7 +25,7 @@ def evaluate(task: Task, data: Data, image_size: int, precision: Precision, prog
     was_training = task.model.training
     task.model.eval()
     try:
-        with undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
+        with uncompiled(), undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
                 count = max(1.0, task.loss_count(host_batch))
                 batch = host_batch.to(precision.device)

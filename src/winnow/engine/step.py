@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from winnow.engine.precision import Precision
 from winnow.engine.schedule import LrSchedule
 from winnow.errors import DivergedError
 from winnow.protocols import Batch, Task
+
+logger = logging.getLogger(__name__)
 
 
 class TrainStep:
@@ -39,6 +43,7 @@ class TrainStep:
         self.nonfinite_in_a_row = 0
         self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
         self._max_nonfinite = max_nonfinite
+        self._is_first = True
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
@@ -48,7 +53,12 @@ class TrainStep:
         back later. Raises DivergedError after ``max_nonfinite`` such steps in a row.
         """
         self._set_learning_rates(step)
+        began = time.perf_counter()
         terms = self._backward(batches)
+        if self._is_first:
+            # With training.compile=true most of it is the compiler's; on a GPU the kernels come on top.
+            logger.info("the first step took %.1f s", time.perf_counter() - began)
+            self._is_first = False
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm, foreach=True)
         loss = torch.stack(list(terms.values())).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +116,7 @@ def _match(pairs: _Pairs, is_crowd: Booleans, is_ignored: Booleans, num_found: i
     matches_ignored = np.zeros_like(is_match)
     is_taken = np.zeros((len(AREAS), len(IOUS), len(is_crowd)), dtype=bool)
     bounds = np.flatnonzero(np.diff(pairs.rank, prepend=-1, append=-1))
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         found, true, iou = (column[start:end] for column in pairs[1:])
         first = np.flatnonzero(np.diff(found, prepend=-1))
         is_free = (iou >= IOUS[:, None]) & (~is_taken[:, :, true] | is_crowd[true])
