@@ -44,7 +44,11 @@ def main() -> int:
     images, rounds = (500, 1) if options.quick else (options.images, options.rounds)
 
     frames = real_frames()
-    print(f"{images} images × {options.detections} detections, from {len(frames)} real frames" if frames else "boxes at random")
+    print(
+        f"{images} images × {options.detections} detections, from {len(frames)} real frames"
+        if frames
+        else "boxes at random"
+    )
     generator = torch.Generator().manual_seed(0)
     samples = [make_sample(index, frames, options.detections, generator) for index in range(images)]
     values, seconds = {}, {}
@@ -95,11 +99,16 @@ def random_frame(generator: torch.Generator) -> Frame:
     corners = torch.rand(7, 2, generator=generator) * 500
     sizes = torch.rand(7, 2, generator=generator) ** 2 * 320 + 4
     labels = torch.randint(NUM_CLASSES, (7,), generator=generator)
-    return (640, 640), torch.cat([corners, (corners + sizes).clamp(max=640)], 1), labels, torch.zeros(7, dtype=torch.bool)
+    return (
+        (640, 640),
+        torch.cat([corners, (corners + sizes).clamp(max=640)], 1),
+        labels,
+        torch.zeros(7, dtype=torch.bool),
+    )
 
 
 def make_sample(image_id: int, frames: list[Frame], num_detections: int, generator: torch.Generator) -> Sample:
-    """A frame with its boxes moved a little and one in twenty a crowd, and detections of which seven in ten have the true class."""
+    """A frame with its boxes moved a little, one in twenty a crowd, and detections of which seven in ten have the true class."""
     size, boxes, labels, crowd = frames[image_id % len(frames)] if frames else random_frame(generator)
     boxes, labels = jittered(boxes, generator), (labels + image_id) % NUM_CLASSES
     crowd = crowd | (torch.rand(len(boxes), generator=generator) < 0.05)

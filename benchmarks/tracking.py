@@ -124,7 +124,10 @@ def compare(folder: Path, step: Callable[[], None], interval: int, rounds: int) 
         middle, low, high = (percentile(extra, share) for share in (0.5, 0.25, 0.75))
         off = statistics.median(seconds["off"])
         shown = f"{1e3 * middle:+.3f} ms ({100 * middle / off:+.2f} %), {1e3 * low:+.3f} to {1e3 * high:+.3f} ms"
-        print(f"{kind:<12} {1e3 * statistics.median(seconds[kind]):8.2f} {shown:>48} {100 * shares[kind]:11.1f} %", flush=True)
+        print(
+            f"{kind:<12} {1e3 * statistics.median(seconds[kind]):8.2f} {shown:>48} {100 * shares[kind]:11.1f} %",
+            flush=True,
+        )
 
 
 def run_only(trackers: dict[str, Tracker], chosen: str | None) -> None:

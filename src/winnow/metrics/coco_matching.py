@@ -26,6 +26,9 @@ class Boxes(NamedTuple):
     xywh: Floats
     area: Floats
 
+    def chosen(self, places: Integers) -> Boxes:
+        return Boxes(self.image[places], self.label[places], self.xywh[places], self.area[places])
+
 
 class _Pairs(NamedTuple):
     """Detections and true boxes of one image and class, sorted by the detection's ``rank`` there, then by detection."""
@@ -47,7 +50,7 @@ def evaluate_boxes(
     order = np.lexsort((-scores, found.label, found.image))
     rank = _position_in_group(found.image[order] * num_classes + found.label[order])
     order, rank = order[rank < max_detections], rank[rank < max_detections]
-    found, scores = Boxes(*(column[order] for column in found)), scores[order]
+    found, scores = found.chosen(order), scores[order]
     is_ignored = is_crowd | _is_outside(true.area)
     is_match, matches_ignored = _match(
         _pairs(true, is_crowd, found, rank, num_classes), is_crowd, is_ignored, len(scores)

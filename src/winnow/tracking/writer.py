@@ -22,8 +22,8 @@ LONGEST_RETRY_SECONDS = 30.0
 
 
 class OutboxWriter(threading.Thread):
-    """Writes entries in the order of ``put``: metrics within ``WRITE_SECONDS``, all else and what ``flush`` asks for at once. Never raises: what the disk refuses is kept in memory, up to
-    ``max_waiting`` entries, and tried again."""
+    """Writes entries in the order of ``put``: metrics within ``WRITE_SECONDS``, all else, and what ``flush`` asks for, at once.
+    Never raises: what the disk refuses is kept in memory, up to ``max_waiting`` entries, and tried again."""
 
     def __init__(self, folder: TrackingFolder, settings: UploadSettings, max_waiting: int = 100_000) -> None:
         super().__init__(name="winnow-tracking", daemon=True)
