@@ -19,7 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.data.detection import DetectionData, LoadingSettings
+from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
 from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
@@ -205,6 +207,8 @@ def build(
     """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
     training = settings.training
     device = choose_device(training.device, ranks)
+    if device.type == "cpu":
+        keep_freed_memory()
     if training.deterministic:
         make_deterministic()
     seed_everything(seed)
@@ -250,7 +254,7 @@ def prepare_model(
     require_batches(task, training, data)
     task.model.to(device).to(memory_format=torch.channels_last)
     if training.compile:
-        task.model.compile()
+        compile_steps(task.model)
 
 
 def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:

@@ -15,7 +15,7 @@ class EvaluationSettings(Settings):
 
     score_threshold: float = Field(ge=0, le=1)
     max_detections: int = Field(gt=0)
-    backend: Literal["faster-coco-eval", "pycocotools"]
+    backend: Literal["winnow", "faster-coco-eval", "pycocotools"]
 
 
 class BudgetSettings(Settings):

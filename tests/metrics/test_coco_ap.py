@@ -7,7 +7,7 @@ from winnow.data.batch import Detections
 from winnow.errors import ConfigError
 from winnow.metrics.coco_ap import CocoAp, metric_names
 
-BACKENDS = ["faster-coco-eval", "pycocotools"]
+BACKENDS = ["winnow", "faster-coco-eval", "pycocotools"]
 
 
 def targets():
@@ -61,14 +61,44 @@ def test_no_detections_score_zero(backend):
     assert {"map", "map_50", "map_75", "mar_100"} <= set(values)
 
 
+@pytest.mark.parametrize("backend", BACKENDS[:2])
 @pytest.mark.parametrize("seed", range(5))
-def test_both_backends_give_equal_numbers(seed):
+def test_all_backends_give_equal_numbers(seed, backend):
     truth, found = jittered(np.random.default_rng(seed))
-    fast, reference = (evaluated(truth, found, backend=backend) for backend in BACKENDS)
+    fast, reference = (evaluated(truth, found, backend=name) for name in (backend, "pycocotools"))
     assert fast.keys() == reference.keys()
     assert 0.05 < reference["map"] < 0.95
     for name, value in reference.items():
         assert fast[name] == pytest.approx(value, abs=1e-9), name
+
+
+def on_a_grid(rng, num_images=12, num_classes=2):
+    """Boxes, scores and areas of so few values that IoUs and scores are often equal, many crowds among them, in many sizes."""
+    truth, found = [], []
+    for image_id in range(num_images):
+        num, num_found = int(rng.integers(0, 7)), int(rng.integers(0, 30))
+        corners, sides = rng.integers(0, 3, (num, 2)) * 60, rng.integers(1, 4, (num, 2)) * 40
+        areas = rng.choice([500.0, 1024.0, 5000.0, 9216.0, 20000.0], num).tolist()
+        crowd = (rng.random(num) < 0.3).tolist()
+        boxes = np.concatenate([corners, corners + sides], axis=1).tolist()
+        labels = rng.integers(0, num_classes, num).tolist()
+        truth.append(target(boxes, labels, (300, 300), image_id=image_id, crowd=crowd, areas=areas))
+        corners = torch.tensor(rng.integers(0, 7, (num_found, 2)) * 30).float()
+        sides = torch.tensor(rng.integers(0, 7, (num_found, 2)) * 20).float()
+        scores = torch.tensor(np.sort(rng.integers(1, 5, num_found))[::-1].copy() / 5).float()
+        guessed = torch.tensor(rng.integers(0, num_classes, num_found))
+        found.append(Detections(torch.cat([corners, corners + sides], dim=1), scores, guessed))
+    return truth, found
+
+
+@pytest.mark.parametrize("max_detections", [3, 100])
+@pytest.mark.parametrize("seed", range(8))
+def test_ties_crowds_and_sizes_are_settled_as_in_pycocotools(seed, max_detections):
+    truth, found = on_a_grid(np.random.default_rng(seed))
+    ours, reference = (
+        evaluated(truth, found, backend=backend, max_detections=max_detections) for backend in ("winnow", "pycocotools")
+    )
+    assert ours == reference
 
 
 def test_a_detection_on_a_crowd_is_neither_right_nor_wrong():
@@ -145,7 +175,7 @@ def test_a_label_outside_the_classes_is_an_error():
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"backend": "mmdet"}, "evaluation.backend='mmdet' is not known; allowed: faster-coco-eval, pycocotools"),
+    ({"backend": "mmdet"}, "evaluation.backend='mmdet' is not known; allowed: winnow, faster-coco-eval, pycocotools"),
     ({"score_threshold": 1.5}, "evaluation.score_threshold=1.5"),
     ({"max_detections": 0}, "evaluation.max_detections=0"),
 ])  # fmt: skip

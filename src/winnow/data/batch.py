@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -55,12 +55,13 @@ def _target_from_arrays(*values: Any) -> Target:
 class DetectionBatch:
     """``images`` (B, 3, H, W) uint8, channels_last, zero-padded at the right and bottom; ``pixel_mask`` (B, H, W) bool, True on
     image and False on padding; ``targets`` one per image. ``problems`` says for each image that could not be read why; another
-    sample of the batch stands in its place."""
+    sample of the batch stands in its place. ``memo`` is where a task keeps what it worked out from the targets."""
 
     images: Tensor
     pixel_mask: Tensor
     targets: Sequence[Target]
     problems: tuple[str, ...] = ()
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_images(self) -> int:
@@ -79,7 +80,10 @@ class DetectionBatch:
         return [target.image_id for target in self.targets]
 
     def to(self, device: torch.device) -> Self:
-        """Move what the model reads; the ``original_…`` fields stay on the CPU, where evaluation wants them."""
+        """Move what the model reads; the ``original_…`` fields stay on the CPU, where evaluation wants them. Itself if it is
+        there already."""
+        if self.images.device == device:
+            return self
         targets = [
             replace(t, boxes=t.boxes.to(device, non_blocking=True), labels=t.labels.to(device, non_blocking=True))
             for t in self.targets
@@ -89,6 +93,7 @@ class DetectionBatch:
             images=self.images.to(device, non_blocking=True),
             pixel_mask=self.pixel_mask.to(device, non_blocking=True),
             targets=targets,
+            memo={},
         )
 
     def pin_memory(self) -> Self:

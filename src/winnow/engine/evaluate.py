@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from winnow.engine.compilation import uncompiled
 from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
@@ -30,7 +31,7 @@ def evaluate(
     was_training = task.model.training
     task.model.eval()
     try:
-        with undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
+        with uncompiled(), undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
                 if not host_batch.num_images:
                     continue

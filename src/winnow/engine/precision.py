@@ -23,10 +23,12 @@ class Precision:
 
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> Precision:
-        """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU it is off."""
+        """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU bf16 where it has AMX, else off."""
         if amp == "auto" and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        elif amp in ("auto", "off"):
+        elif amp == "auto":
+            dtype = torch.bfloat16 if has_bf16_matrix_units() else None
+        elif amp == "off":
             dtype = None
         else:
             dtype = torch.bfloat16 if amp == "bf16" else torch.float16
@@ -39,6 +41,14 @@ class Precision:
     def new_scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler, active for fp16 alone: the other formats have float32's range."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+
+def has_bf16_matrix_units() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in units of their own (Intel's AMX).
+
+    AVX-512's bfloat16 instructions alone are no reason: autocast with them took longer than float32 (benchmarks/README.md).
+    """
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from winnow.engine.ranks import ALONE, Ranks
 from winnow.engine.schedule import LrSchedule
 from winnow.errors import DivergedError
 from winnow.protocols import Batch, Task
+
+logger = logging.getLogger(__name__)
 
 
 class TrainStep:
@@ -46,6 +50,7 @@ class TrainStep:
         """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
         self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
         self._max_nonfinite = max_nonfinite
+        self._is_first = True
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._gradient_sum = GradientSum(ranks, self._parameters)
         self._buffers = list(task.model.buffers())
@@ -63,9 +68,14 @@ class TrainStep:
 
     def _update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         self._set_learning_rates(step)
+        began = time.perf_counter()
         terms = self._gradient_sum(self._backward(batches), self.precision.device)
+        if self._is_first:
+            # With training.compile=true most of it is the compiler's; on a GPU the kernels come on top.
+            logger.info("the first step took %.1f s", time.perf_counter() - began)
+            self._is_first = False
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm, foreach=True)
         loss = torch.stack(list(terms.values())).sum()
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from winnow.data.batch import DetectionBatch, Detections
 from winnow.errors import ConfigError
+from winnow.metrics.coco_matching import Boxes, evaluate_boxes
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("faster-coco-eval", "pycocotools")
+BACKENDS = ("winnow", "faster-coco-eval", "pycocotools")
 AREA_NAMES = ("all", "small", "medium", "large")
 """COCO's area ranges in the order in which both backends hold them: bounds 32² and 96² original pixels."""
 
@@ -58,7 +59,7 @@ class CocoAp:
         category_ids: Sequence[int] | None = None,
         score_threshold: float = 0.05,
         max_detections: int = 100,
-        backend: str = "faster-coco-eval",
+        backend: str = "winnow",
     ) -> None:
         if backend not in BACKENDS:
             raise ConfigError(f"evaluation.backend={backend!r} is not known; allowed: {', '.join(BACKENDS)}")
@@ -164,6 +165,8 @@ class CocoAp:
         """(precision (10 IoUs, 101 recalls, classes, 4 areas, 1), recall (10, classes, 4, 1)), −1 where there is no
         truth."""
         images = self._sorted_images()
+        if self.backend == "winnow":
+            return self._evaluate_arrays(images)
         frame = {
             "images": [{"id": i, "height": im.size[0], "width": im.size[1]} for i, im in enumerate(images, start=1)],
             "categories": [{"id": k, "name": name} for k, name in enumerate(self.class_names)],
@@ -174,6 +177,22 @@ class CocoAp:
             found = {**frame, "annotations": _with_ids(_found_annotations(images))}
             evaluation = run(truth, found, self.max_detections)
         return np.asarray(evaluation["precision"]), np.asarray(evaluation["recall"])
+
+    def _evaluate_arrays(self, images: Sequence[_Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        is_crowd = np.concatenate([image.true_crowd for image in images])
+        scores = np.concatenate([image.scores for image in images])
+        true, found = _boxes(images, True), _boxes(images, False)
+        precision, recall = evaluate_boxes(true, is_crowd, found, scores, len(self.class_names), self.max_detections)
+        return precision[..., None], recall[..., None]
+
+
+def _boxes(images: Sequence[_Image], true: bool) -> Boxes:
+    """The true or the found boxes of all images."""
+    xywh = np.concatenate([image.true_boxes if true else image.boxes for image in images])
+    labels = [image.true_labels if true else image.labels for image in images]
+    areas = np.concatenate([image.true_areas for image in images]) if true else xywh[:, 2] * xywh[:, 3]
+    numbers = np.repeat(np.arange(len(images)), [len(image_labels) for image_labels in labels])
+    return Boxes(numbers, np.concatenate(labels), xywh, areas)
 
 
 def metric_names(class_names: Sequence[str]) -> list[str]:

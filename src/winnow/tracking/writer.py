@@ -16,14 +16,15 @@ from winnow.tracking.outbox import Kind, OutboxFile
 
 log = logging.getLogger(__name__)
 
+WRITE_SECONDS = 0.25  # numbers wait so long for each other: a wake-up per step would take its time from the step
 SYNC_SECONDS = 1.0  # between two fsyncs
 LONGEST_RETRY_SECONDS = 30.0
 SLOW_DISK_SECONDS = 60.0
 
 
 class OutboxWriter(threading.Thread):
-    """Writes entries in the order of ``put``. Never raises: what the disk refuses is kept in memory, up to
-    ``max_waiting`` entries, and tried again."""
+    """Writes entries in the order of ``put``: metrics within ``WRITE_SECONDS``, all else, and what ``flush`` asks for, at once.
+    Never raises: what the disk refuses is kept in memory, up to ``max_waiting`` entries, and tried again."""
 
     def __init__(self, folder: TrackingFolder, settings: UploadSettings, max_waiting: int = 100_000) -> None:
         super().__init__(name="winnow-tracking", daemon=True)
@@ -54,7 +55,8 @@ class OutboxWriter(threading.Thread):
             return
         self._waiting.append(Entry(time.time_ns() // 1_000_000, kind, payload))
         self._num_put += 1
-        self._wake.set()
+        if kind != "metrics":
+            self._wake.set()
 
     def flush(self, seconds: float) -> bool:
         """Wait until what was put is with the operating system, out of a kill's reach; False when time was short.
@@ -63,6 +65,7 @@ class OutboxWriter(threading.Thread):
         that knows more than the record would lose events for good.
         """
         goal, began = self._num_put, time.monotonic()
+        self._wake.set()
 
         def is_over() -> bool:
             waited = time.monotonic() - began
@@ -90,7 +93,7 @@ class OutboxWriter(threading.Thread):
 
     def run(self) -> None:
         while True:
-            self._wake.wait(SYNC_SECONDS)
+            self._wake.wait(WRITE_SECONDS)
             self._wake.clear()
             stop_time = self._stop_time
             try:

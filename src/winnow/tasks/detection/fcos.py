@@ -83,14 +83,21 @@ class FcosTask:
     def loss_count(self, batch: DetectionBatch) -> float:
         """Positive locations. Cheap (boxes, not locations, are gone through); waits for the GPU if the targets are
         there."""
-        return float(match_locations(batch, self._strides).wins.sum())
+        return float(self._matches(batch).wins.sum())
 
     def losses(self, outputs: FcosOutputs, batch: DetectionBatch, count: float) -> dict[str, Tensor]:
         """``loss_class`` (focal), ``loss_box`` (GIoU) and ``loss_centerness``, each weighted 1."""
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            matches = match_locations(batch, self._strides)
-            terms = fcos_losses(outputs, matches)
+            terms = fcos_losses(outputs, self._matches(batch))
         return {name: term / max(count, 1.0) for name, term in terms.items()}
+
+    def _matches(self, batch: DetectionBatch) -> Matches:
+        """Worked out once for the count and the losses, where both look at the batch on one device."""
+        key = (match_locations, self._strides)
+        if key not in batch.memo:
+            batch.memo[key] = match_locations(batch, self._strides)
+        matches: Matches = batch.memo[key]
+        return matches
 
     @torch.no_grad()
     def predictions(self, outputs: FcosOutputs, batch: DetectionBatch) -> list[Detections]:

@@ -24,4 +24,6 @@ class PixelNormalizer(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor, pixel_mask: Tensor) -> Tensor:
-        return (images.float() - self.mean) / self.std * pixel_mask[:, None]
+        # One tensor throughout: on a CPU, fresh memory costs more than the arithmetic.
+        pixels = images.to(torch.float32, copy=True)
+        return pixels.sub_(self.mean).div_(self.std).mul_(pixel_mask[:, None])

@@ -1,0 +1,226 @@
+"""The engines that race, each training the same task on the same batches: winnow's fit, bare loops, Trainer, Lightning."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from contestants.turns import Channel, Turns
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from winnow.data.batch import DetectionBatch
+from winnow.protocols import Task
+
+CPU = torch.device("cpu")
+
+
+def winnow_fit(config: dict[str, Any], channel: Channel, block: int) -> None:
+    """What ``python train.py`` runs, but for batches that come from memory and a tracker that is off."""
+    from winnow.engine.loop import fit
+    from winnow.engine.stop import StopRequest
+
+    run = assembled(config)
+    Turns(channel, block, run.step.optimizer)
+    with StopRequest() as stop:
+        fit(replace(run, data=FromMemory(run.data)), stop)
+
+
+def same_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
+    """A bare loop over the parts that winnow built: its optimizer, memory format and precision. Beside it, fit shows what the
+    engine costs."""
+    run = assembled(config)
+    run.task.model.train()
+    Turns(channel, block, run.step.optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(run.step.optimizer, run.step.schedule.factor)
+    bare_loop(run.task, run.step.optimizer, schedule, in_memory(run.data), config)
+
+
+def plain_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
+    """A bare loop as one writes it: contiguous tensors, torch's own choices for the optimizer."""
+    task, data, optimizer, schedule = plain_parts(config)
+    Turns(channel, block, optimizer)
+    task.model.train()
+    bare_loop(task, optimizer, schedule, contiguous(in_memory(data)), config)
+
+
+def bare_loop(
+    task: Task, optimizer: torch.optim.Optimizer, schedule: Any, batches: list[DetectionBatch], config: dict[str, Any]
+) -> None:
+    """The steps that every engine here takes, and nothing else: losses over the step's count, clipping, a check that they are
+    finite, the update, and sums for the log."""
+    training = config["training"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sums: dict[str, Tensor] = {}
+    for step, batch in enumerate(itertools.cycle(batches), start=1):
+        count = max(1.0, task.loss_count(batch))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=training["amp"] == "bf16"):
+            terms = task.losses(task.forward(batch), batch, count)
+            loss = torch.stack(list(terms.values())).sum()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, training["clip_grad_norm"])
+        if torch.isfinite(loss + norm):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        for name, term in terms.items():
+            sums[name] = sums[name] + term.detach() if name in sums else term.detach()
+        if step % training["log_interval"] == 0:
+            logging.getLogger("race").info("%s", {name: float(value) / step for name, value in sums.items()})
+
+
+def hugging_face_trainer(config: dict[str, Any], channel: Channel, block: int) -> None:
+    """transformers' Trainer with its own choice of a fused AdamW, no progress bar, no saving."""
+    from transformers import Trainer, TrainingArguments
+
+    task, data, optimizer, schedule = plain_parts(config, fused=True)
+    Turns(channel, block, optimizer)
+    loader = endless(contiguous(in_memory(data)), lambda batch: {"batch": batch})
+
+    class RaceTrainer(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return loader
+
+    training = config["training"]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, max_steps=10**6, use_cpu=True, bf16=training["amp"] == "bf16", max_grad_norm=training["clip_grad_norm"],
+            logging_steps=training["log_interval"], save_strategy="no", report_to=[], disable_tqdm=True,
+            remove_unused_columns=False,
+        )  # fmt: skip
+        RaceTrainer(LossModel(task), arguments, optimizers=(optimizer, schedule)).train()
+
+
+def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> None:
+    """Lightning's Trainer with its losses logged, no progress bar, no saving."""
+    import lightning
+
+    task, data, optimizer, schedule = plain_parts(config)
+    Turns(channel, block, optimizer)
+    loader = endless(contiguous(in_memory(data)), lambda batch: batch)
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = task.model
+
+        def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
+            terms = task.losses(task.forward(batch), batch, max(1.0, task.loss_count(batch)))
+            self.log_dict(terms, batch_size=batch.num_images)
+            return torch.stack(list(terms.values())).sum()
+
+        def configure_optimizers(self) -> Any:
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+        def transfer_batch_to_device(self, batch: DetectionBatch, device: torch.device, index: int) -> DetectionBatch:
+            return batch.to(device)
+
+    training = config["training"]
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=10**6, precision="bf16-mixed" if training["amp"] == "bf16" else "32-true", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, barebones=False,
+        gradient_clip_val=training["clip_grad_norm"], log_every_n_steps=training["log_interval"],
+    )  # fmt: skip
+    trainer.fit(Module(), loader)
+
+
+class LossModel(nn.Module):
+    """A task as the Trainer wants a model: losses come out of forward."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._task = [task]  # in a list, so that its model is not registered twice
+
+    def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        (task,) = self._task
+        terms = task.losses(task.forward(batch), batch, max(1.0, task.loss_count(batch)))
+        return {"loss": torch.stack(list(terms.values())).sum()}
+
+
+class FromMemory:
+    """winnow's data with an endless epoch of batches that were read beforehand."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._batches = in_memory(data)
+
+    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[DetectionBatch]:
+        return (fresh(batch) for batch in itertools.cycle(self._batches))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+
+def in_memory(data: Any, count: int = 16) -> list[DetectionBatch]:
+    return list(itertools.islice(data.train_batches(1, data.image_size), count))
+
+
+def fresh(batch: DetectionBatch) -> DetectionBatch:
+    """As a loader gives it: without what a task kept in it when it was seen before."""
+    return replace(batch, memo={})
+
+
+def contiguous(batches: Iterable[DetectionBatch]) -> list[DetectionBatch]:
+    return [replace(batch, images=batch.images.contiguous()) for batch in batches]
+
+
+def endless(batches: list[DetectionBatch], wrap: Any) -> DataLoader[Any]:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return (wrap(fresh(batch)) for batch in itertools.cycle(batches))
+
+    return DataLoader(Stream(), batch_size=None)
+
+
+def assembled(config: dict[str, Any]) -> Any:
+    from winnow.assemble import build
+    from winnow.run_settings import RunSettings
+    from winnow.settings import build_settings
+    from winnow.tracking.null_tracker import NullTracker
+
+    folder = Path(tempfile.mkdtemp())
+    return build(config, build_settings(RunSettings, config, ""), 0, folder, NullTracker(folder), {})
+
+
+def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torch.optim.Optimizer, Any]:
+    """The same task and data without anything that winnow's engine does to them, and the same optimizer settings."""
+    import importlib
+
+    from winnow.data.detection import LoadingSettings, digits_data
+    from winnow.engine.schedule import LrSchedule
+    from winnow.engine.settings import SchedulerSettings
+    from winnow.metrics.coco_ap import CocoAp
+
+    torch.manual_seed(0)
+    training = config["training"]
+    loading = LoadingSettings(**{name: training[name] for name in LoadingSettings.model_fields})
+    data = digits_data(loading=loading, **without_target(config["data"]))
+    module, _, builder = config["model"]["_target_"].rpartition(".")
+    task = getattr(importlib.import_module(module), builder)(
+        data.classes, lambda: CocoAp(data.classes), 100, 0.05, **without_target(config["model"])
+    )
+    wanted = {name: value for name, value in training["optimizer"].items() if name not in ("_target_", "fused")}
+    trainable = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, **wanted, **options)
+    factors = LrSchedule(SchedulerSettings(**training["scheduler"]), 1000, 100)
+    return task, data, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors.factor)
+
+
+def without_target(node: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != "_target_"}
+
+
+ENGINES = {
+    "plain loop": plain_loop,
+    "same loop": same_loop,
+    "winnow": winnow_fit,
+    "HF Trainer": hugging_face_trainer,
+    "Lightning": lightning_trainer,
+}

@@ -1,0 +1,108 @@
+"""Every fast way to compute resumes exactly: fused AdamW in channels_last memory, bfloat16, compiled."""
+
+import signal
+
+import pytest
+import torch
+from composed import compose_plain
+
+from winnow.assemble import build
+from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.engine.loop import fit, restore
+from winnow.engine.stop import StopRequest
+from winnow.run_settings import RunSettings
+from winnow.settings import build_settings
+from winnow.tracking.null_tracker import NullTracker
+
+SIZES = [
+    "data.num_train=22", "data.num_val=6", "data.size=64", "data.image_size=64", "training.batch_size=4",
+    "training.num_workers=0", "training.max_epochs=2", "training.ema.decay=0.9", "training.scheduler.warmup_steps=0",
+    "tracking=off", "training.device=cpu",
+]  # fmt: skip
+FCOS = ["model.channels=[8,8,16,16]", "model.head_channels=32"]
+DETR = ["model=deformable_detr_tiny", "model.num_queries=5", "model.d_model=32", "model.dropout=0.1"]
+IN_EPOCH_2 = 10
+"""Losses are computed in 6 training and 2 validation batches per epoch."""
+
+
+@pytest.fixture
+def made(tmp_path):
+    def make(name, *overrides):
+        torch.compiler.reset()  # as in a new process
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        config = compose_plain(f"data.root={tmp_path}/digits", *SIZES, *overrides)
+        return build(config, build_settings(RunSettings, config, ""), 0, folder, NullTracker(folder), {})
+
+    return make
+
+
+def fitted(run):
+    with StopRequest() as stop:
+        return fit(run, stop)
+
+
+def stop_at(run, number):
+    losses, calls = run.task.losses, []
+
+    def interrupting(*arguments):
+        calls.append(1)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+        return losses(*arguments)
+
+    run.task.losses = interrupting
+
+
+def everything(run):
+    checkpoint = run.snapshot.take(run.state)
+    kept = ("model_state_dict", "optimizer_state_dict", "ema_state_dict", "scaler_state_dict", "metrics", "best")
+    return {key: checkpoint[key] for key in kept}
+
+
+def assert_equal(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_equal(first, second)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("mode", [
+    pytest.param([*FCOS], id="default"),
+    pytest.param([*FCOS, "training.amp=bf16"], id="bf16"),
+    pytest.param([*DETR], id="deformable"),
+    pytest.param([*DETR, "training.amp=bf16"], id="deformable_bf16"),
+    pytest.param([*FCOS, "training.compile=true"], id="compiled", marks=pytest.mark.slow),
+    pytest.param([*FCOS, "training.compile=true", "training.amp=bf16"], id="compiled_bf16", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_each_mode_resumes_in_mid_epoch_bit_by_bit(made, mode):
+    whole = made("whole", *mode)
+    assert whole.step.optimizer.param_groups[0]["fused"]
+    fitted(whole)
+    part = made("part", *mode)  # building seeds
+    stop_at(part, IN_EPOCH_2)
+    assert fitted(part) == "interrupted"
+    resumed = made("part", *mode)
+    restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
+    assert resumed.state.batch > 0
+    fitted(resumed)
+    assert_equal(everything(whole), everything(resumed))
+
+
+@pytest.mark.slow
+def test_checkpoints_of_compiled_and_other_runs_are_interchangeable(made):
+    compiled, plain = made("compiled", *FCOS, "training.compile=true"), made("plain", *FCOS)
+    stop_at(compiled, 3)
+    fitted(compiled)
+    restore(plain, read_checkpoint(compiled.checkpoints.last), compiled.checkpoints.last)
+    assert list(compiled.task.model.state_dict()) == list(plain.task.model.state_dict())
+    assert fitted(plain) == "completed"
