@@ -229,7 +229,7 @@ def test_last_is_also_saved_within_an_epoch_when_asked(make_fit):
     run = make_fit(max_epochs=1, save_every_steps=4, data=LookingData())
     run.data.path = run.checkpoints.last
     run_fit(run)
-    assert run.data.seen == [(0, 4)]
+    assert run.data.found == [(0, 4)]
     assert read_checkpoint(run.checkpoints.last)["step"] == 6
 
 
@@ -240,14 +240,14 @@ class LookingData(VectorData):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.found = []
 
-    def train_batches(self, epoch, image_size, start_batch=0):
-        for number, batch in enumerate(super().train_batches(epoch, image_size, start_batch)):
-            if number == 5:
+    def train_batches(self, epoch, image_size, start_sample=0):
+        for number, batch in enumerate(super().train_batches(epoch, image_size, start_sample)):
+            if start_sample + number * self.batch_size == 20:
                 wait_until(self.path.exists)
                 checkpoint = read_checkpoint(self.path)
-                self.seen.append((checkpoint["epoch"], checkpoint["step"]))
+                self.found.append((checkpoint["epoch"], checkpoint["step"]))
             yield batch
 
 

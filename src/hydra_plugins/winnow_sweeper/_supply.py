@@ -86,9 +86,10 @@ class Supply:
             overrides = (*overrides, RESUME)
         self._ready.appendleft(replace(job, overrides=overrides, attempt=job.attempt + counts))
 
-    def queue_other_seeds(self, number: int) -> None:
-        """After the first seed's run has completed."""
-        self._queue(self._frozen(number))
+    def queue_other_seeds(self, job: Job) -> None:
+        """Where ``job``, which has completed, was the first seed's: the others are to run as well."""
+        if self._seeds is not None and job.seed == self._seeds[0]:
+            self._queue(self._frozen(job.number))
 
     def release(self, numbers: set[int]) -> None:
         """Let the next start, or another process, go on with these running trials and all that waits here."""

@@ -39,7 +39,7 @@ class WinnowSweeperConf(OptunaSweeperConf):
     # wall seconds of this start; running trials are then saved and given back
     timeout: float | None = None
     # {images | images_640 | seconds: amount} over the whole study
-    max_cost: dict[str, float] | None = None
+    max_cost: Any = None
     # draw Optuna's plots at the end
     plots: bool = True
     # compose and validate, print what would run, start nothing
