@@ -31,7 +31,7 @@ class Spawned:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """The exit code, negative for a signal, 255 where it can't be known; None while it runs."""
         return self._wait(os.WNOHANG)
 
     def wait(self) -> int | None:
@@ -39,6 +39,9 @@ class Spawned:
 
     def _wait(self, options: int) -> int | None:
         if self._code is None:
-            pid, status = os.waitpid(self.pid, options)
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:  # somebody else in this process asked first
+                pid, status = self.pid, 0xFF00
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
