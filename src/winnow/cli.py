@@ -25,7 +25,7 @@ CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit code is 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return int(options.run(options))
@@ -35,6 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WinnowError as error:
         print(f"winnow: {error}", file=sys.stderr)
         return PROBLEMS
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    # argparse takes overrides that stand behind an option for something unknown.
+    if left and (not hasattr(options, "overrides") or any(text.startswith("-") for text in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.overrides += left
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,7 +72,7 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     (folder / LIST).write_text(json.dumps(entries, indent=2) + "\n")
     command = [
         sys.executable, str(program), "--multirun", *_fixed_overrides(source),
-        "hydra/sweeper=winnow", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none",
+        *_kept_groups(source), "hydra.sweeper.pruner=null",
         f"hydra.sweeper.study_name={folder.name}", f"hydra.sweep.dir={folder}", f"hydra.sweeper.n_trials={len(entries)}",
         f"hydra.sweeper.trials_file={folder / LIST}", "hydra.sweeper.params=null", "hydra.sweeper.seeds=null",
         "hydra.sweeper.custom_search_space=null", "hydra.sweeper.accept_changes=true",
@@ -98,6 +98,12 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
         full = "" if run.full is None else f"{run.full:.4f}"
         table.add_row(str(run.number), f"{run.search:.4f}", full, run.status, run.run_folder or "")
     return table
+
+
+def _kept_groups(source: StoredStudy) -> list[str]:
+    """The sweeper, where the study's own command chose it by itself and no file of ``sweeps/`` did."""
+    chosen = any(text.lstrip("+").startswith("sweep=") for text in source.description["overrides"])
+    return [] if chosen else ["hydra/sweeper=winnow"]
 
 
 def _fixed_overrides(source: StoredStudy) -> list[str]:

@@ -211,7 +211,7 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
 
 def num_trials(plan: Plan) -> int:
     """``n_trials``, or as many as a grid has points."""
-    if plan.settings.sampler.get("_target_", "").endswith("GridSampler"):
+    if plan.settings.sampler.get("_target_", "").endswith("GridSampler") and plan.space.distributions:
         points = math.prod(len(values) for values in plan.space.grid().values())
         if points < plan.settings.n_trials:
             logger.info("the grid has %d points: that many trials", points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +30,10 @@ def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
     suffice for are left out."""
     folder.mkdir(parents=True, exist_ok=True)
     completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    names = _NAMES if len(study.directions) == 1 else ("pareto_front", "timeline")
-    names = tuple(name for name in names if completed >= _NEEDED.get(name, 0))
-    written, sections = [], []
+    wanted: Sequence[str] = _NAMES if len(study.directions) == 1 else ("pareto_front", "timeline")
+    names = [name for name in wanted if completed >= _NEEDED.get(name, 0)]
+    written: list[Path] = []
+    sections: list[str] = []
     with mpl.rc_context({"figure.figsize": (10, 6)}):
         for name in names:
             figure = _attempt(name, lambda name=name: _picture(name, study))  # type: ignore[misc]
