@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     library is not glibc, or refuses.
 
     By default each activation of some MB is mapped anew and given back in every step, and the kernel clears its pages
-    each time: a quarter of a step of fcos_tiny (benchmarks/README.md). What the run uses at most does not change.
+    each time: a quarter of a step of fcos_tiny (benchmarks/README.md). The most that fcos_tiny held at a time did not change.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
