@@ -235,8 +235,8 @@ class LookingData(VectorData):
         super().__init__()
         self.seen = []
 
-    def train_batches(self, epoch, image_size, start_batch=0):
-        for number, batch in enumerate(super().train_batches(epoch, image_size, start_batch)):
+    def train_batches(self, *arguments, **named):
+        for number, batch in enumerate(super().train_batches(*arguments, **named)):
             if number == 5:
                 wait_until(self.path.exists)
                 checkpoint = read_checkpoint(self.path)
