@@ -76,6 +76,7 @@ def assert_equal(one, other):
         assert one == other
 
 
+@pytest.mark.timeout(1800)  # the compiler shares its cores with other tests
 @pytest.mark.parametrize("mode", [
     pytest.param([*FCOS], id="default"),
     pytest.param([*FCOS, "training.amp=bf16"], id="bf16"),

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,11 +10,15 @@ from winnow.errors import ConfigError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("amp", "dtype"), [("off", None), ("auto", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
-)
+@pytest.mark.parametrize(("amp", "dtype"), [("off", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_amp_on_a_cpu(amp, dtype):
     assert Precision.choose(amp, CPU).dtype == dtype
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the kernel does not say what the CPU can do")
+def test_auto_is_bf16_on_a_cpu_with_matrix_units_for_it_alone():
+    has_units = "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
+    assert Precision.choose("auto", CPU).dtype == (torch.bfloat16 if has_units else None)
 
 
 @pytest.mark.parametrize(("amp", "computed"), [("off", torch.float32), ("bf16", torch.bfloat16)])

@@ -24,6 +24,7 @@ class Precision:
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> Precision:
         """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU bf16 where it has AMX, else off."""
+        dtype: torch.dtype | None
         if amp == "auto" and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         elif amp == "auto":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import MutableMapping
 
 from winnow.tracking.folder import TrackingFolder
+from winnow.tracking.spawned import Spawned
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class UploaderProcess:
 
     def __init__(self, folder: TrackingFolder) -> None:
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Spawned | None = None
         self._is_over = False
         self._retry_seconds = 0.5
         self._next_start = 0.0
@@ -73,17 +73,9 @@ class UploaderProcess:
             log.warning("the tracking uploader ended with code %s (see %s): starting it again", code, self._folder.log)
             self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Spawned:
         environment = dict(os.environ)
         prepare_environment(environment)
         # -P: a file called types.py in the working folder must not stand in for Python's
         command = [sys.executable, "-P", "-m", "winnow.tracking.uploader", str(self._folder.path), str(os.getpid())]
-        with self._folder.log.open("ab") as output:
-            return subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        return Spawned(command, environment, self._folder.log)

@@ -40,6 +40,7 @@ class OutboxWriter(threading.Thread):
         self._wake = threading.Event()
         self._stop_time: float | None = None
         self._written = threading.Condition()
+        self._has_been_too_slow = False
         self._needs_sync = False
         self._last_sync = 0.0
         self._retry_seconds = 0.0
@@ -61,21 +62,22 @@ class OutboxWriter(threading.Thread):
     def flush(self, seconds: float) -> bool:
         """Wait until what was put is with the operating system, out of a kill's reach; False when time was short.
 
-        A disk that is only slow gets up to ``SLOW_DISK_SECONDS``: it holds up the checkpoint that comes next as well, and one
-        that knows more than the record would lose events for good.
+        A disk that is only slow gets up to ``SLOW_DISK_SECONDS``, once: it holds up the checkpoint that comes next as well, and
+        one that knows more than the record would lose events for good.
         """
         goal, began = self._num_put, time.monotonic()
         self._wake.set()
 
         def is_over() -> bool:
             waited = time.monotonic() - began
-            is_hopeless = self._retry_seconds > 0 or not self.is_alive()
+            is_hopeless = self._retry_seconds > 0 or self._has_been_too_slow or not self.is_alive()
             return self._num_written >= goal or waited > (seconds if is_hopeless else max(seconds, SLOW_DISK_SECONDS))
 
         with self._written:
             while not is_over():
                 self._written.wait(min(0.1, seconds))
-            return self._num_written >= goal
+            self._has_been_too_slow = self._num_written < goal
+            return not self._has_been_too_slow
 
     def stop(self, seconds: float) -> None:
         """Write and fsync what is left, for at most ``seconds``, and end the thread; the uploader goes on by itself."""
