@@ -210,9 +210,8 @@ def test_training_goes_on_when_the_checkpoint_folder_can_not_be_written(make_fit
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(make_fit, caplog):
     run = make_fit(max_epochs=2)
     run_fit(run)
-    run.checkpoints.last.write_bytes(
-        run.checkpoints.last.read_bytes()[:-10]
-    )  # and with it checkpoint_epoch_2.pth, its other name
+    # And with it checkpoint_epoch_2.pth, its other name.
+    run.checkpoints.last.write_bytes(run.checkpoints.last.read_bytes()[:-10])
     path, checkpoint = run.checkpoints.newest()
     assert (path.name, checkpoint["epoch"]) == ("checkpoint_epoch_1.pth", 1)
     assert "falling back" in caplog.text
@@ -222,7 +221,7 @@ def test_last_is_also_saved_within_an_epoch_when_asked(make_fit):
     run = make_fit(max_epochs=1, save_every_steps=4, data=LookingData())
     run.data.path = run.checkpoints.last
     run_fit(run)
-    assert run.data.seen == [(0, 4)]
+    assert run.data.found == [(0, 4)]
     assert read_checkpoint(run.checkpoints.last)["step"] == 6
 
 
@@ -233,14 +232,14 @@ class LookingData(VectorData):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.found = []
 
     def train_batches(self, *arguments, **named):
         for number, batch in enumerate(super().train_batches(*arguments, **named)):
             if number == 5:
                 wait_until(self.path.exists)
                 checkpoint = read_checkpoint(self.path)
-                self.seen.append((checkpoint["epoch"], checkpoint["step"]))
+                self.found.append((checkpoint["epoch"], checkpoint["step"]))
             yield batch
 
 
