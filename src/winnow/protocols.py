@@ -136,7 +136,8 @@ class Tracker(Protocol):
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 
     def flush(self) -> bool:
-        """Make what was logged so far survive a kill; a checkpoint must not know more than the log. False where it can't."""
+        """Make what was logged so far survive a kill; a checkpoint must not know more than the log. False where it can't, or not
+        within seconds. Called by the thread that writes checkpoints, while training logs on."""
         ...
 
     def finish(self, status: str) -> None:

@@ -15,6 +15,11 @@ from winnow.engine.host_copy import HostCopy, HostMemory
 logger = logging.getLogger(__name__)
 
 _NOTICEABLE_SECONDS = 1.0
+# Half of what a queue usually grants between asking a run to stop and killing it.
+_RECORD_SECONDS = 15.0
+
+Recorded = Callable[[], bool]
+"""Waits a while for the tracker's record to hold what was logged before the call; whether it does."""
 
 
 class CheckpointWriter:
@@ -33,10 +38,12 @@ class CheckpointWriter:
         self._missed: HostCopy | None = None
         self._failure: Exception | None = None
 
-    def save(self, content: dict[str, Any], paths: Sequence[Path]) -> None:
+    def save(self, content: dict[str, Any], paths: Sequence[Path], recorded: Recorded) -> None:
         """Copy ``content`` and return; it will be one file under each of ``paths``, which appear in this order.
 
-        Waits for the write before this one. Raises what an earlier write died of, unless it was the disk's fault.
+        They appear only when ``recorded`` is true: a checkpoint must not know more than the tracker's record, which a resumed run
+        only appends to. Waits for the write before this one. Raises what an earlier write died of, unless it was
+        the disk's fault.
         """
         began = time.monotonic()
         self.wait()
@@ -49,9 +56,10 @@ class CheckpointWriter:
             copy = self._memory.copy(content)
         except (OSError, RuntimeError, MemoryError) as error:
             logger.warning("no memory to copy the state to (%s): training waits until it is written", error)
-            self._attempt(HostCopy(content, None), paths)
+            copy = HostCopy(content, None)
+            self._write(copy, paths, recorded)
             return
-        self._start(lambda: self._write(copy, paths))
+        self._start(lambda: self._write(copy, paths, recorded))
 
     def make_room(self, content: dict[str, Any]) -> None:
         """Get the memory for copies of ``content`` ready in the background, so that the first save is no slower than others."""
@@ -83,10 +91,18 @@ class CheckpointWriter:
         self._memory = HostMemory()
 
     def _start(self, act: Callable[[], None]) -> None:
-        self._thread = threading.Thread(target=act, name="checkpoint writer")
+        self._thread = threading.Thread(target=self._run, args=(act,), name="checkpoint writer")
         self._thread.start()
 
-    def _write(self, copy: HostCopy, paths: Sequence[Path]) -> None:
+    def _run(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            logger.exception("the checkpoint writer died, and with it this save")
+            self._failure = error
+
+    def _write(self, copy: HostCopy, paths: Sequence[Path], recorded: Recorded) -> None:
+        _wait_for(recorded)
         missed, self._missed = self._missed, None
         if missed is not None and self._must_have not in paths:
             self._attempt(missed, [self._must_have])
@@ -108,6 +124,15 @@ class CheckpointWriter:
             if self._must_have in paths and copy.memory is not None:
                 self._missed = copy
                 self._memory.give_away(copy)
-        except Exception as error:
-            logger.exception("%s can't be saved", names)
-            self._failure = error
+
+
+def _wait_for(recorded: Recorded) -> None:
+    # A record that its disk refuses for good must not cost the weights as well.
+    deadline = time.monotonic() + _RECORD_SECONDS
+    while not recorded():
+        if time.monotonic() > deadline:
+            logger.warning(
+                "saving before the tracker's record is on disk: killed before it is, a resumed run lacks these numbers"
+            )
+            return
+        time.sleep(0.05)

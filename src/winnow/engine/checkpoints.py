@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from winnow.engine.checkpoint_file import read_checkpoint, remove_leftovers
-from winnow.engine.checkpoint_writer import CheckpointWriter
+from winnow.engine.checkpoint_writer import CheckpointWriter, Recorded
 from winnow.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -49,18 +49,18 @@ class CheckpointFolder:
     def last(self) -> Path:
         return self.folder / "last.pth"
 
-    def save_last(self, checkpoint: dict[str, Any]) -> None:
-        """Take a copy and return; the file is written in the background, after the one before."""
-        self._writer.save(checkpoint, [self.last])
+    def save_last(self, checkpoint: dict[str, Any], recorded: Recorded) -> None:
+        """Take a copy and return; the file is written in the background, after the one before and after ``recorded``."""
+        self._writer.save(checkpoint, [self.last], recorded)
 
-    def save_epoch(self, checkpoint: dict[str, Any], is_best: bool) -> None:
+    def save_epoch(self, checkpoint: dict[str, Any], is_best: bool, recorded: Recorded) -> None:
         """As ``save_last``, the same file also as ``best.pth`` and as ``checkpoint_epoch_{N}.pth`` where they are due.
 
         ``last.pth`` comes last: were a run killed in between and resumed from it, it would never make up for the others.
         """
         is_due = checkpoint["epoch"] % self._save_interval == 0 and self._keep_last_n > 0
         numbered = self.folder / f"checkpoint_epoch_{checkpoint['epoch']}.pth"
-        self._writer.save(checkpoint, [*([self.best] * is_best), *([numbered] * is_due), self.last])
+        self._writer.save(checkpoint, [*([self.best] * is_best), *([numbered] * is_due), self.last], recorded)
 
     def make_room(self, checkpoint: dict[str, Any]) -> None:
         """Prepare in the background for saves of about this size, which costs the first one its extra time."""

@@ -157,11 +157,10 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     tracker.log_metrics({"epoch": float(state.epoch), **state.metrics, **state.cost.metrics()}, state.step)
     if is_best and state.best is not None:
         tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
-    tracker.flush()
     state.epoch_losses.clear()
     checkpoint = run.snapshot.take(state)
     if run.ranks.is_main:
-        run.checkpoints.save_epoch(checkpoint, is_best)
+        run.checkpoints.save_epoch(checkpoint, is_best, recorded=tracker.flush)
 
 
 def prepare_saves(run: Fit) -> None:
@@ -172,11 +171,9 @@ def prepare_saves(run: Fit) -> None:
 
 
 def save_last(run: Fit) -> None:
-    # In this order: a checkpoint must not know more than the tracker's record, which a resumed run only appends to.
-    run.tracker.flush()
     checkpoint = run.snapshot.take(run.state)
     if run.ranks.is_main:
-        run.checkpoints.save_last(checkpoint)
+        run.checkpoints.save_last(checkpoint, recorded=run.tracker.flush)
 
 
 def save_alone(run: Fit) -> None:
