@@ -94,7 +94,7 @@ def test_each_mode_resumes_in_mid_epoch_bit_by_bit(made, mode):
     assert fitted(part) == "interrupted"
     resumed = made("part", *mode)
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
-    assert resumed.state.batch > 0
+    assert resumed.state.sample > 0
     fitted(resumed)
     assert_equal(everything(whole), everything(resumed))
 

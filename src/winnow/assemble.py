@@ -152,9 +152,9 @@ def fit_as_leader(
     """Fit as rank 0. The others build their parts when this rank's are whole: what is wrong is said once, and what is drawn or
     downloaded is there."""
     current = current_trial()
+    injected = {"run_folder": folder, **({"parent_folder": current.study_folder} if current is not None else {})}
     check_node(config, "tracking", ["run_folder", "parent_folder"])
-    study_folder = current.study_folder if current is not None else None
-    tracker: Tracker = instantiate(config, "tracking", run_folder=folder, parent_folder=study_folder)
+    tracker: Tracker = instantiate(config, "tracking", **injected)
     assembled = build(config, settings, config["training"]["seed"], folder, tracker, choices, ranks)
     if found is not None:
         restore(assembled, found[1], found[0])
