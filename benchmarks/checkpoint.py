@@ -38,6 +38,10 @@ class Noise:
     labels: Tensor
     image_ids: tuple[int, ...] = ()
 
+    @property
+    def num_images(self) -> int:
+        return len(self.images)
+
     def to(self, device: torch.device) -> Noise:
         del device
         return self
