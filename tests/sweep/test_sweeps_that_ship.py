@@ -26,7 +26,9 @@ def composed(name, *overrides):
 
 
 def validate(config):
-    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
+    )
     build_settings(RunSettings, plain, "")
 
 
@@ -46,7 +48,11 @@ def test_each_choice_of_a_sweep_makes_a_valid_run(conf, name):
     space = SearchSpace.parse(sweeper.params, [])
     assert space.distributions
     for key, distribution in space.distributions.items():
-        choices = distribution.choices if isinstance(distribution, CategoricalDistribution) else [distribution.low, distribution.high]
+        choices = (
+            distribution.choices
+            if isinstance(distribution, CategoricalDistribution)
+            else [distribution.low, distribution.high]
+        )
         for choice in choices:
             validate(composed(name, *space.overrides({key: choice})))
 

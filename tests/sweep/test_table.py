@@ -29,7 +29,15 @@ def ended(study, status, value=0.5, **fields):
 
 def test_the_csv_has_the_promised_columns_and_every_status(study, tmp_path):
     for status in ("completed", "pruned", "diverged", "out_of_memory", "failed"):
-        ended(study, status, epochs=3, seconds=1.25, cost={"images_640": 10.0}, reason=f"because, {status}", final_map=0.25)
+        ended(
+            study,
+            status,
+            epochs=3,
+            seconds=1.25,
+            cost={"images_640": 10.0},
+            reason=f"because, {status}",
+            final_map=0.25,
+        )
     write_csv(tmp_path / "trials.csv", rows_of(study.trials))
     with (tmp_path / "trials.csv").open(newline="") as file:
         header, *lines = csv.reader(file)

@@ -115,7 +115,9 @@ def test_the_best_are_promoted_continued_where_only_the_length_changes_and_compa
     assert "rank correlation" in output
     rows = table(folder / "multirun", "lr_bs-promoted")
     assert [row["status"] for row in rows] == ["completed"] * 2
-    results = [json.loads((folder / "multirun/lr_bs-promoted" / row["trial_id"] / "result.json").read_text()) for row in rows]
+    results = [
+        json.loads((folder / "multirun/lr_bs-promoted" / row["trial_id"] / "result.json").read_text()) for row in rows
+    ]
     assert [result["epochs"] for result in results] == [3, 3]
     again = winnow(folder, "promote", "multirun/lr_bs", "--top", "2", "budget=search", "training.max_epochs=3")
     assert "rank correlation" in again
