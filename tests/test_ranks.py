@@ -217,7 +217,8 @@ def test_what_a_user_got_wrong_is_said_once_and_ends_all_ranks(warm_program, wor
     assert follower.wait() in (0, 1, -signal.SIGTERM)
     assert leader.printed().count(message) == 1
     assert "Traceback" not in leader.printed() + follower.printed()
-    assert len(follower.printed().splitlines()) <= 1
+    # Its own refusal and how to see more, where it came to that before it was ended.
+    assert len(follower.printed().splitlines()) <= 2
     assert not list(workplace.glob("wrong_sweep/*/checkpoints"))
 
 

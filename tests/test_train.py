@@ -245,11 +245,15 @@ def test_weights_of_another_run_are_a_start(whole, workplace):
 def readme_commands():
     blocks = re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("#")[0].strip() for line in lines if line.startswith("python train.py") and "…" not in line]
+    commands = [line.split("#")[0].strip() for line in lines if line.startswith("python train.py") and "…" not in line]
+    return list(dict.fromkeys(commands))
 
 
 @pytest.mark.parametrize("command", readme_commands())
 def test_the_commands_of_the_readme_compose(command, tmp_path):
     arguments = shlex.split(command)[2:]
+    if "-m" in arguments:
+        assert "what would run" in train(tmp_path, *arguments, "hydra.sweeper.dry_run=true").stdout
+        return
     asked = arguments if {"--help", "--cfg"} & set(arguments) else [*arguments, "--cfg", "job", "--resolve"]
     assert "training" in train(tmp_path, *asked).stdout

@@ -11,6 +11,14 @@ from winnow.data.detection import LoadingSettings, digits_data
 from winnow.errors import DataError, TransientDataError
 
 
+@pytest.fixture(autouse=True)
+def no_handler_of_torchs():
+    """A loader of torch's own, in an earlier test of this process, may have left its handler, which raises."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.fixture
 def data(tmp_path):
     values = compose_plain("data=digits")["data"] | {"num_train": 24, "num_val": 4, "size": 64, "image_size": 64}

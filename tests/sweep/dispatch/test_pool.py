@@ -264,6 +264,6 @@ def test_when_the_sweep_is_killed_its_running_jobs_save_and_its_workers_end(tmp_
 def test_a_terminals_ctrl_c_reaches_the_sweep_alone(tmp_path, start_script):
     parent, workers = start_script("listen", "listen")
     os.killpg(parent.pid, signal.SIGINT)
-    parent.wait(5)
-    wait_for(lambda: all((study(tmp_path, number) / "facts.json").exists() for number in range(2)), 5)
-    wait_for(lambda: not any(is_alive(pid) for pid in workers), 5)
+    parent.wait(30)
+    wait_for(lambda: all((study(tmp_path, number) / "facts.json").exists() for number in range(2)), 30)
+    wait_for(lambda: not any(is_alive(pid) for pid in workers), 30)
