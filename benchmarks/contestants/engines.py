@@ -151,7 +151,7 @@ class FromMemory:
         self._data = data
         self._batches = in_memory(data)
 
-    def train_batches(self, epoch: int, image_size: int, start_batch: int = 0) -> Iterator[DetectionBatch]:
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[DetectionBatch]:
         return (fresh(batch) for batch in itertools.cycle(self._batches))
 
     def __getattr__(self, name: str) -> Any:
@@ -200,7 +200,7 @@ def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torc
 
     torch.manual_seed(0)
     training = config["training"]
-    loading = LoadingSettings(**{name: training[name] for name in LoadingSettings.model_fields})
+    loading = LoadingSettings(**{name: training[name] for name in LoadingSettings.model_fields if name in training})
     data = digits_data(loading=loading, **without_target(config["data"]))
     module, _, builder = config["model"]["_target_"].rpartition(".")
     task = getattr(importlib.import_module(module), builder)(
