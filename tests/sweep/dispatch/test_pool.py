@@ -240,7 +240,12 @@ def start_script(tmp_path):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "app.py", str(tmp_path), *acts], cwd=tmp_path, env=environment, start_new_session=True
+                [sys.executable, "app.py", str(tmp_path), *acts],
+                cwd=tmp_path,
+                env=environment,
+                start_new_session=True,
+                # A shell's background job, and what it starts, is deaf to Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         )
         wait_for(lambda: all((study(tmp_path, number) / "begun").exists() for number in range(2)), 40)
