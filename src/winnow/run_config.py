@@ -78,7 +78,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         key = override.get_key_element().lstrip("+~")
         if key == "tracking":
             config.tracking = composed["tracking"]
-        elif "/" in key or "@" in key or ("." not in key and OmegaConf.is_dict(config.get(key))):
+        elif key in choices or "/" in key or "@" in key or ("." not in key and OmegaConf.is_dict(config.get(key))):
             if choices.get(key) != override.value():
                 raise ConfigError(
                     f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "

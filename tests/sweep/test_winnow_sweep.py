@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from composed import REPOSITORY
 from mlflow.tracking import MlflowClient
@@ -122,3 +124,32 @@ def test_the_best_are_promoted_continued_where_only_the_length_changes_and_compa
     again = winnow(folder, "promote", "multirun/lr_bs", "--top", "2", "budget=search", "training.max_epochs=3")
     assert "rank correlation" in again
     assert len(table(folder / "multirun", "lr_bs-promoted")) == 2
+
+
+def test_a_killed_search_goes_on_from_its_runs_own_checkpoints(tmp_path):
+    command = [
+        str(REPOSITORY / "train.py"),
+        "-m",
+        *SWEEP,
+        "training.max_epochs=40",
+        "hydra.sweeper.n_trials=1",
+        "tracking=off",
+    ]
+    command = [text for text in command if not text.startswith("tracking.")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    last = tmp_path / "multirun/lr_bs/0/checkpoints/last.pth"
+    deadline = time.monotonic() + 120
+    while not last.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        killed.kill()
+    process.wait()
+    run(tmp_path, *command)
+    assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
+    result = json.loads((tmp_path / "multirun/lr_bs/0/result.json").read_text())
+    assert result["epochs"] == 40
+    assert "resumed from" in (tmp_path / "multirun/lr_bs/0/train.log").read_text()

@@ -130,7 +130,7 @@ def sweep(plan: Plan) -> str | None:
         limits.count(row.outcome, is_new=False)
     supply = Supply(
         study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
-        extender(plan), claims, settings.seeds, can_resume=plan.is_winnow_run,
+        extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     with study_tracker(plan) as tracker:

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -39,7 +40,7 @@ class Supply:
         extend: Callable[[optuna.Trial], None] | None,
         claims: Claims,
         seeds: Sequence[int] | None,
-        can_resume: bool,
+        resumable_folder: Path | None,
     ) -> None:
         self._study = study
         self._n_trials = n_trials
@@ -48,7 +49,7 @@ class Supply:
         self._extend = extend
         self._claims = claims
         self._seeds = seeds
-        self._can_resume = can_resume
+        self._resumable_folder = resumable_folder
         self._ready: deque[Job] = deque()
 
     def next(self) -> Job | None:
@@ -73,6 +74,10 @@ class Supply:
         for trial in self._claims.orphans():
             is_ours = trial.number in running or any(job.number == trial.number for job in self._ready)
             if not is_ours and self._claims.adopt(trial):
+                if not trial.user_attrs.get(STARTED):
+                    # Its process died, or its sampler failed, before all its values were chosen: the next ask chooses them.
+                    self._claims.give_back(trial)
+                    continue
                 if settle(self._frozen(trial.number)):
                     continue
                 logger.info("trial %d was left by a process that is gone; it goes on", trial.number)
@@ -81,9 +86,7 @@ class Supply:
     def again(self, job: Job, counts: bool) -> None:
         """``job`` ended too early: to be started again, from its own checkpoint, before anything new. ``counts`` says whether
         that was its own fault."""
-        overrides = job.overrides
-        if self._can_resume and RESUME not in overrides:
-            overrides = (*overrides, RESUME)
+        overrides = self._resuming(job.overrides, job.subdir)
         self._ready.appendleft(replace(job, overrides=overrides, attempt=job.attempt + counts))
 
     def queue_other_seeds(self, job: Job) -> None:
@@ -112,19 +115,30 @@ class Supply:
         fails, the others need not run."""
         overrides = (*self._to_overrides(trial.params), *trial.user_attrs.get(OVERRIDES, ()))
         has_started = bool(trial.user_attrs.get(STARTED))
-        if self._can_resume and has_started:
-            overrides = (*overrides, RESUME)
-        elif not has_started:
+        if not has_started:
             self._study._storage.set_trial_user_attr(trial._trial_id, STARTED, True)
         if self._seeds is None:
-            self._ready.append(Job(trial.number, overrides, str(trial.number)))
+            subdir = str(trial.number)
+            own = self._resuming(overrides, subdir) if has_started else overrides
+            self._ready.append(Job(trial.number, own, subdir))
             return
         first_seed_done = outcome_key(self._seeds[0]) in trial.user_attrs
         queued = {job.seed for job in self._ready if job.number == trial.number}
         for seed in self._seeds[1:] if first_seed_done else self._seeds[:1]:
             if outcome_key(seed) not in trial.user_attrs and seed not in queued:
                 subdir = f"{trial.number}/seed_{seed}"
-                self._ready.append(Job(trial.number, (*overrides, f"{SEED_KEY}={seed}"), subdir, seed))
+                own = (*overrides, f"{SEED_KEY}={seed}")
+                self._ready.append(Job(trial.number, self._resuming(own, subdir) if has_started else own, subdir, seed))
+
+    def _resuming(self, overrides: tuple[str, ...], subdir: str) -> tuple[str, ...]:
+        """``overrides`` of a run that goes on where its own folder stands. One that was to begin from another run's checkpoint
+        (a promoted trial) still does so until it has saved its own."""
+        if self._resumable_folder is None or RESUME in overrides:
+            return overrides
+        begins_elsewhere = any(text.startswith("training.resume=") for text in overrides)
+        if begins_elsewhere and not (self._resumable_folder / subdir / "checkpoints").exists():
+            return overrides
+        return (*overrides, RESUME)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
