@@ -13,8 +13,8 @@ import optuna
 from hydra_plugins.winnow_sweeper._job import Finished, Job, Slots
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
-from hydra_plugins.winnow_sweeper._signals import StopSignals
 from hydra_plugins.winnow_sweeper._supply import Supply
+from winnow.engine.stop import StopRequest
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import Outcome
 
@@ -65,18 +65,20 @@ class SweepLoop:
         A first Ctrl-C lets the running trials save; they are given back, and go on at the next start. A second one ends at
         once.
         """
+        at_once = False
         try:
-            with StopSignals() as stop:
+            with StopRequest("running trials save and are given back") as stop:
                 reason = self._work(stop)
         except KeyboardInterrupt:
-            self._slots.close(at_once=True)
+            at_once = True
             raise
-        self._slots.close()
+        finally:
+            self._slots.close(at_once)
         if self._failure is not None:
             raise self._failure
         return reason
 
-    def _work(self, stop: StopSignals) -> str | None:
+    def _work(self, stop: StopRequest) -> str | None:
         reason: str | None = None
         while True:
             if reason is None:
@@ -97,7 +99,7 @@ class SweepLoop:
         self._supply.release(self._unsettled)
         return reason
 
-    def _reason_to_stop(self, stop: StopSignals) -> str | None:
+    def _reason_to_stop(self, stop: StopRequest) -> str | None:
         if stop.requested:
             return INTERRUPTED
         if self._failure is not None:

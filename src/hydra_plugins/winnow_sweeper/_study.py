@@ -27,7 +27,7 @@ from hydra_plugins.winnow_sweeper._definition import Definition, accepted_change
 from hydra_plugins.winnow_sweeper._devices import visible_devices
 from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._judge import Judge
-from hydra_plugins.winnow_sweeper._limits import Limits
+from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan
 from hydra_plugins.winnow_sweeper._single_run import Work
@@ -137,14 +137,21 @@ def sweep(plan: Plan) -> str | None:
         report = new_report(plan, study, tracker)
         report.open()
         loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
-        reason: str | None = "failed"
+        failure: SweepFailedError | None = None
+        reason: str | None = None
         try:
             reason = loop.run()
+        except SweepFailedError as error:
+            failure, reason = error, "stopped for too many failures"
         finally:
             report.close()
-            write_upstream_results(study, plan.folder)
-            report.conclude(reason, next_commands(plan, reason))
-            tracker.finish("completed" if reason is None else "interrupted" if reason == INTERRUPTED else "failed")
+        # Not where anything else ended it: a second Ctrl-C means at once, and a storage that is gone has nothing to conclude.
+        write_upstream_results(study, plan.folder)
+        report.conclude(reason, next_commands(plan, reason))
+        if failure is not None:
+            tracker.finish("failed")
+            raise failure
+        tracker.finish("interrupted" if reason == INTERRUPTED else "completed")
     return reason
 
 

@@ -15,10 +15,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """A context in which Ctrl-C, SIGTERM and SIGUSR1 set ``requested``; a second Ctrl-C interrupts at once."""
+    """A context in which Ctrl-C, SIGTERM and SIGUSR1 set ``requested``; a second Ctrl-C interrupts at once. ``answer`` is what
+    the user is told to happen then."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "saving after this step, then stopping") -> None:
         self.requested = False
+        self._answer = answer
         self._process = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -40,4 +42,4 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        logger.warning("%s: saving after this step, then stopping (Ctrl-C again: at once)", signal.Signals(number).name)
+        logger.warning("%s: %s (Ctrl-C again: at once)", signal.Signals(number).name, self._answer)
