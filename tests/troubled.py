@@ -1,9 +1,10 @@
 """A user's own model that brings trouble on its process, where the variable TROUBLE asks for it.
 
-``kill METHOD N`` kills it at the N-th call of a method of the task, ``tear METHOD N BYTES`` lets the system kill it when a file
-that it writes after that call exceeds BYTES, ``worker METHOD N`` kills a loader process, ``away METHOD N FOLDER`` renames
-it, ``clock METHOD N FILE TIME`` tells libfaketime another time,
-``memory N`` needs more memory than there is for more than N images, ``times PATH`` writes down when each step began.
+``kill METHOD N`` kills it at the N-th call of a method of the task, ``stop METHOD N`` asks it to save and end,
+``tear METHOD N BYTES`` lets the system kill it when a file that it writes after that call exceeds BYTES,
+``worker METHOD N`` kills a loader process, ``away METHOD N FOLDER`` renames it, ``clock METHOD N FILE TIME`` tells
+libfaketime another time, ``memory N`` needs more memory than there is for more than N images, ``times PATH`` writes down
+when each step began.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Troubled:
 def act(kind: str, details: list[str]) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "stop":
+        os.kill(os.getpid(), signal.SIGUSR1)
     elif kind == "tear":
         # Python ignores this signal; as the system means it, it ends a process in the middle of a write.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
