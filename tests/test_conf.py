@@ -7,9 +7,10 @@ import pytest
 import yaml
 from composed import REPOSITORY, compose_plain
 
-from winnow.assemble import MODEL_INJECTED, check_node
+from winnow.build import MODEL_INJECTED
 from winnow.composition import cap, run_folder
 from winnow.errors import ConfigError
+from winnow.instantiation import check_node
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from composed import compose_plain
 
-from winnow.assemble import build
+from winnow.build import build
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest

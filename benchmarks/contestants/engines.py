@@ -180,7 +180,7 @@ def endless(batches: list[DetectionBatch], wrap: Any) -> DataLoader[Any]:
 
 
 def assembled(config: dict[str, Any]) -> Any:
-    from winnow.assemble import build
+    from winnow.build import build
     from winnow.run_settings import RunSettings
     from winnow.settings import build_settings
     from winnow.tracking.null_tracker import NullTracker

@@ -1,56 +1,36 @@
-"""From a composed config to a fitted run: the only module that instantiates from config."""
+"""From a composed config to a fitted run, and to what it leaves behind."""
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
-import torch
 import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from winnow.data.detection import DetectionData, LoadingSettings
-from winnow.engine.allocator import keep_freed_memory
-from winnow.engine.checkpoints import CheckpointFolder
-from winnow.engine.compilation import compile_steps
-from winnow.engine.ema import Ema
+from winnow.build import build, require_batches
+from winnow.data.detection import DetectionData
 from winnow.engine.loop import Fit, fit, is_finished, restore
-from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
-from winnow.engine.precision import Precision, choose_device
-from winnow.engine.progress import Progress
-from winnow.engine.ranks import ALONE, Ranks
+from winnow.engine.memory import release_memory
+from winnow.engine.ranks import Ranks
 from winnow.engine.result import RunResult, is_concluded
 from winnow.engine.run_folder import require_unused, sole_owner
-from winnow.engine.schedule import LrSchedule, SizeSchedule
-from winnow.engine.seeding import choose_seed, make_deterministic, seed_everything
-from winnow.engine.settings import Objective, TrainingSettings
-from winnow.engine.snapshot import Snapshot
+from winnow.engine.seeding import choose_seed
 from winnow.engine.state import TrainState
-from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
-from winnow.engine.weights import (
-    load_initial_weights,
-    require_batches_for_batch_norm,
-    require_share_of_each,
-    synchronise_batch_norm,
-)
-from winnow.errors import ConfigError, DivergedError, MemoryExhaustedError, WinnowError
+from winnow.engine.weights import load_initial_weights
+from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
+from winnow.instantiation import check_node, instantiate
 from winnow.launch import Job, lead
-from winnow.metrics.coco_ap import CocoAp
-from winnow.protocols import Task, Tracker
-from winnow.run_config import Config, checkpoint_to_resume, plain_config, require_one_start, resumed_config
+from winnow.protocols import Tracker
+from winnow.run_config import Config, checkpoint_to_resume, in_halves, plain_config, require_one_start, resumed_config
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
-from winnow.settings import build_settings, check_arguments
+from winnow.settings import build_settings
 from winnow.sweep.current import current_trial
 from winnow.torchrun import refuse_sweep
 
@@ -61,7 +41,6 @@ Found = tuple[Path, dict[str, Any]]
 
 # What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one.
 EXIT_INTERRUPTED = 75
-MODEL_INJECTED = ("classes", "new_metric", "max_detections", "score_threshold")
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -103,22 +82,6 @@ def run(cfg: DictConfig) -> float | None:
     if result.status == "interrupted" and job.mode == RunMode.RUN:
         raise SystemExit(EXIT_INTERRUPTED)
     return result.objective
-
-
-def in_halves(config: Config) -> Config | None:
-    """``config`` with half the batch and twice the accumulation, which is the same step; None where that is not wanted or not
-    possible."""
-    training = config["training"]
-    if not training["oom_retry"] or training["batch_size"] % 2:
-        return None
-    halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
-    return {**config, "training": {**training, **halved}}
-
-
-def release_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def choices_of(job: HydraConf, found: Found | None) -> dict[str, str]:
@@ -198,128 +161,6 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
     if status == "interrupted":
         logger.info("go on with: training.resume=%s", assembled.checkpoints.last)
     return result
-
-
-def build(
-    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str],
-    ranks: Ranks = ALONE,
-) -> Fit:  # fmt: skip
-    """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
-    training = settings.training
-    device = choose_device(training.device, ranks)
-    if device.type == "cpu":
-        keep_freed_memory()
-    if training.deterministic:
-        make_deterministic()
-    seed_everything(seed)
-    check_node(config, "model", MODEL_INJECTED)
-    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
-    evaluation = settings.evaluation
-    new_metric = partial(CocoAp, data.classes, data.category_ids, **evaluation.model_dump())
-    task: Task = instantiate(
-        config, "model", classes=data.classes, new_metric=new_metric,
-        max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
-    )  # fmt: skip
-    prepare_model(task, training, device, data, ranks)
-    sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
-    optimizer = build_optimizer(
-        optimizer_factory(config), task.model, training.param_groups,
-        scaled_lr(
-            training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
-            training.batch_size * training.accumulate * ranks.size,
-        ),
-    )  # fmt: skip
-    state = TrainState(choose_objective(settings.objective, task, data))
-    ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
-    step = TrainStep(
-        task, optimizer, LrSchedule.of(training, data, state),
-        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
-    )  # fmt: skip
-    current = current_trial()
-    metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
-    return Fit(
-        task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
-        checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
-        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
-        trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
-    )  # fmt: skip
-
-
-def prepare_model(
-    task: Task, training: TrainingSettings, device: torch.device, data: DetectionData, ranks: Ranks = ALONE
-) -> None:
-    freeze(task.model, training.freeze)
-    if training.sync_batch_norm:
-        task.model = synchronise_batch_norm(task.model, device, ranks)
-    require_batches(task, training, data)
-    task.model.to(device).to(memory_format=torch.channels_last)
-    if training.compile:
-        compile_steps(task.model)
-
-
-def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:
-    """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
-    with another batch size its end is cut anew."""
-    share = data.smallest_share(start_sample)
-    if training.sync_batch_norm:
-        require_share_of_each(share)
-        require_batches_for_batch_norm(task.model, data.smallest_batch(start_sample))
-    else:
-        require_batches_for_batch_norm(task.model, max(1, share))
-
-
-def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:
-    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
-    if not data.num_val_batches():
-        logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
-        return Objective(metric="train/loss", mode="min")
-    known = ["train/loss", "val/loss", *(f"val/{name}" for name in task.new_metric().names)]
-    if asked.metric not in known:
-        raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
-    return asked
-
-
-def loading_settings(settings: RunSettings, seed: int, ranks: Ranks) -> LoadingSettings:
-    names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks"}
-    return LoadingSettings(
-        seed=seed, rank=ranks.rank, ranks=ranks.size, **{name: getattr(settings.training, name) for name in names}
-    )
-
-
-def instantiate(config: Config, key: str, **injected: Any) -> Any:
-    """The object of the node ``key``, with what only code can give. ConfigError for anything the node does wrong."""
-    try:
-        return hydra.utils.instantiate(config[key], _convert_="all", _execution_whitelist_=trusted(config), **injected)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, WinnowError):
-            raise error.__cause__ from None
-        raise ConfigError(f"{key}: {error.__cause__ or error}") from error
-
-
-def check_node(config: Config, key: str, injected: Collection[str]) -> None:
-    """Refuse what the node's target does not take, before anything slow happens."""
-    node = config[key]
-    name = node.get("_target_")
-    if not isinstance(name, str):
-        raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
-    if not name.startswith(tuple(pattern.removesuffix("*") for pattern in trusted(config))):
-        raise ConfigError(
-            f"{key}._target_={name!r} is not trusted; add its package to trusted_targets, as [{name.split('.')[0]}]"
-        )
-    try:
-        target = hydra.utils.get_object(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_={name!r} can't be imported: {error}") from error
-    check_arguments(target, {name: value for name, value in node.items() if name != "_target_"}, injected, key)
-
-
-def trusted(config: Config) -> list[str]:
-    return ["winnow.*", "torch.optim.*", *(f"{name}.*" for name in config["trusted_targets"])]
-
-
-def optimizer_factory(config: Config) -> Callable[[list[dict[str, Any]]], Any]:
-    node = {**config["training"]["optimizer"], "_partial_": True}
-    return instantiate({**config, "optimizer": node}, "optimizer")
 
 
 def _best_words(state: TrainState) -> str:

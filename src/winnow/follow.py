@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from winnow.assemble import build
+from winnow.build import build
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.loop import fit, restore
 from winnow.engine.ranks import Ranks

@@ -97,6 +97,16 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     return resumed
 
 
+def in_halves(config: Config) -> Config | None:
+    """``config`` with half the batch and twice the accumulation, which is the same step; None where that is not wanted or not
+    possible."""
+    training = config["training"]
+    if not training["oom_retry"] or training["batch_size"] % 2:
+        return None
+    halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
+    return {**config, "training": {**training, **halved}}
+
+
 def _apply(config: DictConfig, key: str, override: Override) -> None:
     if override.is_delete():
         raise ConfigError(f"{override.input_line}: a key can't be deleted on resume")

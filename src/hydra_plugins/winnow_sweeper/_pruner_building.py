@@ -14,6 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 
 from winnow.errors import ConfigError
+from winnow.instantiation import target_of
 from winnow.settings import check_arguments
 
 KEY = "hydra.sweeper.pruner"
@@ -65,7 +66,7 @@ def _filled(node: dict[str, Any], max_epochs: int | None, key: str) -> dict[str,
 def _build(node: dict[str, Any], key: str, trusted_targets: Sequence[str]) -> BasePruner:
     """The pruner of ``node``, those inside of it built first, so that each mistake is found under its own key."""
     trusted = [*TRUSTED, *(f"{package}.*" for package in trusted_targets)]
-    target = _target(node, key, trusted)
+    target = target_of(node, key, trusted)
     inner = {name: _build(value, f"{key}.{name}", trusted_targets) for name, value in node.items() if _is_node(value)}
     arguments = {name: value for name, value in node.items() if name not in ("_target_", *inner)}
     check_arguments(target, arguments, inner.keys(), key)
@@ -84,20 +85,6 @@ def _build(node: dict[str, Any], key: str, trusted_targets: Sequence[str]) -> Ba
     if not isinstance(pruner, BasePruner):
         raise ConfigError(f"{key}._target_={node['_target_']!r} builds no Optuna pruner, but {type(pruner).__name__}")
     return pruner
-
-
-def _target(node: dict[str, Any], key: str, trusted: Sequence[str]) -> Any:
-    name = node.get("_target_")
-    if not isinstance(name, str):
-        raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
-    if not name.startswith(tuple(pattern.removesuffix("*") for pattern in trusted)):
-        raise ConfigError(
-            f"{key}._target_={name!r} is not trusted; add its package to trusted_targets, as [{name.split('.')[0]}]"
-        )
-    try:
-        return hydra.utils.get_object(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_={name!r} can't be imported: {error}") from error
 
 
 def _is_node(value: Any) -> bool:

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import optuna
 from filelock import FileLock
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
@@ -36,6 +36,7 @@ from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.console import CONSOLE
 from winnow.errors import ConfigError
+from winnow.instantiation import instantiate
 from winnow.protocols import Tracker
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, OWNER
@@ -210,7 +211,9 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
     assert isinstance(node, dict)
     if node.get("seed") is not None and parents > 0:
         node["seed"] = zlib.crc32(f"{node['seed']} {parents} {num_trials}".encode())
-    sampler = instantiate(node, _execution_whitelist_=("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*"))
+    sampler = hydra.utils.instantiate(
+        node, _execution_whitelist_=("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
+    )
     if isinstance(sampler, functools.partial) and sampler.func is optuna.samplers.GridSampler:
         return sampler(plan.space.grid())
     return sampler
@@ -254,7 +257,7 @@ def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
     name = plan.settings.custom_search_space
     if name is None:
         return None
-    function = get_object(name)
+    function = hydra.utils.get_object(name)
     return lambda trial: function(plan.config, trial)
 
 
@@ -262,11 +265,9 @@ def study_tracker(plan: Plan) -> Tracker:
     """The study's own run, parent of its trials' runs; it goes on when the study does."""
     if not plan.is_winnow_run:
         return NullTracker(plan.folder)
-    node = {**plan.base["tracking"], **({"run_name": plan.name} if "run_name" in plan.base["tracking"] else {})}
-    return instantiate(
-        node, run_folder=plan.folder, _convert_="all",
-        _execution_whitelist_=["winnow.*", *(f"{name}.*" for name in plan.base["trusted_targets"])],
-    )  # fmt: skip
+    tracking = plan.base["tracking"]
+    named = {**tracking, "run_name": plan.name} if "run_name" in tracking else tracking
+    return instantiate({**plan.base, "tracking": named}, "tracking", run_folder=plan.folder)
 
 
 def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport:

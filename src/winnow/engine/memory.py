@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -30,6 +31,13 @@ def memory_explained(batches: Sequence[Batch], precision: Precision, during: str
             "halve training.batch_size and double training.accumulate (the same step in less memory), lower data.image_size, "
             "or set training.amp=auto on a GPU"
         ) from error
+
+
+def release_memory() -> None:
+    """Let go what a failed attempt held, cycles and the GPU's cache included."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _shape_words(batch: Batch) -> str:

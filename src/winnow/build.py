@@ -1,0 +1,131 @@
+"""The parts of a run from its config: data, task, optimizer and what else the engine fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow.data.detection import DetectionData, LoadingSettings
+from winnow.engine.allocator import keep_freed_memory
+from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.compilation import compile_steps
+from winnow.engine.ema import Ema
+from winnow.engine.loop import Fit
+from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
+from winnow.engine.precision import Precision, choose_device
+from winnow.engine.progress import Progress
+from winnow.engine.ranks import ALONE, Ranks
+from winnow.engine.schedule import LrSchedule, SizeSchedule
+from winnow.engine.seeding import make_deterministic, seed_everything
+from winnow.engine.settings import Objective, TrainingSettings
+from winnow.engine.snapshot import Snapshot
+from winnow.engine.state import TrainState
+from winnow.engine.step import TrainStep
+from winnow.engine.weights import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
+from winnow.errors import ConfigError
+from winnow.instantiation import check_node, instantiate
+from winnow.metrics.coco_ap import CocoAp
+from winnow.protocols import Task, Tracker
+from winnow.run_config import Config
+from winnow.run_settings import RunSettings
+from winnow.sweep.current import current_trial
+
+logger = logging.getLogger(__name__)
+
+MODEL_INJECTED = ("classes", "new_metric", "max_detections", "score_threshold")
+
+
+def build(
+    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str],
+    ranks: Ranks = ALONE,
+) -> Fit:  # fmt: skip
+    """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
+    training = settings.training
+    device = choose_device(training.device, ranks)
+    if device.type == "cpu":
+        keep_freed_memory()
+    if training.deterministic:
+        make_deterministic()
+    seed_everything(seed)
+    check_node(config, "model", MODEL_INJECTED)
+    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
+    evaluation = settings.evaluation
+    new_metric = partial(CocoAp, data.classes, data.category_ids, **evaluation.model_dump())
+    task: Task = instantiate(
+        config, "model", classes=data.classes, new_metric=new_metric,
+        max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
+    )  # fmt: skip
+    prepare_model(task, training, device, data, ranks)
+    sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
+    optimizer = build_optimizer(
+        optimizer_factory(config), task.model, training.param_groups,
+        scaled_lr(
+            training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
+            training.batch_size * training.accumulate * ranks.size,
+        ),
+    )  # fmt: skip
+    state = TrainState(choose_objective(settings.objective, task, data))
+    ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
+    step = TrainStep(
+        task, optimizer, LrSchedule.of(training, data, state),
+        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+    )  # fmt: skip
+    current = current_trial()
+    metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
+    return Fit(
+        task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
+        checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
+        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
+        trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
+    )  # fmt: skip
+
+
+def prepare_model(
+    task: Task, training: TrainingSettings, device: torch.device, data: DetectionData, ranks: Ranks = ALONE
+) -> None:
+    freeze(task.model, training.freeze)
+    if training.sync_batch_norm:
+        task.model = synchronise_batch_norm(task.model, device, ranks)
+    require_batches(task, training, data)
+    task.model.to(device).to(memory_format=torch.channels_last)
+    if training.compile:
+        compile_steps(task.model)
+
+
+def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:
+    """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
+    with another batch size its end is cut anew."""
+    share = data.smallest_share(start_sample)
+    if training.sync_batch_norm:
+        require_share_of_each(share)
+        require_batches_for_batch_norm(task.model, data.smallest_batch(start_sample))
+    else:
+        require_batches_for_batch_norm(task.model, max(1, share))
+
+
+def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:
+    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
+    if not data.num_val_batches():
+        logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
+        return Objective(metric="train/loss", mode="min")
+    known = ["train/loss", "val/loss", *(f"val/{name}" for name in task.new_metric().names)]
+    if asked.metric not in known:
+        raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
+    return asked
+
+
+def loading_settings(settings: RunSettings, seed: int, ranks: Ranks) -> LoadingSettings:
+    names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks"}
+    return LoadingSettings(
+        seed=seed, rank=ranks.rank, ranks=ranks.size, **{name: getattr(settings.training, name) for name in names}
+    )
+
+
+def optimizer_factory(config: Config) -> Callable[[list[dict[str, Any]]], Any]:
+    node = {**config["training"]["optimizer"], "_partial_": True}
+    return instantiate({**config, "optimizer": node}, "optimizer")
