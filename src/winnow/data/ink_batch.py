@@ -1,7 +1,7 @@
 """What ink samples look like on their way from the data set to a task: tiles of ink and, per pixel, the centre-line's labels.
 
-Pixels and points share the convention of boxes: x to the right, y down, and the pixel in row i, column j covers [j, j+1] × [i, i+1],
-so its centre is at (j + 0.5, i + 0.5).
+Pixels and points share the convention of boxes: x to the right, y down, and the pixel in row i, column j covers
+[j, j+1] × [i, i+1], so its centre is at (j + 0.5, i + 0.5).
 """
 
 from __future__ import annotations
