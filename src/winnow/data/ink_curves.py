@@ -24,9 +24,9 @@ CHORD = 1.5
 class Strokes:
     """S segments in the order in which they are drawn, path by path and tile by tile.
 
-    ``control`` (4, 2, S) float32 the points of the cubics; ``width`` (2, S) float32 full widths in px at their beginnings and ends,
-    linear in t between; ``tile`` (S,) their tiles, ``path`` (S,) their paths, numbered over all tiles; ``joins`` (2, S) int8 how
-    they begin and end: ``SMOOTH`` with the same direction as their neighbour of the path, ``FREE`` or ``CORNER``.
+    ``control`` (4, 2, S) float32 the points of the cubics; ``width`` (2, S) float32 full widths in px at their beginnings and
+    ends, linear in t between; ``tile`` (S,) their tiles, ``path`` (S,) their paths, numbered over all tiles; ``joins`` (2, S)
+    int8 how they begin and end: ``SMOOTH`` with the same direction as their neighbour of the path, ``FREE`` or ``CORNER``.
     """
 
     control: Array
@@ -44,8 +44,8 @@ class Strokes:
 
 @dataclass(frozen=True)
 class Chords:
-    """The strokes as n chords of at most ``CHORD`` px, in the same order: from ``start`` (2, n) to ``end`` (2, n), of ``segment`` (n,)
-    from parameter ``t`` (n,) to ``t + step``; ``along`` (n,) is the length of the path before it in px."""
+    """The strokes as n chords of at most ``CHORD`` px, in the same order: from ``start`` (2, n) to ``end`` (2, n), of
+    ``segment`` (n,) from parameter ``t`` (n,) to ``t + step``; ``along`` (n,) is the length of the path before it in px."""
 
     start: Array
     end: Array
@@ -91,7 +91,7 @@ def cut_into_chords(strokes: Strokes) -> Chords:
 
 
 def _lengths_before(start: Array, end: Array, path: Indices) -> Array:
-    """(n,) length of a chord's path up to its beginning; the sum starts anew with each path, so its rounding is the path's own."""
+    """(n,) length of a chord's path up to its beginning; each path's sum is its own, and so is its rounding."""
     lengths = np.hypot(*(end - start)).astype(np.float64)
     before = np.zeros_like(lengths)
     begins = np.flatnonzero(np.diff(path, prepend=-1))

@@ -12,16 +12,16 @@ from winnow.data.ink_curves import CORNER, FREE, SMOOTH, Strokes
 Array = NDArray[np.float64]
 
 NUM_LEVELS = 10
-_MAX_PATHS, _MAX_SEGMENTS = 6, 5
-_PER_IMAGE, _PER_PATH, _PER_SEGMENT = 7, 11, 8
+_MAX_PATHS, _MAX_SEGMENTS = 5, 5
+_PER_IMAGE, _PER_PATH, _PER_SEGMENT = 7, 11, 9
 # Uniform random numbers that a drawing takes.
 NUM_DRAWN = _PER_IMAGE + _MAX_PATHS * (_PER_PATH + _MAX_SEGMENTS * _PER_SEGMENT)
 
 # Drawings are planned on a square of this side in px, and then scaled.
 _CANVAS = 64.0
 _MARGIN = 3.5
-# A path that would be smaller than this, longer side in px, to begin on another one stands free instead.
-_MIN_ATTACHED = 10.0
+# A path that would be smaller than this part of its level's least extent to begin on another one stands free instead.
+_MIN_ATTACHED = 0.7
 _HANDLE = (0.3, 0.42)
 # Radians that a corner turns by, and that a path leaves another one under.
 _CORNER_TURN = (1.1, 2.3)
@@ -49,12 +49,12 @@ _LEVELS = (
     _Level((1, 2), (1, 2), 0.6, 0.3, 0.3, (0.45, 0.85), (2.0, 4.0), 0.20),
     _Level((2, 2), (1, 2), 0.7, 0.3, 0.3, (0.45, 0.85), (1.8, 4.2), 0.25),
     _Level((1, 2), (2, 3), 0.8, 0.3, 0.3, (0.45, 0.85), (1.8, 4.4), 0.30),
-    _Level((2, 3), (1, 3), 0.8, 0.3, 0.3, (0.40, 0.80), (1.6, 4.4), 0.30),
-    _Level((2, 3), (2, 3), 0.9, 0.3, 0.3, (0.40, 0.80), (1.6, 4.6), 0.35),
-    _Level((2, 4), (2, 4), 1.0, 0.3, 0.35, (0.40, 0.80), (1.5, 4.6), 0.40),
-    _Level((3, 4), (2, 4), 1.0, 0.3, 0.35, (0.35, 0.75), (1.5, 4.8), 0.40),
-    _Level((3, 5), (2, 5), 1.1, 0.3, 0.35, (0.35, 0.75), (1.4, 4.8), 0.45),
-    _Level((4, 6), (3, 5), 1.1, 0.3, 0.35, (0.35, 0.75), (1.4, 5.0), 0.45),
+    _Level((2, 3), (1, 3), 0.8, 0.3, 0.3, (0.45, 0.85), (1.6, 4.4), 0.30),
+    _Level((2, 3), (2, 3), 0.9, 0.3, 0.3, (0.45, 0.85), (1.6, 4.2), 0.35),
+    _Level((2, 4), (2, 4), 1.0, 0.3, 0.35, (0.45, 0.85), (1.5, 4.0), 0.40),
+    _Level((3, 4), (2, 4), 1.0, 0.3, 0.35, (0.45, 0.85), (1.5, 3.8), 0.40),
+    _Level((3, 5), (2, 4), 1.1, 0.3, 0.35, (0.40, 0.80), (1.4, 3.6), 0.45),
+    _Level((4, 5), (2, 5), 1.1, 0.3, 0.35, (0.40, 0.80), (1.4, 3.4), 0.45),
 )
 _TABLE = {field.name: np.array([getattr(level, field.name) for level in _LEVELS]) for field in fields(_Level)}
 
@@ -119,7 +119,7 @@ def _widths(path: Array, segment: Array, settings: dict[str, Array]) -> Array:
     """(2, n, paths, segments) px at the beginnings and ends of segments."""
     usual = _between(settings["width"].T[:, :, None], path[2])[..., None]
     variation = settings["variation"][:, None, None]
-    at_end = usual * (1 + variation * (2 * segment[4] - 1))
+    at_end = usual * (1 + variation * (2 * segment[8] - 1))
     at_start = np.roll(at_end, 1, axis=2)
     at_start[..., :1] = usual * (1 + variation * (2 * path[3][..., None] - 1))
     return np.stack((at_start, at_end))
@@ -134,9 +134,9 @@ def _place(
     settings: dict[str, Array],
 ) -> Array:
     """Turn, scale and move each path so that it keeps inside the canvas, one after the other: some begin on an earlier one."""
-    placed = np.empty_like(control)
+    placed = np.zeros_like(control)
     rows = np.arange(control.shape[2])
-    samples = np.where(is_drawn, np.tensordot(_SAMPLING, control, axes=1), 0.0)
+    samples = np.where(is_drawn, _sample(control), 0.0)
     for number in range(min(_MAX_PATHS, int(num_paths.max(initial=1)))):
         u = path[4:, :, number]
         angle = 2 * np.pi * u[0]
@@ -154,9 +154,11 @@ def _place(
         scale = _CANVAS * _between(settings["extent"].T, u[5]) / side
         origin = _MARGIN - low * scale + u[3:5] * (_CANVAS - 2 * _MARGIN - (high - low) * scale)
         if number:
-            room = np.minimum((root - _MARGIN) / np.maximum(-low, 1e-3), (_CANVAS - _MARGIN - root) / np.maximum(high, 1e-3))
+            room = np.minimum(
+                (root - _MARGIN) / np.maximum(-low, 1e-3), (_CANVAS - _MARGIN - root) / np.maximum(high, 1e-3)
+            )
             fitting = np.minimum(scale, room.min(axis=0))
-            is_branch &= fitting * side >= _MIN_ATTACHED
+            is_branch &= fitting * side >= _MIN_ATTACHED * _CANVAS * settings["extent"][:, 0]
             scale, origin = np.where(is_branch, fitting, scale), np.where(is_branch, root, origin)
         placed[:, :, :, number] = _turn(control[:, :, :, number], angle) * scale[:, None] + origin[..., None]
     return placed
@@ -181,8 +183,10 @@ def _bernstein(t: Array) -> Array:
     return np.stack(((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3))
 
 
-# Where a segment is looked at to find its extent.
-_SAMPLING = _bernstein(np.linspace(0, 1, 6)).T
+def _sample(control: Array) -> Array:
+    """(6, 2, …) points along the cubics ``control`` (4, 2, …), to find their extent."""
+    weights = _bernstein(np.linspace(0, 1, 6))
+    return np.stack([sum(w * points for w, points in zip(at, control, strict=True)) for at in weights.T])
 
 
 def _point_on(control: Array, t: Array) -> tuple[Array, Array]:
