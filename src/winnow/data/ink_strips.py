@@ -80,6 +80,7 @@ def make_strips(lines: Sequence[PageLine], size: int) -> InkStrips:
     numbers = {id(line): number for number, line in enumerate(lines)}
     images, kept, labels = [], [], []
     columns = 0
+    logger.info("cutting %d lines out of %d pages", len(lines), len(pages_of(lines)))
     for path, on_page in pages_of(lines).items():
         page = read_grey(path, *on_page[0].page_size)
         for line in on_page:
