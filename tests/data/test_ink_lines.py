@@ -99,8 +99,7 @@ def test_older_alto_has_one_number_as_baseline_commas_in_points_or_a_box_alone(p
 
 
 def test_a_tile_shows_the_line_at_full_height_ink_1_on_0(pages):
-    data = lines_data(pages)
-    (batch,) = data.train_batches(1, 64)
+    (batch,) = lines_data(pages, loading={"batch_size": 64}).train_batches(1, 64)
     assert batch.shape[1:] == (64, 64)
     assert not batch.target.has_full_labels.any()
     ink = batch.images > 0.5
@@ -117,18 +116,12 @@ def test_a_tile_shows_the_line_at_full_height_ink_1_on_0(pages):
 
 
 def test_a_slanting_line_is_made_level(pages):
-    lines = read_pages(pages / "alto", pages)[:1]
     draw_page(pages / "page_a.png", tops=(40,), slope=0.2)
-    write_alto(
-        pages / "alto",
-        lines=[alto_line("s", 40, "20 76 320 136", '<Shape><Polygon POINTS="20 40 320 100 320 140 20 80"/></Shape>')]
-        * 2,
-    )
-    data = lines_data(pages)
-    (batch,) = data.train_batches(1, 64)
-    middle = [rows.float().mean().item() for rows in (torch.nonzero(tile[0] > 0.5)[:, 0] for tile in batch.images)]
+    outline = '<Shape><Polygon POINTS="20 40 320 100 320 140 20 80"/></Shape>'
+    write_alto(pages / "alto", lines=[alto_line(name, 40, "20 76 320 136", outline) for name in "st"])
+    (batch,) = lines_data(pages, loading={"batch_size": 64}).val_batches(64)
+    middle = [torch.nonzero(tile[0] > 0.5)[:, 0].float().mean().item() for tile in batch.images]
     assert max(middle) - min(middle) < 8
-    assert len(lines) == 1
 
 
 def test_training_tiles_move_sideways_with_the_epoch_and_validation_tiles_stay(pages):
@@ -254,7 +247,7 @@ def test_pixels_tell_ends_junctions_widths_and_directions():
     assert marks(labels, 1) == [(20, 20)]
     ends = np.array(marks(labels, 0))
     assert len(ends) == 4
-    assert np.abs(ends - [(5, 20), (20, 5), (20, 35), (35, 20)]).max() <= 1
+    assert np.abs(ends - [(5, 20), (20, 5), (20, 35), (35, 20)]).max() <= 2
     assert np.median(labels.width) == 3
     arm = (labels.column > 25) & (labels.column < 33)
     assert np.allclose(labels.tangent[arm], [1, 0], atol=1e-3)

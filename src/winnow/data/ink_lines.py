@@ -48,25 +48,32 @@ class InkLinesSettings(Settings):
     cache: str
 
 
-class LineTiles:
-    """Tiles of ``lines``: (strip, first column) of a grid, in training moved sideways by up to ``shift`` px, as a function of
-    (seed, epoch, index). The strips of a size are cut once and kept in ``cache``."""
+class CutLines:
+    """The strips of ``lines``: those of a size are cut once and kept in ``cache``."""
 
-    def __init__(self, lines: Sequence[PageLine], size: int, cache: Path) -> None:
-        self._lines = lines
-        self._size = size
+    def __init__(self, lines: Sequence[PageLine], cache: Path) -> None:
+        self.lines = lines
         self._cache = cache
+        self._digest = _digest(lines)
         self._of_size: dict[int, InkStrips] = {}
-        self._places = self.strips(size).grid()
-        self._shift, self._seed = 0, 0
 
-    def shifted(self, shift: int, seed: int, chosen: Sequence[int]) -> LineTiles:
-        """The tiles with these indices, moved at random."""
-        tiles = LineTiles.__new__(LineTiles)
-        tiles.__dict__.update(self.__dict__)
-        tiles._shift, tiles._seed = shift, seed
-        tiles._places = [self._places[index] for index in chosen]
-        return tiles
+    def strips(self, size: int) -> InkStrips:
+        if size not in self._of_size:
+            path = self._cache / f"strips_v{_VERSION}_{size}px_{self._digest}.npz"
+            self._of_size[size] = stored(path, InkStrips, lambda: make_strips(self.lines, size))
+        return self._of_size[size]
+
+
+class LineTiles:
+    """A tile per place, (strip, first column) at ``size`` px, moved sideways by up to ``shift`` px as a function of (seed, epoch,
+    index)."""
+
+    def __init__(self, cut: CutLines, size: int, places: Sequence[tuple[int, int]], shift: int, seed: int) -> None:
+        self._cut = cut
+        self._size = size
+        self._places = places
+        self._shift = shift
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._places)
@@ -76,20 +83,16 @@ class LineTiles:
             return no_tiles(self._size, has_full_labels=False)
         size = keys[0].image_size
         places = [self._place(key) for key in keys]
-        return self.strips(size).cut([(strip, round(left * size / self._size)) for strip, left in places])
+        return self._cut.strips(size).cut([(strip, round(left * size / self._size)) for strip, left in places])
 
     def image_ids(self, keys: Sequence[SampleKey]) -> list[int | str]:
-        ids: list[int | str] = []
-        for strip, left in map(self._place, keys):
-            line = self._lines[self.strips(self._size).line[strip]]
-            ids.append(f"{line.image.stem}_line_{line.line_id}_column_{left}")
-        return ids
-
-    def strips(self, size: int) -> InkStrips:
-        if size not in self._of_size:
-            path = self._cache / f"strips_v{_VERSION}_{size}px_{_digest(self._lines)}.npz"
-            self._of_size[size] = stored(path, InkStrips, lambda: make_strips(self._lines, size))
-        return self._of_size[size]
+        line_of_strip = self._cut.strips(self._size).line
+        places = [self._place(key) for key in keys]
+        lines = [self._cut.lines[line_of_strip[strip]] for strip, _ in places]
+        return [
+            f"{line.image.stem}_line_{line.line_id}_column_{left}"
+            for line, (_, left) in zip(lines, places, strict=True)
+        ]
 
     def _place(self, key: SampleKey) -> tuple[int, int]:
         strip, left = self._places[key.sample]
@@ -138,26 +141,33 @@ def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
         val_lines = _read(settings.val)
     else:
         train_lines, val_lines = split_lines(train_lines, settings.val_part, settings.split_by)
-    cache = Path(settings.cache)
-    whole = LineTiles(train_lines, settings.image_size, cache)
-    chosen: Sequence[int] = range(len(whole))
-    if loading.subset_size is not None and loading.subset_size < len(whole):
-        chosen = np.random.default_rng(loading.subset_seed).permutation(len(whole))[: loading.subset_size].tolist()
-        chosen = sorted(chosen)
+    size, cache = settings.image_size, Path(settings.cache)
+    cut = CutLines(train_lines, cache)
+    places = _some(cut.strips(size).grid(), loading)
     if loading.overfit is not None:
-        train = val = whole.shifted(0, loading.seed, chosen[: loading.overfit])
+        train = val = LineTiles(cut, size, places, 0, loading.seed)
+        val_lines, val_cut = train_lines, cut
     else:
-        train = whole.shifted(settings.shift, loading.seed, chosen)
-        val = LineTiles(val_lines, settings.image_size, cache)
-    sha = hashlib.sha256(f"{_VERSION} {settings.shift} {list(chosen)} {loading.overfit}".encode())
-    for part in (train, val):
-        sha.update(part.strips(settings.image_size).image.tobytes())
-    for name, lines, part in (("train", train_lines, train), ("val", val_lines, val)):
+        val_cut = CutLines(val_lines, cache)
+        train = LineTiles(cut, size, places, settings.shift, loading.seed)
+        val = LineTiles(val_cut, size, val_cut.strips(size).grid(), 0, loading.seed)
+    sha = hashlib.sha256(f"{_VERSION} {settings.shift} {places} {loading.overfit}".encode())
+    for part in (cut, val_cut):
+        sha.update(part.strips(size).image.tobytes())
+    for name, lines, tiles in (("train", train_lines, train), ("val", val_lines, val)):
         pages = len({line.image for line in lines})
         logger.info(
-            "%-5s %d tiles of %d px from %d lines of %d pages", name, len(part), settings.image_size, len(lines), pages
+            "%-5s %d tiles of %d px from %d lines of %d pages", name, len(tiles), settings.image_size, len(lines), pages
         )
-    return InkData(train, val, settings.image_size, loading, sha.hexdigest()[:16])
+    return InkData(train, val, size, loading, sha.hexdigest()[:16])
+
+
+def _some(places: list[tuple[int, int]], loading: LoadingSettings) -> list[tuple[int, int]]:
+    """The places of a run on a subset, or of one that overfits."""
+    if loading.subset_size is not None and loading.subset_size < len(places):
+        chosen = np.random.default_rng(loading.subset_seed).permutation(len(places))[: loading.subset_size]
+        places = [places[index] for index in sorted(chosen)]
+    return places[: loading.overfit]
 
 
 def _read(pages: PagesSettings) -> list[PageLine]:

@@ -110,7 +110,17 @@ def _without_spurs(skeleton: NDArray[np.bool_], distance: NDArray[np.float64]) -
         if len(spur) <= _SHORTEST_BRANCH + distance[junction]:
             for pixel in spur:
                 kept[pixel] = False
+            # What is left of it beside a line that passes by is no junction.
+            if _num_branches(kept, *junction) == 1:
+                kept[junction] = False
     return kept
+
+
+def _num_branches(skeleton: NDArray[np.bool_], row: int, column: int) -> int:
+    around = np.pad(skeleton[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2], 1)
+    y, x = 1 + min(row, 1), 1 + min(column, 1)
+    ring = np.array([around[y + dy, x + dx] for dy, dx in _RING])
+    return int((ring & ~np.roll(ring, 1)).sum())
 
 
 def _walk_to_junction(skeleton: NDArray[np.bool_], row: int, column: int, limit: int) -> list[tuple[int, int]] | None:

@@ -28,7 +28,8 @@ def stored(path: Path, kind: Callable[..., T], make: Callable[[], T]) -> T:
             if not path.exists():
                 _write(path, vars(make()))
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # A torn file that np.load has opened itself is left open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return kind(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} can't be read: {error}; delete it to have it made again") from error
