@@ -68,7 +68,7 @@ def straight(start, end):
     return [start + (end - start) * part / 3 for part in range(4)]
 
 
-def along(strokes, tile, samples=400):
+def along(strokes, tile, samples=800):
     """Points (2, n) densely along the curves of a tile, their directions (n,), widths (n,), segments (n,) and parameters (n,)."""
     segments = np.flatnonzero(strokes.tile == tile)
     t = np.linspace(0, 1, samples, dtype=np.float32)

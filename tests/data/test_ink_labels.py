@@ -27,8 +27,8 @@ def test_the_offset_leads_to_the_closest_point_of_the_curves_inside_the_pixel(se
         found = np.hypot(*tiles.offset[rows].T)
         closest = distances(pixels, points).min(axis=1)
         assert (found <= closest + 1e-4).all()
-        # Samples lie up to 0.1 px from each other.
-        assert (distances(pixels + tiles.offset[rows].T, points).min(axis=1) < 0.11).all()
+        # Samples lie up to 0.12 px from each other.
+        assert (distances(pixels + tiles.offset[rows].T, points).min(axis=1) < 0.08).all()
 
 
 @drawings
@@ -61,7 +61,8 @@ def test_the_skeleton_follows_all_of_the_curve_and_nothing_else(seed, level, aff
         points, *_ = along(strokes, tile)
         inside = points[:, ((points >= 1) & (points < strokes.size - 1)).all(axis=0)]
         assert distances(inside, pixels).min(axis=1).max(initial=0) < 1.2
-        assert distances(pixels, points).min(axis=1).max(initial=0) <= 0.55
+        # Farthest where an end lies in a pixel's corner.
+        assert distances(pixels, points).min(axis=1).max(initial=0) <= 0.5**0.5 + 0.01
 
 
 @given(seed=st.integers(0, 10**6))
