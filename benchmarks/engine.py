@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from winnow.composition import register_resolvers
-from winnow.engine.precision import has_bf16_matrix_units
+from winnow.engine.precision import multiplies_bf16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS = ("fcos_tiny", "deformable_detr_tiny")
@@ -73,8 +73,8 @@ def main() -> None:
     parser.add_argument("--show-messages", action="store_true", help="of the contestants, on stderr")
     options = parser.parse_args()
     entries, rounds = (ENTRIES[:QUICK], 4) if options.quick else (ENTRIES, options.rounds)
-    units = "has" if has_bf16_matrix_units() else "has no"
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; this CPU {units} bf16 matrix units")
+    units = "has" if multiplies_bf16() else "has no"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; this CPU {units} bf16 instructions")
     with tempfile.TemporaryDirectory() as temporary:
         for model in options.models:
             race(model, entries, rounds, Path(temporary), options.show_messages)

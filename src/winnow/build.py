@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from winnow.data.detection import DetectionData, LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
@@ -60,7 +58,8 @@ def build(
         config, "model", classes=data.classes, new_metric=new_metric,
         max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
     )  # fmt: skip
-    prepare_model(task, training, device, data, ranks)
+    precision = Precision.choose(training.amp, device)
+    prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(
         optimizer_factory(config), task.model, training.param_groups,
@@ -73,7 +72,7 @@ def build(
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
-        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        precision, training.clip_grad_norm, ema, training.max_nonfinite, ranks,
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
@@ -86,13 +85,13 @@ def build(
 
 
 def prepare_model(
-    task: Task, training: TrainingSettings, device: torch.device, data: DetectionData, ranks: Ranks = ALONE
+    task: Task, training: TrainingSettings, precision: Precision, data: DetectionData, ranks: Ranks = ALONE
 ) -> None:
     freeze(task.model, training.freeze)
     if training.sync_batch_norm:
-        task.model = synchronise_batch_norm(task.model, device, ranks)
+        task.model = synchronise_batch_norm(task.model, precision.device, ranks)
     require_batches(task, training, data)
-    task.model.to(device).to(memory_format=torch.channels_last)
+    task.model.to(precision.device).to(memory_format=precision.memory_format)
     if training.compile:
         compile_steps(task.model)
 

@@ -88,7 +88,7 @@ def draw_val_grid(run: Fit, data: DetectionData, folder: Path) -> Path:
     with weights, torch.inference_mode():
         for host_batch in data.preview(_NUM_PICTURES, run.sizes.final):
             with memory_explained([host_batch], run.step.precision, "the pictures"), run.step.precision.autocast():
-                batch = host_batch.to(run.device)
+                batch = host_batch.to(run.device, run.step.precision.memory_format)
                 detections += run.task.predictions(run.task.forward(batch), batch)
             pixels = host_batch.images.permute(0, 2, 3, 1).numpy()
             images += [pixels[row, : target.size[0], : target.size[1]] for row, target in enumerate(host_batch.targets)]

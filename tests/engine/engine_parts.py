@@ -24,7 +24,7 @@ class Vectors:
     def shape(self):
         return (len(self.image_ids), 1, 5)
 
-    def to(self, device):
+    def to(self, device, memory_format=torch.preserve_format):
         return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
 
     def pin_memory(self):

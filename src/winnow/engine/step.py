@@ -111,7 +111,7 @@ class TrainStep:
             # What the scaler unscales by is made at its first use.
             self.scaler.scale(torch.zeros((), device=self.precision.device))
         for host_batch in batches:
-            batch = host_batch.to(self.precision.device)
+            batch = host_batch.to(self.precision.device, self.precision.memory_format)
             with self.precision.autocast():
                 terms = self.task.losses(self.task.forward(batch), batch, count)
                 loss = torch.stack(list(terms.values())).sum()
