@@ -29,7 +29,8 @@ from winnow.engine.precision import multiplies_bf16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS = ("fcos_tiny", "deformable_detr_tiny")
-FLOAT32, COMPILE, BF16 = (), ("training.compile=true",), ("training.amp=bf16",)
+FLOAT32 = ("training.amp=off",)
+COMPILE, BF16 = (*FLOAT32, "training.compile=true"), ("training.amp=bf16",)
 ENTRIES = (
     ("plain loop", FLOAT32), ("same loop", FLOAT32), ("winnow", FLOAT32), ("HF Trainer", FLOAT32), ("Lightning", FLOAT32),
     ("winnow", COMPILE),
@@ -86,7 +87,8 @@ def race(model: str, entries: Any, rounds: int, folder: Path, show_messages: boo
         start("winnow", composed(model, folder, FLOAT32), folder, show_messages).process.kill()  # draws the data set
         for name, overrides in entries:
             contestants.append(start(name, composed(model, folder, overrides), folder, show_messages))
-            contestants[-1].name = " ".join([name, *(override.removeprefix("training.") for override in overrides)])
+            options = [override.removeprefix("training.") for override in overrides if override not in FLOAT32]
+            contestants[-1].name = " ".join([name, *options])
         for number in range(-2, rounds):  # two rounds to get warm
             shift = number % len(contestants)
             for contestant in contestants[shift:] + contestants[:shift]:
