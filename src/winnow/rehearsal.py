@@ -26,6 +26,9 @@ def rehearse(stages: Sequence[Stage], folder: Path) -> None:
 
     Raises the WinnowError that the stage itself would have raised, perhaps after a night.
     """
+    logger.info(
+        "checking the stages %s: data, model and what is handed over", ", ".join(stage.name for stage in stages)
+    )
     models: dict[str, dict[str, Tensor]] = {}
     for stage in stages:
         try:
