@@ -13,7 +13,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.build import build, require_batches
-from winnow.data.detection import DetectionData
 from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
@@ -121,7 +120,6 @@ def fit_as_leader(
     assembled = build(config, settings, config["training"]["seed"], folder, tracker, choices, ranks)
     if found is not None:
         restore(assembled, found[1], found[0])
-        assert isinstance(assembled.data, DetectionData)
         require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
             ranks.broadcast(None)

@@ -72,6 +72,8 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     run.
     """
     config = OmegaConf.create(checkpoint["config"])
+    if "_target_" not in config.evaluation:  # recorded when detection was all there was
+        config.evaluation._target_ = "winnow.evaluation.boxes.box_evaluation"
     began = plain_config(config)
     choices = checkpoint["metadata"].get("choices", {})
     for override in OverridesParser.create().parse_overrides(overrides):

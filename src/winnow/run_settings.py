@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from winnow.engine.settings import Objective, TrainingSettings
 from winnow.settings import Settings
-
-
-class EvaluationSettings(Settings):
-    """The ``evaluation`` node."""
-
-    score_threshold: float = Field(ge=0, le=1)
-    max_detections: int = Field(gt=0)
-    backend: Literal["winnow", "faster-coco-eval", "pycocotools"]
 
 
 class BudgetSettings(Settings):
@@ -34,14 +26,14 @@ class StageSettings(Settings):
 
 
 class RunSettings(Settings):
-    """``model``, ``data`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
+    """``model``, ``data``, ``evaluation`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
 
     objective: Objective
-    evaluation: EvaluationSettings
     training: TrainingSettings
     budget: BudgetSettings
     stage: StageSettings
     model: dict[str, Any]
     data: dict[str, Any]
+    evaluation: dict[str, Any]
     tracking: dict[str, Any]
     trusted_targets: list[str]
