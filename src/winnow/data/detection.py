@@ -15,14 +15,18 @@ from winnow.data.batch import DetectionBatch
 from winnow.data.bdd100k import find_bdd100k
 from winnow.data.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.data.digits import DigitsSettings, make_digits
-from winnow.data.loader import PAD_MULTIPLE, BatchLoader, require_batch
-from winnow.data.samples import BatchPlan, Collate, DetectionSamples, SampleKey
+from winnow.data.loader import require_batch
+from winnow.data.plan import LoadingSettings, SampleKey
+from winnow.data.samples import Collate, DetectionSamples
+from winnow.data.splits import LoadedSplits
 from winnow.data.transforms import Augmentation, AugmentationSettings
 from winnow.errors import ConfigError, DataError
 from winnow.family import of_family
 from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
+
+PAD_MULTIPLE = 32
 
 
 class DetectionSettings(Settings):
@@ -33,20 +37,6 @@ class DetectionSettings(Settings):
     augmentation: AugmentationSettings
     max_bad_images: int = Field(ge=0)
     wait_for_files_seconds: float = Field(ge=0, strict=False)
-
-
-class LoadingSettings(Settings):
-    """The part of the ``training`` group that decides which samples are read, and how."""
-
-    batch_size: int = Field(gt=0)
-    num_workers: int = Field(ge=0)
-    drop_last: bool
-    seed: int
-    subset_size: int | None
-    subset_seed: int
-    overfit: int | None
-    rank: int = Field(0, ge=0)
-    ranks: int = Field(1, gt=0)
 
 
 class DetectionData:
@@ -68,41 +58,30 @@ class DetectionData:
         square, overfit = settings.resize == "square", loading.overfit is not None
         augmentation = None if overfit else Augmentation(settings.augmentation)
         self.val_records = val_records
-        size, rank, ranks = loading.batch_size, loading.rank, loading.ranks
-        self._batch_size, self._ranks = size, ranks
-        self._train_plan = BatchPlan(
-            len(train_records), size, None if overfit else loading.seed, loading.drop_last, rank, ranks
-        )
-        self._val_plan = BatchPlan(len(val_records), size, None, drop_last=False, rank=rank, ranks=ranks)
+        self._batch_size = loading.batch_size
         train_samples = DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False)
         self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
-        workers, patience = loading.num_workers, settings.wait_for_files_seconds
-        self._train_loader = BatchLoader(train_samples, self._train_plan, workers, patience)
-        self._val_loader = BatchLoader(self.val_samples, self._val_plan, workers, patience)
-        if self._train_plan.num_batches() == 0:
-            raise ConfigError(
-                f"training.batch_size={size} with training.drop_last=true leaves no batch of the {len(train_records)} "
-                f"training images" + (f" for {ranks} ranks" if ranks > 1 else "")
-            )
+        self._splits = LoadedSplits(
+            train_samples, len(train_records), self.val_samples, len(val_records), Collate(PAD_MULTIPLE), loading,
+            settings.wait_for_files_seconds,
+        )  # fmt: skip
         self.num_train_samples = len(train_records)
 
     def num_train_batches(self, start_sample: int = 0) -> int:
-        return self._train_plan.num_batches(start_sample)
+        return self._splits.num_train_batches(start_sample)
 
     def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[DetectionBatch]:
-        self._train_plan.set(epoch, image_size, start_sample)
-        return self._watched(self._train_loader)
+        return self._watched(self._splits.train_batches(epoch, image_size, start_sample))
 
     def num_val_batches(self) -> int:
-        return self._val_plan.num_batches()
+        return self._splits.num_val_batches()
 
     def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
-        self._val_plan.set(0, image_size, 0)
-        return self._watched(self._val_loader)
+        return self._watched(self._splits.val_batches(image_size))
 
-    def _watched(self, loader: BatchLoader) -> Iterator[DetectionBatch]:
-        """The loader's batches, while no more than ``data.max_bad_images`` different images can't be read."""
-        for batch in loader:
+    def _watched(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
+        """The batches, while no more than ``data.max_bad_images`` different images can't be read."""
+        for batch in batches:
             for problem in batch.problems:
                 if problem not in self._problems:
                     logger.error("%s; left out", problem)
@@ -114,14 +93,10 @@ class DetectionData:
             yield batch
 
     def smallest_batch(self, start_sample: int = 0) -> int:
-        """Samples of the smallest batch over all ranks in what is left of an epoch after its first ``start_sample`` samples."""
-        size = self._train_plan.batch_size
-        rest = (self.num_train_samples - start_sample) % size
-        return size if rest == 0 or self._train_plan.drop_last else rest
+        return self._splits.smallest_batch(start_sample)
 
     def smallest_share(self, start_sample: int = 0) -> int:
-        """Samples of the smallest share that a rank has of such a batch; 0 where one goes empty."""
-        return self.smallest_batch(start_sample) // self._ranks
+        return self._splits.smallest_share(start_sample)
 
     def preview(self, count: int, image_size: int) -> Iterator[DetectionBatch]:
         """The first ``count`` validation samples in batches of the usual size, read in this process."""

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from winnow.data.batch import DetectionBatch
-from winnow.data.samples import BatchPlan, Collate, DetectionSamples, FolderGone, NothingReadable, is_gone
+from winnow.data.plan import BatchPlan
 from winnow.errors import DataError, TransientDataError
 
 logger = logging.getLogger(__name__)
 
-PAD_MULTIPLE = 32
 # Of worker processes, since the last pass that came to its end.
 MAX_DEATHS = 3
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid")
+
+
+class NothingReadable(NamedTuple):
+    """Stands for a batch without a readable image."""
+
+    problems: tuple[str, ...]
+
+
+class FolderGone(NamedTuple):
+    """Stands for a batch that was to be read from a folder that is gone."""
+
+    folder: str
 
 
 class BatchLoader:
@@ -33,15 +44,23 @@ class BatchLoader:
     ``patience_seconds`` is how long that is worth trying for a folder that is gone.
     """
 
-    def __init__(self, samples: DetectionSamples, plan: BatchPlan, num_workers: int, patience_seconds: float) -> None:
+    def __init__(
+        self,
+        samples: Dataset[Any],
+        plan: BatchPlan,
+        collate: Callable[[Any], Any],
+        num_workers: int,
+        patience_seconds: float,
+    ) -> None:
         self._samples = samples
         self._plan = plan
+        self._collate = collate
         self._num_workers = num_workers
         self._patience_seconds = patience_seconds
         self._deaths = 0
         self._loader = self._new_loader()
 
-    def __iter__(self) -> Iterator[DetectionBatch]:
+    def __iter__(self) -> Iterator[Any]:
         try:
             with _child_deaths_ignored():
                 iterator = iter(self._loader)
@@ -69,7 +88,7 @@ class BatchLoader:
             self._samples,
             batch_sampler=self._plan,
             num_workers=self._num_workers,
-            collate_fn=Collate(PAD_MULTIPLE),
+            collate_fn=self._collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self._num_workers > 0,
             # Without a generator of its own the loader draws from torch's global one whenever it starts an epoch.
@@ -77,7 +96,7 @@ class BatchLoader:
         )
 
 
-def require_batch(loaded: DetectionBatch | FolderGone | NothingReadable, patience_seconds: float) -> DetectionBatch:
+def require_batch(loaded: Any, patience_seconds: float) -> Any:
     """``loaded`` where it is a batch. Raises DataError, TransientDataError for what stands for one."""
     if isinstance(loaded, FolderGone):
         folder = Path(loaded.folder)
@@ -89,6 +108,15 @@ def require_batch(loaded: DetectionBatch | FolderGone | NothingReadable, patienc
     if isinstance(loaded, NothingReadable):
         raise DataError(f"no image of the batch can be read: {'; '.join(loaded.problems)}")
     return loaded
+
+
+def is_gone(folder: Path) -> bool:
+    """Whether a folder can't be listed or is empty, as the mount point of a share that is away."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def _is_death(error: Exception) -> bool:

@@ -1,23 +1,22 @@
-"""Order, samples and batches as pure functions of (seed, epoch, index): a loader built here has no memory to lose."""
+"""Detection samples and their batches as pure functions of (seed, epoch, index): nothing here has a memory to lose."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset
 
 from winnow.data.batch import DetectionBatch, Target
 from winnow.data.coco import ImageRecord
 from winnow.data.image import read_image
+from winnow.data.loader import FolderGone, NothingReadable, is_gone
+from winnow.data.plan import SampleKey, sample_seed
+from winnow.data.shared_memory import new_tensor
 from winnow.data.transforms import Augmentation, resize
 from winnow.errors import DataError
 
@@ -30,26 +29,6 @@ class Unreadable(NamedTuple):
 
     problem: str
     gone_folder: str | None
-
-
-class NothingReadable(NamedTuple):
-    """Stands for a batch without a readable image."""
-
-    problems: tuple[str, ...]
-
-
-class FolderGone(NamedTuple):
-    """Stands for a batch that was to be read from a folder that is gone."""
-
-    folder: str
-
-
-class SampleKey(NamedTuple):
-    """All that a sample depends on besides the data set and the seed."""
-
-    epoch: int
-    sample: int
-    image_size: int
 
 
 class DetectionSamples(Dataset[Sample | Unreadable]):
@@ -85,7 +64,7 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
         if self._augmentation is None:
             image, boxes = resize(image, boxes, key.image_size, self._square)
         else:
-            with _seeded(_sample_seed(self._seed, key.epoch, key.sample)):
+            with _seeded(sample_seed(self._seed, key.epoch, key.sample)):
                 image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
         truth = slice(None) if self._with_truth else slice(0)
         target = Target(
@@ -100,57 +79,6 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
             original_crowd=torch.from_numpy(record.crowd[truth]),
         )
         return image, target
-
-
-class BatchPlan(Sampler[list[SampleKey]]):
-    """The batches of whatever epoch it is set to; a loader with living workers asks it anew for each epoch.
-
-    All ``ranks`` cut the same order into the same batches of ``batch_size`` × ``ranks`` and take a contiguous share of each;
-    a share of the epoch's last, incomplete batch may be smaller than another's, or empty.
-    """
-
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        shuffle_seed: int | None,
-        drop_last: bool,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self._num_samples = num_samples
-        self.batch_size = batch_size * ranks
-        self._rank, self._ranks = rank, ranks
-        self._shuffle_seed = shuffle_seed
-        self.drop_last = drop_last
-        self._epoch, self._image_size, self._start_sample = 0, 0, 0
-
-    def set(self, epoch: int, image_size: int, start_sample: int) -> None:
-        self._epoch, self._image_size, self._start_sample = epoch, image_size, start_sample
-
-    def num_batches(self, start_sample: int = 0) -> int:
-        """Of what is left of an epoch after its first ``start_sample`` samples."""
-        left = self._num_samples - start_sample
-        return (left if self.drop_last else left + self.batch_size - 1) // self.batch_size
-
-    def __len__(self) -> int:
-        return self.num_batches(self._start_sample)
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        left = self._order()[self._start_sample :]
-        for number in range(len(self)):
-            chosen = left[number * self.batch_size : (number + 1) * self.batch_size]
-            share = chosen[self._bound(len(chosen), self._rank) : self._bound(len(chosen), self._rank + 1)]
-            yield [SampleKey(self._epoch, int(index), self._image_size) for index in share]
-
-    def _bound(self, count: int, rank: int) -> int:
-        """Where the share of ``rank`` begins, the larger shares first."""
-        return -(-count * rank // self._ranks)
-
-    def _order(self) -> np.ndarray:
-        if self._shuffle_seed is None:
-            return np.arange(self._num_samples)
-        return np.random.default_rng([self._shuffle_seed, self._epoch]).permutation(self._num_samples)
 
 
 class Collate:
@@ -177,8 +105,8 @@ class Collate:
         samples = [next(spare) if isinstance(sample, Unreadable) else sample for sample in loaded]
         height = self._round_up(max(image.shape[1] for image, _ in samples))
         width = self._round_up(max(image.shape[2] for image, _ in samples))
-        images = _new_tensor((len(samples), height, width, 3), torch.uint8)
-        pixel_mask = _new_tensor((len(samples), height, width), torch.bool)
+        images = new_tensor((len(samples), height, width, 3), torch.uint8)
+        pixel_mask = new_tensor((len(samples), height, width), torch.bool)
         for row, (image, _) in enumerate(samples):
             bottom, right = image.shape[1:]
             images[row, :bottom, :right] = image.permute(1, 2, 0)
@@ -195,15 +123,6 @@ class Collate:
         return -(-side // self._multiple) * self._multiple
 
 
-def is_gone(folder: Path) -> bool:
-    """Whether a folder can't be listed or is empty, as the mount point of a share that is away."""
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
-
-
 def _read(record: ImageRecord) -> Tensor | Unreadable:
     for is_second_try in (False, True):
         try:
@@ -215,14 +134,6 @@ def _read(record: ImageRecord) -> Tensor | Unreadable:
             if is_second_try:
                 return Unreadable(f"image id {record.image_id}: {error}", None)
     raise AssertionError("both tries return")
-
-
-def _new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised; in a worker process right in shared memory, so that handing the batch over copies nothing."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty((0,), dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager
@@ -238,7 +149,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         generator.set_state(state)
-
-
-def _sample_seed(seed: int, epoch: int, index: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,90 @@
+"""Which samples a run reads, in which order and in which batches: a pure function of (seed, epoch, index) and the rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+from torch.utils.data import Sampler
+
+from winnow.settings import Settings
+
+
+class LoadingSettings(Settings):
+    """The part of the ``training`` group that decides which samples are read, and how."""
+
+    batch_size: int = Field(gt=0)
+    num_workers: int = Field(ge=0)
+    drop_last: bool
+    seed: int
+    subset_size: int | None
+    subset_seed: int
+    overfit: int | None
+    rank: int = Field(0, ge=0)
+    ranks: int = Field(1, gt=0)
+
+
+class SampleKey(NamedTuple):
+    """All that a sample depends on besides the data set and the seed."""
+
+    epoch: int
+    sample: int
+    image_size: int
+
+
+class BatchPlan(Sampler[list[SampleKey]]):
+    """The batches of whatever epoch it is set to; a loader with living workers asks it anew for each epoch.
+
+    All ``ranks`` cut the same order into the same batches of ``batch_size`` × ``ranks`` and take a contiguous share of each;
+    a share of the epoch's last, incomplete batch may be smaller than another's, or empty.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        shuffle_seed: int | None,
+        drop_last: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self._num_samples = num_samples
+        self.batch_size = batch_size * ranks
+        self._rank, self._ranks = rank, ranks
+        self._shuffle_seed = shuffle_seed
+        self.drop_last = drop_last
+        self._epoch, self._image_size, self._start_sample = 0, 0, 0
+
+    def set(self, epoch: int, image_size: int, start_sample: int) -> None:
+        self._epoch, self._image_size, self._start_sample = epoch, image_size, start_sample
+
+    def num_batches(self, start_sample: int = 0) -> int:
+        """Of what is left of an epoch after its first ``start_sample`` samples."""
+        left = self._num_samples - start_sample
+        return (left if self.drop_last else left + self.batch_size - 1) // self.batch_size
+
+    def __len__(self) -> int:
+        return self.num_batches(self._start_sample)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        left = self._order()[self._start_sample :]
+        for number in range(len(self)):
+            chosen = left[number * self.batch_size : (number + 1) * self.batch_size]
+            share = chosen[self._bound(len(chosen), self._rank) : self._bound(len(chosen), self._rank + 1)]
+            yield [SampleKey(self._epoch, int(index), self._image_size) for index in share]
+
+    def _bound(self, count: int, rank: int) -> int:
+        """Where the share of ``rank`` begins, the larger shares first."""
+        return -(-count * rank // self._ranks)
+
+    def _order(self) -> np.ndarray:
+        if self._shuffle_seed is None:
+            return np.arange(self._num_samples)
+        return np.random.default_rng([self._shuffle_seed, self._epoch]).permutation(self._num_samples)
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """For torch's generator."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
