@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from winnow.data.detection import LoadingSettings
+from winnow.data.plan import LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.compilation import compile_steps
@@ -78,10 +78,8 @@ def build(
 
 
 def checked_evaluation(config: Config) -> Evaluation:
-    """The run's evaluation, once it is known that it, data and model fit together and the model's node is right. Reads nothing."""
-    require_one_family(
-        {key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")}
-    )
+    """The run's evaluation, checked as is the model's node, and that the two and the data fit together. Reads no data."""
+    require_one_family({key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")})
     check_node(config, "evaluation", [])
     evaluation: Evaluation = instantiate(config, "evaluation")
     check_node(config, "model", evaluation.told)
