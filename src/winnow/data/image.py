@@ -43,6 +43,11 @@ def read_image(path: Path, width: int, height: int) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def read_grey(path: Path, width: int, height: int) -> np.ndarray:
+    """(H, W) uint8 brightness (ITU-R BT.601), else as ``read_image``."""
+    return np.asarray(Image.fromarray(read_image(path, width, height).permute(1, 2, 0).numpy()).convert("L"))
+
+
 def _wrong_size(path: Path, size: tuple[int, int], width: int, height: int) -> ImageSizeError:
     return ImageSizeError(f"image {path} has {size[0]}×{size[1]} pixels, but is annotated as {width}×{height}")
 

@@ -1,4 +1,4 @@
-"""Tiles in a file: made once, by one process, and only read from then on."""
+"""Tiles and strips in files: made once, by one process, and only read from then on."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock
 
-from winnow.data.ink_tiles import InkTiles
 from winnow.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-def stored_tiles(path: Path, make: Callable[[], InkTiles]) -> InkTiles:
-    """The tiles in ``path`` (.npz), made first where it is not there yet. DataError where it can't be read."""
+
+def stored(path: Path, kind: Callable[..., T], make: Callable[[], T]) -> T:
+    """What lies in ``path`` (.npz), made first where it is not there yet: a ``kind`` whose attributes, arrays or plain values,
+    are its arguments. DataError where the file can't be read."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):
             if not path.exists():
-                _write(path, make())
+                _write(path, vars(make()))
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return InkTiles(**{name: arrays[name] for name in arrays.files if name != "has_full_labels"},
-                            has_full_labels=bool(arrays["has_full_labels"]))  # fmt: skip
+            return kind(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} can't be read: {error}; delete it to have it made again") from error
 
 
-def _write(path: Path, tiles: InkTiles) -> None:
-    logger.info("making %d tiles, kept in %s", len(tiles), path)
+def _write(path: Path, values: dict[str, Any]) -> None:
+    logger.info("keeping %s", path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, **vars(tiles))
+            np.savez(file, **values)
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)

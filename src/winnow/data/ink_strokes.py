@@ -19,7 +19,7 @@ from winnow.data.ink_drawing import NUM_DRAWN, NUM_LEVELS, draw_strokes
 from winnow.data.ink_render import render
 from winnow.data.ink_spoiling import NUM_DRAWN as NUM_SPOILING
 from winnow.data.ink_spoiling import spoil
-from winnow.data.ink_store import stored_tiles
+from winnow.data.ink_store import stored
 from winnow.data.ink_tiles import InkTiles, join_tiles, no_tiles
 from winnow.data.plan import LoadingSettings, SampleKey
 from winnow.settings import Settings, build_settings, set_by
@@ -124,7 +124,7 @@ class StoredStrokes:
             settings = self._settings
             cells = [(0, index, self._level(index)) for index in range(settings.num_val)]
             path = Path(settings.root) / f"val_v{_VERSION}_{settings.num_val}x{size}px_{self._digest()}.npz"
-            self._of_size[size] = stored_tiles(path, lambda: draw_tiles(settings, settings.seed, cells, size))
+            self._of_size[size] = stored(path, InkTiles, lambda: draw_tiles(settings, settings.seed, cells, size))
         return self._of_size[size]
 
     def _level(self, index: int) -> int:
