@@ -150,6 +150,23 @@ def test_a_resumed_run_goes_on_in_its_own_folder(tmp_path):
     assert run_folder(str(checkpoint), "outputs/b") == str(tmp_path / "a")
 
 
+@pytest.mark.parametrize("resume", [
+    "run", "run/first", "run/first/checkpoints/last.pth", "run/second/checkpoints",
+])  # fmt: skip
+def test_a_pipeline_and_each_of_its_stages_go_on_in_the_folder_of_the_whole(tmp_path, resume):
+    for folder in ("run/first/checkpoints", "run/second"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("run/pipeline.yaml", "run/first/checkpoints/last.pth"):
+        (tmp_path / file).touch()
+    expected = "outputs/b" if resume.endswith("second/checkpoints") else str(tmp_path / "run")
+    assert run_folder(str(tmp_path / resume), "outputs/b") == expected
+
+
+def test_a_run_folder_is_resumed_by_its_own_name(tmp_path):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    assert run_folder(str(tmp_path / "run"), "outputs/b") == str(tmp_path / "run")
+
+
 @pytest.mark.parametrize("resume", [None, "auto", "nowhere/checkpoints/last.pth", __file__])
 def test_a_path_outside_of_a_run_folder_names_none(resume):
     assert run_folder(resume, "outputs/b") == "outputs/b"

@@ -46,8 +46,7 @@ def build(
     device = choose_device(training.device, ranks)
     if device.type == "cpu":
         keep_freed_memory()
-    if training.deterministic:
-        make_deterministic()
+    make_deterministic(training.deterministic)
     seed_everything(seed)
     evaluation = checked_evaluation(config)
     data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))

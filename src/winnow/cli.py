@@ -92,7 +92,7 @@ def _add_sync(commands: Any) -> None:
     sync = commands.add_parser(
         "sync",
         help="send to MLflow what a run could not send while it ran",
-        description="Send a run's outbox to MLflow. Exit code: 0 all is sent, 1 something is left.",
+        description="Send a run's outbox to MLflow, and those of its stages. Exit code: 0 all is sent, 1 something is left.",
     )
     sync.add_argument("run_folder", type=Path)
     sync.add_argument(
@@ -147,15 +147,19 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from winnow.tracking.sync import sync
+    from winnow.tracking.sync import sync, tracked_folders
 
-    report = sync(options.run_folder, options.patience)
-    print(
-        f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left"
-    )
-    if report.trouble:
-        print(f"winnow: {report.trouble}", file=sys.stderr)
-    return PROBLEMS if report.unsent or report.waiting_files else CLEAN
+    code = CLEAN
+    for folder in tracked_folders(options.run_folder):
+        report = sync(folder, options.patience)
+        print(
+            f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left"
+        )
+        if report.trouble:
+            print(f"winnow: {report.trouble}", file=sys.stderr)
+        if report.unsent or report.waiting_files:
+            code = PROBLEMS
+    return code
 
 
 def _convert_bdd100k(options: argparse.Namespace) -> int:

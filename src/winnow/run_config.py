@@ -35,9 +35,9 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
 
 def require_one_start(config: Config) -> None:
     """ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights may
-    be resumed: its recorded ``init_from`` is history then."""
+    be resumed: its recorded ``init_from`` is history then, as is its stage's; ``auto`` begins a run that is not there yet."""
     resume, init_from = config["training"]["resume"], config["training"]["init_from"]
-    if resume is not None and init_from is not None:
+    if resume not in (None, "auto") and init_from not in (None, config["stage"]["init_from"]):
         raise ConfigError(
             f"training.resume={resume!r} and training.init_from={init_from!r} contradict each other: resume goes on with a "
             "run, init_from starts another from its weights; set one to null"
@@ -45,13 +45,17 @@ def require_one_start(config: Config) -> None:
 
 
 def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that ``training.resume`` names: a file, ``auto`` (the newest whole one of ``folder``, or None where the
-    run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it, and says so."""
+    """The checkpoint that ``training.resume`` names: a file, a run folder (its newest whole one), ``auto`` (that of ``folder``,
+    or None where the run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it,
+    and says so."""
     if resume is None:
         return None
-    if resume == "auto":
-        return CheckpointFolder(folder / "checkpoints", save_interval=1, keep_last_n=1).newest()
-    path = Path(resume)
+    path = folder if resume == "auto" else Path(resume)
+    if resume == "auto" or path.is_dir():
+        newest = CheckpointFolder(path / "checkpoints", save_interval=1, keep_last_n=1).newest()
+        if newest is None and resume != "auto":
+            raise CheckpointError(f"training.resume={resume!r} is a folder without a checkpoint of a run")
+        return newest
     try:
         return path, read_checkpoint(path)
     except CheckpointError as error:
@@ -71,7 +75,9 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
     run.
     """
-    config = OmegaConf.create(checkpoint["config"])
+    recorded = checkpoint["config"]
+    # What a stage may say has grown since the first checkpoints.
+    config = OmegaConf.create({**recorded, "stage": {**composed["stage"], **recorded["stage"]}})
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.evaluation.boxes.box_evaluation"
     began = plain_config(config)

@@ -86,11 +86,18 @@ def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
+    return compared(own, state, source)
+
+
+def compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """How the entries of ``state`` fit those of a model, ``own``, by name and shape."""
+    both = own.keys() & state.keys()
+    fitting = {name for name in both if own[name].shape == state[name].shape}
     return LoadReport(
         source=source,
         matched=len(fitting),
         missing=tuple(sorted(own.keys() - state.keys())),
-        reshaped=tuple(sorted((own.keys() & state.keys()) - fitting.keys())),
+        reshaped=tuple(sorted(both - fitting)),
         unexpected=tuple(sorted(state.keys() - own.keys())),
     )
 
