@@ -22,10 +22,13 @@ CHOICES = [
     for file in sorted((REPOSITORY / "conf" / group).glob("*.yaml"))
     if file.stem not in NOT_CHOICES
 ]
+INK = ["model=inktrace", "data=ink_strokes"]
 NEEDED = {
     "data=bdd100k": ["data.root=somewhere"],
-    "evaluation=ink": ["model=inktrace", "data=ink_strokes"],
+    **dict.fromkeys(["evaluation=ink", "stage=structural", "stage=dense", "stage=all"], INK),
     "model=inktrace": ["data=ink_strokes"],
+    "data=ink_strokes": ["model=inktrace"],
+    "data=ink_lines": ["model=inktrace", "data.train.images=somewhere", "data.train.annotations=somewhere"],
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 
@@ -74,6 +77,10 @@ def test_every_file_begins_by_saying_what_it_is(file):
     (["training=baseline", "budget=search"], "max_epochs", 5),
     (["training=smoke", "budget=search"], "max_epochs", 2),
     (["training=baseline", "budget=search", "training.max_epochs=20"], "max_epochs", 20),
+    (["stage=structural", *INK], "max_epochs", 30),
+    (["stage=dense", *INK], "max_epochs", 50),
+    (["stage=structural", *INK, "budget=search"], "max_epochs", 5),
+    (["stage=dense", *INK, "budget=search", "training.max_epochs=20"], "max_epochs", 20),
     (["budget=search"], "subset_size", 1000),
     (["training=smoke", "budget=search"], "subset_size", 100),
     (["training=progressive"], "resize_schedule", [[1, 640], [20, 800], [40, 960]]),

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from killed_parts import RECORDED, assert_same_end, record
 
 # 22 tiles in batches of 4 and 2 batches to a step: three steps to an epoch, the last one shorter; two evaluation batches.
@@ -61,11 +62,26 @@ def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
     warm_program.run(
         workplace, *arguments, "training.num_ranks=2", RECORDED, "trusted_targets=[troubled]", "hydra.run.dir=two"
     )
-    one, two = (
-        {name: value for name, _, value in record(workplace / run / "outbox.jsonl")} for run in ("one", "two")
-    )
+    one, two = ({name: value for name, _, value in record(workplace / run / "outbox.jsonl")} for run in ("one", "two"))
     names = [name for name in one if name.startswith(("val/", "train/loss"))]
     assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=1e-3, abs=1e-4)
+
+
+def test_the_stages_hand_over_and_masks_are_the_first_ones_only(warm_program, workplace):
+    printed = warm_program.run(workplace, *TINY, "stage=all", "training.max_epochs=1", "hydra.run.dir=staged")
+    results = {
+        name: json.loads((workplace / f"staged/{name}/result.json").read_text()) for name in ("structural", "dense")
+    }
+    assert {name: result["status"] for name, result in results.items()} == {
+        "structural": "completed",
+        "dense": "completed",
+    }
+    assert "val/width_error_px" in results["dense"]["metrics"].keys() - results["structural"]["metrics"].keys()
+    configs = {
+        name: yaml.safe_load((workplace / f"staged/{name}/config.yaml").read_text())["model"] for name in results
+    }
+    assert [configs[name]["mask_ratio"] for name in ("structural", "dense")] == [0.6, 0.0]
+    assert "dense will take over from structural" in printed
 
 
 @pytest.mark.parametrize(("choices", "words"), [
