@@ -116,7 +116,7 @@ def with_dropout(values: dict[str, Any]) -> Any:
 @set_by(InktraceSettings)
 def troubled_ink(**values: Any) -> Troubled:
     """The task of ``model=inktrace``."""
-    return Troubled(inktrace(**values))
+    return Troubled(inktrace(**values), "TROUBLE")
 
 
 class OutboxTracker(NullTracker):
