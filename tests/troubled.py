@@ -26,6 +26,7 @@ from torch import nn
 
 from winnow.settings import set_by
 from winnow.tasks.detection.fcos_tiny import FcosTinySettings, fcos_tiny
+from winnow.tasks.ink.inktrace import InktraceSettings, inktrace
 from winnow.tracking.history import Entry, History
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.outbox import OutboxFile
@@ -110,6 +111,12 @@ def with_dropout(values: dict[str, Any]) -> Any:
     stages = task.model.backbone.stages
     stages[-1] = nn.Sequential(stages[-1], nn.Dropout2d(0.1))
     return task
+
+
+@set_by(InktraceSettings)
+def troubled_ink(**values: Any) -> Troubled:
+    """The task of ``model=inktrace``."""
+    return Troubled(inktrace(**values), "TROUBLE")
 
 
 class OutboxTracker(NullTracker):

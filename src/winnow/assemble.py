@@ -11,7 +11,6 @@ import yaml
 from omegaconf import OmegaConf
 
 from winnow.build import build, require_batches
-from winnow.data.detection import DetectionData
 from winnow.engine.handover import initial_weights, write_report
 from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.memory import release_memory
@@ -114,7 +113,6 @@ def fit_as_leader(
     found, init_from = origin.found, settings.training.init_from
     if found is not None:
         restore(assembled, found[1], found[0])
-        assert isinstance(assembled.data, DetectionData)
         require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
             ranks.broadcast(None)

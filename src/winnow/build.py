@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from winnow.data.detection import DetectionData, LoadingSettings
+from winnow.data.plan import LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.compilation import compile_steps
@@ -26,16 +25,14 @@ from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.weights import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
 from winnow.errors import ConfigError
-from winnow.instantiation import check_node, instantiate
-from winnow.metrics.coco_ap import CocoAp
-from winnow.protocols import Task, Tracker
+from winnow.family import require_one_family
+from winnow.instantiation import check_node, instantiate, target_of, trusted
+from winnow.protocols import Data, Evaluation, Task, Tracker
 from winnow.run_config import Config
 from winnow.run_settings import RunSettings
 from winnow.sweep.current import current_trial
 
 logger = logging.getLogger(__name__)
-
-MODEL_INJECTED = ("classes", "new_metric", "max_detections", "score_threshold")
 
 
 def build(
@@ -49,14 +46,9 @@ def build(
         keep_freed_memory()
     make_deterministic(training.deterministic)
     seed_everything(seed)
-    check_node(config, "model", MODEL_INJECTED)
-    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
-    evaluation = settings.evaluation
-    new_metric = partial(CocoAp, data.classes, data.category_ids, **evaluation.model_dump())
-    task: Task = instantiate(
-        config, "model", classes=data.classes, new_metric=new_metric,
-        max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
-    )  # fmt: skip
+    evaluation = checked_evaluation(config)
+    data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
+    task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
     precision = Precision.choose(training.amp, device)
     prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
@@ -83,8 +75,17 @@ def build(
     )  # fmt: skip
 
 
+def checked_evaluation(config: Config) -> Evaluation:
+    """The run's evaluation, checked as is the model's node, and that the two and the data fit together. Reads no data."""
+    require_one_family({key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")})
+    check_node(config, "evaluation", [])
+    evaluation: Evaluation = instantiate(config, "evaluation")
+    check_node(config, "model", evaluation.told)
+    return evaluation
+
+
 def prepare_model(
-    task: Task, training: TrainingSettings, precision: Precision, data: DetectionData, ranks: Ranks = ALONE
+    task: Task, training: TrainingSettings, precision: Precision, data: Data, ranks: Ranks = ALONE
 ) -> None:
     freeze(task.model, training.freeze)
     if training.sync_batch_norm:
@@ -95,7 +96,7 @@ def prepare_model(
         compile_steps(task.model)
 
 
-def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:
+def require_batches(task: Task, training: TrainingSettings, data: Data, start_sample: int = 0) -> None:
     """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
     with another batch size its end is cut anew."""
     share = data.smallest_share(start_sample)
@@ -106,7 +107,7 @@ def require_batches(task: Task, training: TrainingSettings, data: DetectionData,
         require_batches_for_batch_norm(task.model, max(1, share))
 
 
-def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:
+def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
     """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")

@@ -78,6 +78,8 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     recorded = checkpoint["config"]
     # What a stage may say has grown since the first checkpoints.
     config = OmegaConf.create({**recorded, "stage": {**composed["stage"], **recorded["stage"]}})
+    if "_target_" not in config.evaluation:  # recorded when detection was all there was
+        config.evaluation._target_ = "winnow.evaluation.boxes.box_evaluation"
     began = plain_config(config)
     choices = checkpoint["metadata"].get("choices", {})
     for override in OverridesParser.create().parse_overrides(overrides):

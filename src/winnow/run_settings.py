@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -11,14 +11,6 @@ from winnow.settings import Settings
 
 SINGLE = "single"
 """The stage that is no stage: its run is the run folder's only one."""
-
-
-class EvaluationSettings(Settings):
-    """The ``evaluation`` node."""
-
-    score_threshold: float = Field(ge=0, le=1)
-    max_detections: int = Field(gt=0)
-    backend: Literal["winnow", "faster-coco-eval", "pycocotools"]
 
 
 class BudgetSettings(Settings):
@@ -55,14 +47,14 @@ class StageSettings(Settings):
 
 
 class RunSettings(Settings):
-    """``model``, ``data`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
+    """``model``, ``data``, ``evaluation`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
 
     objective: Objective
-    evaluation: EvaluationSettings
     training: TrainingSettings
     budget: BudgetSettings
     stage: StageSettings
     model: dict[str, Any]
     data: dict[str, Any]
+    evaluation: dict[str, Any]
     tracking: dict[str, Any]
     trusted_targets: list[str]

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from winnow.build import MODEL_INJECTED
+from winnow.build import checked_evaluation
 from winnow.engine.handover import StageWeights, initial_weights
 from winnow.errors import ConfigError
 from winnow.folder_names import PIPELINE_RECORD
@@ -193,7 +193,7 @@ def check_stages(stages: Sequence[Stage], folder: Path) -> None:
     for index, stage in enumerate(stages):
         with said_of(stage.name):
             stage.settings()
-            check_node(stage.config, "model", MODEL_INJECTED)
+            checked_evaluation(stage.config)
             check_node(stage.config, "data", ["loading"])
             check_node(stage.config, "tracking", ["run_folder", "parent_folder"])
             _check_start(
