@@ -38,6 +38,8 @@ def main(cfg):
     current = current_trial()
     for epoch in range(1, cfg.epochs + 1):
         time.sleep(cfg.sleep)
+        with (folder / "beats").open("a") as file:
+            print(os.getpid(), file=file)
         value = cfg.x * epoch
         if current is not None:
             current.trial.report(value, epoch)
@@ -87,9 +89,13 @@ def write_app(folder):
 
 
 def start(folder, *overrides):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    return start_program("app.py", folder, *overrides)
+
+
+def start_program(program, folder, *overrides):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "app.py", "-m", *overrides], cwd=folder, env=environment, text=True,
+        [sys.executable, str(program), "-m", *overrides], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
+from hydra_plugins.winnow_sweeper._notes import recall
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan
 from hydra_plugins.winnow_sweeper._single_run import Work
 from hydra_plugins.winnow_sweeper._slots import open_slots
@@ -132,6 +133,7 @@ def sweep(plan: Plan) -> str | None:
     supply = Supply(
         study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
+        functools.partial(recall, plan.folder),
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     with study_tracker(plan) as tracker:
