@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 APP = """
@@ -35,6 +36,10 @@ def main(cfg):
             return cfg.x + cfg.training.seed
         case "two":
             return cfg.x, -cfg.x
+        case "debug":
+            breakpoint()
+        case "costly":
+            (folder / "result.json").write_text('{"cost": {"images": 100.0}, "epochs": 3, "seconds": 0.5}')
     current = current_trial()
     for epoch in range(1, cfg.epochs + 1):
         time.sleep(cfg.sleep)
@@ -81,9 +86,17 @@ hydra:
 """
 
 
+SPACES = """
+def conditional(cfg, trial):
+    if trial.suggest_categorical("choice", ["plain", "grouped"]) == "grouped":
+        trial.suggest_float("group.a", 2.0, 3.0)
+"""
+
+
 def write_app(folder):
     (folder / "conf").mkdir(parents=True)
     (folder / "app.py").write_text(APP)
+    (folder / "spaces.py").write_text(SPACES)
     (folder / "conf" / "config.yaml").write_text(CONFIG)
     return folder
 
@@ -106,6 +119,13 @@ def sweep(folder, *overrides, code=0):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == code, output
     return output
+
+
+def wait_until(condition, seconds=120, what="it"):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.05)
 
 
 def table(folder, study="study"):

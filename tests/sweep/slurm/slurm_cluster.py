@@ -9,7 +9,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 NUM_CPUS = 4
@@ -64,6 +67,7 @@ class SlurmCluster:
         # Not pytest's folder: munged wants each folder above its socket to be nobody else's to write to.
         self.folder = Path(tempfile.mkdtemp(prefix="winnow-slurm-"))
         self.folder.chmod(0o755)
+        self.node = socket.gethostname().partition(".")[0]
         self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf")}
         self._daemons: list[subprocess.Popen[bytes]] = []
         try:
@@ -92,6 +96,26 @@ class SlurmCluster:
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and self.jobs():
             time.sleep(0.2)
+
+    def lose_node(self) -> None:
+        """All that runs there dies without a word, and waits in the queue to be started again."""
+        node = self._daemons.pop()
+        processes = [psutil.Process(node.pid), *self._processes_of_jobs()]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.wait()
+        self.run("scontrol", "update", f"NodeName={self.node}", "State=DOWN", "Reason=lost")
+
+    def find_node(self) -> None:
+        self._start("slurmd", "-D")
+        self.run("scontrol", "update", f"NodeName={self.node}", "State=RESUME")
+        self._await_node()
+
+    def _processes_of_jobs(self) -> list[psutil.Process]:
+        """Each job's slurmstepd, which is nobody's child, and all below it."""
+        steps = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "slurmstepd"]
+        return [process for step in steps for process in (step, *step.children(recursive=True))]
 
     def close(self) -> None:
         if len(self._daemons) == 3:
@@ -124,7 +148,7 @@ class SlurmCluster:
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
         text = CONFIG.format(
-            host=socket.gethostname().partition(".")[0], folder=self.folder, cpus=NUM_CPUS,
+            host=self.node, folder=self.folder, cpus=NUM_CPUS,
             controller_port=free_port(), node_port=free_port(),
         )  # fmt: skip
         (self.folder / "slurm.conf").write_text(text)

@@ -6,10 +6,9 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 from composed import REPOSITORY
-from sweep_parts import start, start_program, statuses, sweep, table, write_app
+from sweep_parts import start, start_program, statuses, sweep, table, wait_until, write_app
 
 from winnow.sweep.stored_study import StoredStudy
 
@@ -26,13 +25,6 @@ TRAINING = [
 @pytest.fixture
 def app(tmp_path, slurm):
     return write_app(tmp_path / "app")
-
-
-def wait_until(condition, seconds=90, what="it"):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.1)
 
 
 def beats(app, number):
@@ -143,17 +135,14 @@ def running(slurm):
     return job
 
 
-def test_a_job_that_slurm_starts_again_resumes_by_itself(tmp_path, slurm):
+def test_a_job_that_slurm_starts_again_after_its_node_was_lost_resumes_by_itself(tmp_path, slurm):
     process = start_program(REPOSITORY / "train.py", tmp_path, *TRAINING, *SLURM)
     run = tmp_path / "multirun/lr_bs/0"
     wait_until(lambda: (run / "checkpoints/last.pth").exists(), 120)
     job = running(slurm)
-    # As when a node is lost: no signal comes first, so nothing is answered.
-    for process_of_job in psutil.process_iter(["cmdline"]):
-        if "submitit.core._submit" in " ".join(process_of_job.info["cmdline"] or ()):
-            process_of_job.suspend()
-    slurm.run("scontrol", "requeue", job)
-    wait_until(lambda: [state for one, _, state in slurm.jobs() if one == job] == ["PENDING"], 30)
+    slurm.lose_node()
+    wait_until(lambda: [state for *_, state in slurm.jobs()] == ["PENDING"], 30)
+    slurm.find_node()
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # else SLURM waits two minutes
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
