@@ -138,7 +138,7 @@ def sweep(plan: Plan) -> str | None:
     judge = Judge(study, settings.seeds)
     with study_tracker(plan) as tracker:
         report = new_report(plan, study, tracker)
-        report.open()
+        report.open(has_console=not settings.in_process)
         loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
         failure: SweepFailedError | None = None
         reason: str | None = None
