@@ -14,11 +14,14 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.run_folder import require_unused
 from winnow.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
+Found = tuple[Path, dict[str, Any]]
+"""A checkpoint to resume: where it lies, and its content."""
 
 
 def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
@@ -33,6 +36,20 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
         raise ConfigError(str(error)) from error
 
 
+def config_of_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:
+    """What a run in ``folder`` is to follow that was composed as ``cfg`` by these command-line overrides, and the checkpoint
+    that it goes on from. Raises ConfigError, CheckpointError."""
+    config = plain_config(cfg, may_lack=True)
+    require_one_start(config)
+    found = checkpoint_to_resume(config["training"]["resume"], folder)
+    if found is not None:
+        return resumed_config(found[1], config, overrides), found
+    config = plain_config(cfg)
+    if config["training"]["resume"] is None:
+        require_unused(folder)
+    return config, None
+
+
 def require_one_start(config: Config) -> None:
     """ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights may
     be resumed: its recorded ``init_from`` is history then."""
@@ -44,7 +61,7 @@ def require_one_start(config: Config) -> None:
         )
 
 
-def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def checkpoint_to_resume(resume: str | None, folder: Path) -> Found | None:
     """The checkpoint that ``training.resume`` names: a file, ``auto`` (the newest whole one of ``folder``, or None where the
     run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it, and says so."""
     if resume is None:
@@ -72,6 +89,8 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     run.
     """
     config = OmegaConf.create(checkpoint["config"])
+    for key in composed["training"].keys() - config.training.keys():  # of a later winnow than the run's
+        config.training[key] = composed["training"][key]
     began = plain_config(config)
     choices = checkpoint["metadata"].get("choices", {})
     for override in OverridesParser.create().parse_overrides(overrides):
