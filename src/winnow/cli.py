@@ -144,13 +144,16 @@ def _add_preflight(commands: Any) -> None:
     preflight.add_argument(
         "--json", metavar="PATH", help="write the report there as JSON; - is stdout, and the text goes to stderr"
     )
+    preflight.add_argument(
+        "--seconds", type=float, default=15.0, help="to spend on timed steps, at all image sizes together; default: 15"
+    )
     preflight.set_defaults(run=_preflight)
 
 
 def _preflight(options: argparse.Namespace) -> int:
     from winnow.preflight import preflight
 
-    report = preflight(options.config_dir, options.overrides, options.out)
+    report = preflight(options.config_dir, options.overrides, options.out, options.seconds)
     for line in report.lines():
         print(line, file=sys.stderr if options.json == "-" else sys.stdout)
     if options.json == "-":

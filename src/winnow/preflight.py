@@ -30,8 +30,9 @@ from winnow.state_dicts import mark_loaded
 from winnow.tracking.null_tracker import NullTracker
 
 
-def preflight(config_folder: Path, overrides: Sequence[str], out: Path) -> PreflightReport:
-    """Check what ``python train.py OVERRIDES`` would do; pictures go to ``out``, nothing is written elsewhere.
+def preflight(config_folder: Path, overrides: Sequence[str], out: Path, seconds: float) -> PreflightReport:
+    """Check what ``python train.py OVERRIDES`` would do; pictures go to ``out``, nothing is written elsewhere. Up to ``seconds``
+    go into timing it.
 
     Raises ConfigError where ``config_folder`` is no conf/. What else is wrong stands in the report.
     """
@@ -44,7 +45,7 @@ def preflight(config_folder: Path, overrides: Sequence[str], out: Path) -> Prefl
         report.errors.append(_finding("config", error))
         stages = []
     for composed in stages:
-        report.stages.append(preflight_stage(composed, out))
+        report.stages.append(preflight_stage(composed, out, seconds / len(stages)))
     report.seconds = time.monotonic() - began
     return report
 
@@ -54,7 +55,7 @@ def stages_of(config_folder: Path, overrides: Sequence[str]) -> list[Composed]:
     return [compose_command_line(config_folder, overrides)]
 
 
-def preflight_stage(composed: Composed, out: Path) -> StageReport:
+def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageReport:
     """All checks of one run; what raises a WinnowError ends them, for the next ones need it."""
     report = StageReport(str(composed.config.stage.name), str(composed.run_folder))
     check = "config"
@@ -68,7 +69,7 @@ def preflight_stage(composed: Composed, out: Path) -> StageReport:
                 stack.enter_context(shared_threads(report.num_ranks))
             check = "build"
             run = build_alone(config, settings, composed, found, report.num_ranks)
-            for check in rehearse(run, report, out):  # noqa: B007 - the check that is under way when one raises
+            for check in rehearse(run, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
                 pass
         except WinnowError as error:
             report.errors.append(_finding(check, error))

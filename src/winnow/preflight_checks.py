@@ -15,7 +15,7 @@ from torch import nn
 from winnow.data.batch import DetectionBatch
 from winnow.engine.disk_room import disk_room, in_units
 from winnow.engine.estimate import EpochAhead, epochs_ahead, estimate
-from winnow.engine.gradients import joint_norm, judge
+from winnow.engine.gradients import joint_norm, judge, judge_modules
 from winnow.engine.host_copy import state_bytes
 from winnow.engine.loop import Fit
 from winnow.engine.rehearsal import FirstSteps, take_first_steps, time_evaluation, time_steps, time_to_first_batch
@@ -24,17 +24,14 @@ from winnow.protocols import Batch
 from winnow.report.detections import draw_training_batches
 from winnow.state_dicts import loaded_from
 
-TIMED_SECONDS = 24.0
-"""For timed steps and evaluation batches in all, shared by the sizes of the schedule and the evaluation."""
-MOST_SECONDS_EACH = 6.0
 NUM_PICTURES = 16
-MOST_MODULES = 8
+MOST_MODULES = 12
 
 
-def rehearse(run: Fit, report: StageReport, out: Path) -> Iterator[str]:
+def rehearse(run: Fit, report: StageReport, out: Path, seconds: float) -> Iterator[str]:
     """Fill in ``report``, giving each check's name before it is made; the cheap ones first, as any may raise a WinnowError.
 
-    Changes the weights of ``run``.
+    Steps and evaluation are timed for ``seconds`` at most, all sizes together. Changes the weights of ``run``.
     """
     yield "steps"
     report.device, dtype = str(run.device), run.step.precision.dtype
@@ -50,7 +47,7 @@ def rehearse(run: Fit, report: StageReport, out: Path) -> Iterator[str]:
     report.pictures = [str(path) for path in _draw(run, first.batches, out / f"{report.stage}_train_batch.png")]
     yield "time"
     epochs = epochs_ahead(run)
-    _time(run, epochs, report)
+    _time(run, epochs, report, seconds)
     yield "memory"
     _check_memory(run, report)
 
@@ -68,9 +65,10 @@ def _judge_gradients(run: Fit, first: FirstSteps, report: StageReport) -> None:
         message = f"{first.num_steps} steps held nothing to learn from: are the images without annotations?"
         report.warnings.append(Finding("gradients", message))
         return
-    _describe_parameters(run, report, first.gradients.norms)
+    _describe_parameters(run, report, {**first.gradients.norms, **first.gradients.frozen})
     found = judge(first.over_all, zero_is_none=True)
-    report.errors += [Finding("gradients", message) for message in found.errors]
+    messages = [*found.errors, *judge_modules(first.over_all)]
+    report.errors += [Finding("gradients", message) for message in messages]
     report.warnings += [Finding("gradients", message) for message in found.warnings]
 
 
@@ -118,7 +116,7 @@ def _counts(parameters: Mapping[str, nn.Parameter]) -> tuple[int, int]:
 def modules_of(named: Mapping[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:
     """The parameters by the first parts of their names, as many parts as make no more than ``MOST_MODULES`` modules."""
     best: dict[str, dict[str, nn.Parameter]] = {}
-    for depth in range(1, 1 + max((name.count(".") for name in named), default=0)):
+    for depth in range(1, 1 + max([1, *(name.count(".") for name in named)])):
         modules: dict[str, dict[str, nn.Parameter]] = {}
         for name, parameter in named.items():
             key = ".".join(name.split(".")[:-1][:depth]) or name
@@ -151,19 +149,19 @@ def _draw(run: Fit, batches: Sequence[Batch], path: Path) -> list[Path]:
     return [path]
 
 
-def _time(run: Fit, epochs: Sequence[EpochAhead], report: StageReport) -> None:
+def _time(run: Fit, epochs: Sequence[EpochAhead], report: StageReport, seconds: float) -> None:
     if not epochs:
         report.warnings.append(Finding("time", "this run is finished: nothing is left to train"))
         return
     has_val = run.data.num_val_batches() > 0
     # Rising sizes: what a process kept of a larger one would be taken for the need of a smaller.
     sizes = sorted({epoch.image_size for epoch in epochs})
-    seconds = min(MOST_SECONDS_EACH, TIMED_SECONDS / (len(sizes) + has_val))
+    share = seconds / (len(sizes) + has_val)
     timings = []
     for size in sizes:
-        timings.append(time_steps(run, size, seconds))
+        timings.append(time_steps(run, size, share))
         report.steps.append(asdict(timings[-1]))
-    evaluation = time_evaluation(run, seconds) if has_val else None
+    evaluation = time_evaluation(run, share) if has_val else None
     report.evaluation = None if evaluation is None else asdict(evaluation)
     taken = estimate(
         epochs,
@@ -180,7 +178,7 @@ def _check_memory(run: Fit, report: StageReport) -> None:
     evaluation = [report.evaluation["peak_bytes"]] if report.evaluation is not None else []
     peak = max([*(timing["peak_bytes"] for timing in report.steps), *evaluation], default=0)
     copy_bytes = report.disk["checkpoint_bytes"] if report.disk is not None else 0
-    workers = sum(child.memory_info().rss - _shared(child) for child in psutil.Process().children())
+    workers = sum(child.memory_full_info().uss for child in psutil.Process().children())
     available = psutil.virtual_memory().available
     is_gpu = run.device.type == "cuda"
     whose = "on the GPU" if is_gpu else "in the training process"
@@ -198,8 +196,3 @@ def _check_memory(run: Fit, report: StageReport) -> None:
         needed = f"{in_units(copy_bytes)} for the copy of a checkpoint and {in_units(others)} for the other ranks"
         message = f"{needed} do not fit into the {in_units(available)} of memory that this machine has left"
         report.warnings.append(Finding("memory", message))
-
-
-def _shared(process: psutil.Process) -> int:
-    """What a process shares with the one that it was forked from; 0 where the system does not tell."""
-    return int(getattr(process.memory_info(), "shared", 0))

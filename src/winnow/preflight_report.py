@@ -61,7 +61,6 @@ class StageReport:
     groups: list[GroupReport] = field(default_factory=list)
     modules: list[ModuleReport] = field(default_factory=list)
     losses: dict[str, float] | None = None
-    seconds_to_first_batch: float | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
     estimate: dict[str, Any] | None = None
@@ -122,7 +121,12 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
         yield from _table(header, [_group_cells(group) for group in stage.groups])
     if stage.modules:
         rows = [
-            (module.name, f"{module.num_parameters:,}", f"{module.num_trainable:,}", _number(module.gradient_norm))
+            (
+                module.name,
+                f"{module.num_parameters:,}",
+                f"{module.num_trainable:,}",
+                _number(module.gradient_norm) if module.num_trainable else "",
+            )
             for module in stage.modules
         ]
         yield from _table(("module", "parameters", "trainable", "gradient norm"), rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -106,6 +106,31 @@ def judge(gradients: Gradients, zero_is_none: bool) -> GradientFindings:
             "train them, so something thawed them after training.freeze"
         )
     return GradientFindings(errors, warnings)
+
+
+def judge_modules(gradients: Gradients) -> list[str]:
+    """An error for each module at the top of the model that trains, none of whose parameters gets a gradient other than 0,
+    though it is no parameter group of its own."""
+    norms = gradients.norms
+    alone = {frozenset(names) for names in gradients.groups.values()}
+    return [
+        f"module {module!r} gets no gradient: the loss depends on none of its {len(names)} parameters "
+        f"({shortened(names)}); freeze it if that is meant (training.freeze)"
+        for module, names in top_modules(norms).items()
+        if not any(norms[name] for name in names) and frozenset(names) not in alone
+    ]
+
+
+def top_modules(names: Iterable[str]) -> dict[str, list[str]]:
+    """The parameters' names by their first part, without what all of them begin with."""
+    parts = [name.split(".") for name in names]
+    depth = 1
+    while parts and len({tuple(own[:depth]) for own in parts}) == 1 and all(len(own) > depth + 1 for own in parts):
+        depth += 1
+    modules: dict[str, list[str]] = {}
+    for own in parts:
+        modules.setdefault(".".join(own[:depth]), []).append(".".join(own))
+    return modules
 
 
 class FirstLook:
