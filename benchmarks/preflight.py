@@ -38,8 +38,9 @@ REPEATS = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="of the run that is foretold", default=["training.max_epochs=4"])
+    parser.add_argument("overrides", nargs="*", help="of the run that is foretold", default=["training.max_epochs=3"])
     parser.add_argument("--only", choices=("checks", "estimate"))
+    parser.add_argument("--turns", type=int, default=3, help="of preflight and run")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as temporary:
@@ -48,7 +49,7 @@ def main() -> None:
             for model in MODELS:
                 time_checks(model, folder)
         if options.only != "checks":
-            compare_with_a_run([*options.overrides, "tracking=off"], folder)
+            compare_with_runs([*options.overrides, "tracking=off"], options.turns, folder)
 
 
 def time_checks(model: str, folder: Path) -> None:
@@ -82,22 +83,37 @@ def built(model: str, folder: Path) -> Any:
     return build(config, settings, 0, folder, NullTracker(folder), {})
 
 
-def compare_with_a_run(overrides: list[str], folder: Path) -> None:
+def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
+    """By turns, as a shared machine is not equally fast all the time."""
+    print(f"{' '.join(overrides)}: foretold, real")
+    for turn in range(turns):
+        report = foretold(overrides, folder)
+        seconds, bytes_held, file_size = real(overrides, folder, f"run_{turn}")
+        stage = report["stages"][0]
+        expected = stage["estimate"]["seconds"]
+        memory = stage["memory"]["peak_bytes"] + stage["memory"]["copy_bytes"]
+        size = stage["disk"]["checkpoint_bytes"]
+        print(
+            f"seconds {expected:6.1f} {seconds:6.1f} {expected / seconds - 1:+4.0%}   "
+            f"peak memory MB {memory / 1e6:5.0f} {bytes_held / 1e6:5.0f} {memory / bytes_held - 1:+4.0%}   "
+            f"checkpoint MB {size / 1e6:5.2f} {file_size / 1e6:5.2f} {size / file_size - 1:+4.0%}   "
+            f"(preflight {report['seconds']:.0f} s)",
+            flush=True,
+        )
+
+
+def foretold(overrides: list[str], folder: Path) -> Any:
     preflight = "import sys; from winnow.cli import main; sys.exit(main())"
     fixed = ["--config-dir", str(REPOSITORY / "conf"), "--json", "report.json"]
     command([sys.executable, "-c", preflight, "preflight", *fixed, *overrides], folder)
-    report = json.loads((folder / "report.json").read_text())
-    stage = report["stages"][0]
-    peak = command([sys.executable, str(REPOSITORY / "train.py"), "hydra.run.dir=run", *overrides], folder)
-    real = json.loads((folder / "run/result.json").read_text())
-    foretold, took = stage["estimate"]["seconds"], real["cost"]["seconds"]
-    print(f"{' '.join(overrides)}; the preflight took {report['seconds']:.0f} s")
-    print(f"seconds        foretold {foretold:7.1f}   real {took:7.1f}   {foretold / took - 1:+.0%}")
-    memory = stage["memory"]["peak_bytes"] + stage["memory"]["copy_bytes"]
-    print(f"peak memory MB foretold {memory / 1e6:7.0f}   real {peak / 1e6:7.0f}   {memory / peak - 1:+.0%}")
-    size = stage["disk"]["checkpoint_bytes"]
-    file = (folder / "run/checkpoints/last.pth").stat().st_size
-    print(f"checkpoint MB  foretold {size / 1e6:7.2f}   real {file / 1e6:7.2f}   {size / file - 1:+.0%}")
+    return json.loads((folder / "report.json").read_text())
+
+
+def real(overrides: list[str], folder: Path, name: str) -> tuple[float, int, int]:
+    """Seconds of training and evaluation, bytes held at most, size of the last checkpoint."""
+    peak = command([sys.executable, str(REPOSITORY / "train.py"), f"hydra.run.dir={name}", *overrides], folder)
+    result = json.loads((folder / name / "result.json").read_text())
+    return result["cost"]["seconds"], peak, (folder / name / "checkpoints/last.pth").stat().st_size
 
 
 def command(arguments: list[str], folder: Path) -> int:

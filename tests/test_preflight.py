@@ -121,8 +121,8 @@ def test_weights_that_were_loaded_are_told_by_their_source(preflight, tmp_path, 
     config = compose_command_line(REPOSITORY / "conf", [*TINY, f"data.root={digits}"]).config
     from winnow.tasks.detection.fcos_tiny import fcos_tiny
 
-    values = {key: value for key, value in config.model.items() if key != "_target_"}
-    state = fcos_tiny(["x"] * 10, None, 1, 0.5, **{**values, "channels": list(values["channels"])}).model.state_dict()
+    values = {key: value for key, value in config["model"].items() if key != "_target_"}
+    state = fcos_tiny(["x"] * 10, None, 1, 0.5, **values).model.state_dict()
     torch.save({name: value for name, value in state.items() if name.startswith("backbone")}, tmp_path / "start.pth")
     _, report, _ = preflight("training.init_from=start.pth", "training.param_groups=[{name: head, pattern: '^head'}]")
     head, rest = report["stages"][0]["groups"]

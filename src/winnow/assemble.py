@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.conf import HydraConf
@@ -17,7 +18,7 @@ from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
 from winnow.engine.result import RunResult, is_concluded
-from winnow.engine.run_folder import sole_owner
+from winnow.engine.run_folder import require_unused, sole_owner
 from winnow.engine.seeding import choose_seed
 from winnow.engine.state import TrainState
 from winnow.engine.stop import StopRequest
@@ -26,7 +27,7 @@ from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
 from winnow.instantiation import check_node, instantiate
 from winnow.launch import Job, lead
 from winnow.protocols import Tracker
-from winnow.run_config import Config, Found, checkpoint_to_resume, config_of_run, in_halves
+from winnow.run_config import Config, checkpoint_to_resume, in_halves, plain_config, require_one_start, resumed_config
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
@@ -34,6 +35,9 @@ from winnow.sweep.current import current_trial
 from winnow.torchrun import refuse_sweep
 
 logger = logging.getLogger(__name__)
+
+Found = tuple[Path, dict[str, Any]]
+"""A checkpoint to resume: where it lies, and its content."""
 
 # What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one.
 EXIT_INTERRUPTED = 75
@@ -50,7 +54,15 @@ def run(cfg: DictConfig) -> float | None:
     folder = Path(job.runtime.output_dir)
     with sole_owner(folder):
         try:
-            config, found = config_of_run(cfg, folder, list(job.overrides.task))
+            config = plain_config(cfg, may_lack=True)
+            require_one_start(config)
+            found = checkpoint_to_resume(config["training"]["resume"], folder)
+            if found is not None:
+                config = resumed_config(found[1], config, list(job.overrides.task))
+            else:
+                config = plain_config(cfg)
+                if config["training"]["resume"] is None:
+                    require_unused(folder)
             choices = choices_of(job, found)
             smaller: Config | None = None
             try:

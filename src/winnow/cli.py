@@ -263,16 +263,12 @@ def _splits_of_config(overrides: Sequence[str]) -> Splits:
 
 def _composed_data(overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from winnow.composing import compose_command_line
+    from winnow.run_config import plain_config
 
-    config = compose_command_line(Path("conf"), overrides).config
-    try:
-        data = OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error)) from error
-    return cast(dict[str, Any], data)
+    data = compose_command_line(Path("conf"), overrides).config["data"]
+    return cast(dict[str, Any], plain_config(OmegaConf.create({"data": data}))["data"])
 
 
 @contextlib.contextmanager

@@ -8,18 +8,20 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.composition import register_resolvers
 from winnow.errors import ConfigError
+from winnow.run_config import Config, plain_config
 
 
 @dataclass(frozen=True)
 class Composed:
-    """``config`` without Hydra's own node; ``run_folder`` as hydra.run.dir names it, not made; ``choices`` of each group."""
+    """``config`` without Hydra's own node, whose values may be ``???``; ``run_folder`` as hydra.run.dir names it, not made;
+    ``choices`` of each group."""
 
-    config: DictConfig
+    config: Config
     run_folder: Path
     choices: dict[str, str]
     overrides: list[str]
@@ -37,7 +39,7 @@ def find_config_folder(folder: Path) -> Path:
 
 def compose_command_line(folder: Path, overrides: Sequence[str]) -> Composed:
     """What ``python train.py OVERRIDES`` composes from ``folder``, its conf/. ConfigError with Hydra's own words for what can't
-    be composed; values may still be ``???``."""
+    be composed."""
     register_resolvers()
     try:
         with initialize_config_dir(str(find_config_folder(folder))):
@@ -50,7 +52,8 @@ def compose_command_line(folder: Path, overrides: Sequence[str]) -> Composed:
         own = list(OmegaConf.to_container(hydra.overrides.task))  # type: ignore[arg-type]
         with open_dict(config):
             del config["hydra"]
+        plain = plain_config(config, may_lack=True)
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         raise ConfigError(f"{error}{cause}") from error
-    return Composed(config, run_folder, choices, [str(text) for text in own])
+    return Composed(plain, run_folder, choices, [str(text) for text in own])

@@ -21,7 +21,7 @@ from winnow.engine.weights import load_initial_weights
 from winnow.errors import WinnowError
 from winnow.instantiation import check_node, instantiate
 from winnow.launch import shared_threads
-from winnow.preflight_checks import rehearse
+from winnow.preflight_checks import try_out
 from winnow.preflight_report import Finding, PreflightReport, StageReport
 from winnow.run_config import Config, Found, config_of_run
 from winnow.run_settings import RunSettings
@@ -57,7 +57,7 @@ def stages_of(config_folder: Path, overrides: Sequence[str]) -> list[Composed]:
 
 def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageReport:
     """All checks of one run; what raises a WinnowError ends them, for the next ones need it."""
-    report = StageReport(str(composed.config.stage.name), str(composed.run_folder))
+    report = StageReport(str(composed.config["stage"]["name"]), str(composed.run_folder))
     check = "config"
     with _warnings_kept(report.warnings), contextlib.ExitStack() as stack:
         try:
@@ -69,7 +69,7 @@ def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageRepor
                 stack.enter_context(shared_threads(report.num_ranks))
             check = "build"
             run = build_alone(config, settings, composed, found, report.num_ranks)
-            for check in rehearse(run, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
+            for check in try_out(run, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
                 pass
         except WinnowError as error:
             report.errors.append(_finding(check, error))

@@ -18,7 +18,7 @@ from winnow.engine.estimate import EpochAhead, epochs_ahead, estimate
 from winnow.engine.gradients import joint_norm, judge, judge_modules
 from winnow.engine.host_copy import state_bytes
 from winnow.engine.loop import Fit
-from winnow.engine.rehearsal import FirstSteps, take_first_steps, time_evaluation, time_steps, time_to_first_batch
+from winnow.engine.tryout import FirstSteps, take_first_steps, time_evaluation, time_steps, time_to_first_batch
 from winnow.preflight_report import Finding, GroupReport, ModuleReport, StageReport
 from winnow.protocols import Batch
 from winnow.report.detections import draw_training_batches
@@ -28,7 +28,7 @@ NUM_PICTURES = 16
 MOST_MODULES = 12
 
 
-def rehearse(run: Fit, report: StageReport, out: Path, seconds: float) -> Iterator[str]:
+def try_out(run: Fit, report: StageReport, out: Path, seconds: float) -> Iterator[str]:
     """Fill in ``report``, giving each check's name before it is made; the cheap ones first, as any may raise a WinnowError.
 
     Steps and evaluation are timed for ``seconds`` at most, all sizes together. Changes the weights of ``run``.

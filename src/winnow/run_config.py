@@ -36,15 +36,14 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
         raise ConfigError(str(error)) from error
 
 
-def config_of_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:
-    """What a run in ``folder`` is to follow that was composed as ``cfg`` by these command-line overrides, and the checkpoint
-    that it goes on from. Raises ConfigError, CheckpointError."""
-    config = plain_config(cfg, may_lack=True)
-    require_one_start(config)
-    found = checkpoint_to_resume(config["training"]["resume"], folder)
+def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:
+    """What a run in ``folder`` is to follow, and the checkpoint that it goes on from; ``composed`` by these command-line
+    overrides may lack values. Raises ConfigError, CheckpointError."""
+    require_one_start(composed)
+    found = checkpoint_to_resume(composed["training"]["resume"], folder)
     if found is not None:
-        return resumed_config(found[1], config, overrides), found
-    config = plain_config(cfg)
+        return resumed_config(found[1], composed, overrides), found
+    config = plain_config(OmegaConf.create(composed))
     if config["training"]["resume"] is None:
         require_unused(folder)
     return config, None
