@@ -291,3 +291,18 @@ def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
         check=True, capture_output=True,
     )  # fmt: skip
     assert outcome(workplace / "torchrun")["status"] == "completed"
+
+
+def test_gradients_that_no_rank_has_are_said_by_rank_0_alone(warm_program, workplace):
+    spare = ["model._target_=untrained.unused_head", "training.param_groups=[{name: spare, pattern: '^spare'}]"]
+    common = [
+        *PLAIN,
+        *FCOS,
+        *spare,
+        "trusted_targets=[troubled,untrained]",
+        "training.batch_size=2",
+        "hydra.run.dir=spare",
+    ]
+    leader, follower = run_ranks(warm_program, workplace, *common, codes=(1, 1))
+    assert "UntrainedError: parameter group 'spare' gets no gradient" in leader
+    assert follower == ""

@@ -12,6 +12,7 @@ from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
+from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import Fit
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
@@ -64,6 +65,7 @@ def build(
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
         precision, training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        FirstLook(task.model, training.require_gradients),
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
