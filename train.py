@@ -17,7 +17,7 @@ show_errors_as_messages()
     config_path="conf", config_name="config", execution_whitelist=["winnow.console.ConsoleHandler", "logging.*"]
 )
 def main(cfg: DictConfig) -> float | None:
-    from winnow.assemble import run  # torch and its friends: not before the config is composed
+    from winnow.pipeline import run  # torch and its friends: not before the config is composed
 
     return run(cfg)
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from composed import REPOSITORY, compose_plain
 
-from winnow.build import MODEL_INJECTED
+from winnow.build import checked_evaluation
 from winnow.composition import cap, run_folder
 from winnow.errors import ConfigError
 from winnow.instantiation import check_node
@@ -15,15 +15,20 @@ from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 
 NOT_CHOICES = {"detection"}
-GROUPS = ("model", "data", "training", "training/optimizer", "budget", "stage", "tracking")
+GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
     f"{group}={file.stem}"
     for group in GROUPS
     for file in sorted((REPOSITORY / "conf" / group).glob("*.yaml"))
     if file.stem not in NOT_CHOICES
 ]
+INK = ["model=inktrace", "data=ink_strokes"]
 NEEDED = {
     "data=bdd100k": ["data.root=somewhere"],
+    **dict.fromkeys(["evaluation=ink", "stage=structural", "stage=dense", "stage=all"], INK),
+    "model=inktrace": ["data=ink_strokes"],
+    "data=ink_strokes": ["model=inktrace"],
+    "data=ink_lines": ["model=inktrace", "data.train.images=somewhere", "data.train.annotations=somewhere"],
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 
@@ -32,9 +37,32 @@ NEEDED = {
 def test_every_choice_composes_and_is_accepted(choice):
     config = compose_plain(choice, *NEEDED.get(choice, []))
     assert build_settings(RunSettings, config, "").training.max_epochs > 0
-    check_node(config, "model", MODEL_INJECTED)
+    checked_evaluation(config)  # and the model's node
     check_node(config, "data", ["loading"])
     check_node(config, "tracking", ["run_folder"])
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["evaluation=ink"], "model=fcos_tiny is of detection, .*, evaluation=ink_evaluation is of ink"),
+    (["model=inktrace"], "model=inktrace is of ink, data=digits_data is of detection, evaluation=ink_evaluation is of ink"),
+    (["model=inktrace", "evaluation=boxes"], "must be of one family, but model=inktrace is of ink"),
+    (["data=ink_strokes"], "model=fcos_tiny is of detection, data=.* is of ink, evaluation=box_evaluation is of detection"),
+    (["+evaluation.skeleton_threshold=0.5"], "evaluation.skeleton_threshold=0.5 is not a known key; allowed here: backend,"),
+    (["evaluation.score_threshold=2"], "evaluation.score_threshold=2: input should be less than or equal to 1"),
+    (["+evaluation.classes=[a]"], "evaluation.classes"),
+])  # fmt: skip
+def test_what_does_not_fit_together_is_refused_before_data_is_read(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        checked_evaluation(compose_plain(*overrides))
+
+
+def test_a_model_brings_its_evaluation_and_its_objective_and_the_command_line_beats_both():
+    assert compose_plain()["evaluation"]["backend"] == "winnow"
+    ink = compose_plain("model=inktrace")
+    assert "skeleton_threshold" in ink["evaluation"]
+    assert ink["objective"] == {"metric": "val/f1_1px", "mode": "max"}
+    changed = compose_plain("model=inktrace", "evaluation.skeleton_threshold=0.4", "objective.metric=val/iou")
+    assert (changed["evaluation"]["skeleton_threshold"], changed["objective"]["metric"]) == (0.4, "val/iou")
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -49,6 +77,10 @@ def test_every_file_begins_by_saying_what_it_is(file):
     (["training=baseline", "budget=search"], "max_epochs", 5),
     (["training=smoke", "budget=search"], "max_epochs", 2),
     (["training=baseline", "budget=search", "training.max_epochs=20"], "max_epochs", 20),
+    (["stage=structural", *INK], "max_epochs", 30),
+    (["stage=dense", *INK], "max_epochs", 50),
+    (["stage=structural", *INK, "budget=search"], "max_epochs", 5),
+    (["stage=dense", *INK, "budget=search", "training.max_epochs=20"], "max_epochs", 20),
     (["budget=search"], "subset_size", 1000),
     (["training=smoke", "budget=search"], "subset_size", 100),
     (["training=progressive"], "resize_schedule", [[1, 640], [20, 800], [40, 960]]),
@@ -123,6 +155,23 @@ def test_a_resumed_run_goes_on_in_its_own_folder(tmp_path):
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"")
     assert run_folder(str(checkpoint), "outputs/b") == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize("resume", [
+    "run", "run/first", "run/first/checkpoints/last.pth", "run/second/checkpoints",
+])  # fmt: skip
+def test_a_pipeline_and_each_of_its_stages_go_on_in_the_folder_of_the_whole(tmp_path, resume):
+    for folder in ("run/first/checkpoints", "run/second"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("run/pipeline.yaml", "run/first/checkpoints/last.pth"):
+        (tmp_path / file).touch()
+    expected = "outputs/b" if resume.endswith("second/checkpoints") else str(tmp_path / "run")
+    assert run_folder(str(tmp_path / resume), "outputs/b") == expected
+
+
+def test_a_run_folder_is_resumed_by_its_own_name(tmp_path):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    assert run_folder(str(tmp_path / "run"), "outputs/b") == str(tmp_path / "run")
 
 
 @pytest.mark.parametrize("resume", [None, "auto", "nowhere/checkpoints/last.pth", __file__])

@@ -34,6 +34,27 @@ def test_resuming_and_starting_from_weights_at_once_is_refused():
         require_one_start(composed)
 
 
+@pytest.mark.parametrize("overrides", [
+    ["training.resume=auto", "training.init_from=b.pth"], ["training.resume=a.pth", "stage.init_from=b.pth"],
+])  # fmt: skip
+def test_auto_begins_from_weights_and_a_stages_own_are_history(overrides):
+    require_one_start(compose_plain(*overrides))
+
+
+def test_a_checkpoint_of_before_stages_could_say_more_is_resumed(checkpoint):
+    checkpoint["config"]["stage"] = {"name": "single"}
+    assert resumed_config(checkpoint, compose_plain(), [])["stage"]["init_allow_missing"] is None
+
+
+def test_a_run_folder_is_resumed_from_its_newest_whole_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder without a checkpoint of a run"):
+        checkpoint_to_resume(str(tmp_path), tmp_path / "elsewhere")
+    path = tmp_path / "checkpoints/last.pth"
+    path.parent.mkdir()
+    write_checkpoint(path, {**dict.fromkeys(KEYS), "version": VERSION, "epoch": 3})
+    assert checkpoint_to_resume(str(tmp_path), tmp_path / "elsewhere")[0] == path
+
+
 def test_a_run_that_began_from_weights_can_be_resumed(checkpoint):
     checkpoint["config"]["training"]["init_from"] = "b.pth"
     config = resumed_config(checkpoint, compose_plain("training.resume=a.pth"), ["training.resume=a.pth"])
@@ -83,3 +104,8 @@ def test_a_file_of_another_kind_does_not_fall_back(tmp_path):
     (tmp_path / "notes.txt").write_text("these are notes")
     with pytest.raises(CheckpointError, match="notes.txt is damaged, cut short, or was not written by winnow"):
         checkpoint_to_resume(str(tmp_path / "notes.txt"), tmp_path)
+
+
+def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):
+    del checkpoint["config"]["training"]["require_gradients"]
+    assert resumed_config(checkpoint, compose_plain(), [])["training"]["require_gradients"] is True

@@ -1,6 +1,7 @@
-"""A user's own model that brings trouble on its process, where the variable TROUBLE asks for it.
+"""A user's own model that brings trouble on its process, where TROUBLE asks for it (TROUBLE_LATER: in a later stage).
 
-``kill METHOD N`` kills it at the N-th call of a method of the task, ``stop METHOD N`` asks it to save and end,
+``kill METHOD N`` kills it at the N-th call of a method of the task, or of ``build`` where a later stage's is made;
+``stop METHOD N`` asks it to save and end,
 ``tear METHOD N BYTES`` lets the system kill it when a file that it writes after that call exceeds BYTES,
 ``worker METHOD N`` kills a loader process, ``away METHOD N FOLDER`` renames it, ``clock METHOD N FILE TIME`` tells
 libfaketime another time, ``memory N`` needs more memory than there is for more than N images, ``times PATH`` writes down
@@ -25,6 +26,7 @@ from torch import nn
 
 from winnow.settings import set_by
 from winnow.tasks.detection.fcos_tiny import FcosTinySettings, fcos_tiny
+from winnow.tasks.ink.inktrace import InktraceSettings, inktrace
 from winnow.tracking.history import Entry, History
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.outbox import OutboxFile
@@ -33,10 +35,10 @@ from winnow.tracking.outbox import OutboxFile
 class Troubled:
     """A task that does what ``task`` does, unless it is told otherwise."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, variable: str) -> None:
         self._task = task
         self._calls: Counter[str] = Counter()
-        self._trouble = os.environ.get("TROUBLE", "").split()
+        self._trouble = os.environ.get(variable, "").split()
         self._times: list[float] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -87,17 +89,41 @@ def act(kind: str, details: list[str]) -> None:
 @set_by(FcosTinySettings)
 def troubled(**values: Any) -> Troubled:
     """The task of ``model=fcos_tiny``, with dropout."""
+    return Troubled(with_dropout(values), "TROUBLE")
+
+
+@set_by(FcosTinySettings)
+def troubled_later(**values: Any) -> Troubled:
+    """The same for a later stage, whose trouble the variable TROUBLE_LATER names."""
+    global _built
+    _built += 1
+    kind, *details = os.environ.get("TROUBLE_LATER", "").split() or [""]
+    if details[:2] == ["build", str(_built)]:
+        act(kind, details[2:])
+    return Troubled(with_dropout(values), "TROUBLE_LATER")
+
+
+_built = 0
+
+
+def with_dropout(values: dict[str, Any]) -> Any:
     task = fcos_tiny(**values)
     stages = task.model.backbone.stages
     stages[-1] = nn.Sequential(stages[-1], nn.Dropout2d(0.1))
-    return Troubled(task)
+    return task
+
+
+@set_by(InktraceSettings)
+def troubled_ink(**values: Any) -> Troubled:
+    """The task of ``model=inktrace``."""
+    return Troubled(inktrace(**values), "TROUBLE")
 
 
 class OutboxTracker(NullTracker):
     """Keeps the record of metrics as the MLflow tracker does, and sends it nowhere: no process of two seconds' start."""
 
-    def __init__(self, run_folder: Path) -> None:
-        super().__init__(run_folder)
+    def __init__(self, run_folder: Path, parent_folder: Path | None = None) -> None:
+        super().__init__(run_folder, parent_folder)
         path = Path(run_folder) / "outbox.jsonl"
         self._history, self._file = History.read(path), OutboxFile(path)
 

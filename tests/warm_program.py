@@ -89,7 +89,7 @@ class WarmProgram:
 
 
 def main() -> None:
-    import winnow.assemble  # noqa: F401
+    import winnow.pipeline  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

@@ -1,24 +1,20 @@
-"""From a composed config to a fitted run, and to what it leaves behind."""
+"""One run: from a composed config to what it leaves behind in its folder."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from hydra.conf import HydraConf
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from winnow.build import build, require_batches
-from winnow.data.detection import DetectionData
+from winnow.engine.handover import initial_weights, write_report
 from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
 from winnow.engine.result import RunResult, is_concluded
-from winnow.engine.run_folder import require_unused, sole_owner
+from winnow.engine.run_folder import sole_owner
 from winnow.engine.seeding import choose_seed
 from winnow.engine.state import TrainState
 from winnow.engine.stop import StopRequest
@@ -27,108 +23,92 @@ from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
 from winnow.instantiation import check_node, instantiate
 from winnow.launch import Job, lead
 from winnow.protocols import Tracker
-from winnow.run_config import Config, checkpoint_to_resume, in_halves, plain_config, require_one_start, resumed_config
+from winnow.run_config import Config, Found, checkpoint_to_resume, config_of_run, in_halves
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
-from winnow.sweep.current import current_trial
-from winnow.torchrun import refuse_sweep
 
 logger = logging.getLogger(__name__)
 
-Found = tuple[Path, dict[str, Any]]
-"""A checkpoint to resume: where it lies, and its content."""
 
-# What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one.
-EXIT_INTERRUPTED = 75
+@dataclass(frozen=True)
+class Start:
+    """What a run is asked for: its ``config`` as composed, which may lack values where it is resumed, the ``overrides`` of the
+    command line, and config group → choice. ``parent_folder`` is that of the tracked run it belongs to."""
+
+    config: Config
+    overrides: list[str]
+    choices: dict[str, str]
+    parent_folder: Path | None
 
 
-def run(cfg: DictConfig) -> float | None:
-    """Train as composed, in Hydra's output folder; the best objective, or None where nothing was evaluated.
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from: the checkpoint it goes on from, and as in ``Start``."""
 
-    Raises WinnowError for what the user must mend. An interrupted single run ends the process with ``EXIT_INTERRUPTED``.
-    """
-    job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN:
-        refuse_sweep(["--multirun"])
-    folder = Path(job.runtime.output_dir)
+    found: Found | None
+    choices: dict[str, str]
+    parent_folder: Path | None
+
+
+def run_in_folder(start: Start, folder: Path, stop: StopRequest) -> RunResult:
+    """Train in ``folder``, from the beginning or on, and leave ``result.json`` behind whatever happens. Raises WinnowError for
+    what the user must mend."""
     with sole_owner(folder):
         try:
-            config = plain_config(cfg, may_lack=True)
-            require_one_start(config)
-            found = checkpoint_to_resume(config["training"]["resume"], folder)
-            if found is not None:
-                config = resumed_config(found[1], config, list(job.overrides.task))
-            else:
-                config = plain_config(cfg)
-                if config["training"]["resume"] is None:
-                    require_unused(folder)
-            choices = choices_of(job, found)
-            smaller: Config | None = None
-            try:
-                result = train(config, folder, found, choices)
-            except MemoryExhaustedError as error:
-                smaller = in_halves(config)
-                if smaller is None:
-                    raise
-                logger.error("%s\ntrying once more with half the batch (training.oom_retry)", error)
-            if smaller is not None:  # only here is what the failed attempt held let go
-                release_memory()
-                result = train(smaller, folder, checkpoint_to_resume("auto", folder), choices)
+            config, found = config_of_run(start.config, folder, start.overrides)
+            # Of a resumed run as they were when it began.
+            choices = dict(found[1]["metadata"].get("choices", {})) if found is not None else start.choices
+            return train(config, folder, Origin(found, choices, start.parent_folder), stop)
         except WinnowError as error:
             if not (folder / "result.json").exists():
                 RunResult("failed", reason=str(error)).write(folder)
             raise
-    if result.status == "interrupted" and job.mode == RunMode.RUN:
-        raise SystemExit(EXIT_INTERRUPTED)
-    return result.objective
 
 
-def choices_of(job: HydraConf, found: Found | None) -> dict[str, str]:
-    """Group → choice that the run was composed of; for a resumed run as it was when it began."""
-    if found is not None:
-        return dict(found[1]["metadata"].get("choices", {}))
-    return {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
+def train(config: Config, folder: Path, origin: Origin, stop: StopRequest) -> RunResult:
+    """Fit; once more with half the batch where memory was short and that is wanted."""
+    smaller: Config | None = None
+    try:
+        return fit_in_folder(config, folder, origin, stop)
+    except MemoryExhaustedError as error:
+        smaller = in_halves(config)
+        if smaller is None:
+            raise
+        logger.error("%s\ntrying once more with half the batch (training.oom_retry)", error)
+    release_memory()  # only here is what the failed attempt held let go
+    saved = checkpoint_to_resume("auto", folder)
+    return fit_in_folder(smaller, folder, Origin(saved, origin.choices, origin.parent_folder), stop)
 
 
-def train(config: Config, folder: Path, found: Found | None, choices: dict[str, str]) -> RunResult:
-    """Build everything that ``config`` names, fit it, and leave ``result.json`` behind whatever happens."""
-    with StopRequest() as stop:
-        return fit_in_folder(config, folder, found, choices, stop)
-
-
-def fit_in_folder(
-    config: Config, folder: Path, found: Found | None, choices: dict[str, str], stop: StopRequest
-) -> RunResult:
+def fit_in_folder(config: Config, folder: Path, origin: Origin, stop: StopRequest) -> RunResult:
+    """Build everything that ``config`` names, and fit it."""
     settings = build_settings(RunSettings, config, "")
     seed = choose_seed(settings.training.seed)
     config = {**config, "training": {**config["training"], "seed": seed, "resume": None}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     with lead(settings.training.num_ranks) as ranks:
-        return fit_as_leader(config, settings, folder, found, choices, stop, ranks)
+        return fit_as_leader(config, settings, folder, origin, stop, ranks)
 
 
 def fit_as_leader(
-    config: Config, settings: RunSettings, folder: Path, found: Found | None, choices: dict[str, str], stop: StopRequest,
-    ranks: Ranks,
+    config: Config, settings: RunSettings, folder: Path, origin: Origin, stop: StopRequest, ranks: Ranks
 ) -> RunResult:  # fmt: skip
     """Fit as rank 0. The others build their parts when this rank's are whole: what is wrong is said once, and what is drawn or
     downloaded is there."""
-    current = current_trial()
-    injected = {"run_folder": folder, **({"parent_folder": current.study_folder} if current is not None else {})}
-    check_node(config, "tracking", ["run_folder", "parent_folder"])
-    tracker: Tracker = instantiate(config, "tracking", **injected)
-    assembled = build(config, settings, config["training"]["seed"], folder, tracker, choices, ranks)
+    tracker = tracker_of(config, folder, origin.parent_folder)
+    assembled = build(config, settings, config["training"]["seed"], folder, tracker, origin.choices, ranks)
+    found, init_from = origin.found, settings.training.init_from
     if found is not None:
         restore(assembled, found[1], found[0])
-        assert isinstance(assembled.data, DetectionData)
         require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
             ranks.broadcast(None)
             logger.info("this run is finished, nothing was changed; raise training.max_epochs to train on")
             return result_of(assembled, "completed", None)
-    elif settings.training.init_from is not None:
-        load_initial_weights(assembled.task.model, Path(settings.training.init_from))
+    elif init_from is not None:
+        weights = initial_weights(init_from, None if settings.stage.is_alone else folder.parent)
+        write_report(load_initial_weights(assembled.task.model, weights, settings.stage.init_allow_missing), folder)
     ranks.broadcast(Job(config, folder.absolute(), found[0].absolute() if found is not None else None))
     with tracker:
         return fit_and_record(assembled, config, folder, stop)
@@ -144,23 +124,32 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
         status = fit(assembled, stop)
         if status != "interrupted":
             record_end(assembled, config, folder)
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    except (DivergedError, MemoryExhaustedError) as error:
-        status, reason = "diverged" if isinstance(error, DivergedError) else "out_of_memory", str(error)
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+    except BaseException as error:
+        status, reason = how_it_failed(error)
         raise
     finally:
         assembled.tracker.finish(status)
         result = result_of(assembled, status, reason)
         result.write(folder)
     logger.info("%s; best %s; everything is in %s", status, _best_words(assembled.state), folder)
-    if status == "interrupted":
-        logger.info("go on with: training.resume=%s", assembled.checkpoints.last)
     return result
+
+
+def tracker_of(config: Config, folder: Path, parent_folder: Path | None) -> Tracker:
+    """The tracker that ``config`` names. ConfigError for a setting that it does not know."""
+    check_node(config, "tracking", ["run_folder", "parent_folder"])
+    parent = {"parent_folder": parent_folder} if parent_folder is not None else {}
+    tracker: Tracker = instantiate(config, "tracking", run_folder=folder, **parent)
+    return tracker
+
+
+def how_it_failed(error: BaseException) -> tuple[str, str | None]:
+    """(status, reason) of a run that ``error`` ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", None
+    if isinstance(error, DivergedError | MemoryExhaustedError):
+        return "diverged" if isinstance(error, DivergedError) else "out_of_memory", str(error)
+    return "failed", f"{type(error).__name__}: {error}"
 
 
 def _best_words(state: TrainState) -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from winnow.data.detection import DetectionData, LoadingSettings
+from winnow.data.plan import LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
+from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import Fit
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
@@ -28,16 +26,14 @@ from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.weights import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
 from winnow.errors import ConfigError
-from winnow.instantiation import check_node, instantiate
-from winnow.metrics.coco_ap import CocoAp
-from winnow.protocols import Task, Tracker
+from winnow.family import require_one_family
+from winnow.instantiation import check_node, instantiate, target_of, trusted
+from winnow.protocols import Data, Evaluation, Task, Tracker
 from winnow.run_config import Config
 from winnow.run_settings import RunSettings
 from winnow.sweep.current import current_trial
 
 logger = logging.getLogger(__name__)
-
-MODEL_INJECTED = ("classes", "new_metric", "max_detections", "score_threshold")
 
 
 def build(
@@ -49,18 +45,13 @@ def build(
     device = choose_device(training.device, ranks)
     if device.type == "cpu":
         keep_freed_memory()
-    if training.deterministic:
-        make_deterministic()
+    make_deterministic(training.deterministic)
     seed_everything(seed)
-    check_node(config, "model", MODEL_INJECTED)
-    data: DetectionData = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
-    evaluation = settings.evaluation
-    new_metric = partial(CocoAp, data.classes, data.category_ids, **evaluation.model_dump())
-    task: Task = instantiate(
-        config, "model", classes=data.classes, new_metric=new_metric,
-        max_detections=evaluation.max_detections, score_threshold=evaluation.score_threshold,
-    )  # fmt: skip
-    prepare_model(task, training, device, data, ranks)
+    evaluation = checked_evaluation(config)
+    data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
+    task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
+    precision = Precision.choose(training.amp, device)
+    prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(
         optimizer_factory(config), task.model, training.param_groups,
@@ -73,7 +64,8 @@ def build(
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
-        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        precision, training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        FirstLook(task.model, training.require_gradients),
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
@@ -85,19 +77,28 @@ def build(
     )  # fmt: skip
 
 
+def checked_evaluation(config: Config) -> Evaluation:
+    """The run's evaluation, checked as is the model's node, and that the two and the data fit together. Reads no data."""
+    require_one_family({key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")})
+    check_node(config, "evaluation", [])
+    evaluation: Evaluation = instantiate(config, "evaluation")
+    check_node(config, "model", evaluation.told)
+    return evaluation
+
+
 def prepare_model(
-    task: Task, training: TrainingSettings, device: torch.device, data: DetectionData, ranks: Ranks = ALONE
+    task: Task, training: TrainingSettings, precision: Precision, data: Data, ranks: Ranks = ALONE
 ) -> None:
     freeze(task.model, training.freeze)
     if training.sync_batch_norm:
-        task.model = synchronise_batch_norm(task.model, device, ranks)
+        task.model = synchronise_batch_norm(task.model, precision.device, ranks)
     require_batches(task, training, data)
-    task.model.to(device).to(memory_format=torch.channels_last)
+    task.model.to(precision.device).to(memory_format=precision.memory_format)
     if training.compile:
         compile_steps(task.model)
 
 
-def require_batches(task: Task, training: TrainingSettings, data: DetectionData, start_sample: int = 0) -> None:
+def require_batches(task: Task, training: TrainingSettings, data: Data, start_sample: int = 0) -> None:
     """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
     with another batch size its end is cut anew."""
     share = data.smallest_share(start_sample)
@@ -108,7 +109,7 @@ def require_batches(task: Task, training: TrainingSettings, data: DetectionData,
         require_batches_for_batch_norm(task.model, max(1, share))
 
 
-def choose_objective(asked: Objective, task: Task, data: DetectionData) -> Objective:
+def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
     """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")

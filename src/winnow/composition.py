@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from winnow.folder_names import PIPELINE_RECORD
+
 
 def register_resolvers() -> None:
     """Make ``${cap:…}`` and ``${run_folder:…}`` known to OmegaConf; may be called twice."""
@@ -32,8 +34,13 @@ def cap(value: Any, limit: int | float | None) -> Any:
 
 
 def run_folder(resume: str | None, fresh: str) -> str:
-    """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``; a checkpoint that lies
-    elsewhere, or nowhere, says nothing of a folder."""
-    if resume is None or Path(resume).parent.name != "checkpoints" or not Path(resume).is_file():
+    """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``, and a stage in that of
+    its pipeline; a checkpoint that lies elsewhere, or nowhere, says nothing of a folder."""
+    if resume is None or not Path(resume).exists():
         return fresh
-    return str(Path(resume).parent.parent)
+    path = Path(resume)
+    folder = path.parent.parent if path.is_file() and path.parent.name == "checkpoints" else path
+    if (folder.parent / PIPELINE_RECORD).is_file():
+        return str(folder.parent)
+    is_run = (folder / PIPELINE_RECORD).is_file() or (folder / "checkpoints").is_dir()
+    return str(folder) if is_run else fresh

@@ -31,7 +31,9 @@ class Batch(Protocol):
         """The data set's own ids, for messages."""
         ...
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> Self:
+        """Where and how the model reads it; ``memory_format`` is for images."""
+        ...
 
     def pin_memory(self) -> Self: ...
 
@@ -105,6 +107,11 @@ class Data(Protocol):
         ...
 
     @property
+    def image_size(self) -> int:
+        """The size that is evaluated at, in pixels."""
+        ...
+
+    @property
     def num_train_samples(self) -> int: ...
 
     def num_train_batches(self, start_sample: int = 0) -> int:
@@ -122,6 +129,35 @@ class Data(Protocol):
         ...
 
     def val_batches(self, image_size: int) -> Iterator[Any]: ...
+
+    def smallest_batch(self, start_sample: int = 0) -> int:
+        """Samples of the smallest batch over all ranks in what is left of an epoch after its first ``start_sample`` samples."""
+        ...
+
+    def smallest_share(self, start_sample: int = 0) -> int:
+        """Samples of the smallest share that a rank has of such a batch; 0 where one goes empty."""
+        ...
+
+    def preview(self, count: int, image_size: int) -> Iterator[Any]:
+        """The first ``count`` validation samples in batches of the usual size, read in this process."""
+        ...
+
+
+class Evaluation(Protocol):
+    """How one family of tasks is judged and shown: what its models are told, and its pictures."""
+
+    @property
+    def told(self) -> Sequence[str]:
+        """The names of what ``model_arguments`` gives, known before data is read."""
+        ...
+
+    def model_arguments(self, data: Any) -> dict[str, Any]:
+        """What a model's builder takes besides the keys of its config node; ``new_metric`` is always among it."""
+        ...
+
+    def draw(self, seen: Sequence[tuple[Any, Any]], classes: Sequence[str], folder: Path) -> Path:
+        """Draw (batch on the CPU, what ``Task.predictions`` gave for it) into a file in ``folder``, which exists."""
+        ...
 
 
 class Tracker(Protocol):

@@ -14,11 +14,14 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.run_folder import require_unused
 from winnow.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
+Found = tuple[Path, dict[str, Any]]
+"""A checkpoint to resume: where it lies, and its content."""
 
 
 def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
@@ -33,25 +36,42 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
         raise ConfigError(str(error)) from error
 
 
+def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:
+    """What a run in ``folder`` is to follow, and the checkpoint that it goes on from; ``composed`` by these command-line
+    overrides may lack values. Raises ConfigError, CheckpointError."""
+    require_one_start(composed)
+    found = checkpoint_to_resume(composed["training"]["resume"], folder)
+    if found is not None:
+        return resumed_config(found[1], composed, overrides), found
+    config = plain_config(OmegaConf.create(composed))
+    if config["training"]["resume"] is None:
+        require_unused(folder)
+    return config, None
+
+
 def require_one_start(config: Config) -> None:
     """ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights may
-    be resumed: its recorded ``init_from`` is history then."""
+    be resumed: its recorded ``init_from`` is history then, as is its stage's; ``auto`` begins a run that is not there yet."""
     resume, init_from = config["training"]["resume"], config["training"]["init_from"]
-    if resume is not None and init_from is not None:
+    if resume not in (None, "auto") and init_from not in (None, config["stage"]["init_from"]):
         raise ConfigError(
             f"training.resume={resume!r} and training.init_from={init_from!r} contradict each other: resume goes on with a "
             "run, init_from starts another from its weights; set one to null"
         )
 
 
-def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that ``training.resume`` names: a file, ``auto`` (the newest whole one of ``folder``, or None where the
-    run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it, and says so."""
+def checkpoint_to_resume(resume: str | None, folder: Path) -> Found | None:
+    """The checkpoint that ``training.resume`` names: a file, a run folder (its newest whole one), ``auto`` (that of ``folder``,
+    or None where the run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it,
+    and says so."""
     if resume is None:
         return None
-    if resume == "auto":
-        return CheckpointFolder(folder / "checkpoints", save_interval=1, keep_last_n=1).newest()
-    path = Path(resume)
+    path = folder if resume == "auto" else Path(resume)
+    if resume == "auto" or path.is_dir():
+        newest = CheckpointFolder(path / "checkpoints", save_interval=1, keep_last_n=1).newest()
+        if newest is None and resume != "auto":
+            raise CheckpointError(f"training.resume={resume!r} is a folder without a checkpoint of a run")
+        return newest
     try:
         return path, read_checkpoint(path)
     except CheckpointError as error:
@@ -71,7 +91,12 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
     run.
     """
-    config = OmegaConf.create(checkpoint["config"])
+    recorded = checkpoint["config"]
+    # What these may say has grown since the first checkpoints.
+    grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
+    config = OmegaConf.create({**recorded, **grown})
+    if "_target_" not in config.evaluation:  # recorded when detection was all there was
+        config.evaluation._target_ = "winnow.evaluation.boxes.box_evaluation"
     began = plain_config(config)
     choices = checkpoint["metadata"].get("choices", {})
     for override in OverridesParser.create().parse_overrides(overrides):

@@ -10,16 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from winnow.data.batch import Detections, Target
-from winnow.data.detection import DetectionData
 from winnow.engine.loop import Fit
 from winnow.engine.memory import memory_explained
 from winnow.engine.result import RunResult
 from winnow.errors import WinnowError
-from winnow.report.detections import draw_grid
+from winnow.instantiation import instantiate
+from winnow.protocols import Evaluation
 from winnow.run_config import Config
 from winnow.sweep.current import current_trial
 from winnow.tracking.provenance import command_line, environment, git_state, source_tags
@@ -66,10 +64,10 @@ def record_end(run: Fit, config: Config, folder: Path) -> None:
         f"final/{name.removeprefix('val/')}": value for name, value in state.metrics.items() if name.startswith("val/")
     }
     tracker.log_metrics({**final, **state.cost.metrics()}, state.step)
-    if isinstance(run.data, DetectionData) and run.data.num_val_batches():
+    if run.data.num_val_batches():
         # What comes after the training must not make a failure of it.
         try:
-            tracker.log_artifact(draw_val_grid(run, run.data, folder / "pictures"), "pictures")
+            tracker.log_artifact(draw_val_grid(run, instantiate(config, "evaluation"), folder / "pictures"), "pictures")
         except WinnowError as error:
             logger.error("no pictures of the validation images: %s", error)
     if config["tracking"].get("log_checkpoints"):
@@ -78,25 +76,18 @@ def record_end(run: Fit, config: Config, folder: Path) -> None:
                 tracker.log_artifact(path, "checkpoints")
 
 
-def draw_val_grid(run: Fit, data: DetectionData, folder: Path) -> Path:
+def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
     """The first validation images with what was found and what is true, by the weights that were evaluated."""
     weights = run.step.ema.applied() if run.step.ema is not None else nullcontext()
     run.task.model.eval()
-    images: list[np.ndarray] = []
-    targets: list[Target] = []
-    detections: list[Detections] = []
+    seen: list[tuple[Any, Any]] = []
     with weights, torch.inference_mode():
-        for host_batch in data.preview(_NUM_PICTURES, run.sizes.final):
+        for host_batch in run.data.preview(_NUM_PICTURES, run.sizes.final):
             with memory_explained([host_batch], run.step.precision, "the pictures"), run.step.precision.autocast():
-                batch = host_batch.to(run.device)
-                detections += run.task.predictions(run.task.forward(batch), batch)
-            pixels = host_batch.images.permute(0, 2, 3, 1).numpy()
-            images += [pixels[row, : target.size[0], : target.size[1]] for row, target in enumerate(host_batch.targets)]
-            targets += host_batch.targets
+                batch = host_batch.to(run.device, run.step.precision.memory_format)
+                seen.append((host_batch, run.task.predictions(run.task.forward(batch), batch)))
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "val_detections.png"
-    draw_grid(images, detections, targets, data.classes, path)
-    return path
+    return evaluation.draw(seen, run.data.classes, folder)
 
 
 def result_of(run: Fit, status: str, reason: str | None) -> RunResult:

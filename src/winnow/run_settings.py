@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from winnow.engine.settings import Objective, TrainingSettings
 from winnow.settings import Settings
 
-
-class EvaluationSettings(Settings):
-    """The ``evaluation`` node."""
-
-    score_threshold: float = Field(ge=0, le=1)
-    max_detections: int = Field(gt=0)
-    backend: Literal["winnow", "faster-coco-eval", "pycocotools"]
+SINGLE = "single"
+"""The stage that is no stage: its run is the run folder's only one."""
 
 
 class BudgetSettings(Settings):
@@ -28,20 +23,38 @@ class BudgetSettings(Settings):
 
 
 class StageSettings(Settings):
-    """The ``stage`` group."""
+    """The ``stage`` group: one stage, or with ``stages`` a pipeline of them."""
 
-    name: str
+    name: str = Field(pattern=r"^[\w.-]+$")
+    init_from: str | None
+    init_allow_missing: list[str] | None
+    stages: list[str] | None = Field(min_length=1)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the run lies in the run folder itself, and not in a stage's folder within it."""
+        return self.name == SINGLE
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> StageSettings:
+        if self.stages is not None and self.init_from is not None:
+            raise ValueError(
+                f"a pipeline itself starts from nothing: init_from={self.init_from!r} belongs into its stages"
+            )
+        if self.stages is not None and len(set(self.stages)) < len(self.stages):
+            raise ValueError(f"stages={self.stages} names a stage twice")
+        return self
 
 
 class RunSettings(Settings):
-    """``model``, ``data`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
+    """``model``, ``data``, ``evaluation`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
 
     objective: Objective
-    evaluation: EvaluationSettings
     training: TrainingSettings
     budget: BudgetSettings
     stage: StageSettings
     model: dict[str, Any]
     data: dict[str, Any]
+    evaluation: dict[str, Any]
     tracking: dict[str, Any]
     trusted_targets: list[str]

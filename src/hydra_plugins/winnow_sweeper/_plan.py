@@ -20,6 +20,7 @@ from winnow.errors import ConfigError
 from winnow.run_config import plain_config
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
+from winnow.stages import said_of, with_stage
 from winnow.sweep.settings import SweeperSettings
 from winnow.sweep.stored_study import journal_address
 
@@ -62,8 +63,8 @@ class Plan:
         return epochs if isinstance(epochs, int) else None
 
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The plain config of one run. Raises Hydra's errors for overrides that it doesn't know."""
-        return without_hydra(compose(self.hydra_context, self.config, overrides))
+        """``composed_run`` of ``overrides``."""
+        return composed_run(self.hydra_context, self.config, overrides)
 
     def validate(self, config: Mapping[str, Any]) -> None:
         """ConfigError where a winnow run would refuse its composed ``config`` at its start."""
@@ -84,7 +85,7 @@ def make_plan(
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)
-    base = without_hydra(compose(hydra_context, config, space.fixed_overrides))
+    base = composed_run(hydra_context, config, space.fixed_overrides)
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
@@ -104,11 +105,13 @@ def make_plan(
 
 
 def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Path]:
-    """The study's name and folder, both fixed, so that the same command again goes on with the same study."""
+    """The study's name and folder, both fixed, so that the same command again goes on with the same study: a folder named by the
+    clock counts only where the command line asks for it."""
     name = settings.study_name or config.hydra.runtime.choices.get("sweep") or "study"
     folder = Path(str(config.hydra.sweep.dir))
+    written = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
     chosen = any(str(override).startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
-    if settings.study_name is None and not chosen:
+    if ("${now:" in written and not chosen) or ("study_name}" in written and settings.study_name is None):
         folder = Path("multirun") / name
     if not settings.fresh or not folder.exists():
         return name, folder
@@ -120,6 +123,27 @@ def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Pat
 
 def compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return hydra_context.config_loader.load_sweep_config(config, list(overrides))
+
+
+def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain config of one run; a pipeline's with the epochs of all its stages, each of which is checked. Raises Hydra's
+    errors for overrides that it doesn't know, ConfigError."""
+    run = without_hydra(compose(hydra_context, config, overrides))
+    names = stages_in(run)
+    if names:
+        epochs = 0
+        for name in names:
+            stage = without_hydra(compose(hydra_context, config, with_stage(overrides, name)))
+            with said_of(name):
+                epochs += build_settings(RunSettings, stage, "").training.max_epochs
+        run["training"]["max_epochs"] = epochs
+    return run
+
+
+def stages_in(run: Mapping[str, Any]) -> Sequence[str]:
+    """The stages of a pipeline; none for any other run, or another program's."""
+    stage = run.get("stage")
+    return (stage.get("stages") or ()) if isinstance(stage, Mapping) and "training" in run else ()
 
 
 def without_hydra(config: DictConfig) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
-from hydra_plugins.winnow_sweeper._plan import Plan, make_plan
+from hydra_plugins.winnow_sweeper._notes import recall
+from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
 from hydra_plugins.winnow_sweeper._single_run import Work
 from hydra_plugins.winnow_sweeper._slots import open_slots
 from hydra_plugins.winnow_sweeper._supply import Supply
@@ -124,7 +125,7 @@ def sweep(plan: Plan) -> str | None:
     slots = open_slots(
         Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
         devices=settings.devices, in_process=settings.in_process, recycle_after=settings.recycle_after,
-        warm_up=tuple(settings.warm_up) or (("winnow.assemble",) if plan.is_winnow_run else ()),
+        warm_up=tuple(settings.warm_up) or (("winnow.pipeline",) if plan.is_winnow_run else ()),
     )  # fmt: skip
     limits = Limits(settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost)
     for row in rows_of(study.get_trials(deepcopy=False)):
@@ -132,11 +133,12 @@ def sweep(plan: Plan) -> str | None:
     supply = Supply(
         study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
+        functools.partial(recall, plan.folder),
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     with study_tracker(plan) as tracker:
         report = new_report(plan, study, tracker)
-        report.open()
+        report.open(has_console=not settings.in_process)
         loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
         failure: SweepFailedError | None = None
         reason: str | None = None
@@ -281,8 +283,8 @@ def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport
 
 
 def planned_epochs(plan: Plan, row: Row) -> int | None:
-    epochs = row.params.get("training.max_epochs", plan.planned_epochs)
-    runs = len(plan.settings.seeds or [0])
+    searched, runs = row.params.get("training.max_epochs"), len(plan.settings.seeds or [0])
+    epochs = plan.planned_epochs if searched is None else searched * max(1, len(stages_in(plan.base)))
     return int(epochs) * runs if epochs is not None else None
 
 

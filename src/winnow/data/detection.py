@@ -21,6 +21,7 @@ from winnow.data.samples import Collate, DetectionSamples
 from winnow.data.splits import LoadedSplits
 from winnow.data.transforms import Augmentation, AugmentationSettings
 from winnow.errors import ConfigError, DataError
+from winnow.family import of_family
 from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class DetectionData:
             yield require_batch(Collate(PAD_MULTIPLE)([self.val_samples[key] for key in chosen]), patience_seconds=0)
 
 
+@of_family("detection")
 def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
     """The embedded data set, made under ``root`` where it is not there yet."""
     del name
@@ -114,6 +116,7 @@ def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any
     return DetectionData(train, val, common, loading)
 
 
+@of_family("detection")
 def coco_data(
     *,
     loading: LoadingSettings,
@@ -131,6 +134,7 @@ def coco_data(
     return DetectionData(train_split, val_split, common, loading)
 
 
+@of_family("detection")
 def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
     """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     del name

@@ -19,6 +19,7 @@ from winnow.data.ink_strips import InkStrips, make_strips
 from winnow.data.ink_tiles import InkTiles, no_tiles
 from winnow.data.plan import LoadingSettings, SampleKey
 from winnow.errors import DataError
+from winnow.family import of_family
 from winnow.settings import Settings, build_settings, set_by
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def split_lines(
     return parts
 
 
+@of_family("ink")
 @set_by(InkLinesSettings)
 def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
     """Tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""

@@ -22,6 +22,7 @@ from winnow.data.ink_spoiling import spoil
 from winnow.data.ink_store import stored
 from winnow.data.ink_tiles import InkTiles, join_tiles, no_tiles
 from winnow.data.plan import LoadingSettings, SampleKey
+from winnow.family import of_family
 from winnow.settings import Settings, build_settings, set_by
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def _draw_few(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int
     return tiles.with_images((ink * 255 + 0.5).astype(np.uint8))
 
 
+@of_family("ink")
 @set_by(InkStrokesSettings)
 def ink_strokes(*, loading: LoadingSettings, **values: Any) -> InkData:
     """Drawn strokes; the validation set is kept under ``data.root``."""

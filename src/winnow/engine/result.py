@@ -12,7 +12,7 @@ from typing import Any
 @dataclass
 class RunResult:
     """``status`` is completed, early_stopped, interrupted, pruned, diverged, out_of_memory or failed; ``objective`` the best
-    value reached; ``reason`` says why a run did not complete."""
+    value reached; ``reason`` says why a run did not complete; ``stages`` holds the results of a pipeline's by name."""
 
     status: str
     objective: float | None = None
@@ -26,6 +26,7 @@ class RunResult:
     mlflow_run_id: str | None = None
     seconds: float = 0.0
     reason: str | None = None
+    stages: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Into ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from winnow.errors import ConfigError
+from winnow.folder_names import PIPELINE_RECORD
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
 
 def require_unused(folder: Path) -> None:
     """ConfigError where ``folder`` holds what an earlier run left: a new run would write over it."""
-    left = [name for name in ("checkpoints", "tracking") if (folder / name).exists()]
+    left = [name for name in ("checkpoints", "tracking", PIPELINE_RECORD) if (folder / name).exists()]
     if left:
         raise ConfigError(
             f"{folder} already holds a run ({', '.join(left)}); go on with it by training.resume=auto, or choose another "

@@ -30,11 +30,12 @@ def seed_of_rank(seed: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def make_deterministic() -> None:
-    """Only deterministic kernels; an operation without one raises and names itself."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+def make_deterministic(wanted: bool) -> None:
+    """Only deterministic kernels, where an operation without one raises and names itself; or any again."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(wanted)
 
 
 def rng_state() -> dict[str, Any]:

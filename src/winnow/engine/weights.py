@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,24 +11,29 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from winnow.engine.checkpoint_file import is_sealed, read_checkpoint
+from winnow.engine.handover import require_allowed
 from winnow.engine.ranks import Ranks
 from winnow.errors import ConfigError, WeightsError
-from winnow.state_dicts import load_matching, read_state
+from winnow.state_dicts import LoadReport, load_matching, read_state
 
 logger = logging.getLogger(__name__)
 
 
-def load_initial_weights(model: nn.Module, path: Path) -> None:
+def load_initial_weights(model: nn.Module, path: Path, may_differ: Sequence[str] | None = None) -> LoadReport:
     """Take what fits by name and shape from a checkpoint or a weights file, and say what did and what did not.
 
-    The averaged weights where a checkpoint has them. Raises CheckpointError for a damaged checkpoint, WeightsError for a file
-    that can't be read or fits nowhere.
+    The averaged weights where a checkpoint has them. ``may_differ`` (``stage.init_allow_missing``) holds the prefixes of the
+    parameters that need not be the same on both sides; None: all. Raises CheckpointError for a damaged checkpoint, WeightsError
+    for a file that can't be read, fits nowhere, or differs elsewhere.
     """
     state = _checkpoint_weights(path) if is_sealed(path) else read_state(path)
     report = load_matching(model, state, str(path))
     if report.matched == 0:
         raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
+    if may_differ is not None:
+        require_allowed(report, may_differ)
     report.log()
+    return report
 
 
 def _checkpoint_weights(path: Path) -> dict[str, Tensor]:

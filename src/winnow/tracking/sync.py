@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from winnow.errors import WinnowError
+from winnow.folder_names import PIPELINE_RECORD
 from winnow.tracking.folder import Owner, TrackingFolder, UploadSettings
 from winnow.tracking.launcher import prepare_environment
 from winnow.tracking.outbox import read_last_event
@@ -27,6 +28,12 @@ class SyncReport:
     unsent: int
     waiting_files: int
     trouble: str | None
+
+
+def tracked_folders(run_folder: Path) -> list[Path]:
+    """``run_folder``, and after it, for they are children of its run, those of its stages that were tracked."""
+    stages = run_folder.glob("*/tracking") if (run_folder / PIPELINE_RECORD).exists() else ()
+    return [run_folder, *sorted(path.parent for path in stages)]
 
 
 def sync(run_folder: Path, patience_seconds: float = 60.0) -> SyncReport:

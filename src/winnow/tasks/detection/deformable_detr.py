@@ -14,6 +14,7 @@ from transformers import DeformableDetrConfig
 
 from winnow.data.batch import DetectionBatch, Detections
 from winnow.errors import ConfigError
+from winnow.family import of_family
 from winnow.protocols import Metric
 from winnow.settings import Settings, build_settings, set_by
 from winnow.tasks.detection.deformable_network import (
@@ -130,6 +131,7 @@ class DeformableDetr:
         return Detections(boxes=boxes, scores=rows[:, 4], labels=rows[:, 5].long())
 
 
+@of_family("detection")
 @set_by(HubSettings)
 def deformable_detr(
     classes: Sequence[str],
@@ -167,6 +169,7 @@ def deformable_detr(
     return _task(network, settings, classes, new_metric, max_detections, score_threshold)
 
 
+@of_family("detection")
 @set_by(TinySettings)
 def deformable_detr_tiny(
     classes: Sequence[str],

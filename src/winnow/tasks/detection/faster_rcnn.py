@@ -13,6 +13,7 @@ from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Wei
 from torchvision.models.detection.image_list import ImageList
 
 from winnow.data.batch import DetectionBatch, Detections
+from winnow.family import of_family
 from winnow.protocols import Metric
 from winnow.settings import build_settings, set_by
 from winnow.state_dicts import load_pretrained
@@ -103,6 +104,7 @@ class FasterRcnnTask:
                 part.train(mode)
 
 
+@of_family("detection")
 @set_by(ResnetFpnSettings)
 def faster_rcnn_r50_fpn(
     classes: Sequence[str],

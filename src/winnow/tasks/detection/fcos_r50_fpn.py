@@ -9,6 +9,7 @@ from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from winnow.family import of_family
 from winnow.protocols import Metric
 from winnow.settings import build_settings, set_by
 from winnow.state_dicts import load_pretrained
@@ -20,6 +21,7 @@ STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 256
 
 
+@of_family("detection")
 @set_by(ResnetFpnSettings)
 def fcos_r50_fpn(
     classes: Sequence[str],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 
+from winnow.family import of_family
 from winnow.protocols import Metric
 from winnow.settings import Settings, build_settings, set_by
 from winnow.state_dicts import load_pretrained, read_state
@@ -69,6 +70,7 @@ class TinyBackbone(nn.Module):
         return OrderedDict(fine=fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"), coarse=coarse)
 
 
+@of_family("detection")
 @set_by(FcosTinySettings)
 def fcos_tiny(
     classes: Sequence[str],

@@ -1,0 +1,72 @@
+"""What would go wrong when a later stage's turn comes, found before the first is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from winnow.build import build
+from winnow.engine.handover import StageWeights, require_allowed
+from winnow.engine.memory import release_memory
+from winnow.engine.seeding import choose_seed
+from winnow.errors import WinnowError
+from winnow.stages import Stage
+from winnow.state_dicts import compared
+from winnow.tracking.null_tracker import NullTracker
+
+logger = logging.getLogger(__name__)
+
+
+def rehearse(stages: Sequence[Stage], folder: Path) -> None:
+    """Build the parts of each stage, one after the other, and hold what it takes over against the model before it.
+
+    Raises the WinnowError that the stage itself would have raised, perhaps after a night.
+    """
+    logger.info(
+        "checking the stages %s: data, model and what is handed over", ", ".join(stage.name for stage in stages)
+    )
+    models: dict[str, dict[str, Tensor]] = {}
+    for stage in stages:
+        try:
+            with only_errors():
+                models[stage.name] = shapes_of_model(stage, folder / stage.name)
+        except WinnowError as error:
+            raise type(error)(f"stage={stage.name}: {error}") from error
+        settings = stage.settings()
+        named, may_differ = StageWeights.read(settings.training.init_from), settings.stage.init_allow_missing
+        if named is None or named.stage not in models or named.stage == stage.name:
+            continue
+        report = compared(models[stage.name], models[named.stage], f"{named.stage}:{named.which} for {stage.name}")
+        if may_differ is not None:
+            require_allowed(report, may_differ)
+        logger.info(
+            "%s will take over from %s: %d of its %d parameters", stage.name, named.stage, report.matched,
+            len(models[stage.name]),
+        )  # fmt: skip
+
+
+def shapes_of_model(stage: Stage, folder: Path) -> dict[str, Tensor]:
+    """The entries of the model as tensors without values."""
+    settings = stage.settings()
+    seed = choose_seed(settings.training.seed)
+    run = build(stage.config, settings, seed, folder, NullTracker(folder), stage.choices)
+    shapes = {name: value.to("meta") for name, value in run.task.model.state_dict().items()}
+    del run
+    release_memory()
+    return shapes
+
+
+@contextlib.contextmanager
+def only_errors() -> Iterator[None]:
+    """The log of a stage belongs to its own turn."""
+    winnow = logging.getLogger("winnow")
+    before = winnow.level
+    winnow.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        winnow.setLevel(before)

@@ -1,0 +1,26 @@
+import pytest
+
+from winnow.sweep.stage_trial import StageTrial
+
+
+class Recorder:
+    """A trial that keeps what it hears and wants to be pruned."""
+
+    def __init__(self):
+        self.heard = []
+
+    def report(self, value, epoch):
+        self.heard.append((epoch, value))
+
+    def should_prune(self):
+        return True
+
+
+@pytest.mark.parametrize(("is_compared", "heard"), [(True, [(31, 0.5), (32, 0.6)]), (False, [])])
+def test_a_stage_reports_behind_the_epochs_planned_before_it(is_compared, heard):
+    trial = Recorder()
+    stage = StageTrial(trial, first_epoch=30, is_compared=is_compared)
+    stage.report(0.5, 1)
+    stage.report(0.6, 2)
+    assert trial.heard == heard
+    assert stage.should_prune() == is_compared
