@@ -25,7 +25,7 @@ from winnow.settings import Settings, build_settings, set_by
 logger = logging.getLogger(__name__)
 
 # Of what is cut from given pages: another one makes other files.
-_VERSION = 1
+_VERSION = 2
 
 
 class PagesSettings(Settings):
