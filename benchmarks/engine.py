@@ -25,11 +25,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from winnow.composition import register_resolvers
-from winnow.engine.precision import has_bf16_matrix_units
+from winnow.engine.precision import multiplies_bf16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS = ("fcos_tiny", "deformable_detr_tiny")
-FLOAT32, COMPILE, BF16 = (), ("training.compile=true",), ("training.amp=bf16",)
+FLOAT32 = ("training.amp=off",)
+COMPILE, BF16 = (*FLOAT32, "training.compile=true"), ("training.amp=bf16",)
 ENTRIES = (
     ("plain loop", FLOAT32), ("same loop", FLOAT32), ("winnow", FLOAT32), ("HF Trainer", FLOAT32), ("Lightning", FLOAT32),
     ("winnow", COMPILE),
@@ -73,8 +74,8 @@ def main() -> None:
     parser.add_argument("--show-messages", action="store_true", help="of the contestants, on stderr")
     options = parser.parse_args()
     entries, rounds = (ENTRIES[:QUICK], 4) if options.quick else (ENTRIES, options.rounds)
-    units = "has" if has_bf16_matrix_units() else "has no"
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; this CPU {units} bf16 matrix units")
+    units = "has" if multiplies_bf16() else "has no"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; this CPU {units} bf16 instructions")
     with tempfile.TemporaryDirectory() as temporary:
         for model in options.models:
             race(model, entries, rounds, Path(temporary), options.show_messages)
@@ -86,7 +87,8 @@ def race(model: str, entries: Any, rounds: int, folder: Path, show_messages: boo
         start("winnow", composed(model, folder, FLOAT32), folder, show_messages).process.kill()  # draws the data set
         for name, overrides in entries:
             contestants.append(start(name, composed(model, folder, overrides), folder, show_messages))
-            contestants[-1].name = " ".join([name, *(override.removeprefix("training.") for override in overrides)])
+            options = [override.removeprefix("training.") for override in overrides if override not in FLOAT32]
+            contestants[-1].name = " ".join([name, *options])
         for number in range(-2, rounds):  # two rounds to get warm
             shift = number % len(contestants)
             for contestant in contestants[shift:] + contestants[:shift]:

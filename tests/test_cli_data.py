@@ -74,7 +74,7 @@ def test_the_table_is_limited_by_kind(data_set, tmp_path, capsys):
         ),
         (["--bdd100k", "x", "data=digits"], "name the data in one way"),
         (["data=nothing"], "nothing"),
-        (["data=coco"], "Missing mandatory value"),
+        (["data=coco"], "data.train.images has no value yet"),
     ],
 )
 def test_bad_usage_exits_with_2(arguments, message, capsys, monkeypatch):

@@ -46,9 +46,9 @@ def test_stages_differ_in_size_head_frozen_parts_and_schedule(whole):
     first, second = last(folder / "shapes"), last(folder / "fine")
     assert (first["config"]["data"]["image_size"], second["config"]["data"]["image_size"]) == (32, 64)
     assert (first["epoch"], second["epoch"]) == (2, 3)
-    best = {name: value for name, value in best_of(folder / "shapes").items() if name.startswith("backbone.body")}
-    assert best
-    assert all(second["model_state_dict"][name].equal(value) for name, value in best.items())
+    frozen = {name: value for name, value in best_of(folder / "shapes").items() if name.startswith("backbone")}
+    assert frozen
+    assert all(second["training_state_dict"][name].equal(value) for name, value in frozen.items())
     assert "frozen by '^backbone'" in printed
 
 

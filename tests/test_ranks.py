@@ -71,7 +71,7 @@ def outcome(run):
 ])  # fmt: skip
 def test_two_ranks_do_what_one_does_with_the_doubled_batch(warm_program, workplace, name, overrides):
     one, two = workplace / f"{name}_1", workplace / f"{name}_2"
-    common = [*PLAIN, *overrides]
+    common = [*PLAIN, "training.amp=off", *overrides]  # bf16 rounds at 0.4 %
     warm_program.run(workplace, *common, "training.batch_size=4", f"hydra.run.dir={one.name}")
     _, follower = run_ranks(warm_program, workplace, *common, "training.batch_size=2", f"hydra.run.dir={two.name}")
     assert follower == ""
@@ -291,3 +291,18 @@ def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
         check=True, capture_output=True,
     )  # fmt: skip
     assert outcome(workplace / "torchrun")["status"] == "completed"
+
+
+def test_gradients_that_no_rank_has_are_said_by_rank_0_alone(warm_program, workplace):
+    spare = ["model._target_=untrained.unused_head", "training.param_groups=[{name: spare, pattern: '^spare'}]"]
+    common = [
+        *PLAIN,
+        *FCOS,
+        *spare,
+        "trusted_targets=[troubled,untrained]",
+        "training.batch_size=2",
+        "hydra.run.dir=spare",
+    ]
+    leader, follower = run_ranks(warm_program, workplace, *common, codes=(1, 1))
+    assert "UntrainedError: parameter group 'spare' gets no gradient" in leader
+    assert follower == ""

@@ -109,3 +109,8 @@ def test_a_file_of_another_kind_does_not_fall_back(tmp_path):
     (tmp_path / "notes.txt").write_text("these are notes")
     with pytest.raises(CheckpointError, match="notes.txt is damaged, cut short, or was not written by winnow"):
         checkpoint_to_resume(str(tmp_path / "notes.txt"), tmp_path)
+
+
+def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):
+    del checkpoint["config"]["training"]["require_gradients"]
+    assert resumed_config(checkpoint, compose_plain(), [])["training"]["require_gradients"] is True

@@ -39,7 +39,8 @@ def same_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
     run.task.model.train()
     Turns(channel, block, run.step.optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(run.step.optimizer, run.step.schedule.factor)
-    bare_loop(run.task, run.step.optimizer, schedule, in_memory(run.data), config)
+    batches = [batch.to(CPU, run.step.precision.memory_format) for batch in in_memory(run.data)]
+    bare_loop(run.task, run.step.optimizer, schedule, batches, config)
 
 
 def plain_loop(config: dict[str, Any], channel: Channel, block: int) -> None:

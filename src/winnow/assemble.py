@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from winnow.build import build, require_batches
 from winnow.engine.handover import initial_weights, write_report
@@ -16,7 +14,7 @@ from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
 from winnow.engine.result import RunResult, is_concluded
-from winnow.engine.run_folder import require_unused, sole_owner
+from winnow.engine.run_folder import sole_owner
 from winnow.engine.seeding import choose_seed
 from winnow.engine.state import TrainState
 from winnow.engine.stop import StopRequest
@@ -25,15 +23,12 @@ from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
 from winnow.instantiation import check_node, instantiate
 from winnow.launch import Job, lead
 from winnow.protocols import Tracker
-from winnow.run_config import Config, checkpoint_to_resume, in_halves, plain_config, require_one_start, resumed_config
+from winnow.run_config import Config, Found, checkpoint_to_resume, config_of_run, in_halves
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
-
-Found = tuple[Path, dict[str, Any]]
-"""A checkpoint to resume: where it lies, and its content."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +56,9 @@ def run_in_folder(start: Start, folder: Path, stop: StopRequest) -> RunResult:
     what the user must mend."""
     with sole_owner(folder):
         try:
-            require_one_start(start.config)
-            found = checkpoint_to_resume(start.config["training"]["resume"], folder)
-            if found is not None:
-                config = resumed_config(found[1], start.config, start.overrides)
-                # As they were when it began.
-                choices = dict(found[1]["metadata"].get("choices", {}))
-            else:
-                config, choices = plain_config(OmegaConf.create(start.config)), start.choices
-                if config["training"]["resume"] is None:
-                    require_unused(folder)
+            config, found = config_of_run(start.config, folder, start.overrides)
+            # Of a resumed run as they were when it began.
+            choices = dict(found[1]["metadata"].get("choices", {})) if found is not None else start.choices
             return train(config, folder, Origin(found, choices, start.parent_folder), stop)
         except WinnowError as error:
             if not (folder / "result.json").exists():

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from winnow.data.plan import LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
+from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import Fit
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
@@ -51,7 +50,8 @@ def build(
     evaluation = checked_evaluation(config)
     data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
     task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
-    prepare_model(task, training, device, data, ranks)
+    precision = Precision.choose(training.amp, device)
+    prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(
         optimizer_factory(config), task.model, training.param_groups,
@@ -64,7 +64,8 @@ def build(
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
-        Precision.choose(training.amp, device), training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        precision, training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        FirstLook(task.model, training.require_gradients),
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
@@ -86,13 +87,13 @@ def checked_evaluation(config: Config) -> Evaluation:
 
 
 def prepare_model(
-    task: Task, training: TrainingSettings, device: torch.device, data: Data, ranks: Ranks = ALONE
+    task: Task, training: TrainingSettings, precision: Precision, data: Data, ranks: Ranks = ALONE
 ) -> None:
     freeze(task.model, training.freeze)
     if training.sync_batch_norm:
-        task.model = synchronise_batch_norm(task.model, device, ranks)
+        task.model = synchronise_batch_norm(task.model, precision.device, ranks)
     require_batches(task, training, data)
-    task.model.to(device).to(memory_format=torch.channels_last)
+    task.model.to(precision.device).to(memory_format=precision.memory_format)
     if training.compile:
         compile_steps(task.model)
 

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sync(commands)
     _add_study(commands)
     _add_promote(commands)
+    _add_preflight(commands)
     return parser
 
 
@@ -124,6 +125,42 @@ def _add_promote(commands: Any) -> None:
     promote.add_argument("--top", type=int, default=3, metavar="K")
     promote.add_argument("--storage", help="address with its password, where the study's own lacks it")
     promote.set_defaults(run=_promote)
+
+
+def _add_preflight(commands: Any) -> None:
+    preflight = commands.add_parser(
+        "preflight",
+        help="try a run before a night is spent on it",
+        description="Compose, build and step a run a few times; say what is wrong with it, what it will take, and what it "
+        "learns from. Trains nothing that is kept. Exit code: 0 fine, 1 errors found, 2 bad usage.",
+    )
+    preflight.add_argument("overrides", nargs="*", help="the same as for train.py")
+    preflight.add_argument(
+        "--config-dir", type=Path, default=Path("conf"), help="where the config groups lie; default: conf"
+    )
+    preflight.add_argument(
+        "--out", type=Path, default=Path("preflight"), metavar="FOLDER", help="for pictures; default: preflight"
+    )
+    preflight.add_argument(
+        "--json", metavar="PATH", help="write the report there as JSON; - is stdout, and the text goes to stderr"
+    )
+    preflight.add_argument(
+        "--seconds", type=float, default=15.0, help="to spend on timed steps, at all image sizes together; default: 15"
+    )
+    preflight.set_defaults(run=_preflight)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    from winnow.preflight import preflight
+
+    report = preflight(options.config_dir, options.overrides, options.out, options.seconds)
+    for line in report.lines():
+        print(line, file=sys.stderr if options.json == "-" else sys.stdout)
+    if options.json == "-":
+        print(report.to_json())
+    elif options.json is not None:
+        Path(options.json).write_text(report.to_json() + "\n")
+    return CLEAN if report.is_fine else PROBLEMS
 
 
 def _study(options: argparse.Namespace) -> int:
@@ -229,23 +266,13 @@ def _splits_of_config(overrides: Sequence[str]) -> Splits:
 
 
 def _composed_data(overrides: Sequence[str]) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from winnow.composition import register_resolvers
+    from winnow.composing import compose_command_line
+    from winnow.run_config import plain_config
 
-    folder = Path("conf").resolve()
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder}/config.yaml does not exist; run this where train.py is, or use --images …")
-    register_resolvers()
-    try:
-        with initialize_config_dir(str(folder)):
-            data = OmegaConf.to_container(compose("config", list(overrides)).data, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error)) from error
-    return cast(dict[str, Any], data)
+    data = compose_command_line(Path("conf"), overrides).config["data"]
+    return cast(dict[str, Any], plain_config(OmegaConf.create({"data": data}))["data"])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,10 @@ class ConfigError(WinnowError):
     """A setting is unknown, malformed or contradicts another: change the config or the command line."""
 
 
+class UntrainedError(ConfigError):
+    """What is to train gets no gradient, or what is frozen gets one: see to the model, its losses or ``training.freeze``."""
+
+
 class DataError(WinnowError):
     """A file of the data set is missing, unreadable or inconsistent: mend the data."""
 

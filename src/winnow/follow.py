@@ -15,7 +15,7 @@ from winnow.engine.loop import fit, restore
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import seed_everything, seed_of_rank
 from winnow.engine.stop import StopRequest
-from winnow.errors import DivergedError, RankError, WinnowError
+from winnow.errors import DivergedError, RankError, UntrainedError, WinnowError
 from winnow.launch import LEADER, Job, met, told_why
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
@@ -43,7 +43,7 @@ def follow() -> None:
             if job is not None:
                 with told_why(ranks):
                     fit_along(job, ranks)
-    except DivergedError:
+    except (DivergedError, UntrainedError):
         raise SystemExit(1) from None  # all ranks saw it, and rank 0 says it
     except WinnowError as error:
         logger.error("%s", error)

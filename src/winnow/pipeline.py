@@ -113,11 +113,6 @@ def run_stages(stages: Sequence[Stage], overrides: list[str], folder: Path, stop
 def prepare(stages: Sequence[Stage], folder: Path) -> list[Stage]:
     """Check all before any is trained, and write down what they begin with. The stages that are not finished; of a finished
     pipeline the last, which says so, or goes on where it was given more epochs. Raises ConfigError."""
-    if len(stages) > 1 and place_of() is not None:
-        raise ConfigError(
-            f"torchrun can't run a pipeline ({len(stages)} stages), its ranks take one job; start it without torchrun and give "
-            "training.num_ranks=N, or run its stages one by one"
-        )
     if (folder / "checkpoints").exists():
         raise ConfigError(f"{folder} already holds a single run; choose another hydra.run.dir for stages")
     for stage in stages:
@@ -128,6 +123,11 @@ def prepare(stages: Sequence[Stage], folder: Path) -> list[Stage]:
     if finished:
         logger.info("finished already: %s", ", ".join(finished))
     unfinished = [stage for stage in stages if stage.name not in finished] or [stages[-1]]
+    if len(unfinished) > 1 and place_of() is not None:
+        raise ConfigError(
+            f"torchrun can't run a pipeline ({len(unfinished)} stages), its ranks take one job; start it without torchrun and "
+            "give training.num_ranks=N, or run its stages one by one"
+        )
     if len(unfinished) > 1:
         rehearse(unfinished, folder)
     write_record(stages, folder)

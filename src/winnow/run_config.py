@@ -14,11 +14,14 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.run_folder import require_unused
 from winnow.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
+Found = tuple[Path, dict[str, Any]]
+"""A checkpoint to resume: where it lies, and its content."""
 
 
 def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
@@ -33,6 +36,19 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
         raise ConfigError(str(error)) from error
 
 
+def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:
+    """What a run in ``folder`` is to follow, and the checkpoint that it goes on from; ``composed`` by these command-line
+    overrides may lack values. Raises ConfigError, CheckpointError."""
+    require_one_start(composed)
+    found = checkpoint_to_resume(composed["training"]["resume"], folder)
+    if found is not None:
+        return resumed_config(found[1], composed, overrides), found
+    config = plain_config(OmegaConf.create(composed))
+    if config["training"]["resume"] is None:
+        require_unused(folder)
+    return config, None
+
+
 def require_one_start(config: Config) -> None:
     """ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights may
     be resumed: its recorded ``init_from`` is history then, as is its stage's; ``auto`` begins a run that is not there yet."""
@@ -44,7 +60,7 @@ def require_one_start(config: Config) -> None:
         )
 
 
-def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def checkpoint_to_resume(resume: str | None, folder: Path) -> Found | None:
     """The checkpoint that ``training.resume`` names: a file, a run folder (its newest whole one), ``auto`` (that of ``folder``,
     or None where the run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it,
     and says so."""
@@ -76,8 +92,9 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     run.
     """
     recorded = checkpoint["config"]
-    # What a stage may say has grown since the first checkpoints.
-    config = OmegaConf.create({**recorded, "stage": {**composed["stage"], **recorded["stage"]}})
+    # What these may say has grown since the first checkpoints.
+    grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
+    config = OmegaConf.create({**recorded, **grown})
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.evaluation.boxes.box_evaluation"
     began = plain_config(config)

@@ -84,7 +84,7 @@ def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
     with weights, torch.inference_mode():
         for host_batch in run.data.preview(_NUM_PICTURES, run.sizes.final):
             with memory_explained([host_batch], run.step.precision, "the pictures"), run.step.precision.autocast():
-                batch = host_batch.to(run.device)
+                batch = host_batch.to(run.device, run.step.precision.memory_format)
                 seen.append((host_batch, run.task.predictions(run.task.forward(batch), batch)))
     folder.mkdir(parents=True, exist_ok=True)
     return evaluation.draw(seen, run.data.classes, folder)

@@ -22,6 +22,7 @@ NAMES_SHOWN = 8
 """Parameter names listed in a message before it is cut."""
 NESTED_UNDER = ("model_state_dict", "model", "state_dict")
 """Where other programs keep the weights in their checkpoints."""
+_LOADED_FROM = "winnow_loaded_from"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
+    mark_loaded(model, fitting, source)
     return compared(own, state, source)
 
 
@@ -107,6 +109,20 @@ def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) 
     report = load_matching(model, state, source)
     report.require_match()
     report.log()
+
+
+def mark_loaded(model: nn.Module, names: Iterable[str], source: str) -> None:
+    """Note on the parameters named that their values are those of ``source``; wrapping the model keeps the note."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in names:
+        if name in parameters:
+            setattr(parameters[name], _LOADED_FROM, source)
+
+
+def loaded_from(parameter: nn.Parameter) -> str | None:
+    """Where the values of a parameter came from; None where they were drawn."""
+    source: str | None = getattr(parameter, _LOADED_FROM, None)
+    return source
 
 
 def shortened(names: Iterable[str]) -> str:

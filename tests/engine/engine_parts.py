@@ -24,7 +24,7 @@ class Vectors:
     def shape(self):
         return (len(self.image_ids), 1, 5)
 
-    def to(self, device):
+    def to(self, device, memory_format=torch.preserve_format):
         return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
 
     def pin_memory(self):
@@ -136,7 +136,7 @@ def training_settings(**changes):
         "subset_seed": 42, "overfit": None, "resize_schedule": None, "eval_interval": 1, "save_interval": 1, "keep_last_n": 2,
         "save_every_steps": None,
         "log_interval": 2, "early_stopping": {"patience": None}, "max_nonfinite": 3, "oom_retry": False,
-        "resume": None, "init_from": None,
+        "require_gradients": True, "resume": None, "init_from": None,
         "seed": 0, "deterministic": False, "compile": False, "device": "cpu",
         "num_ranks": None, "sync_batch_norm": False,
     }  # fmt: skip

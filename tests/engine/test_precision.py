@@ -16,9 +16,18 @@ def test_amp_on_a_cpu(amp, dtype):
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the kernel does not say what the CPU can do")
-def test_auto_is_bf16_on_a_cpu_with_matrix_units_for_it_alone():
+def test_auto_is_bf16_on_a_cpu_with_instructions_for_it_alone():
+    has_instructions = not {"amx_bf16", "avx512_bf16"}.isdisjoint(Path("/proc/cpuinfo").read_text().split())
+    assert Precision.choose("auto", CPU).dtype == (torch.bfloat16 if has_instructions else None)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the kernel does not say what the CPU can do")
+def test_images_are_channels_last_but_for_bf16_without_matrix_units():
     has_units = "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
-    assert Precision.choose("auto", CPU).dtype == (torch.bfloat16 if has_units else None)
+    assert Precision.choose("off", CPU).memory_format == torch.channels_last
+    assert Precision.choose("bf16", CPU).memory_format == (
+        torch.channels_last if has_units else torch.contiguous_format
+    )
 
 
 @pytest.mark.parametrize(("amp", "computed"), [("off", torch.float32), ("bf16", torch.bfloat16)])

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from detection_parts import nothing_found, target, truth_as_detections
+from detection_parts import batch, nothing_found, target, truth_as_detections
 from PIL import Image
 
 from winnow.data.batch import Detections
-from winnow.report.detections import CELL, FOUND_COLOUR, GAP, TRUE_COLOUR, draw_grid
+from winnow.report.detections import CELL, FOUND_COLOUR, GAP, LINE_HEIGHT, TRUE_COLOUR, draw_grid, draw_training_batches
 
 
 def picture(tmp_path, *sizes, found=truth_as_detections):
@@ -80,3 +80,16 @@ def test_a_name_wider_than_the_picture_is_cut(tmp_path):
 def test_sequences_of_unlike_length_are_refused(tmp_path):
     with pytest.raises(ValueError, match="as many images as detections"):
         draw_grid([], [], [], ["car"], tmp_path / "grid.png")
+
+
+def test_a_training_batch_is_drawn_as_the_model_sees_it_without_its_padding(tmp_path):
+    small = target([[4, 4, 20, 20]], [0], size=(32, 64), original_size=(999, 999))
+    draw_training_batches([batch(small, target([], [], size=(64, 64)))], ["car"], tmp_path / "grid.png", most=1)
+    with Image.open(tmp_path / "grid.png") as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[0] == LINE_HEIGHT + GAP + (CELL // 2 + LINE_HEIGHT) + GAP
+    assert (pixels == FOUND_COLOUR).all(axis=2).sum() == 0
+    _, columns = np.nonzero((pixels[50:] == TRUE_COLOUR).all(axis=2))
+    side = CELL / 64
+    assert columns.min() == pytest.approx(GAP + 4 * side, abs=2)
+    assert columns.max() == pytest.approx(GAP + 20 * side, abs=2)

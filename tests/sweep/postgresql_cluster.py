@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 
 
@@ -64,6 +65,14 @@ class Cluster:
     def stop(self, mode: str = "immediate") -> None:
         """``immediate`` ends it as a crash would, ``fast`` cuts off its clients."""
         self._run("pg_ctl", "stop", "--wait", "--mode", mode)
+
+    def kill(self) -> None:
+        """SIGKILL to each of its processes."""
+        server = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
+        for process in [server, *server.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs([server], timeout=10)
 
     def close(self) -> None:
         with suppress(subprocess.CalledProcessError):

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 APP = """
@@ -35,9 +36,15 @@ def main(cfg):
             return cfg.x + cfg.training.seed
         case "two":
             return cfg.x, -cfg.x
+        case "debug":
+            breakpoint()
+        case "costly":
+            (folder / "result.json").write_text('{"cost": {"images": 100.0}, "epochs": 3, "seconds": 0.5}')
     current = current_trial()
     for epoch in range(1, cfg.epochs + 1):
         time.sleep(cfg.sleep)
+        with (folder / "beats").open("a") as file:
+            print(os.getpid(), file=file)
         value = cfg.x * epoch
         if current is not None:
             current.trial.report(value, epoch)
@@ -79,17 +86,29 @@ hydra:
 """
 
 
+SPACES = """
+def conditional(cfg, trial):
+    if trial.suggest_categorical("choice", ["plain", "grouped"]) == "grouped":
+        trial.suggest_float("group.a", 2.0, 3.0)
+"""
+
+
 def write_app(folder):
     (folder / "conf").mkdir(parents=True)
     (folder / "app.py").write_text(APP)
+    (folder / "spaces.py").write_text(SPACES)
     (folder / "conf" / "config.yaml").write_text(CONFIG)
     return folder
 
 
 def start(folder, *overrides):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    return start_program("app.py", folder, *overrides)
+
+
+def start_program(program, folder, *overrides):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "app.py", "-m", *overrides], cwd=folder, env=environment, text=True,
+        [sys.executable, str(program), "-m", *overrides], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
@@ -100,6 +119,13 @@ def sweep(folder, *overrides, code=0):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == code, output
     return output
+
+
+def wait_until(condition, seconds=120, what="it"):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.05)
 
 
 def table(folder, study="study"):

@@ -52,6 +52,7 @@ def reported(folder):
     return optuna.load_study(study_name="study", storage=storage).trials[0].intermediate_values
 
 
+@pytest.mark.slow
 def test_a_trial_is_judged_by_its_last_stage_and_tracked_as_parent_of_its_stages(folder):
     sweep(folder, *SWEEP, "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false")
     (row,) = rows(folder)
@@ -75,8 +76,9 @@ def parents_by_name(folder):
     return {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
 
 
-@pytest.mark.parametrize(("from_epoch", "stages"), [(1, ["shapes"]), (2, ["shapes", "fine"])])
-@pytest.mark.slow
+@pytest.mark.parametrize(("from_epoch", "stages"), [
+    pytest.param(1, ["shapes"], marks=pytest.mark.slow), (2, ["shapes", "fine"]),
+])  # fmt: skip
 def test_a_trial_is_pruned_in_any_stage(folder, from_epoch, stages):
     pruner = ["hydra/sweeper/pruner=median_threshold", "hydra.sweeper.pruner.floor=2.0"]
     sweep(folder, *UNTRACKED, *pruner, f"hydra.sweeper.pruner.floor_from_epoch={from_epoch}")
@@ -116,6 +118,7 @@ def test_stages_are_composed_wherever_a_job_runs(folder, where):
     assert [(row["status"], row["epochs"]) for row in rows(folder)] == [("completed", "5")]
 
 
+@pytest.mark.slow
 def test_a_pipelines_stages_are_checked_before_a_sweep_starts(tmp_path):
     folder = write_stages(tmp_path, shapes=SHAPES.replace("max_epochs: 2", "max_epochs: 0"))
     process = start(folder, *UNTRACKED)

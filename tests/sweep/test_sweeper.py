@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
 import yaml
-from sweep_parts import start, statuses, sweep, table, write_app
+from sweep_parts import start, statuses, sweep, table, wait_until, write_app
 
 from winnow.sweep.storage import open_storage
 
@@ -23,13 +22,6 @@ def app(tmp_path):
 def stored(app, study="study"):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.load_study(study_name=study, storage=open_storage(str(app / study / "study.journal")))
-
-
-def wait_until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 def test_a_sweep_fills_its_quota_and_leaves_its_files(app):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.winnow_sweeper._interrupts import Interrupts
+from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._output import output_to
 from hydra_plugins.winnow_sweeper._single_run import TrialTask, interrupted
 from winnow.sweep.outcome import Outcome
@@ -23,29 +23,12 @@ _LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Notes:
-    """Two files per job in a folder that the sweep and its jobs share: ``started`` by the job, ``stop`` by the sweep."""
-
-    folder: Path
-
-    def started(self, name: str) -> Path:
-        return self.folder / f"{name}.started"
-
-    def stop(self, name: str) -> Path:
-        return self.folder / f"{name}.stop"
-
-    def pid_here(self, name: str) -> int | None:
-        """The job's process, where it runs on this machine."""
-        try:
-            note = json.loads(self.started(name).read_text())
-        except (OSError, ValueError):
-            return None
-        return note["pid"] if note["host"] == socket.gethostname() else None
-
-
-@dataclass(frozen=True)
 class ClusterTask:
-    """``task`` for the job ``name``, with ``environment`` set first, before anything looks for a GPU."""
+    """``task`` for the job ``name``, with ``environment`` set first, before anything looks for a GPU.
+
+    A cluster may start a job again, after a preemption or the loss of a node: it goes on from its own checkpoint, unless it had
+    answered already.
+    """
 
     task: TrialTask
     notes: Notes
@@ -61,12 +44,19 @@ class ClusterTask:
                 f"{launcher} runs jobs inside the sweep's own process, several at once would mix: n_jobs=1"
             )
         os.environ.update(self.environment)
-        if self.notes.stop(self.name).exists():
+        if (outcome := self.notes.outcome(self.name)) is not None:
+            return outcome
+        if self.notes.must_stop(self.name):
             return interrupted("asked to stop before the run began")
         if os.getpid() == self.sweep_pid:
             return self.task(config)
-        with output_to(Path(HydraConfig.get().runtime.output_dir) / "output.log"), self._listening():
-            return self.task(config)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with output_to(folder / "output.log"), self._listening():
+            if self.notes.start(self.name):
+                _go_on(config, folder)
+            outcome = self.task(config)
+        self.notes.end(self.name, outcome)
+        return outcome
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -74,9 +64,8 @@ class ClusterTask:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.notes.started(self.name).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         is_over = threading.Event()
-        interrupts = Interrupts()
+        interrupts = Interrupts(also=_preemption_signals())
         with interrupts.during(self.name):
             threading.Thread(target=self._look, args=(interrupts, is_over), daemon=True).start()
             try:
@@ -86,6 +75,23 @@ class ClusterTask:
 
     def _look(self, interrupts: Interrupts, is_over: threading.Event) -> None:
         while not is_over.wait(_LOOK_SECONDS):
-            if self.notes.stop(self.name).exists():
+            if self.notes.must_stop(self.name):
                 interrupts.request(self.name)
                 return
+
+
+def _preemption_signals() -> tuple[signal.Signals, ...]:
+    """What submitit has SLURM send before a job's time is over. Its own handler would end the run where it stands."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return ()
+    return (signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"],)
+
+
+def _go_on(config: DictConfig, folder: Path) -> None:
+    """Let a winnow run that was started before resume. One that began from another run's checkpoint does so again until it has
+    its own."""
+    if "resume" not in (OmegaConf.select(config, "training") or {}):
+        return
+    if config.training.resume is None or any((folder / "checkpoints").glob("*.pth")):
+        with open_dict(config):
+            config.training.resume = "auto"

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)
@@ -19,11 +19,12 @@ class Interrupts:
     """Of the jobs of one process, by key; to be made in its main thread.
 
     A run of winnow listens to SIGUSR1 only while it trains. So the signal is repeated until somebody else's handler takes it;
-    a job that has none for ``patience`` seconds gets a KeyboardInterrupt.
+    a job that has none for ``patience`` seconds gets a KeyboardInterrupt. ``also`` are signals that mean the same here.
     """
 
-    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, patience: float = PATIENCE_SECONDS, also: Sequence[signal.Signals] = ()) -> None:
         self._patience = patience
+        self._signals = (*_SIGNALS, *also)
         self._lock = threading.RLock()  # the handler may come in while its own thread holds it
         self._current: str | None = None
         self._wanted: set[str] = set()
@@ -34,7 +35,7 @@ class Interrupts:
 
     def install(self) -> None:
         """Take the signals, again where a job has left them to somebody else."""
-        for number in _SIGNALS:
+        for number in self._signals:
             signal.signal(number, self._handler)
 
     @contextlib.contextmanager

@@ -11,12 +11,13 @@ import queue
 import shlex
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf, open_dict, read_write
 
-from hydra_plugins.winnow_sweeper._cluster_task import ClusterTask, Notes
+from hydra_plugins.winnow_sweeper._cluster_task import ClusterTask
 from hydra_plugins.winnow_sweeper._devices import Lease
 from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, finished, in_one_line, interrupted
+from hydra_plugins.winnow_sweeper._slurm import SlurmQueue, ask_to_stop, cancel
 from winnow.sweep.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,15 @@ _VANISHED = {
     "UncompletedJobError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError", "RaySystemError",
     "TerminatedWorkerError", "BrokenProcessPool", "TaskCancelledError", "TaskUnschedulableError",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Flight:
+    """One submission of a job. ``key`` names it among all of this sweep's, ``slurm_name`` in SLURM's queue."""
+
+    job: Job
+    key: str
+    slurm_name: str
 
 
 class LauncherSlots:
@@ -56,9 +68,12 @@ class LauncherSlots:
         study.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix=".jobs-", dir=study))
         self._notes = Notes(self._folder)
-        self._ended: queue.Queue[tuple[int, Finished]] = queue.Queue()
-        self._running: dict[int, Job] = {}
-        self._asked: set[str] = set()
+        self._answers: queue.Queue[tuple[int, _Flight, Finished]] = queue.Queue()
+        self._finished: list[Finished] = []
+        self._running: dict[int, _Flight] = {}
+        self._asked: set[_Flight] = set()
+        self._num_submitted: Counter[str] = Counter()
+        self._slurm = SlurmQueue(self._tag) if self._target.endswith(".SlurmLauncher") else None
         self._started_ray = self._start_ray()
         for name in ("hydra_submitit_launcher", "hydra_ray_launcher"):
             logging.getLogger(f"hydra_plugins.{name}").setLevel(logging.WARNING)  # three lines per trial otherwise
@@ -70,44 +85,45 @@ class LauncherSlots:
         free = [slot for slot in range(self.size) if slot not in self._running]
         if not free:
             raise ValueError(f"job {job.name}: all {self.size} slots are taken")
+        key = f"{job.name}-{self._num_submitted[job.name]}"
+        self._num_submitted[job.name] += 1
+        flight = _Flight(job, key, f"{self._tag}-{key}" if self._slurm is not None else "")
         # Built here: two threads that resolve one config get in each other's way.
-        launcher = self._launcher(free[0], job)
-        self._running[free[0]] = job
+        launcher = self._launcher(free[0], flight)
+        self._notes.submit(key, flight.slurm_name)
+        self._running[free[0]] = flight
         context = contextvars.copy_context()  # Hydra keeps what may be executed in a context variable
-        arguments = (self._launch, free[0], job, launcher)
+        arguments = (self._launch, free[0], flight, launcher)
         threading.Thread(target=context.run, args=arguments, name=f"trial {job.name}", daemon=True).start()
 
     def wait(self, seconds: float) -> list[Finished]:
-        ended: list[Finished] = []
         with contextlib.suppress(queue.Empty):
-            slot, finish = self._ended.get(timeout=max(seconds, 0.001))
+            self._take(*self._answers.get(timeout=max(0.001, 0.0 if self._finished else seconds)))
             while True:
-                del self._running[slot]
-                ended.append(finish)
-                slot, finish = self._ended.get_nowait()
+                self._take(*self._answers.get_nowait())
+        self._look_for_lost()
+        ended, self._finished = self._finished, []
         return ended
 
     def interrupt(self, numbers: set[int] | None = None) -> None:
-        for job in list(self._running.values()):
-            if (numbers is None or job.number in numbers) and _key(job) not in self._asked:
-                self._asked.add(_key(job))
-                self._notes.stop(_key(job)).touch()
-                if self._is_slurm:
-                    _scancel("--state=PENDING", f"--name={self._cluster_name(job)}")
-                    _scancel("--signal=USR1", f"--name={self._cluster_name(job)}")
+        for flight in self._running.values():
+            if (numbers is None or flight.job.number in numbers) and flight not in self._asked:
+                self._asked.add(flight)
+                self._notes.ask_to_stop(flight.key)
+                if flight.slurm_name:
+                    ask_to_stop(flight.slurm_name)
 
     def close(self, at_once: bool = False) -> None:
         """Running jobs are given half a minute to save; what they came to can still be had by ``wait(0)``."""
         self.interrupt()
-        self._await_threads(0 if at_once else CLOSING_SECONDS)
-        if self._is_slurm:
-            for job in self._running.values():
-                _scancel(*(["--signal=KILL"] if at_once else []), f"--name={self._cluster_name(job)}")
-                _scancel(f"--name={self._cluster_name(job)}")
+        self._await_all(0 if at_once else CLOSING_SECONDS)
+        for flight in self._running.values():
+            if flight.slurm_name:
+                cancel(flight.slurm_name, at_once)
         self._kill_processes_here()
-        self._await_threads(
-            ENDING_SECONDS
-        )  # Ray aborts the process when it is shut down under a thread that waits for it
+        self._await_all(ENDING_SECONDS)  # Ray aborts the process when it is shut down under a thread that waits for it
+        if self._slurm is not None:
+            self._slurm.cancel_rest()
         if self._started_ray:
             import ray
 
@@ -116,43 +132,55 @@ class LauncherSlots:
         for lease in self._leases:
             lease.release()
 
-    def _await_threads(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._ended.qsize() < len(self._running) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    def _await_all(self, seconds: float) -> None:
+        deadline, ended = time.monotonic() + seconds, []
+        while self._running and time.monotonic() < deadline:
+            ended += self.wait(0.05)
+        self._finished = ended + self._finished
 
-    @property
-    def _is_slurm(self) -> bool:
-        return self._target.endswith(".SlurmLauncher")
+    def _take(self, slot: int, flight: _Flight, finish: Finished) -> None:
+        if self._running.get(slot) is not flight:
+            return  # given up as lost before
+        del self._running[slot]
+        self._finished.append(finish)
+        if flight.slurm_name and (finish.outcome is None or finish.outcome.status == "interrupted"):
+            cancel(flight.slurm_name)  # it may be preempted: then SLURM would start it again, and so do we
 
-    def _cluster_name(self, job: Job) -> str:
-        return f"{self._tag}-{_key(job)}"
+    def _look_for_lost(self) -> None:
+        if self._slurm is None:
+            return
+        names = {flight.slurm_name for flight in self._running.values()}
+        lost = self._slurm.lost(names, is_in_hurry=any(flight in self._asked for flight in self._running.values()))
+        for slot, flight in list(self._running.items()):
+            if flight.slurm_name in lost:
+                self._take(slot, flight, self._ended_without_answer(flight, f"SLURM says {lost[flight.slurm_name]}"))
 
-    def _launch(self, slot: int, job: Job, launcher: Launcher) -> None:
+    def _launch(self, slot: int, flight: _Flight, launcher: Launcher) -> None:
+        job = flight.job
         try:
             overrides = [*job.overrides, f"hydra.sweep.subdir={job.subdir}"]
             (job_return,) = launcher.launch([overrides], initial_job_idx=job.number)
             finish = finished(job, as_outcome(job_return.return_value))
         except BaseException as error:  # noqa: BLE001 - a thread's exception would vanish, and its slot with it
-            finish = self._failure(job, error)
-        self._ended.put((slot, finish))
+            finish = self._failure(flight, error)
+        self._answers.put((slot, flight, finish))
 
-    def _launcher(self, slot: int, job: Job) -> Launcher:
+    def _launcher(self, slot: int, flight: _Flight) -> Launcher:
         environment = self._leases[slot].environment if self._leases else {}
-        task = ClusterTask(self._work.task, self._notes, _key(job), environment, os.getpid(), self.size == 1)
+        task = ClusterTask(self._work.task, self._notes, flight.key, environment, os.getpid(), self.size == 1)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._work.hydra_context, task_function=task, config=copy.deepcopy(self._work.config)
         )
-        self._name_jobs(launcher, job)
+        self._name_jobs(launcher, flight)
         if self._is_ray:
             _leave_retries_to_us(launcher)
         return launcher
 
-    def _name_jobs(self, launcher: Launcher, job: Job) -> None:
+    def _name_jobs(self, launcher: Launcher, flight: _Flight) -> None:
         """submitit only: a name to cancel by, a folder per job, and controllers that a terminal's Ctrl-C does not reach."""
         params: Any = getattr(launcher, "params", None)
         if isinstance(params, dict) and "submitit_folder" in params:
-            params["name"] = self._cluster_name(job)
+            params["name"] = flight.slurm_name or self._tag
             if self._target.endswith(".LocalLauncher"):
                 # Its controller would pass the SIGINT on and a second later kill the run that is saving. And it fails where
                 # it starts faster than we make the job's folder, which is named for the shell's process.
@@ -162,19 +190,24 @@ class LauncherSlots:
                 )
                 params["setup"] = ["trap '' INT", f": {self._tag}", wait]
 
-    def _failure(self, job: Job, error: BaseException) -> Finished:
-        if _key(job) in self._asked:
-            return finished(job, interrupted(f"ended when asked to stop: {in_one_line(error)}"))
+    def _failure(self, flight: _Flight, error: BaseException) -> Finished:
         kinds = {kind.__name__ for kind in type(error).__mro__}
-        if kinds & _VANISHED or not isinstance(error, Exception):
-            return Finished(job, death=in_one_line(error)[:500])
-        logger.error("trial %s: %s", job.name, error)
-        return finished(job, Outcome("failed", reason=in_one_line(error)[-500:]))
+        if flight in self._asked or kinds & _VANISHED or not isinstance(error, Exception):
+            return self._ended_without_answer(flight, in_one_line(error)[:500])
+        logger.error("trial %s: %s", flight.job.name, error)
+        return finished(flight.job, Outcome("failed", reason=in_one_line(error)[-500:]))
+
+    def _ended_without_answer(self, flight: _Flight, why: str) -> Finished:
+        """The job was asked to end; or it came to its end unseen; or it died."""
+        if flight in self._asked:
+            return finished(flight.job, interrupted(f"ended when asked to stop: {why}"))
+        outcome = self._notes.outcome(flight.key)
+        return Finished(flight.job, death=why) if outcome is None else finished(flight.job, outcome)
 
     def _kill_processes_here(self) -> None:
         """What runs on for a job of ours on this machine, with its children, less what has left the session (the uploader)."""
-        for job in self._running.values():
-            pid = self._notes.pid_here(_key(job))
+        for flight in self._running.values():
+            pid = self._notes.pid_here(flight.key)
             if pid is not None and pid != os.getpid():
                 _kill_tree(pid)
         for process in psutil.Process().children():
@@ -199,20 +232,10 @@ class LauncherSlots:
         return not was_there
 
 
-def _key(job: Job) -> str:
-    return f"{job.name}-{job.attempt}"
-
-
 def _leave_retries_to_us(launcher: Any) -> None:
     """Ray runs a task whose process died up to three times more, unasked, and lets tasks share processes one after the other."""
     with read_write(launcher.ray_cfg), open_dict(launcher.ray_cfg):
         launcher.ray_cfg.remote = OmegaConf.merge({"max_retries": 0, "max_calls": 1}, launcher.ray_cfg.remote)
-
-
-def _scancel(*arguments: str) -> None:
-    result = subprocess.run(["scancel", *arguments], capture_output=True, text=True)
-    if result.returncode:
-        logger.warning("scancel %s: %s", " ".join(arguments), result.stderr.strip())
 
 
 def _kill_tree(pid: int) -> None:

@@ -105,11 +105,13 @@ def make_plan(
 
 
 def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Path]:
-    """The study's name and folder, both fixed, so that the same command again goes on with the same study."""
+    """The study's name and folder, both fixed, so that the same command again goes on with the same study: a folder named by the
+    clock counts only where the command line asks for it."""
     name = settings.study_name or config.hydra.runtime.choices.get("sweep") or "study"
     folder = Path(str(config.hydra.sweep.dir))
+    written = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
     chosen = any(str(override).startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
-    if settings.study_name is None and not chosen:
+    if ("${now:" in written and not chosen) or ("study_name}" in written and settings.study_name is None):
         folder = Path("multirun") / name
     if not settings.fresh or not folder.exists():
         return name, folder

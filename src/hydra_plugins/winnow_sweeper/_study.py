@@ -29,6 +29,7 @@ from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
+from hydra_plugins.winnow_sweeper._notes import recall
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
 from hydra_plugins.winnow_sweeper._single_run import Work
 from hydra_plugins.winnow_sweeper._slots import open_slots
@@ -132,11 +133,12 @@ def sweep(plan: Plan) -> str | None:
     supply = Supply(
         study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
+        functools.partial(recall, plan.folder),
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     with study_tracker(plan) as tracker:
         report = new_report(plan, study, tracker)
-        report.open()
+        report.open(has_console=not settings.in_process)
         loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
         failure: SweepFailedError | None = None
         reason: str | None = None

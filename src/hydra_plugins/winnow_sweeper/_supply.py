@@ -41,6 +41,7 @@ class Supply:
         claims: Claims,
         seeds: Sequence[int] | None,
         resumable_folder: Path | None,
+        recall: Callable[[int], None],
     ) -> None:
         self._study = study
         self._n_trials = n_trials
@@ -50,6 +51,7 @@ class Supply:
         self._claims = claims
         self._seeds = seeds
         self._resumable_folder = resumable_folder
+        self._recall = recall
         self._ready: deque[Job] = deque()
 
     def next(self) -> Job | None:
@@ -81,6 +83,7 @@ class Supply:
                 if settle(self._frozen(trial.number)):
                     continue
                 logger.info("trial %d was left by a process that is gone; it goes on", trial.number)
+                self._recall(trial.number)
                 self._queue(self._frozen(trial.number))
 
     def again(self, job: Job, counts: bool) -> None:
@@ -136,7 +139,7 @@ class Supply:
         if self._resumable_folder is None or RESUME in overrides:
             return overrides
         begins_elsewhere = any(text.startswith("training.resume=") for text in overrides)
-        if begins_elsewhere and not (self._resumable_folder / subdir / "checkpoints").exists():
+        if begins_elsewhere and not any((self._resumable_folder / subdir / "checkpoints").glob("*.pth")):
             return overrides
         return (*overrides, RESUME)
 

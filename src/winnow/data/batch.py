@@ -79,18 +79,18 @@ class DetectionBatch:
     def image_ids(self) -> list[int | str]:
         return [target.image_id for target in self.targets]
 
-    def to(self, device: torch.device) -> Self:
-        """Move what the model reads; the ``original_…`` fields stay on the CPU, where evaluation wants them. Itself if it is
-        there already."""
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> Self:
+        """Move what the model reads; the ``original_…`` fields stay on the CPU, where evaluation wants them."""
+        images = self.images.to(device, non_blocking=True, memory_format=memory_format)
         if self.images.device == device:
-            return self
+            return self if images is self.images else replace(self, images=images)
         targets = [
             replace(t, boxes=t.boxes.to(device, non_blocking=True), labels=t.labels.to(device, non_blocking=True))
             for t in self.targets
         ]
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
+            images=images,
             pixel_mask=self.pixel_mask.to(device, non_blocking=True),
             targets=targets,
             memo={},

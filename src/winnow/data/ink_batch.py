@@ -63,8 +63,8 @@ class InkBatch:
     def shape(self) -> tuple[int, int, int]:
         return self.images.shape[0], self.images.shape[2], self.images.shape[3]
 
-    def to(self, device: torch.device) -> Self:
-        """Itself if it is there already."""
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> Self:
+        """Itself if it is there already: with one channel all memory formats are the same."""
         if self.images.device == device:
             return self
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

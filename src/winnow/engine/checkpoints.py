@@ -85,6 +85,15 @@ class CheckpointFolder:
                 logger.error("%s; falling back to an older checkpoint", error)
         return None
 
+    def most_files(self, num_epochs: int) -> int:
+        """Different files that a run of ``num_epochs`` leaves at most; ``last`` and ``best`` may be names of one of them."""
+        return min(2 + min(self._keep_last_n, num_epochs // self._save_interval), num_epochs)
+
+    def held_bytes(self) -> int:
+        """What this folder's checkpoints take on disk now, several names of one file counted once."""
+        found = [path.stat() for path in self.folder.glob("*.pth") if self.is_ours(path)]
+        return sum({stat.st_ino: stat.st_size for stat in found}.values())
+
     def _epoch_files(self) -> list[Path]:
         """Newest first."""
         numbered = [

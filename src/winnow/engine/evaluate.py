@@ -38,7 +38,7 @@ def evaluate(
                 count = task.loss_count(host_batch)
                 divisor = max(1.0, count)
                 with memory_explained([host_batch], precision, "the evaluation"), precision.autocast():
-                    batch = host_batch.to(precision.device)
+                    batch = host_batch.to(precision.device, precision.memory_format)
                     outputs = task.forward(batch)
                     terms = task.losses(outputs, batch, divisor)
                 losses.append(float(torch.stack(list(terms.values())).sum()) * divisor)

@@ -85,6 +85,11 @@ class HostMemory:
         return self._memory
 
 
+def state_bytes(content: dict[str, Any]) -> int:
+    """What the tensors of ``content`` take, those that share memory counted once: about the size of its file."""
+    return sum(storage.nbytes() for storage in _storages(content).values())
+
+
 def _allocate(size: int, pinned: bool) -> Any:
     if pinned:
         return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()

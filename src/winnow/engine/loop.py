@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from winnow.engine.checkpoints import CheckpointFolder
+from winnow.engine.disk_room import warn_of_little_room
 from winnow.engine.evaluate import evaluate
+from winnow.engine.host_copy import state_bytes
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
 from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
@@ -166,6 +168,7 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
 def prepare_saves(run: Fit) -> None:
     checkpoint = run.snapshot.take(run.state)
     if run.ranks.is_main:
+        warn_of_little_room(state_bytes(checkpoint), run.checkpoints, run.step.schedule.total_epochs)
         run.checkpoints.make_room(checkpoint)
     run.checkpoints.has_room = True
 

@@ -23,18 +23,26 @@ class Precision:
 
     @classmethod
     def choose(cls, amp: str, device: torch.device) -> Precision:
-        """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU bf16 where it has AMX, else off."""
+        """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU bf16 where it can multiply that format,
+        else off."""
         dtype: torch.dtype | None
         if amp == "auto" and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         elif amp == "auto":
-            dtype = torch.bfloat16 if has_bf16_matrix_units() else None
+            dtype = torch.bfloat16 if multiplies_bf16() else None
         elif amp == "off":
             dtype = None
         else:
             dtype = torch.bfloat16 if amp == "bf16" else torch.float16
         logger.info("computing in %s on %s", "float32" if dtype is None else f"{dtype} autocast", device)
         return cls(device, dtype)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and weights lie in memory: channels last, but for bf16 on a CPU without AMX, where that took 1.4 times as
+        long (benchmarks/README.md)."""
+        is_slow = self.device.type == "cpu" and self.dtype is torch.bfloat16 and not _has_amx()
+        return torch.contiguous_format if is_slow else torch.channels_last
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
@@ -44,12 +52,14 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
 
-def has_bf16_matrix_units() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in units of their own (Intel's AMX).
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16 (AVX-512's or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
-    AVX-512's bfloat16 instructions alone are no reason: autocast with them took longer than float32 (benchmarks/README.md).
-    """
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+def _has_amx() -> bool:
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:

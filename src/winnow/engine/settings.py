@@ -108,6 +108,7 @@ class TrainingSettings(Settings):
     log_interval: int = Field(gt=0)
     early_stopping: EarlyStopping
     max_nonfinite: int = Field(gt=0)
+    require_gradients: bool
     oom_retry: bool
     resume: str | None
     init_from: str | None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from winnow.engine.ema import Ema
 from winnow.engine.gradient_sum import GradientSum
+from winnow.engine.gradients import FirstLook
 from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.ranks import ALONE, Ranks
@@ -36,6 +37,7 @@ class TrainStep:
         ema: Ema | None,
         max_nonfinite: int,
         ranks: Ranks = ALONE,
+        first_look: FirstLook | None = None,
     ) -> None:
         self.task = task
         self.optimizer = optimizer
@@ -48,6 +50,8 @@ class TrainStep:
         self.nonfinite_in_a_row = 0
         self.is_torn = False
         """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
+        self.first_look = first_look
+        """Looks at the gradients of each step, until it has seen enough."""
         self._max_norm = math.inf if clip_grad_norm is None else clip_grad_norm
         self._max_nonfinite = max_nonfinite
         self._is_first = True
@@ -69,12 +73,17 @@ class TrainStep:
     def _update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         self._set_learning_rates(step)
         began = time.perf_counter()
-        terms = self._gradient_sum(self._backward(batches), self.precision.device)
+        # Counted before the batches move: on a GPU each count would have to be waited for.
+        batches = [batch for batch in batches if batch.num_images]
+        count = self._agreed_count(sum(self.task.loss_count(batch) for batch in batches))
+        terms = self._gradient_sum(self._backward(batches, max(1.0, count)), self.precision.device)
         if self._is_first:
             # With training.compile=true most of it is the compiler's; on a GPU the kernels come on top.
             logger.info("the first step took %.1f s", time.perf_counter() - began)
             self._is_first = False
         self.scaler.unscale_(self.optimizer)
+        if self.first_look is not None and self.first_look(self.optimizer, count, step):
+            self.first_look = None
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm, foreach=True)
         loss = torch.stack(list(terms.values())).sum()
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
@@ -102,16 +111,13 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def _backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        # Counted before the batches move: on a GPU each count would have to be waited for.
-        batches = [batch for batch in batches if batch.num_images]
-        count = self._agreed_count(sum(self.task.loss_count(batch) for batch in batches))
+    def _backward(self, batches: Sequence[Batch], count: float) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         if not batches:
             # What the scaler unscales by is made at its first use.
             self.scaler.scale(torch.zeros((), device=self.precision.device))
         for host_batch in batches:
-            batch = host_batch.to(self.precision.device)
+            batch = host_batch.to(self.precision.device, self.precision.memory_format)
             with self.precision.autocast():
                 terms = self.task.losses(self.task.forward(batch), batch, count)
                 loss = torch.stack(list(terms.values())).sum()
@@ -123,13 +129,13 @@ class TrainStep:
     def _agreed_count(self, count: float) -> float:
         """The count of all ranks. What the last step changed in buffers (running statistics) is made rank 0's on the way."""
         if self.ranks.size == 1:
-            return max(1.0, count)
+            return count
         versions = sum(buffer._version for buffer in self._buffers)
         count, num_changed = self.ranks.sum(count, versions != self._buffer_versions)
         if num_changed:
             self.ranks.share_tensors(self._buffers)
         self._buffer_versions = sum(buffer._version for buffer in self._buffers)
-        return max(1.0, count)
+        return count
 
     def _count_nonfinite(self, terms: dict[str, Tensor], norm: Tensor, batches: Sequence[Batch], step: int) -> None:
         self.nonfinite += 1

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from winnow.data.batch import Detections, Target
+from winnow.data.batch import DetectionBatch, Detections, Target
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
@@ -27,11 +29,12 @@ OUTLINE: Colour = (0, 0, 0)
 TRUE_COLOUR: Colour = (74, 222, 128)
 FOUND_COLOUR: Colour = (251, 146, 60)
 DASH = 7
+NOT_SOUGHT = Detections(boxes=torch.empty(0, 4), scores=torch.empty(0), labels=torch.empty(0, dtype=torch.int64))
 
 
 def draw_grid(
     images: Sequence[np.ndarray],
-    detections: Sequence[Detections],
+    detections: Sequence[Detections] | None,
     targets: Sequence[Target],
     class_names: Sequence[str],
     path: Path,
@@ -40,17 +43,19 @@ def draw_grid(
     """Write a PNG to ``path``: ``images`` (H, W, 3) uint8 without padding, at any resolution, in rows of four.
 
     True boxes are dashed and green with their class at the bottom, crowds left out; predicted ones of at least ``min_score``
-    solid and orange with class and score at the top. Raises ValueError where the sequences differ in length or are empty.
+    solid and orange with class and score at the top; None for ``detections`` shows the truth alone. Raises ValueError where the
+    sequences differ in length or are empty.
     """
-    if not images or not len(images) == len(detections) == len(targets):
+    all_found = [NOT_SOUGHT] * len(images) if detections is None else detections
+    if not images or not len(images) == len(all_found) == len(targets):
         raise ValueError(
-            f"as many images as detections and targets, at least one: {len(images)}, {len(detections)}, {len(targets)}"
+            f"as many images as detections and targets, at least one: {len(images)}, {len(all_found)}, {len(targets)}"
         )
     # matplotlib's font, as Pillow's own has no ≥ and few of the alphabets that class names come in.
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), FONT_SIZE)
     cells = [
         _draw_cell(image, found, target, class_names, min_score, font)
-        for image, found, target in zip(images, detections, targets, strict=True)
+        for image, found, target in zip(images, all_found, targets, strict=True)
     ]
     columns = min(COLUMNS, len(cells))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
@@ -59,13 +64,30 @@ def draw_grid(
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), "dashed: true", fill=TRUE_COLOUR, font=font)
-    draw.text((GAP + 130, GAP), f"solid: found, score ≥ {min_score:g}", fill=FOUND_COLOUR, font=font)
+    if detections is not None:
+        draw.text((GAP + 130, GAP), f"solid: found, score ≥ {min_score:g}", fill=FOUND_COLOUR, font=font)
     top = LINE_HEIGHT + GAP
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
             sheet.paste(cell, (GAP + column * (CELL + GAP), top))
         top += height + GAP
     sheet.save(path)
+
+
+def draw_training_batches(batches: Sequence[DetectionBatch], class_names: Sequence[str], path: Path, most: int) -> None:
+    """Write the first ``most`` images of ``batches`` as the model sees them, augmented and resized, with their boxes to
+    ``path``; padding is cut off. Raises ValueError where they hold no image."""
+    images: list[np.ndarray] = []
+    targets: list[Target] = []
+    for batch in batches:
+        pixels = batch.images.permute(0, 2, 3, 1).cpu().numpy()
+        for row, target in enumerate(batch.targets):
+            height, width = target.size
+            images.append(pixels[row, :height, :width])
+            boxes = target.boxes.cpu()
+            seen = replace(target, original_size=target.size, original_boxes=boxes, original_labels=target.labels.cpu())
+            targets.append(replace(seen, original_crowd=torch.zeros(len(boxes), dtype=torch.bool)))
+    draw_grid(images[:most], None, targets[:most], class_names, path)
 
 
 def _draw_cell(
@@ -99,7 +121,9 @@ def _draw_cell(
         _label(draw, font, class_names[label], box, picture, taken, at_top=False)
     cell = Image.new("RGB", (width, height + LINE_HEIGHT), BACKGROUND)
     cell.paste(picture, (0, 0))
-    caption = f"image {target.image_id}: {len(true_boxes)} true, {len(found_boxes)} found"
+    caption = f"image {target.image_id}: {len(true_boxes)} true"
+    if found is not NOT_SOUGHT:
+        caption += f", {len(found_boxes)} found"
     ImageDraw.Draw(cell).text((2, height + 4), _shortened(caption, width - 4, font), fill=TEXT, font=font)
     return cell
 

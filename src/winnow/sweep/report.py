@@ -43,14 +43,15 @@ class StudyReport:
         self._tracker = tracker
         self._common = set(common)
         self._plots = plots
-        self._began: dict[int, float] = {}
+        self._began: dict[int, tuple[float, int]] = {}
         self._next_look = 0.0
         self._live: Live | None = None
         self.rows: list[Row] = []
 
-    def open(self) -> None:
+    def open(self, has_console: bool = True) -> None:
+        """``has_console`` is False where a run in this process prints, and perhaps a debugger asks, where the table would be."""
         self._read()
-        if CONSOLE.is_terminal:
+        if CONSOLE.is_terminal and has_console:
             self._live = Live(console=CONSOLE, refresh_per_second=4, transient=True)
             self._live.start()
 
@@ -62,8 +63,9 @@ class StudyReport:
         self._write()
 
     def started(self, number: int, name: str, overrides: Sequence[str]) -> None:
-        self._began.setdefault(number, time.monotonic())
-        own = [text for text in overrides if text not in self._common]
+        epochs_before = self._study.get_trials(deepcopy=False)[number].last_step or 0
+        self._began.setdefault(number, (time.monotonic(), epochs_before))
+        own = [_in_short(text) for text in overrides if text not in self._common]
         logger.info("trial %s starts: %s", name, "  ".join(own))
 
     def finished(self, number: int, outcome: Outcome) -> None:
@@ -76,7 +78,8 @@ class StudyReport:
         level = logging.ERROR if outcome.status == "failed" else logging.INFO
         logger.log(level, "trial %d %s after %d epochs, %.0f s%s%s", number, outcome.status, outcome.epochs, outcome.seconds,
                    value, reason)  # fmt: skip
-        logger.info(self.summary())
+        if self._live is None:  # else the table's title says so
+            logger.info(self.summary())
         self._track()
 
     def tick(self, running: Sequence[int], elsewhere: int) -> None:
@@ -90,7 +93,7 @@ class StudyReport:
 
     def summary(self) -> str:
         """One line: how many ended how, the best so far, what was spent and saved."""
-        ended = ", ".join(f"{count} {status}" for status, count in counts(self.rows).items())
+        ended = ", ".join(f"{count} {status}" for status, count in counts(self.rows).items()) or "none ended yet"
         best = self._best()
         shown = f"best {best.value:.4f} (trial {best.number})" if best is not None else "no best yet"
         epochs, less = spent(self.rows)["epochs"], saved(self.rows, self._planned_epochs).get("epochs", 0.0)
@@ -155,16 +158,17 @@ class StudyReport:
         for trial in running:
             table.add_row(str(trial.number), *self._progress_of(trial), _words(trial.params))
         if elsewhere:
-            table.caption = f"{elsewhere} trials run elsewhere"
+            table.caption = f"running elsewhere: {elsewhere}"
         return table
 
     def _progress_of(self, trial: FrozenTrial) -> tuple[str, str, str]:
         if not trial.intermediate_values:
-            return "", "", ""
+            return "starts", "", ""
         epoch = max(trial.intermediate_values)
         planned = self._planned_epochs(Row(trial.number, "running", None, dict(trial.params), Outcome("interrupted")))
-        passed = time.monotonic() - self._began.get(trial.number, time.monotonic())
-        eta = f"{passed / epoch * (planned - epoch):.0f} s" if planned else ""
+        began, epochs_before = self._began.get(trial.number, (time.monotonic(), epoch))
+        per_epoch = (time.monotonic() - began) / max(1, epoch - epochs_before)
+        eta = f"{per_epoch * (planned - epoch):.0f} s" if planned and epoch > epochs_before else ""
         return f"{epoch}/{planned}" if planned else str(epoch), f"{trial.intermediate_values[epoch]:.4f}", eta
 
 
@@ -206,3 +210,12 @@ def _words(params: Mapping[str, Any]) -> str:
     return "  ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
     )
+
+
+def _in_short(override: str) -> str:
+    """``KEY=VALUE`` with a number that people can read; the exact one is in ``trials.csv``."""
+    key, _, value = override.partition("=")
+    try:
+        return f"{key}={float(value):.4g}" if len(value) > 8 else override
+    except ValueError:
+        return override

@@ -26,8 +26,8 @@ from winnow.tracking.system_metrics import SystemSampler
 
 log = logging.getLogger("winnow.tracking.uploader")
 
-POLL_SECONDS = 0.2
-SEND_SECONDS = 1.0  # between two batches while training runs
+POLL_SECONDS = 0.5
+SEND_SECONDS = 5.0  # between two batches while training runs: each costs it some 10 ms of a core
 PATIENCE_SECONDS = 60.0  # without any success, once training is over
 LONGEST_RETRY_SECONDS = 8.0
 COMPLAINT_SECONDS = 600.0

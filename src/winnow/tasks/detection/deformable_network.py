@@ -19,7 +19,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import inverse
 from transformers.utils import logging as transformers_logging
 
 from winnow.errors import WeightsError
-from winnow.state_dicts import LoadReport, load_matching, read_state
+from winnow.state_dicts import LoadReport, load_matching, mark_loaded, read_state
 from winnow.tasks.detection.conv_backbone import ConvBackbone
 from winnow.tasks.detection.pixels import PixelNormalizer
 
@@ -134,6 +134,7 @@ def network_from_folder(
     report = LoadReport(str(folder), matched, tuple(missing), tuple(reshaped), tuple(unexpected))
     report.log()
     report.require_match()
+    mark_loaded(network, network.state_dict().keys() - report.random_names, str(folder))
     make_ready(network, report.random_names)
     choose_trainable(network, weights_loaded=True)
     return network

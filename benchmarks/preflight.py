@@ -1,0 +1,131 @@
+"""How far a preflight's estimate is from the run, and what the checks at a training's start take: python benchmarks/preflight.py.
+
+The estimate of ``winnow preflight`` for fcos_tiny on digits is held against ``python train.py`` with the same command line:
+seconds from the first step to the end of the last evaluation, and peak memory. The checks are timed on gradients of the
+size of two models, without a training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from winnow.build import build
+from winnow.composition import register_resolvers
+from winnow.engine.disk_room import warn_of_little_room
+from winnow.engine.gradients import FirstLook
+from winnow.engine.host_copy import state_bytes
+from winnow.run_settings import RunSettings
+from winnow.settings import build_settings
+from winnow.tracking.null_tracker import NullTracker
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODELS = ("fcos_tiny", "deformable_detr_tiny", "fcos_r50_fpn")
+REPEATS = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="of the run that is foretold", default=["training.max_epochs=3"])
+    parser.add_argument("--only", choices=("checks", "estimate"))
+    parser.add_argument("--turns", type=int, default=3, help="of preflight and run")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if options.only != "estimate":
+            for model in MODELS:
+                time_checks(model, folder)
+        if options.only != "checks":
+            compare_with_runs([*options.overrides, "tracking=off"], options.turns, folder)
+
+
+def time_checks(model: str, folder: Path) -> None:
+    run = built(model, folder)
+    for parameter in run.task.model.parameters():
+        parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
+    run.step.optimizer.step()  # the optimizer's state is part of a checkpoint
+    looks, disks = [], []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        FirstLook(run.task.model, required=True)(run.step.optimizer, count=1.0, step=0)
+        looks.append(time.perf_counter() - began)
+        checkpoint = run.snapshot.take(run.state)  # the loop takes it anyway, to make room for copies
+        began = time.perf_counter()
+        warn_of_little_room(state_bytes(checkpoint), run.checkpoints, num_epochs=12)
+        disks.append(time.perf_counter() - began)
+    count = sum(parameter.numel() for parameter in run.task.model.parameters())
+    look, disk = (f"{1000 * statistics.median(times):.1f} ms ({1000 * max(times):.1f})" for times in (looks, disks))
+    print(f"{model:22} {count / 1e6:5.1f} M parameters   gradients {look}   disk {disk}   median (most)", flush=True)
+
+
+def built(model: str, folder: Path) -> Any:
+    register_resolvers()
+    own = ["model.pretrained=false"] if model == "fcos_r50_fpn" else []
+    with initialize_config_dir(str(REPOSITORY / "conf")):
+        cfg = compose(
+            "config", [f"model={model}", f"data.root={folder}/digits", "data.num_train=16", "data.num_val=2", *own]
+        )
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    settings = build_settings(RunSettings, config, "")
+    return build(config, settings, 0, folder, NullTracker(folder), {})
+
+
+def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
+    """By turns, as a shared machine is not equally fast all the time."""
+    print(f"{' '.join(overrides)}: foretold, real")
+    for turn in range(turns):
+        report = foretold(overrides, folder)
+        seconds, bytes_held, file_size = real(overrides, folder, f"run_{turn}")
+        stage = report["stages"][0]
+        expected = stage["estimate"]["seconds"]
+        memory = stage["memory"]["peak_bytes"] + stage["memory"]["copy_bytes"]
+        size = stage["disk"]["checkpoint_bytes"]
+        print(
+            f"seconds {expected:6.1f} {seconds:6.1f} {expected / seconds - 1:+4.0%}   "
+            f"peak memory MB {memory / 1e6:5.0f} {bytes_held / 1e6:5.0f} {memory / bytes_held - 1:+4.0%}   "
+            f"checkpoint MB {size / 1e6:5.2f} {file_size / 1e6:5.2f} {size / file_size - 1:+4.0%}   "
+            f"(preflight {report['seconds']:.0f} s)",
+            flush=True,
+        )
+
+
+def foretold(overrides: list[str], folder: Path) -> Any:
+    preflight = "import sys; from winnow.cli import main; sys.exit(main())"
+    fixed = ["--config-dir", str(REPOSITORY / "conf"), "--json", "report.json"]
+    command([sys.executable, "-c", preflight, "preflight", *fixed, *overrides], folder)
+    return json.loads((folder / "report.json").read_text())
+
+
+def real(overrides: list[str], folder: Path, name: str) -> tuple[float, int, int]:
+    """Seconds of training and evaluation, bytes held at most, size of the last checkpoint."""
+    peak = command([sys.executable, str(REPOSITORY / "train.py"), f"hydra.run.dir={name}", *overrides], folder)
+    result = json.loads((folder / name / "result.json").read_text())
+    return result["cost"]["seconds"], peak, (folder / name / "checkpoints/last.pth").stat().st_size
+
+
+def command(arguments: list[str], folder: Path) -> int:
+    """Run it in ``folder``; the most memory in bytes that its process held."""
+    path = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])}
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(arguments, cwd=folder, env=os.environ | path, stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {status}:\n{(folder / 'output.txt').read_text()}")
+    return usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Sweeps that were cut short in ways of their own, and what the next start makes of it."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from composed import REPOSITORY
+from postgresql_cluster import Cluster, binaries
+from sweep_parts import start, start_program, statuses, sweep, table, wait_until, write_app
+
+from winnow.sweep.outcome import OWNER, RELEASED
+from winnow.sweep.storage import open_storage
+from winnow.sweep.stored_study import StoredStudy
+
+TINY = [
+    "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0",
+    "model.channels=[8,8,16,16]", "model.head_channels=32", "tracking=off",
+]  # fmt: skip
+
+
+@pytest.fixture
+def app(tmp_path):
+    return write_app(tmp_path / "app")
+
+
+def trials_of(app):
+    return StoredStudy.open(app / "study").study.trials
+
+
+def test_a_trial_without_values_whose_process_died_gets_them_at_the_next_start(app):
+    sweep(app, "hydra.sweeper.n_trials=1")
+    storage = open_storage(str(app / "study" / "study.journal"), stamp={OWNER: RELEASED})
+    storage.create_new_trial(storage.get_study_id_from_name("study"))
+    sweep(app, "hydra.sweeper.n_trials=3")
+    assert statuses(app) == ["completed"] * 3
+    assert [set(trial.params) for trial in trials_of(app)] == [{"x"}] * 3
+    assert (app / "study" / "1" / "starts").read_text() == "x"
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process_and_all_goes_on(app):
+    process = start(app, "sleep=0.3", "epochs=200", "hydra.sweeper.n_trials=3")
+    wait_until(lambda: all((app / "study" / str(number) / "starts").exists() for number in range(2)))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert process.returncode != 0, output
+    assert not any(worker.is_running() for worker in workers)
+    sweep(app, "sleep=0", "epochs=2", "hydra.sweeper.n_trials=3", "hydra.sweeper.accept_changes=true")
+    assert statuses(app) == ["completed"] * 3
+    assert [(app / "study" / str(number) / "starts").read_text() for number in range(3)] == ["xx", "xx", "x"]
+
+
+def test_spent_cost_ends_the_search_and_the_next_start_adds_none(app):
+    arguments = ["mode=costly", "hydra.sweeper.max_cost={images:250}", "hydra.sweeper.n_trials=20"]
+    for _ in range(2):
+        output = sweep(app, *arguments, "hydra.sweeper.n_jobs=1")
+        assert "max_cost.images=250 is spent (300)" in output
+        assert statuses(app) == ["completed"] * 3
+
+
+def test_a_conditional_space_is_searched_and_each_run_gets_its_own_parameters(app):
+    sweep(app, "hydra.sweeper.custom_search_space=spaces.conditional", "hydra.sweeper.n_trials=6")
+    seen = set()
+    for trial, row in zip(trials_of(app), table(app), strict=True):
+        config = (app / "study" / str(trial.number) / ".hydra" / "overrides.yaml").read_text()
+        seen.add(row["param_choice"])
+        assert ("group.a=" in config) == ("group.a" in trial.params) == (row["param_choice"] == "grouped")
+        assert f"choice={row['param_choice']}" in config
+    assert seen == {"plain", "grouped"}
+    assert statuses(app) == ["completed"] * 6
+
+
+@pytest.mark.slow
+def test_a_run_from_another_ones_checkpoint_that_dies_before_its_first_save_begins_there_again(tmp_path):
+    common = ["hydra/sweeper=winnow", *TINY, "hydra.sweeper.direction=maximize", "hydra.sweeper.plots=false"]
+    first = start_program(REPOSITORY / "train.py", tmp_path, *common, "training.max_epochs=2", "hydra.sweeper.n_trials=1",
+                          "training.batch_size=4,8", "hydra.sweeper.study_name=first")  # fmt: skip
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    begin = tmp_path / "multirun/first/0/checkpoints/last.pth"
+    values = {"training.resume": str(begin), "training.max_epochs": 4}
+    (tmp_path / "trials.json").write_text(json.dumps([values]))
+    second = [
+        *common,
+        "hydra.sweeper.trials_file=trials.json",
+        "hydra.sweeper.n_trials=1",
+        "hydra.sweeper.study_name=second",
+    ]
+    process = start_program(REPOSITORY / "train.py", tmp_path, *second)
+    run = tmp_path / "multirun/second/0"
+    wait_until(lambda: resumed_from(run) == 1)
+    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        killed.kill()
+    process.communicate()
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)  # were it quicker than we are
+    again = start_program(REPOSITORY / "train.py", tmp_path, *second)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert resumed_from(run) == 2
+    assert json.loads((run / "result.json").read_text())["epochs"] == 4
+    assert list(StoredStudy.open(run.parent).study.trials[0].intermediate_values) == [3, 4]
+
+
+def resumed_from(run):
+    log = run / "train.log"
+    return log.read_text().count("resumed from") if log.exists() else 0
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_server_outlive_its_restart(app):
+    if binaries() is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    cluster = Cluster()
+    try:
+        arguments = [
+            f"hydra.sweeper.storage={cluster.new_database()}",
+            "sleep=0.5",
+            "epochs=8",
+            "hydra.sweeper.n_trials=9",
+        ]
+        processes = [start(app, *arguments) for _ in range(2)]
+        wait_until(lambda: all(beats(app, number) > 1 for number in range(4)))
+        cluster.stop()
+        before = [beats(app, number) for number in range(4)]
+        time.sleep(15)
+        assert any(beats(app, number) > before[number] + 1 for number in range(4))
+        cluster.start()
+        outputs = [process.communicate(timeout=200)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        assert statuses(app) == ["completed"] * 9
+        assert [(app / "study" / str(number) / "starts").read_text() for number in range(9)] == ["x"] * 9
+        assert any("does not answer" in output and "is back after" in output for output in outputs)
+        values = [list(trial.intermediate_values) for trial in StoredStudy.open(app / "study").study.trials]
+        assert values == [list(range(1, 9))] * 9
+    finally:
+        cluster.close()
+
+
+def beats(app, number):
+    path = Path(app) / "study" / str(number) / "beats"
+    return len(path.read_text().split()) if path.exists() else 0

@@ -1,0 +1,67 @@
+"""Users' own models that don't train as they look: an unused head, a head behind a gate that starts at 0, frozen parameters
+that something thaws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from winnow.settings import set_by
+from winnow.tasks.detection.fcos import FcosTask
+from winnow.tasks.detection.fcos_tiny import FcosTinySettings, fcos_tiny
+
+
+class SpareHead(nn.Module):
+    """Two layers that something may be computed by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.outer = nn.Linear(4, 1)
+
+
+def with_spare_head(task: FcosTask) -> FcosTask:
+    task.model.spare = SpareHead()
+    return task
+
+
+@set_by(FcosTinySettings)
+def unused_head(*arguments: Any, **values: Any) -> FcosTask:
+    """A head that the loss does not depend on."""
+    return with_spare_head(fcos_tiny(*arguments, **values))
+
+
+@set_by(FcosTinySettings)
+def half_used_head(*arguments: Any, **values: Any) -> FcosTask:
+    """Of the head only the outer layer's bias."""
+    task = with_spare_head(fcos_tiny(*arguments, **values))
+    plain = task.losses
+    task.losses = lambda *given: plain(*given) | {"loss_spare": task.model.spare.outer.bias.square().sum()}
+    return task
+
+
+@set_by(FcosTinySettings)
+def gated_head(*arguments: Any, **values: Any) -> FcosTask:
+    """A head whose last layer starts at 0, so that the one before gets gradients of 0 in the first step."""
+    task = with_spare_head(fcos_tiny(*arguments, **values))
+    spare = task.model.spare
+    nn.init.zeros_(spare.outer.weight)
+    plain = task.losses
+    task.losses = lambda *given: plain(*given) | {"loss_spare": spare.outer(spare.inner(torch.ones(4))).sum()}
+    return task
+
+
+@set_by(FcosTinySettings)
+def thawed(*arguments: Any, **values: Any) -> FcosTask:
+    """What was frozen trains again as soon as the model runs; the optimizer does not know."""
+    task = fcos_tiny(*arguments, **values)
+    plain = task.forward
+
+    def forward(batch: Any) -> Any:
+        task.model.requires_grad_(True)
+        return plain(batch)
+
+    task.forward = forward
+    return task
