@@ -4,7 +4,10 @@ import json
 
 import pytest
 import yaml
+from composed import REPOSITORY
 from killed_parts import RECORDED, assert_same_end, record
+
+from winnow.cli import main
 
 # 22 tiles in batches of 4 and 2 batches to a step: three steps to an epoch, the last one shorter; two evaluation batches.
 TINY = [
@@ -82,6 +85,15 @@ def test_the_stages_hand_over_and_masks_are_the_first_ones_only(warm_program, wo
     }
     assert [configs[name]["mask_ratio"] for name in ("structural", "dense")] == [0.6, 0.0]
     assert "dense will take over from structural" in printed
+
+
+def test_a_preflight_of_ink_is_all_clear_and_draws_a_training_batch(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fixed = ["--config-dir", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
+    assert main(["preflight", *fixed, *TINY]) == 0
+    stage = json.loads(capsys.readouterr().out)["stages"][0]
+    assert stage["pictures"] == ["preflight/single_train_batch.png"]
+    assert (tmp_path / "preflight/single_train_batch.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(("choices", "words"), [
