@@ -34,7 +34,7 @@ BOTH, MISSED, INVENTED = (1.0, 1.0, 1.0), (0.29, 0.87, 0.50), (0.98, 0.57, 0.24)
 
 
 def draw_ink(
-    seen: Sequence[tuple[InkBatch, InkPredictions]],
+    seen: Sequence[tuple[InkBatch, InkPredictions | None]],
     kinds: Sequence[str],
     path: Path,
     skeleton_threshold: float,
