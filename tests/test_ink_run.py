@@ -4,7 +4,10 @@ import json
 
 import pytest
 import yaml
+from composed import REPOSITORY
 from killed_parts import RECORDED, assert_same_end, record
+
+from winnow.cli import main
 
 # 22 tiles in batches of 4 and 2 batches to a step: three steps to an epoch, the last one shorter; two evaluation batches.
 TINY = [
@@ -16,7 +19,7 @@ TINY = [
 ]  # fmt: skip
 TROUBLED = ["model._target_=troubled.troubled_ink", "trusted_targets=[troubled]", RECORDED]
 MASKED = [
-    "model.mask_ratio=0.6", "model.skips=false", "training.ema.decay=0.9", "training.amp=fp16", "training.deterministic=true",
+    "model.mask_ratio=0.6", "model.skips=false", "training.ema.decay=0.9", "training.amp=bf16", "training.deterministic=true",
 ]  # fmt: skip
 
 
@@ -27,7 +30,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
-    """Hidden blocks, accumulation, EMA, an fp16 scaler and only deterministic kernels, uninterrupted."""
+    """Hidden blocks, accumulation, EMA, bfloat16 and only deterministic kernels, uninterrupted."""
     warm_program.run(workplace, *TINY, *TROUBLED, *MASKED, "hydra.run.dir=whole")
     return workplace / "whole"
 
@@ -43,7 +46,11 @@ def test_a_run_leaves_its_metrics_and_pictures(warm_program, workplace):
     assert "val/f1_1px" in printed
 
 
-@pytest.mark.parametrize("moment", ["kill losses 9", "kill predictions 4"])
+@pytest.mark.parametrize("moment", [
+    "kill losses 9",
+    pytest.param("kill predictions 4", marks=pytest.mark.slow),
+    pytest.param("kill forward 7", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_killed_and_resumed_equals_uninterrupted_bit_by_bit(warm_program, workplace, whole, moment):
     name = moment.replace(" ", "_")
     arguments = [*TINY, *TROUBLED, *MASKED, f"hydra.run.dir={name}"]
@@ -63,8 +70,9 @@ def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
         workplace, *arguments, "training.num_ranks=2", RECORDED, "trusted_targets=[troubled]", "hydra.run.dir=two"
     )
     one, two = ({name: value for name, _, value in record(workplace / run / "outbox.jsonl")} for run in ("one", "two"))
+    # Adam's first steps make more of what rounding changes.
     names = [name for name in one if name.startswith(("val/", "train/loss"))]
-    assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=1e-3, abs=1e-4)
+    assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=0.01, abs=1e-3)
 
 
 def test_the_stages_hand_over_and_masks_are_the_first_ones_only(warm_program, workplace):
@@ -82,6 +90,15 @@ def test_the_stages_hand_over_and_masks_are_the_first_ones_only(warm_program, wo
     }
     assert [configs[name]["mask_ratio"] for name in ("structural", "dense")] == [0.6, 0.0]
     assert "dense will take over from structural" in printed
+
+
+def test_a_preflight_of_ink_is_all_clear_and_draws_a_training_batch(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fixed = ["--config-dir", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
+    assert main(["preflight", *fixed, *TINY]) == 0
+    stage = json.loads(capsys.readouterr().out)["stages"][0]
+    assert stage["pictures"] == ["preflight/single_train_batch.png"]
+    assert (tmp_path / "preflight/single_train_batch.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(("choices", "words"), [

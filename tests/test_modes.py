@@ -15,12 +15,17 @@ from winnow.settings import build_settings
 from winnow.tracking.null_tracker import NullTracker
 
 SIZES = [
-    "data.num_train=22", "data.num_val=6", "data.size=64", "data.image_size=64", "training.batch_size=4",
+    "data.num_train=22", "data.num_val=6", "training.batch_size=4",
     "training.num_workers=0", "training.max_epochs=2", "training.ema.decay=0.9", "training.scheduler.warmup_steps=0",
     "tracking=off", "training.device=cpu",
 ]  # fmt: skip
-FCOS = ["model.channels=[8,8,16,16]", "model.head_channels=32"]
-DETR = ["model=deformable_detr_tiny", "model.num_queries=5", "model.d_model=32", "model.dropout=0.1"]
+DIGITS = ["data.size=64", "data.image_size=64"]
+FCOS = [*DIGITS, "model.channels=[8,8,16,16]", "model.head_channels=32"]
+DETR = [*DIGITS, "model=deformable_detr_tiny", "model.num_queries=5", "model.d_model=32", "model.dropout=0.1"]
+INK = [
+    "model=inktrace", "data=ink_strokes", "model.channels=[8,8,8]", "model.depths=[1,1,1]", "model.embed_dim=16",
+    "model.num_layers=1", "model.num_heads=2", "model.mask_ratio=0.6", "data.image_size=32",
+]  # fmt: skip
 IN_EPOCH_2 = 10
 """Losses are computed in 6 training and 2 validation batches per epoch."""
 
@@ -82,7 +87,9 @@ def assert_equal(one, other):
     pytest.param([*FCOS, "training.amp=bf16"], id="bf16"),
     pytest.param([*DETR], id="deformable"),
     pytest.param([*DETR, "training.amp=bf16"], id="deformable_bf16"),
+    pytest.param([*INK], id="ink"),
     pytest.param([*FCOS, "training.compile=true"], id="compiled", marks=pytest.mark.slow),
+    pytest.param([*INK, "training.compile=true"], id="ink_compiled", marks=pytest.mark.slow),
     pytest.param([*FCOS, "training.compile=true", "training.amp=bf16"], id="compiled_bf16", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_each_mode_resumes_in_mid_epoch_bit_by_bit(made, mode):

@@ -46,6 +46,11 @@ def test_a_checkpoint_of_before_stages_could_say_more_is_resumed(checkpoint):
     assert resumed_config(checkpoint, compose_plain(), [])["stage"]["init_allow_missing"] is None
 
 
+def test_a_checkpoint_of_before_there_were_families_is_one_of_detection(checkpoint):
+    del checkpoint["config"]["evaluation"]["_target_"]
+    assert resumed_config(checkpoint, compose_plain(), [])["evaluation"] == compose_plain()["evaluation"]
+
+
 def test_a_run_folder_is_resumed_from_its_newest_whole_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="is a folder without a checkpoint of a run"):
         checkpoint_to_resume(str(tmp_path), tmp_path / "elsewhere")

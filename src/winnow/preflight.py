@@ -11,7 +11,6 @@ from pathlib import Path
 
 from winnow.build import build, require_batches
 from winnow.composing import Composed, compose_command_line, find_config_folder
-from winnow.data.detection import DetectionData
 from winnow.engine.loop import Fit, restore
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import choose_seed
@@ -69,7 +68,8 @@ def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageRepor
                 stack.enter_context(shared_threads(report.num_ranks))
             check = "build"
             run = build_alone(config, settings, composed, found, report.num_ranks)
-            for check in try_out(run, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
+            evaluation = instantiate(config, "evaluation")
+            for check in try_out(run, evaluation, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
                 pass
         except WinnowError as error:
             report.errors.append(_finding(check, error))
@@ -93,8 +93,7 @@ def build_alone(config: Config, settings: RunSettings, composed: Composed, found
         run = replace(run, step=step, snapshot=Snapshot(step, config, list(run.data.classes), metadata))
     if found is not None:
         restore(run, found[1], found[0])
-        if isinstance(run.data, DetectionData):
-            require_batches(run.task, settings.training, run.data, run.state.sample)
+        require_batches(run.task, settings.training, run.data, run.state.sample)
         mark_loaded(run.task.model, [name for name, _ in run.task.model.named_parameters()], str(found[0]))
     elif settings.training.init_from is not None:
         load_initial_weights(run.task.model, Path(settings.training.init_from))

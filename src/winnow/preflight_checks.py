@@ -12,7 +12,6 @@ import psutil
 import torch
 from torch import nn
 
-from winnow.data.batch import DetectionBatch
 from winnow.engine.disk_room import disk_room, in_units
 from winnow.engine.estimate import EpochAhead, epochs_ahead, estimate
 from winnow.engine.gradients import joint_norm, judge, judge_modules
@@ -20,15 +19,14 @@ from winnow.engine.host_copy import state_bytes
 from winnow.engine.loop import Fit
 from winnow.engine.tryout import FirstSteps, take_first_steps, time_evaluation, time_steps, time_to_first_batch
 from winnow.preflight_report import Finding, GroupReport, ModuleReport, StageReport
-from winnow.protocols import Batch
-from winnow.report.detections import draw_training_batches
+from winnow.protocols import Evaluation
 from winnow.state_dicts import loaded_from
 
 NUM_PICTURES = 16
 MOST_MODULES = 12
 
 
-def try_out(run: Fit, report: StageReport, out: Path, seconds: float) -> Iterator[str]:
+def try_out(run: Fit, evaluation: Evaluation, report: StageReport, out: Path, seconds: float) -> Iterator[str]:
     """Fill in ``report``, giving each check's name before it is made; the cheap ones first, as any may raise a WinnowError.
 
     Steps and evaluation are timed for ``seconds`` at most, all sizes together. Changes the weights of ``run``.
@@ -44,7 +42,10 @@ def try_out(run: Fit, report: StageReport, out: Path, seconds: float) -> Iterato
     yield "disk"
     _check_disk(run, report)
     yield "pictures"
-    report.pictures = [str(path) for path in _draw(run, first.batches, out / f"{report.stage}_train_batch.png")]
+    picture = out / f"{report.stage}_train_batch.png"
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation.draw_training(first.batches, run.data.classes, picture, NUM_PICTURES)
+    report.pictures = [str(picture)]
     yield "time"
     epochs = epochs_ahead(run)
     _time(run, epochs, report, seconds)
@@ -137,16 +138,6 @@ def _check_disk(run: Fit, report: StageReport) -> None:
     report.disk = {**asdict(room), "folder": str(room.folder), "needed_bytes": room.needed_bytes, "words": str(room)}
     if not room.is_enough:
         report.errors.append(Finding("disk", f"{room}; lower training.keep_last_n, or make room"))
-
-
-def _draw(run: Fit, batches: Sequence[Batch], path: Path) -> list[Path]:
-    """Pictures of what the first step saw, as far as this kind of data has any."""
-    detections = [batch for batch in batches if isinstance(batch, DetectionBatch)]
-    if not detections:
-        return []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_training_batches(detections, run.data.classes, path, NUM_PICTURES)
-    return [path]
 
 
 def _time(run: Fit, epochs: Sequence[EpochAhead], report: StageReport, seconds: float) -> None:

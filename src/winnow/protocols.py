@@ -159,6 +159,10 @@ class Evaluation(Protocol):
         """Draw (batch on the CPU, what ``Task.predictions`` gave for it) into a file in ``folder``, which exists."""
         ...
 
+    def draw_training(self, batches: Sequence[Any], classes: Sequence[str], path: Path, most: int) -> None:
+        """Draw the first ``most`` images of ``batches``, which may be on a GPU, as the model gets them, with what is true."""
+        ...
+
 
 class Tracker(Protocol):
     """Where numbers and files of a run go. Never raises into training, never blocks it, never renames a metric."""

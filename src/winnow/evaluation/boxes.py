@@ -14,7 +14,7 @@ from winnow.data.batch import DetectionBatch, Detections, Target
 from winnow.data.detection import DetectionData
 from winnow.family import of_family
 from winnow.metrics.coco_ap import CocoAp
-from winnow.report.detections import draw_grid
+from winnow.report.detections import draw_grid, draw_training_batches
 from winnow.settings import Settings, build_settings, set_by
 
 
@@ -55,6 +55,9 @@ class BoxEvaluation:
         path = folder / "val_detections.png"
         draw_grid(images, [found for _, detections in seen for found in detections], targets, classes, path)
         return path
+
+    def draw_training(self, batches: Sequence[DetectionBatch], classes: Sequence[str], path: Path, most: int) -> None:
+        draw_training_batches(batches, classes, path, most)
 
 
 @of_family("detection")

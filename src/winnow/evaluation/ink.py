@@ -45,6 +45,10 @@ class InkEvaluation:
         draw_ink([(batch, found.to(CPU)) for batch, found in seen], classes, path, **self._settings.model_dump())
         return path
 
+    def draw_training(self, batches: Sequence[InkBatch], classes: Sequence[str], path: Path, most: int) -> None:
+        seen = [(batch.to(CPU), None) for batch in batches]
+        draw_ink(seen, classes, path, **self._settings.model_dump(), most=most)
+
 
 @of_family("ink")
 @set_by(InkSettings)

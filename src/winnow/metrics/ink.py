@@ -131,13 +131,13 @@ def error_sums(predictions: InkPredictions, target: InkTarget) -> dict[str, Tens
 
 
 def peaks(scores: Tensor, threshold: float) -> Tensor:
-    """Where (B, K, H, W) scores reach ``threshold`` and are the highest of their 3×3 pixels; of equal ones the first is."""
+    """Where (B, K, H, W) scores reach ``threshold`` and are the highest of their 5×5 pixels; of equal ones the first is."""
     flat = scores.flatten(2)
     order = flat.argsort(dim=2, descending=True, stable=True)
     # Ranks differ where scores are equal, and float32 holds them exactly.
     places = torch.arange(flat.shape[2], 0, -1, device=scores.device, dtype=torch.float32)
     rank = torch.empty_like(flat, dtype=torch.float32).scatter_(2, order, places.expand_as(flat)).view_as(scores)
-    return (scores >= threshold) & (rank == F.max_pool2d(rank, 3, stride=1, padding=1))
+    return (scores >= threshold) & (rank == F.max_pool2d(rank, 5, stride=1, padding=2))
 
 
 def num_matched(found: NDArray[np.int64], true: NDArray[np.int64]) -> int:

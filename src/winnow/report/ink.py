@@ -34,42 +34,43 @@ BOTH, MISSED, INVENTED = (1.0, 1.0, 1.0), (0.29, 0.87, 0.50), (0.98, 0.57, 0.24)
 
 
 def draw_ink(
-    seen: Sequence[tuple[InkBatch, InkPredictions]],
+    seen: Sequence[tuple[InkBatch, InkPredictions | None]],
     kinds: Sequence[str],
     path: Path,
     skeleton_threshold: float,
     key_point_threshold: float,
+    most: int | None = None,
 ) -> None:
-    """Write a PNG to ``path``; batches and predictions on the CPU, at least one tile, all of one size.
+    """Write a PNG to ``path``; batches and predictions on the CPU, at least one tile, the first ``most``, all of one size.
 
     Of each tile: the input; the true and the found skeleton, its colour the direction of the line, with key points as rings; the
     difference (white in both, green missed, orange invented); and, where widths are predicted, the found strokes as discs about
-    the centre-line's closest points, on the same input.
+    the centre-line's closest points, on the same input. Without predictions: the input, the true skeleton, the true strokes.
     """
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), FONT_SIZE)
     tiles = [
         _tile(batch, found, row, skeleton_threshold, key_point_threshold, font)
         for batch, found in seen
         for row in range(batch.num_images)
-    ]
+    ][:most]
     width, height = tiles[0].size
     rows = -(-len(tiles) // TILES_PER_ROW)
     columns = min(TILES_PER_ROW, len(tiles))
     size = (columns * (width + 2 * GAP), LINE_HEIGHT + GAP + rows * (height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
-    _write_legend(ImageDraw.Draw(sheet), kinds, font)
+    _write_legend(ImageDraw.Draw(sheet), kinds, font, has_found=any(found is not None for _, found in seen))
     for index, tile in enumerate(tiles):
         row, column = divmod(index, TILES_PER_ROW)
         sheet.paste(tile, (GAP + column * (width + 2 * GAP), LINE_HEIGHT + GAP + row * (height + GAP)))
     sheet.save(path)
 
 
-def _write_legend(draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont) -> None:
-    words = [
-        ("input | true | found | difference: in both", TEXT),
-        ("missed", _bytes(MISSED)),
-        ("invented", _bytes(INVENTED)),
-    ]
+def _write_legend(
+    draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont, has_found: bool
+) -> None:
+    words = [("input | true | found | difference: in both" if has_found else "input | true", TEXT)]
+    if has_found:
+        words += [("missed", _bytes(MISSED)), ("invented", _bytes(INVENTED))]
     words += [(f"○ {kind}", colour) for kind, colour in zip(kinds, KEY_POINT_COLOURS, strict=False)]
     left = float(GAP)
     for text, colour in words:
@@ -78,7 +79,7 @@ def _write_legend(draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFo
 
 
 def _tile(
-    batch: InkBatch, found: InkPredictions, row: int, skeleton_threshold: float, key_point_threshold: float,
+    batch: InkBatch, found: InkPredictions | None, row: int, skeleton_threshold: float, key_point_threshold: float,
     font: ImageFont.FreeTypeFont,
 ) -> Image.Image:  # fmt: skip
     """The cells of one tile side by side, above its id."""
@@ -86,24 +87,36 @@ def _tile(
     ink = batch.images[row, 0].numpy().astype(np.float64)
     scale = max(1, CELL // max(ink.shape))
     true_line = target.skeleton[row, 0].numpy() > 0
-    found_line = found.skeleton[row, 0].numpy() >= skeleton_threshold
-    cells = [
-        _enlarged(np.repeat(ink[..., None], 3, axis=2), scale),
-        _enlarged(_lines(ink, true_line, target.tangent[row].numpy()), scale),
-        _enlarged(_lines(ink, found_line, found.tangent[row].numpy()), scale),
-        _enlarged(_difference(true_line, found_line), scale),
-    ]
-    if found.key_points is not None:
-        _ring(cells[1], target.key_points[row].numpy() > 0, scale)
-        _ring(cells[2], peaks(found.key_points[row : row + 1], key_point_threshold)[0].numpy(), scale)
-    if found.width is not None and found.offset is not None:
-        cells.append(_strokes(ink, found_line, found.width[row, 0].numpy(), found.offset[row].numpy(), scale))
+    true = _enlarged(_lines(ink, true_line, target.tangent[row].numpy()), scale)
+    if found is None or found.key_points is not None:
+        _ring(true, target.key_points[row].numpy() > 0, scale)
+    cells = [_enlarged(np.repeat(ink[..., None], 3, axis=2), scale), true]
+    if found is None:
+        cells.append(_strokes(ink, true_line, target.width[row, 0].numpy(), target.offset[row].numpy(), scale))
+    else:
+        cells += _found_cells(ink, true_line, found, row, scale, skeleton_threshold, key_point_threshold)
     width, height = cells[0].size
     tile = Image.new("RGB", (len(cells) * (width + GAP) - GAP, height + LINE_HEIGHT), BACKGROUND)
     for column, cell in enumerate(cells):
         tile.paste(cell, (column * (width + GAP), 0))
     ImageDraw.Draw(tile).text((2, height + 2), f"image {batch.image_ids[row]}", fill=TEXT, font=font)
     return tile
+
+
+def _found_cells(
+    ink: NDArray[np.float64], true_line: NDArray[np.bool_], found: InkPredictions, row: int, scale: int,
+    skeleton_threshold: float, key_point_threshold: float,
+) -> list[Image.Image]:  # fmt: skip
+    line = found.skeleton[row, 0].numpy() >= skeleton_threshold
+    cells = [
+        _enlarged(_lines(ink, line, found.tangent[row].numpy()), scale),
+        _enlarged(_difference(true_line, line), scale),
+    ]
+    if found.key_points is not None:
+        _ring(cells[0], peaks(found.key_points[row : row + 1], key_point_threshold)[0].numpy(), scale)
+    if found.width is not None and found.offset is not None:
+        cells.append(_strokes(ink, line, found.width[row, 0].numpy(), found.offset[row].numpy(), scale))
+    return cells
 
 
 def _lines(ink: NDArray[np.float64], line: NDArray[np.bool_], tangent: NDArray[np.float32]) -> Picture:

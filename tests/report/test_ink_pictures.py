@@ -33,6 +33,15 @@ def test_what_is_missed_and_what_is_invented_have_colours_of_their_own(tmp_path)
     assert count(picture, INVENTED_ORANGE) >= 4 * scale**2
 
 
+def test_training_tiles_are_drawn_with_what_is_true_and_no_more_than_wanted(tmp_path):
+    batch = tiles(((8, 2, 13), 3.0), None, ((4, 1, 9), 2.0))
+    draw_ink([(batch, None)], KEY_POINT_KINDS, tmp_path / "few.png", 0.5, 0.3, most=2)
+    draw_ink([(batch, None)], KEY_POINT_KINDS, tmp_path / "all.png", 0.5, 0.3)
+    few, whole = (np.asarray(Image.open(tmp_path / name)) for name in ("few.png", "all.png"))
+    assert few.shape[0] < whole.shape[0]
+    assert count(whole, MISSED_GREEN) > count(few, MISSED_GREEN) > 0  # rings of end points
+
+
 def test_without_full_heads_there_are_four_cells_instead_of_five(tmp_path):
     batch = tiles(((8, 2, 13), 3.0))
     full = truth(batch)
