@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from winnow.build import checked_evaluation
 from winnow.engine.handover import StageWeights, initial_weights
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, WinnowError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.instantiation import check_node
 from winnow.run_config import Config, plain_config, require_one_start, resumed_config
@@ -221,8 +221,9 @@ def said_of(name: str) -> Iterator[None]:
     """Errors inside begin with the stage they are about."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"stage={name}: {error}") from error
+    except WinnowError as error:
+        error.args = (f"stage={name}: {error}",)
+        raise
 
 
 def write_record(stages: Sequence[Stage], folder: Path) -> None:
