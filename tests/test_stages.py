@@ -61,7 +61,7 @@ def prepared(workplace, tmp_path, monkeypatch):
     (["stage=nested"], "stage.stages names 'both', which is a pipeline itself; name its stages ['shapes', 'fine']"),
     (["stage=backwards"], "stage=fine: init_from='shapes:best': shapes is not trained before fine; stages before it: none"),
     (["stage=with_itself"], "itself is not trained before itself; stages before it: shapes:best"),
-    (["stage=twice"], "stage.stages holds two stages named 'shapes'"),
+    (["stage=twice"], "names a stage twice"),
     (["stage=misnamed"], "stage=misnamed: its file sets stage.name='other', and it must be the file's own name"),
     (["stage=with_misnamed"], "stage=misnamed: its file sets stage.name='other'"),
     (["stage=with_wrong_value"], "stage=wrong_value: training.amp='fp8': input should be"),
