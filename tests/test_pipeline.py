@@ -78,18 +78,20 @@ def test_the_whole_and_each_stage_leave_a_result(whole):
     assert total["cost"]["images"] == 22 * 2 + 18 * 3
 
 
-@pytest.mark.parametrize(
-    "resumed", [["training.resume={run}"], ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]]
-)
-@pytest.mark.parametrize("moment", [IN_FIRST, IN_SECOND], ids=["first", "second"])
+ALONE = ["training.resume={run}"]
+SAME_COMMAND = ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]
+
+
+@pytest.mark.parametrize(("moment", "resumed"), [
+    pytest.param(IN_FIRST, SAME_COMMAND, id="first"),
+    pytest.param(IN_SECOND, ALONE, id="second"),
+    pytest.param(IN_FIRST, ALONE, id="first_alone", marks=pytest.mark.slow),
+    pytest.param(IN_SECOND, SAME_COMMAND, id="second_same", marks=pytest.mark.slow),
+    pytest.param(BETWEEN, ALONE, id="between", marks=pytest.mark.slow),
+    pytest.param(BEFORE_ANY_SAVE, ALONE, id="before_any_save", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, moment, resumed):
     check_killed(warm_program, workplace, whole[0], moment, resumed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", [BETWEEN, BEFORE_ANY_SAVE], ids=["between", "before_any_save"])
-def test_a_pipeline_killed_before_its_second_stage_saved_goes_on_bit_for_bit(warm_program, workplace, whole, moment):
-    check_killed(warm_program, workplace, whole[0], moment, ["training.resume={run}"])
 
 
 def check_killed(program, workplace, whole, moment, resumed):
@@ -110,9 +112,10 @@ def check_killed(program, workplace, whole, moment, resumed):
 DIFFERS = dict.fromkeys(("cost", "seconds", "stages", "checkpoint_best", "checkpoint_last"))
 
 
-@pytest.mark.parametrize(
-    "moment", [{"TROUBLE": "stop forward 3"}, {"TROUBLE_LATER": "stop build 2"}], ids=["first", "between"]
-)
+@pytest.mark.parametrize("moment", [
+    pytest.param({"TROUBLE": "stop forward 3"}, id="first"),
+    pytest.param({"TROUBLE_LATER": "stop build 2"}, id="between", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_pipeline_that_is_told_to_stop_says_how_it_goes_on(warm_program, workplace, whole, moment):
     run = workplace / f"stopped_{len(list(workplace.iterdir()))}"
     printed = warm_program.run(workplace, *RECORDED, "stage=both", f"hydra.run.dir={run.name}", code=75, **moment)
@@ -143,12 +146,14 @@ def test_a_stage_alone_lies_in_its_own_folder_and_hands_over_to_the_next_one_the
     assert result(workplace / "apart")["objective"] == result(whole[0])["objective"]
 
 
+@pytest.mark.slow
 def test_one_stage_of_a_pipeline_is_trained_on_by_its_own_folder(warm_program, workplace, whole):
     warm_program.run(workplace, *RECORDED, "stage=shapes", "hydra.run.dir=longer")
     warm_program.run(workplace, "training.resume=longer/shapes", "training.max_epochs=3")
     assert result(workplace / "longer/shapes")["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_init_from_on_the_command_line_beats_the_files_and_leaves_hand_overs_alone(warm_program, workplace, whole):
     start = f"training.init_from={whole[0]}/shapes/checkpoints/last.pth"
     printed = warm_program.run(

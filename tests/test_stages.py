@@ -1,7 +1,17 @@
 """What is wrong with a pipeline is said before anything is trained."""
 
+import re
+
 import pytest
+from composed import REPOSITORY
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 from stage_parts import UNTRACKED, write_stages
+
+from winnow.errors import WinnowError
+from winnow.pipeline import prepare
+from winnow.stages import asked_stages, handed_over
 
 HEADER = "# @package _global_\n"
 OTHERS = {
@@ -28,30 +38,58 @@ def workplace(tmp_path_factory):
     return write_stages(tmp_path_factory.mktemp("checked"), **{name: HEADER + text for name, text in OTHERS.items()})
 
 
+@pytest.fixture
+def prepared(workplace, tmp_path, monkeypatch):
+    """The first thing that ``train.py`` does with a pipeline, without the process."""
+    monkeypatch.chdir(workplace)
+
+    def prepare_in_process(*arguments):
+        overrides = [f"hydra.searchpath=[file://{workplace}/own]", *UNTRACKED[2:], *arguments]
+        with initialize_config_dir(str(REPOSITORY / "conf")):
+            config = compose("config", overrides=overrides, return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            with open_dict(config):
+                del config["hydra"]
+            return prepare(handed_over(asked_stages(config, overrides[1:], tmp_path)), tmp_path)
+
+    yield prepare_in_process
+    HydraConfig.instance().cfg = None
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["stage=unknown"], "ConfigError: stage=nowhere can't be composed: In 'config': Could not find 'stage/nowhere'"),
-    (["stage=nested"], "ConfigError: stage.stages names 'both', which is a pipeline itself; name its stages ['shapes', 'fine']"),
+    (["stage=unknown"], "stage=nowhere can't be composed: In 'config': Could not find 'stage/nowhere'"),
+    (["stage=nested"], "stage.stages names 'both', which is a pipeline itself; name its stages ['shapes', 'fine']"),
     (["stage=backwards"], "stage=fine: init_from='shapes:best': shapes is not trained before fine; stages before it: none"),
     (["stage=with_itself"], "itself is not trained before itself; stages before it: shapes:best"),
-    (["stage=twice"], "ConfigError: stage.stages holds two stages named 'shapes'"),
-    (["stage=misnamed"], "ConfigError: stage=misnamed: its file sets stage.name='other', and it must be the file's own name"),
-    (["stage=with_misnamed"], "ConfigError: stage=misnamed: its file sets stage.name='other'"),
-    (["stage=with_wrong_value"], "ConfigError: stage=wrong_value: training.amp='fp8': input should be"),
-    (["stage=with_wrong_key"], "ConfigError: stage=wrong_key: model.depth=3 is not a known key"),
-    (["stage=with_no_file"], "ConfigError: stage=no_file: training.init_from='nowhere.pth': there is no file"),
-    (["stage=with_no_parameter"], "ConfigError: stage=no_parameter: training.freeze='nothing' matches none of"),
+    (["stage=twice"], "names a stage twice"),
+    (["stage=misnamed"], "stage=misnamed: its file sets stage.name='other', and it must be the file's own name"),
+    (["stage=with_misnamed"], "stage=misnamed: its file sets stage.name='other'"),
+    (["stage=with_wrong_value"], "stage=wrong_value: training.amp='fp8': input should be"),
+    (["stage=with_wrong_key"], "stage=wrong_key: model.depth=3 is not a known key"),
+    (["stage=with_no_file"], "stage=no_file: training.init_from='nowhere.pth': there is no file"),
+    (["stage=with_no_parameter"], "stage=no_parameter: training.freeze='nothing' matches none of"),
     (["stage=with_strict"], "4 missing (in the model only): head.classification_head.conv.3.bias"),
     (["stage=begins_somewhere"], "a pipeline itself starts from nothing: init_from='shapes:best' belongs into its stages"),
-    (["stage=both", "+model.depth=3"], "ConfigError: stage=shapes: model.depth=3 is not a known key"),
+    (["stage=both", "+model.depth=3"], "stage=shapes: model.depth=3 is not a known key"),
     (["stage=both", "training.resume=elsewhere"], "a pipeline goes on by its own run folder, training.resume="),
-    (["training.init_from=shapes:best"], "'shapes:best' names a stage, but stage=single has none; give a path"),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")  # fmt: skip
-def test_what_is_wrong_with_a_pipeline_is_said_before_anything_is_trained(warm_program, workplace, arguments, message):
-    folder = workplace / f"wrong_{len(list(workplace.iterdir()))}"
-    printed = warm_program.run(workplace, *UNTRACKED, f"hydra.run.dir={folder.name}", *arguments, code=1)
-    assert message in printed
+def test_what_is_wrong_with_a_pipeline_is_said_before_anything_is_trained(prepared, tmp_path, arguments, message):
+    with pytest.raises(WinnowError, match=re.escape(message)):
+        prepared(*arguments)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_the_program_says_it_in_one_message_and_trains_nothing(warm_program, workplace):
+    printed = warm_program.run(workplace, *UNTRACKED, "stage=with_strict", "hydra.run.dir=wrong", code=1)
+    assert "WeightsError: stage=strict: training.init_from=shapes:best for strict" in printed
+    assert "4 missing (in the model only): head.classification_head.conv.3.bias" in printed
     assert "Traceback" not in printed
-    assert not list(folder.rglob("*.pth"))
+    assert not list((workplace / "wrong").rglob("*.pth"))
+
+
+def test_an_init_from_that_names_a_stage_is_for_stages(warm_program, workplace):
+    printed = warm_program.run(workplace, *UNTRACKED, "training.init_from=shapes:best", "hydra.run.dir=alone", code=1)
+    assert "'shapes:best' names a stage, but stage=single has none; give a path" in printed
 
 
 def test_torchrun_is_told_to_run_stages_one_by_one(warm_program, workplace):

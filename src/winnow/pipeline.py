@@ -94,7 +94,9 @@ def run_stages(stages: Sequence[Stage], overrides: list[str], folder: Path, stop
         with tracker:
             record_whole(tracker, stages, folder)
             try:
-                for stage in unfinished:
+                for number, stage in enumerate(unfinished):
+                    if number > 0:
+                        leave_behind(unfinished[number - 1])
                     status = run_stage(stage, stages, overrides, folder, stop)
                     if status not in _ENDED:
                         break
@@ -156,12 +158,14 @@ def run_stage(stage: Stage, stages: Sequence[Stage], overrides: list[str], folde
         config = {**config, "tracking": {**config["tracking"], "parent_run_id": None}}
     logger.info("stage %s (%d of %d) in %s", stage.name, stages.index(stage) + 1, len(stages), own)
     with heard_by_trial(stage, stages):
-        result = run_in_folder(Start(config, own_overrides(overrides), stage.choices, folder), own, stop)
-    # The next stage shall find the process as a new one would be: so it would be resumed.
+        return run_in_folder(Start(config, own_overrides(overrides), stage.choices, folder), own, stop).status
+
+
+def leave_behind(stage: Stage) -> None:
+    """The next stage shall find the process as a new one would be, for there it would be resumed."""
     release_memory()
-    if config["training"]["compile"]:
+    if stage.config["training"]["compile"]:
         torch.compiler.reset()
-    return result.status
 
 
 @contextlib.contextmanager

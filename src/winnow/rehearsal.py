@@ -13,8 +13,7 @@ from winnow.build import build
 from winnow.engine.handover import StageWeights, require_allowed
 from winnow.engine.memory import release_memory
 from winnow.engine.seeding import choose_seed
-from winnow.errors import WinnowError
-from winnow.stages import Stage
+from winnow.stages import Stage, said_of
 from winnow.state_dicts import compared
 from winnow.tracking.null_tracker import NullTracker
 
@@ -31,22 +30,21 @@ def rehearse(stages: Sequence[Stage], folder: Path) -> None:
     )
     models: dict[str, dict[str, Tensor]] = {}
     for stage in stages:
-        try:
-            with only_errors():
-                models[stage.name] = shapes_of_model(stage, folder / stage.name)
-        except WinnowError as error:
-            raise type(error)(f"stage={stage.name}: {error}") from error
+        with said_of(stage.name), only_errors():
+            models[stage.name] = shapes_of_model(stage, folder / stage.name)
         settings = stage.settings()
         named, may_differ = StageWeights.read(settings.training.init_from), settings.stage.init_allow_missing
         if named is None or named.stage not in models or named.stage == stage.name:
             continue
         report = compared(models[stage.name], models[named.stage], f"{named.stage}:{named.which} for {stage.name}")
         if may_differ is not None:
-            require_allowed(report, may_differ)
+            with said_of(stage.name):
+                require_allowed(report, may_differ)
         logger.info(
             "%s will take over from %s: %d of its %d parameters", stage.name, named.stage, report.matched,
             len(models[stage.name]),
         )  # fmt: skip
+    release_memory()  # once for all: looking for cycles takes longer than building small parts
 
 
 def shapes_of_model(stage: Stage, folder: Path) -> dict[str, Tensor]:
@@ -54,10 +52,7 @@ def shapes_of_model(stage: Stage, folder: Path) -> dict[str, Tensor]:
     settings = stage.settings()
     seed = choose_seed(settings.training.seed)
     run = build(stage.config, settings, seed, folder, NullTracker(folder), stage.choices)
-    shapes = {name: value.to("meta") for name, value in run.task.model.state_dict().items()}
-    del run
-    release_memory()
-    return shapes
+    return {name: value.to("meta") for name, value in run.task.model.state_dict().items()}
 
 
 @contextlib.contextmanager

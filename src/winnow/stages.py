@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from winnow.build import checked_evaluation
 from winnow.engine.handover import StageWeights, initial_weights
-from winnow.errors import ConfigError
+from winnow.errors import ConfigError, WinnowError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.instantiation import check_node
 from winnow.run_config import Config, plain_config, require_one_start, resumed_config
-from winnow.run_settings import SINGLE, RunSettings
+from winnow.run_settings import SINGLE, RunSettings, StageSettings
 from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def asked_stages(cfg: DictConfig, overrides: list[str], folder: Path) -> list[St
     resume = composed["training"]["resume"]
     recorded = read_record(folder) if resume is not None else []
     if composed["stage"]["stages"] is not None:
+        build_settings(StageSettings, composed["stage"], "stage")
         stages = [compose_stage(name, cfg, overrides, resume is not None) for name in composed["stage"]["stages"]]
     elif composed["stage"]["name"] != SINGLE:
         stages = [Stage(composed["stage"]["name"], plain_config(cfg, resume is not None), choices_of_job())]
@@ -221,8 +222,9 @@ def said_of(name: str) -> Iterator[None]:
     """Errors inside begin with the stage they are about."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"stage={name}: {error}") from error
+    except WinnowError as error:
+        error.args = (f"stage={name}: {error}",)
+        raise
 
 
 def write_record(stages: Sequence[Stage], folder: Path) -> None:
