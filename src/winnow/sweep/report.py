@@ -56,11 +56,10 @@ class StudyReport:
             self._live.start()
 
     def close(self) -> None:
-        """Take the live table away and write the CSV once more."""
+        """Take the live table away; asks the storage nothing, which may be gone."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        self._write()
 
     def started(self, number: int, name: str, overrides: Sequence[str]) -> None:
         epochs_before = self._study.get_trials(deepcopy=False)[number].last_step or 0

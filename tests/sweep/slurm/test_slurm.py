@@ -149,3 +149,11 @@ def test_a_job_that_slurm_starts_again_after_its_node_was_lost_resumes_by_itself
     assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
     assert resumptions(run) == 1
     assert "goes on from its checkpoint" not in output
+
+
+def test_jobs_that_slurm_refuses_cost_no_trial(app, slurm):
+    output = sweep(app, *SLURM, "hydra.launcher.partition=nosuch", "hydra.sweeper.n_trials=2", code=1)
+    assert "end before they start" in output
+    assert "invalid partition" in output
+    sweep(app, *SLURM, "hydra.sweeper.n_trials=2")
+    assert statuses(app) == ["completed"] * 2
