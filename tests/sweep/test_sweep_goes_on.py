@@ -129,6 +129,7 @@ def resumed_from(run):
     return log.read_text().count("resumed from") if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_failed_trial_whose_second_try_was_cut_short_is_tried_again(app):
     arguments = ["mode=raise_once", "sleep=0.3", "hydra.sweeper.n_trials=1", "hydra.sweeper.max_retries=1"]
     process = start(app, *arguments, "hydra.sweeper.n_jobs=1")

@@ -215,6 +215,6 @@ def _in_short(override: str) -> str:
     """``KEY=VALUE`` with a number that people can read; the exact one is in ``trials.csv``."""
     key, _, value = override.partition("=")
     try:
-        return f"{key}={float(value):.4g}" if len(value) > 8 else override
+        return f"{key}={float(value):.4g}" if len(value) > 8 and "." in value else override
     except ValueError:
         return override
