@@ -77,6 +77,7 @@ class LauncherSlots:
         self._finished: list[Finished] = []
         self._running: dict[int, _Flight] = {}
         self._asked: set[_Flight] = set()
+        self._answered: set[str] = set()
         self._num_failed_starts, self._last_words = 0, ""
         self._num_submitted: Counter[str] = Counter()
         self._slurm = SlurmQueue(self._tag) if self._target.endswith(".SlurmLauncher") else None
@@ -134,7 +135,7 @@ class LauncherSlots:
         self._kill_processes_here()
         self._await_all(ENDING_SECONDS)  # Ray aborts the process when it is shut down under a thread that waits for it
         if self._slurm is not None:
-            self._slurm.cancel_rest()
+            self._slurm.cancel_rest(self._answered)
         if self._started_ray:
             import ray
 
@@ -163,7 +164,9 @@ class LauncherSlots:
             self._last_words = finish.outcome.reason or ""
         else:
             self._num_failed_starts = 0
-        if flight.slurm_name and (finish.outcome is None or finish.outcome.status == "interrupted"):
+        if finish.outcome is not None and finish.outcome.status != "interrupted":
+            self._answered.add(flight.slurm_name)
+        elif flight.slurm_name:
             cancel(flight.slurm_name)  # it may be preempted: then SLURM would start it again, and so do we
 
     def _look_for_lost(self) -> None:
