@@ -135,7 +135,7 @@ def running(slurm):
     return job
 
 
-def test_a_job_that_slurm_starts_again_after_its_node_was_lost_resumes_by_itself(tmp_path, slurm):
+def test_a_trial_whose_node_was_lost_goes_on_from_its_own_checkpoint(tmp_path, slurm):
     process = start_program(REPOSITORY / "train.py", tmp_path, *TRAINING, *SLURM)
     run = tmp_path / "multirun/lr_bs/0"
     wait_until(lambda: (run / "checkpoints/last.pth").exists(), 120)
@@ -148,7 +148,6 @@ def test_a_job_that_slurm_starts_again_after_its_node_was_lost_resumes_by_itself
     assert process.returncode == 0, output
     assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
     assert resumptions(run) == 1
-    assert "goes on from its checkpoint" not in output
 
 
 def test_jobs_that_slurm_refuses_cost_no_trial(app, slurm):
