@@ -258,6 +258,12 @@ def differences(fuzz: Fuzz, trials: list[optuna.trial.FrozenTrial]) -> list[str]
     return different
 
 
+def num_runs(fuzz: Fuzz) -> int:
+    """Each trial's own, and one for each time that it was resumed."""
+    logs = (fuzz.folder / STUDY).glob("*/train.log")
+    return sum(1 + log.read_text().count("resumed from") for log in logs)
+
+
 def verdict(fuzz: Fuzz) -> int:
     """Print what came out; the number of things that are not as they should be."""
     deadline = time.monotonic() + 40  # an orphaned worker is given 30 s to save
@@ -277,7 +283,7 @@ def verdict(fuzz: Fuzz) -> int:
     doubled += [name for name, count in Counter(ids).items() if count > 1]
     wrong = differences(fuzz, trials[: fuzz.n_trials]) if not lost else ["not compared"]
     print(f"{sum(fuzz.kills.values())} kills ({', '.join(f'{count} {kind}' for kind, count in sorted(fuzz.kills.items()))}), "
-          f"{fuzz.n_trials} trials: {len(lost)} lost, {len(doubled)} doubled, {len(wrong)} wrong, "
+          f"{fuzz.n_trials} trials in {num_runs(fuzz)} runs: {len(lost)} lost, {len(doubled)} doubled, {len(wrong)} wrong, "
           f"{len(left)} processes left, {fuzz.num_gave_up} sweeps gave up")  # fmt: skip
     for what in (lost, doubled, wrong, [" ".join(process.cmdline()[:4]) for process in left]):
         for item in what:

@@ -22,6 +22,8 @@ def main(cfg):
     match cfg.mode:
         case "raise":
             raise RuntimeError("a bug of the user's")
+        case "raise_once" if first_start:
+            raise RuntimeError("a passing trouble")
         case "exit":
             sys.exit(3)
         case "kill":

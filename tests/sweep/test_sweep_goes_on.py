@@ -28,6 +28,16 @@ def app(tmp_path):
     return write_app(tmp_path / "app")
 
 
+@pytest.fixture
+def own_postgresql():
+    """A server that a test may stop."""
+    if binaries() is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
 def trials_of(app):
     return StoredStudy.open(app / "study").study.trials
 
@@ -107,7 +117,11 @@ def test_a_run_from_another_ones_checkpoint_that_dies_before_its_first_save_begi
     assert again.returncode == 0, output
     assert resumed_from(run) == 2
     assert json.loads((run / "result.json").read_text())["epochs"] == 4
-    assert list(StoredStudy.open(run.parent).study.trials[0].intermediate_values) == [3, 4]
+    assert list(StoredStudy.open(run.parent).study.trials[0].intermediate_values) == [
+        2,
+        3,
+        4,
+    ]  # 2: as the first run left it
 
 
 def resumed_from(run):
@@ -116,33 +130,56 @@ def resumed_from(run):
 
 
 @pytest.mark.slow
-def test_two_sweeps_on_one_server_outlive_its_restart(app):
-    if binaries() is None:
-        pytest.skip("no PostgreSQL here: apt-get install postgresql")
-    cluster = Cluster()
-    try:
-        arguments = [
-            f"hydra.sweeper.storage={cluster.new_database()}",
-            "sleep=0.5",
-            "epochs=8",
-            "hydra.sweeper.n_trials=9",
-        ]
-        processes = [start(app, *arguments) for _ in range(2)]
-        wait_until(lambda: all(beats(app, number) > 1 for number in range(4)))
-        cluster.stop()
-        before = [beats(app, number) for number in range(4)]
-        time.sleep(15)
-        assert any(beats(app, number) > before[number] + 1 for number in range(4))
-        cluster.start()
-        outputs = [process.communicate(timeout=200)[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], outputs
-        assert statuses(app) == ["completed"] * 9
-        assert [(app / "study" / str(number) / "starts").read_text() for number in range(9)] == ["x"] * 9
-        assert any("does not answer" in output and "is back after" in output for output in outputs)
-        values = [list(trial.intermediate_values) for trial in StoredStudy.open(app / "study").study.trials]
-        assert values == [list(range(1, 9))] * 9
-    finally:
-        cluster.close()
+def test_a_failed_trial_whose_second_try_was_cut_short_is_tried_again(app):
+    arguments = ["mode=raise_once", "sleep=0.3", "hydra.sweeper.n_trials=1", "hydra.sweeper.max_retries=1"]
+    process = start(app, *arguments, "hydra.sweeper.n_jobs=1")
+    starts = app / "study" / "0" / "starts"
+    wait_until(lambda: starts.exists() and starts.read_text() == "xx")
+    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        killed.kill()
+    process.communicate()
+    sweep(app, *arguments)
+    assert statuses(app) == ["completed"]
+    assert starts.read_text() == "xxx"
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_waits_for_no_storage_that_is_gone(app, own_postgresql):
+    process = start(app, f"hydra.sweeper.storage={own_postgresql.new_database()}", "sleep=0.3", "epochs=200")
+    wait_until(lambda: all(beats(app, number) for number in range(2)))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    own_postgresql.stop()
+    time.sleep(6)  # it waits for the storage in the middle of its housekeeping
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    output, _ = process.communicate(timeout=5)
+    assert process.returncode != 0, output
+    assert not any(worker.is_running() for worker in workers)
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_server_outlive_its_restart(app, own_postgresql):
+    arguments = [
+        f"hydra.sweeper.storage={own_postgresql.new_database()}",
+        "sleep=0.5",
+        "epochs=8",
+        "hydra.sweeper.n_trials=9",
+    ]
+    processes = [start(app, *arguments) for _ in range(2)]
+    wait_until(lambda: all(beats(app, number) > 1 for number in range(4)))
+    own_postgresql.stop()
+    before = [beats(app, number) for number in range(4)]
+    time.sleep(15)
+    assert any(beats(app, number) > before[number] + 1 for number in range(4))
+    own_postgresql.start()
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert statuses(app) == ["completed"] * 9
+    assert [(app / "study" / str(number) / "starts").read_text() for number in range(9)] == ["x"] * 9
+    assert any("does not answer" in output and "is back after" in output for output in outputs)
+    values = [list(trial.intermediate_values) for trial in StoredStudy.open(app / "study").study.trials]
+    assert values == [list(range(1, 9))] * 9
 
 
 def beats(app, number):

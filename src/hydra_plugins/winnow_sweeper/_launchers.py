@@ -32,18 +32,23 @@ from hydra_plugins.winnow_sweeper._job import Finished, Job
 from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, finished, in_one_line, interrupted
 from hydra_plugins.winnow_sweeper._slurm import SlurmQueue, ask_to_stop, cancel
+from winnow.errors import WinnowError
 from winnow.sweep.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 30.0
 ENDING_SECONDS = 5.0
+MAX_FAILED_STARTS = 3
 
 # Exceptions that say: the process is gone, and nobody knows what it came to. By name, for none of these packages need be there.
 _VANISHED = {
     "UncompletedJobError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError", "RaySystemError",
     "TerminatedWorkerError", "BrokenProcessPool", "TaskCancelledError", "TaskUnschedulableError",
 }  # fmt: skip
+
+# submitit's words for an exception in the job's own process: a config that can't be composed is the trial's affair.
+_COMPOSING = "failed during processing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,8 @@ class LauncherSlots:
         self._finished: list[Finished] = []
         self._running: dict[int, _Flight] = {}
         self._asked: set[_Flight] = set()
+        self._answered: set[str] = set()
+        self._num_failed_starts, self._last_words = 0, ""
         self._num_submitted: Counter[str] = Counter()
         self._slurm = SlurmQueue(self._tag) if self._target.endswith(".SlurmLauncher") else None
         self._started_ray = self._start_ray()
@@ -85,6 +92,11 @@ class LauncherSlots:
         free = [slot for slot in range(self.size) if slot not in self._running]
         if not free:
             raise ValueError(f"job {job.name}: all {self.size} slots are taken")
+        if self._num_failed_starts >= MAX_FAILED_STARTS:
+            raise WinnowError(
+                f"jobs of hydra/launcher ({self._target.rpartition('.')[2]}) end before they start, "
+                f"{self._num_failed_starts} in a row, the last one with: {self._last_words}"
+            )
         key = f"{job.name}-{self._num_submitted[job.name]}"
         self._num_submitted[job.name] += 1
         flight = _Flight(job, key, f"{self._tag}-{key}" if self._slurm is not None else "")
@@ -123,7 +135,7 @@ class LauncherSlots:
         self._kill_processes_here()
         self._await_all(ENDING_SECONDS)  # Ray aborts the process when it is shut down under a thread that waits for it
         if self._slurm is not None:
-            self._slurm.cancel_rest()
+            self._slurm.cancel_rest(self._answered)
         if self._started_ray:
             import ray
 
@@ -143,7 +155,18 @@ class LauncherSlots:
             return  # given up as lost before
         del self._running[slot]
         self._finished.append(finish)
-        if flight.slurm_name and (finish.outcome is None or finish.outcome.status == "interrupted"):
+        if (
+            finish.outcome is not None
+            and finish.outcome.status == "interrupted"
+            and self._notes.is_unstarted(flight.key)
+        ):
+            self._num_failed_starts += flight not in self._asked
+            self._last_words = finish.outcome.reason or ""
+        else:
+            self._num_failed_starts = 0
+        if finish.outcome is not None and finish.outcome.status != "interrupted":
+            self._answered.add(flight.slurm_name)
+        elif flight.slurm_name:
             cancel(flight.slurm_name)  # it may be preempted: then SLURM would start it again, and so do we
 
     def _look_for_lost(self) -> None:
@@ -198,11 +221,15 @@ class LauncherSlots:
         return finished(flight.job, Outcome("failed", reason=in_one_line(error)[-500:]))
 
     def _ended_without_answer(self, flight: _Flight, why: str) -> Finished:
-        """The job was asked to end; or it came to its end unseen; or it died."""
+        """The job was asked to end; or it came to its end unseen; or it never began, which is not its fault; or it died."""
         if flight in self._asked:
             return finished(flight.job, interrupted(f"ended when asked to stop: {why}"))
-        outcome = self._notes.outcome(flight.key)
-        return Finished(flight.job, death=why) if outcome is None else finished(flight.job, outcome)
+        if (outcome := self._notes.outcome(flight.key)) is not None:
+            return finished(flight.job, outcome)
+        if self._notes.is_unstarted(flight.key) and _COMPOSING not in why:
+            logger.warning("trial %s did not start: %s", flight.job.name, why)
+            return finished(flight.job, interrupted(why))
+        return Finished(flight.job, death=why)
 
     def _kill_processes_here(self) -> None:
         """What runs on for a job of ours on this machine, with its children, less what has left the session (the uploader)."""

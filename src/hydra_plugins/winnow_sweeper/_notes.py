@@ -35,6 +35,9 @@ class Notes:
         path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         return was_started
 
+    def is_unstarted(self, key: str) -> bool:
+        return not self._started(key).exists()
+
     def end(self, key: str, outcome: Outcome) -> None:
         if self.folder.exists():
             path = self.folder / f"{key}.ended"

@@ -53,11 +53,12 @@ class SlurmQueue:
             name: state for name, (since, state) in self._ended.items() if name in names and now - since >= patience
         }
 
-    def cancel_rest(self) -> None:
-        """Cancel whatever of ours is in the queue still: a job that was being submitted, one that SLURM requeued."""
-        listed = _run("squeue", "--me", "--noheader", "--format=%j")
-        for name in (listed or "").split():
-            if name.startswith(self._prefix):
+    def cancel_rest(self, answered: set[str]) -> None:
+        """Cancel whatever of ours is in the queue still: a job that was being submitted, one that SLURM requeued. Those that have
+        ``answered`` and run still are about to end."""
+        listed = _run("squeue", "--me", "--noheader", "--format=%j|%T")
+        for name, state in (line.split("|", 1) for line in (listed or "").split()):
+            if name.startswith(self._prefix) and (state == "PENDING" or name not in answered):
                 cancel(name)
 
     def _states(self, names: Iterable[str]) -> dict[str, str] | None:

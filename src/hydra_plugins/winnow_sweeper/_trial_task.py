@@ -33,7 +33,8 @@ _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryExhaustedError")
 class TrialTask:
     """Hydra calls it in the job's process with the job's config; ``HydraConfig`` tells which trial it is.
 
-    The outcome is stored on the trial before it is returned, so that it survives the process that waits for it.
+    The outcome is stored on the trial before it is returned, so that it survives the process that waits for it; a failure that
+    may go better a second time is not: without that process the next start tries again.
     """
 
     def __init__(self, task_function: TaskFunction, ref: StudyRef) -> None:
@@ -50,7 +51,7 @@ class TrialTask:
 
     def _outcome(self, cfg: DictConfig, folder: Path, number: int, seed: int | None) -> Outcome:
         began = time.monotonic()
-        trial = StoredTrial(self._ref, number, seed)
+        trial = StoredTrial(self._ref, number, seed, folder)
         with running(CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed)):
             outcome = self._run(cfg, folder)
         result = _result(folder)
@@ -62,7 +63,8 @@ class TrialTask:
             final_map=result.get("metrics", {}).get("val/map"), final_loss=_final_loss(result.get("metrics", {})),
             pruned_at=result.get("epochs") if outcome.status == "pruned" else None,
         )  # fmt: skip
-        if outcome.status != "interrupted":
+        if outcome.status != "interrupted" and not outcome.is_retryable:  # neither is the trial's last word
+            trial.catch_up()
             store_outcome(self._ref, number, outcome)
         return outcome
 

@@ -83,6 +83,7 @@ def fit(run: Fit, stop: StopRequest) -> str:
 def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
     state, settings = run.state, run.settings
     begin_alike(run)
+    report_again(run)
     while not is_finished(run):
         if state.step < run.total_steps:
             persist(partial(train_one_epoch, run, stop), save, stop)
@@ -201,6 +202,13 @@ def is_pruned(run: Fit) -> bool:
         return False
     run.trial.report(run.state.metrics.get(run.state.objective.metric, math.nan), run.state.epoch)
     return not is_finished(run) and run.trial.should_prune()
+
+
+def report_again(run: Fit) -> None:
+    """What the checkpoint knows of its epoch: a run may be killed between its save and its report."""
+    value = run.state.metrics.get(run.state.objective.metric)
+    if run.trial is not None and value is not None:
+        run.trial.report(value, run.state.epoch)
 
 
 def is_finished(run: Fit) -> bool:

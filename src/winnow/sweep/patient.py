@@ -27,6 +27,9 @@ CREATION = "winnow:creation"
 """System attribute of a trial: a token by which a repeated creation finds the trial that the first attempt made after all."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 5.0
 
+# Of its own: a run whose storage was away must draw the same numbers as any other.
+_rng = random.Random()
+
 Answer = TypeVar("Answer")
 
 
@@ -98,7 +101,7 @@ class PatientStorage(BaseStorage):
                     self._outage.give_up(error)
                     raise
                 self._outage.note(error)
-                time.sleep(min(pause * random.uniform(0.5, 1), max(0.0, deadline - time.monotonic())))
+                time.sleep(min(pause * _rng.uniform(0.5, 1), max(0.0, deadline - time.monotonic())))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 self._outage.end()

@@ -56,11 +56,10 @@ class StudyReport:
             self._live.start()
 
     def close(self) -> None:
-        """Take the live table away and write the CSV once more."""
+        """Take the live table away; asks the storage nothing, which may be gone."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        self._write()
 
     def started(self, number: int, name: str, overrides: Sequence[str]) -> None:
         epochs_before = self._study.get_trials(deepcopy=False)[number].last_step or 0
@@ -216,6 +215,6 @@ def _in_short(override: str) -> str:
     """``KEY=VALUE`` with a number that people can read; the exact one is in ``trials.csv``."""
     key, _, value = override.partition("=")
     try:
-        return f"{key}={float(value):.4g}" if len(value) > 8 else override
+        return f"{key}={float(value):.4g}" if len(value) > 8 and "." in value else override
     except ValueError:
         return override

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,6 +22,7 @@ from winnow.sweep.storage import open_storage
 
 logger = logging.getLogger(__name__)
 
+REPORTS = "reports.json"
 _REPORT_PATIENCE_SECONDS = 10.0
 _OUTCOME_PATIENCE_SECONDS = 600.0
 
@@ -44,31 +48,43 @@ class StoredTrial:
     """Obeys ``protocols.Trial``: reports to the study's storage and asks its pruner.
 
     A storage that is gone costs an evaluation at most ten seconds; what could not be reported is reported with the next
-    epoch's value. ``reason`` is why the pruner last said what it said. Of a configuration that is run with several seeds only
-    the first run reports: the pruner compares configurations at equal epochs.
+    epoch's value, or at the end by ``catch_up``. Each value is first written to ``folder``, where there is one, so that a run
+    that is killed meanwhile and resumed there reports it after all. ``reason`` is why the pruner last said what it said. Of a
+    configuration that is run with several seeds only the first run reports: the pruner compares configurations at equal epochs.
     """
 
-    def __init__(self, ref: StudyRef, number: int, seed: int | None = None) -> None:
+    def __init__(self, ref: StudyRef, number: int, seed: int | None = None, folder: Path | None = None) -> None:
         self.ref = ref
         self.number = number
         self.seed = seed
         self.reason: str | None = None
-        self._unreported: dict[int, float] = {}
+        self._path = None if folder is None else folder / REPORTS
+        self._values = _read(self._path) if self._path is not None else {}
+        self._epoch = 0
+        self._stored: set[int] = set()
         self._trial: optuna.Trial | None = None
         self._is_quiet = ref.num_objectives > 1 or (ref.seeds is not None and seed != ref.seeds[0])
 
     def report(self, value: float, epoch: int) -> None:
         if self._is_quiet:
             return
-        self._unreported[epoch] = value if math.isfinite(value) else math.nan
+        self._values[epoch] = value if math.isfinite(value) else math.nan
+        self._epoch = epoch
         try:
-            trial = self._open()
-            for step in sorted(self._unreported):
-                trial.report(self._unreported[step], step)
-                del self._unreported[step]
+            if self._path is not None:
+                _write(self._path, self._values)
+            self._report_missing(self._open())
         except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
             logger.warning("trial %d: epoch %d is not reported yet: %s", self.number, epoch, error)
             self._trial = None
+
+    def catch_up(self) -> None:
+        """Report what is missing at the end of the run, however long the storage takes to come back."""
+        if self._values.keys() - self._stored and self._epoch:
+            try:
+                self._report_missing(self._open(_OUTCOME_PATIENCE_SECONDS))
+            except Exception as error:
+                logger.exception("trial %d: not all its epochs could be reported: %s", self.number, error)
 
     def should_prune(self) -> bool:
         if self._is_quiet or self.ref.pruner is None or isinstance(self.ref.pruner, NopPruner):
@@ -86,10 +102,31 @@ class StoredTrial:
             self._trial = None
             return False
 
-    def _open(self) -> optuna.Trial:
+    def _report_missing(self, trial: optuna.Trial) -> None:
+        # Not those of a life that came further than its last checkpoint: they come again.
+        for epoch in sorted(epoch for epoch in self._values.keys() - self._stored if epoch <= self._epoch):
+            trial.report(self._values[epoch], epoch)
+            self._stored.add(epoch)
+
+    def _open(self, patience_seconds: float = _REPORT_PATIENCE_SECONDS) -> optuna.Trial:
         if self._trial is None:
-            self._trial = open_trial(self.ref, self.number, _REPORT_PATIENCE_SECONDS)
+            trial = open_trial(self.ref, self.number, patience_seconds)
+            self._stored = set(trial.storage.get_trial(trial._trial_id).intermediate_values)
+            self._trial = trial
         return self._trial
+
+
+def _read(path: Path) -> dict[int, float]:
+    try:
+        return {int(epoch): float(value) for epoch, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(path: Path, values: dict[int, float]) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(values))
+    os.replace(unfinished, path)
 
 
 def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Trial:

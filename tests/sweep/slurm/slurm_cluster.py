@@ -114,7 +114,7 @@ class SlurmCluster:
 
     def _processes_of_jobs(self) -> list[psutil.Process]:
         """Each job's slurmstepd, which is nobody's child, and all below it."""
-        steps = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "slurmstepd"]
+        steps = [process for process in psutil.process_iter(["name"]) if process.info["name"].startswith("slurmstepd")]
         return [process for step in steps for process in (step, *step.children(recursive=True))]
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ def test_a_freed_place_gets_the_next_trial_and_no_job_is_left(app, slurm):
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(5)] == ["x"] * 5
     first_ended = (app / "study" / "0" / "beats").stat().st_mtime
     assert (app / "study" / "3" / "starts").stat().st_mtime < first_ended
-    assert slurm.jobs() == []
+    wait_until(lambda: slurm.jobs() == [], 20)
     assert not list((app / "study").glob(".jobs-*"))
 
 
@@ -80,7 +80,7 @@ def test_a_killed_sweeps_jobs_give_way_to_the_next_starts(app, slurm):
     for number in range(6):
         runs = [pid for pid, _ in itertools.groupby(beats(app, number))]
         assert len(runs) == len(set(runs)), f"trial {number} ran twice at once"
-    assert slurm.jobs() == []
+    wait_until(lambda: slurm.jobs() == [], 20)
 
 
 def test_a_trial_that_is_preempted_requeued_or_killed_goes_on_as_if_nothing_had_been(tmp_path, slurm):
@@ -106,7 +106,7 @@ def test_a_trial_that_is_preempted_requeued_or_killed_goes_on_as_if_nothing_had_
         assert troubled[name] == whole[name]
     (trial,) = StoredStudy.open(tmp_path / "troubled/multirun/lr_bs").study.trials
     assert list(trial.intermediate_values) == list(range(1, 41))
-    assert slurm.jobs() == []
+    wait_until(lambda: slurm.jobs() == [], 20)
 
 
 def resumptions(run):
@@ -135,7 +135,7 @@ def running(slurm):
     return job
 
 
-def test_a_job_that_slurm_starts_again_after_its_node_was_lost_resumes_by_itself(tmp_path, slurm):
+def test_a_trial_whose_node_was_lost_goes_on_from_its_own_checkpoint(tmp_path, slurm):
     process = start_program(REPOSITORY / "train.py", tmp_path, *TRAINING, *SLURM)
     run = tmp_path / "multirun/lr_bs/0"
     wait_until(lambda: (run / "checkpoints/last.pth").exists(), 120)
@@ -148,4 +148,11 @@ def test_a_job_that_slurm_starts_again_after_its_node_was_lost_resumes_by_itself
     assert process.returncode == 0, output
     assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
     assert resumptions(run) == 1
-    assert "goes on from its checkpoint" not in output
+
+
+def test_jobs_that_slurm_refuses_cost_no_trial(app, slurm):
+    output = sweep(app, *SLURM, "hydra.launcher.partition=nosuch", "hydra.sweeper.n_trials=2", code=1)
+    assert "end before they start" in output
+    assert "invalid partition" in output
+    sweep(app, *SLURM, "hydra.sweeper.n_trials=2")
+    assert statuses(app) == ["completed"] * 2
