@@ -13,7 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.build import build, require_batches
+from winnow.checkpoint_layouts import ForeignCheckpoint
 from winnow.data.detection import DetectionData
+from winnow.engine.foreign import adopt
 from winnow.engine.loop import Fit, fit, is_finished, restore
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
@@ -24,20 +26,28 @@ from winnow.engine.state import TrainState
 from winnow.engine.stop import StopRequest
 from winnow.engine.weights import load_initial_weights
 from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
-from winnow.instantiation import check_node, instantiate
 from winnow.launch import Job, lead
-from winnow.protocols import Tracker
-from winnow.run_config import Config, checkpoint_to_resume, in_halves, plain_config, require_one_start, resumed_config
+from winnow.run_config import (
+    Config,
+    checkpoint_to_resume,
+    foreign_to_resume,
+    in_halves,
+    log_other_config,
+    plain_config,
+    require_one_start,
+    resumed_config,
+)
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 from winnow.sweep.current import current_trial
 from winnow.torchrun import refuse_sweep
+from winnow.tracked import choose_tracker
 
 logger = logging.getLogger(__name__)
 
-Found = tuple[Path, dict[str, Any]]
-"""A checkpoint to resume: where it lies, and its content."""
+Found = tuple[Path, dict[str, Any]] | ForeignCheckpoint
+"""A checkpoint to resume: where it lies and its content, or what another program's file holds."""
 
 # What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one.
 EXIT_INTERRUPTED = 75
@@ -56,13 +66,18 @@ def run(cfg: DictConfig) -> float | None:
         try:
             config = plain_config(cfg, may_lack=True)
             require_one_start(config)
-            found = checkpoint_to_resume(config["training"]["resume"], folder)
-            if found is not None:
-                config = resumed_config(found[1], config, list(job.overrides.task))
+            resume = config["training"]["resume"]
+            foreign = foreign_to_resume(resume)
+            saved = checkpoint_to_resume(resume, folder) if foreign is None else None
+            found: Found | None = foreign or saved
+            if saved is not None:
+                config = resumed_config(saved[1], config, list(job.overrides.task))
             else:
                 config = plain_config(cfg)
-                if config["training"]["resume"] is None:
+                if resume is None or foreign is not None:
                     require_unused(folder)
+                if foreign is not None:
+                    log_other_config(foreign, config)
             choices = choices_of(job, found)
             smaller: Config | None = None
             try:
@@ -74,7 +89,7 @@ def run(cfg: DictConfig) -> float | None:
                 logger.error("%s\ntrying once more with half the batch (training.oom_retry)", error)
             if smaller is not None:  # only here is what the failed attempt held let go
                 release_memory()
-                result = train(smaller, folder, checkpoint_to_resume("auto", folder), choices)
+                result = train(smaller, folder, checkpoint_to_resume("auto", folder) or found, choices)
         except WinnowError as error:
             if not (folder / "result.json").exists():
                 RunResult("failed", reason=str(error)).write(folder)
@@ -86,7 +101,7 @@ def run(cfg: DictConfig) -> float | None:
 
 def choices_of(job: HydraConf, found: Found | None) -> dict[str, str]:
     """Group → choice that the run was composed of; for a resumed run as it was when it began."""
-    if found is not None:
+    if isinstance(found, tuple):
         return dict(found[1]["metadata"].get("choices", {}))
     return {group: str(choice) for group, choice in job.runtime.choices.items() if not group.startswith("hydra/")}
 
@@ -116,11 +131,13 @@ def fit_as_leader(
     downloaded is there."""
     current = current_trial()
     injected = {"run_folder": folder, **({"parent_folder": current.study_folder} if current is not None else {})}
-    check_node(config, "tracking", ["run_folder", "parent_folder"])
-    tracker: Tracker = instantiate(config, "tracking", **injected)
+    tracker = choose_tracker(config, **injected)
     assembled = build(config, settings, config["training"]["seed"], folder, tracker, choices, ranks)
     if found is not None:
-        restore(assembled, found[1], found[0])
+        if isinstance(found, ForeignCheckpoint):
+            adopt(assembled, found)
+        else:
+            restore(assembled, found[1], found[0])
         assert isinstance(assembled.data, DetectionData)
         require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
@@ -129,7 +146,8 @@ def fit_as_leader(
             return result_of(assembled, "completed", None)
     elif settings.training.init_from is not None:
         load_initial_weights(assembled.task.model, Path(settings.training.init_from))
-    ranks.broadcast(Job(config, folder.absolute(), found[0].absolute() if found is not None else None))
+    resumed_from = found[0] if isinstance(found, tuple) else found.path if found is not None else None
+    ranks.broadcast(Job(config, folder.absolute(), resumed_from.absolute() if resumed_from is not None else None))
     with tracker:
         return fit_and_record(assembled, config, folder, stop)
 

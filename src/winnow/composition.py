@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from winnow.engine.seal import run_folder_of
+
 
 def register_resolvers() -> None:
     """Make ``${cap:…}`` and ``${run_folder:…}`` known to OmegaConf; may be called twice."""
@@ -33,7 +35,6 @@ def cap(value: Any, limit: int | float | None) -> Any:
 
 def run_folder(resume: str | None, fresh: str) -> str:
     """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``; a checkpoint that lies
-    elsewhere, or nowhere, says nothing of a folder."""
-    if resume is None or Path(resume).parent.name != "checkpoints" or not Path(resume).is_file():
-        return fresh
-    return str(Path(resume).parent.parent)
+    elsewhere, or nowhere, or that another program wrote, says nothing of a folder."""
+    own = run_folder_of(Path(resume)) if resume is not None else None
+    return fresh if own is None else str(own)

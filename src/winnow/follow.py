@@ -10,12 +10,15 @@ import threading
 import time
 
 from winnow.build import build
+from winnow.checkpoint_layouts import read_foreign
 from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.engine.foreign import adopt
 from winnow.engine.loop import fit, restore
 from winnow.engine.ranks import Ranks
+from winnow.engine.seal import is_sealed
 from winnow.engine.seeding import seed_everything, seed_of_rank
 from winnow.engine.stop import StopRequest
-from winnow.errors import DivergedError, RankError, WinnowError
+from winnow.errors import CheckpointError, DivergedError, RankError, WinnowError
 from winnow.launch import LEADER, Job, met, told_why
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
@@ -65,7 +68,10 @@ def fit_along(job: Job, ranks: Ranks) -> None:
     run = build(job.config, settings, seed, job.folder, NullTracker(job.folder), {}, ranks)
     seed_everything(seed_of_rank(seed, ranks.rank))
     if job.checkpoint is not None:
-        restore(run, read_checkpoint(job.checkpoint), job.checkpoint)
+        if is_sealed(job.checkpoint):
+            restore(run, read_checkpoint(job.checkpoint), job.checkpoint)
+        else:
+            adopt(run, read_foreign(job.checkpoint, "a checkpoint", CheckpointError))
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:
