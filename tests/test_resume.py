@@ -100,7 +100,7 @@ def test_the_command_that_began_a_recipe_also_resumes_it(warm_program, workplace
     ]
     warm_program.run(workplace, *arguments, "training.max_epochs=2", code=75, TROUBLE="stop forward 10")
     printed = warm_program.run(workplace, *arguments, "training.max_epochs=2", "training.resume=auto")
-    assert "resumed from recipe/checkpoints/last.pth" in printed
+    assert "recipe/checkpoints/last.pth: epoch 1, step" in printed
     saved = read_checkpoint(workplace / "recipe/checkpoints/last.pth")
     assert saved["metadata"]["choices"]["experiment"] == "digits_progressive_ema"
     assert (saved["epoch"], saved["config"]["training"]["ema"]["decay"]) == (2, 0.99)

@@ -18,7 +18,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other(warm_program, workplace):
-    """A Lightning-like file of two epochs in a folder as Lightning lays it out: the weights of a run of ours under its names."""
+    """A file of two epochs named and laid out as Lightning's, which holds a run of ours; Hydra wants quotes around its ``=``."""
     warm_program.run(workplace, *TINY, "training.max_epochs=2", "hydra.run.dir=first")
     saved = read_checkpoint(workplace / "first/checkpoints/last.pth")
     moments = saved["optimizer_state_dict"]
@@ -36,7 +36,7 @@ def other(warm_program, workplace):
 
 
 def test_a_foreign_file_is_gone_on_from_in_a_folder_of_its_own(warm_program, workplace, other):
-    resume = [f"training.resume={other}", "training.max_epochs=3", "hydra.run.dir=new"]
+    resume = [f'training.resume="{other}"', "training.max_epochs=3", "hydra.run.dir=new"]
     printed = warm_program.run(workplace, *TINY, *resume)
     assert "restored: the weights" in printed
     assert "the optimizer's moments" in printed
@@ -56,19 +56,19 @@ def test_a_foreign_file_is_gone_on_from_in_a_folder_of_its_own(warm_program, wor
 
 
 def test_without_a_folder_named_it_gets_a_fresh_one(warm_program, workplace, other):
-    warm_program.run(workplace, *TINY, f"training.resume={other}", "training.max_epochs=3")
+    warm_program.run(workplace, *TINY, f'training.resume="{other}"', "training.max_epochs=3")
     assert len(list(workplace.glob("outputs/*/*/checkpoints/last.pth"))) == 1
 
 
 def test_many_ranks_go_on_from_a_foreign_file_together(warm_program, workplace, other):
-    resume = [f"training.resume={other}", "training.max_epochs=3", "training.num_ranks=2", "training.batch_size=2"]
+    resume = [f'training.resume="{other}"', "training.max_epochs=3", "training.num_ranks=2", "training.batch_size=2"]
     printed = warm_program.run(workplace, *TINY, *resume, "hydra.run.dir=ranks")
     assert printed.count("NOT exactly the run") == 1
     assert json.loads((workplace / "ranks/result.json").read_text())["steps"] == 9
 
 
 def test_another_model_is_refused_before_anything_is_written(warm_program, workplace, other):
-    resume = [f"training.resume={other}", "training.max_epochs=3", "model.head_channels=64"]
+    resume = [f'training.resume="{other}"', "training.max_epochs=3", "model.head_channels=64"]
     error = warm_program.run(workplace, *TINY, *resume, "hydra.run.dir=wrong", code=1)
     assert "CheckpointError: " in error
     assert "holds the weights of another model" in error
@@ -86,7 +86,7 @@ def test_code_in_a_file_is_refused_and_does_not_run(warm_program, workplace, key
 
 
 def test_its_weights_are_a_start(warm_program, workplace, other):
-    start = [f"training.init_from={other}", "training.max_epochs=1", "hydra.run.dir=warm"]
+    start = [f'training.init_from="{other}"', "training.max_epochs=1", "hydra.run.dir=warm"]
     printed = warm_program.run(workplace, *TINY, *start)
     assert "'model.' taken away from" in printed
     assert json.loads((workplace / "warm/result.json").read_text())["epochs"] == 1

@@ -76,9 +76,8 @@ def _rows(comparison: Comparison, rows: Iterable[Row]) -> str:
 
 def _weights(comparison: Comparison) -> str:
     others = [f"‖A−{column(index)}‖ / ‖A‖" for index in range(1, len(comparison.subjects))]
-    largest = max(
-        (change.relative for row in comparison.weights for change in row.changes if _is_number(change)), default=0.0
-    )
+    known = [change.relative or 0.0 for row in comparison.weights for change in row.changes if _is_number(change)]
+    largest = max(known, default=0.0)
     lines = []
     for row in comparison.weights:
         numbers = (f"{row.num_parameters:,}", number_text(float(f"{row.norm:.5g}")))

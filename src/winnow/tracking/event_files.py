@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -39,7 +39,7 @@ class EventFiles:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         self._write([Event(wall_time=time.time(), file_version="brain.Event:2")])
 
-    def add(self, points: list[tuple[float, int, Mapping[str, float]]]) -> None:
+    def add(self, points: Iterable[tuple[float, int, Mapping[str, float]]]) -> None:
         """(Unix seconds, step, values) in the order in which they were logged; on return they survive a kill of this process."""
         events = []
         highest = dict(self._highest)
