@@ -1,15 +1,19 @@
 """Every file of conf/ composes, and what it composes to is accepted by what it builds."""
 
+import itertools
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from composed import REPOSITORY, compose_plain
 
 from winnow.build import checked_evaluation
 from winnow.composition import cap, run_folder
+from winnow.engine.checkpoint_file import write_checkpoint
 from winnow.errors import ConfigError
+from winnow.flat_config import differences_by_name, flat
 from winnow.instantiation import check_node
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
@@ -23,6 +27,7 @@ CHOICES = [
     if file.stem not in NOT_CHOICES
 ]
 INK = ["model=inktrace", "data=ink_strokes"]
+EXPERIMENTS = sorted(file.stem for file in (REPOSITORY / "conf/experiment").glob("*.yaml"))
 NEEDED = {
     "data=bdd100k": ["data.root=somewhere"],
     **dict.fromkeys(["evaluation=ink", "stage=structural", "stage=dense", "stage=all"], INK),
@@ -63,6 +68,45 @@ def test_a_model_brings_its_evaluation_and_its_objective_and_the_command_line_be
     assert ink["objective"] == {"metric": "val/f1_1px", "mode": "max"}
     changed = compose_plain("model=inktrace", "evaluation.skeleton_threshold=0.4", "objective.metric=val/iou")
     assert (changed["evaluation"]["skeleton_threshold"], changed["objective"]["metric"]) == (0.4, "val/iou")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_recipe_composes_and_is_accepted(name):
+    config = compose_plain(f"+experiment={name}")
+    assert build_settings(RunSettings, config, "").training.max_epochs > 0
+    checked_evaluation(config)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_recipe_says_its_command_its_cost_and_what_to_expect_first(name):
+    lines = (REPOSITORY / "conf/experiment" / f"{name}.yaml").read_text().splitlines()
+    head = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    assert lines[1].startswith(f"# python train.py +experiment={name}")
+    assert "Cost:" in head
+    assert "Expected:" in head
+
+
+def test_a_recipe_beats_the_defaults_and_the_command_line_beats_it():
+    assert compose_plain("+experiment=progressive_800")["training"]["resize_schedule"] == [[1, 640], [20, 800]]
+    changed = compose_plain(
+        "+experiment=progressive_800", "training.max_epochs=7", "budget=search", "model=deformable_detr"
+    )
+    assert changed["training"]["resize_schedule"] == [[1, 640], [20, 640]]
+    assert changed["training"]["max_epochs"] == 7
+    assert changed["model"]["_target_"].endswith("deformable_detr")
+
+
+@pytest.mark.parametrize(("name", "built_on"), [
+    ("progressive_960", "progressive_800"), ("digits_progressive_ema", "digits_progressive"),
+])  # fmt: skip
+def test_a_recipe_that_builds_on_another_differs_in_what_it_says(name, built_on):
+    differences, unknown = differences_by_name(
+        flat(compose_plain(f"+experiment={built_on}")), flat(compose_plain(f"+experiment={name}"))
+    )
+    said = yaml.safe_load((REPOSITORY / "conf/experiment" / f"{name}.yaml").read_text())
+    assert said["defaults"] == [built_on, "_self_"]
+    assert {key for key, _, _ in differences} == flat({"training": said["training"]}).keys()
+    assert not unknown
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -153,8 +197,19 @@ def test_cap_is_the_smaller_of_value_and_limit(value, limit, capped):
 def test_a_resumed_run_goes_on_in_its_own_folder(tmp_path):
     checkpoint = tmp_path / "a" / "checkpoints" / "last.pth"
     checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_bytes(b"")
+    write_checkpoint(checkpoint, {"version": 1})
     assert run_folder(str(checkpoint), "outputs/b") == str(tmp_path / "a")
+    write_checkpoint(checkpoint.with_name("best.pth"), {"version": 1})
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    assert run_folder(str(checkpoint), "outputs/b") == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "last.pth"])
+def test_another_programs_file_in_a_folder_of_that_name_begins_a_folder_of_its_own(tmp_path, name):
+    checkpoint = tmp_path / "version_0" / "checkpoints" / name
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"state_dict": {"w": torch.ones(1)}}, checkpoint)
+    assert run_folder(str(checkpoint), "outputs/b") == "outputs/b"
 
 
 @pytest.mark.parametrize("resume", [

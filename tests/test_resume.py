@@ -76,15 +76,31 @@ def test_with_another_batch_size_every_sample_still_comes_once_per_epoch(warm_pr
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (lambda path: path.write_text("these are notes"), "is damaged, cut short, or was not written by winnow"),
-    (lambda path: path.write_bytes(pickle.dumps(print)), "is damaged, cut short, or was not written by winnow"),
-    (lambda path: torch.save({"version": 1, "epoch": 3}, path), "its checksum is missing"),
+    (lambda path: path.write_text("these are notes"), "it is no file of torch.save or safetensors"),
+    (lambda path: path.write_bytes(pickle.dumps(print)), "it is no file of torch.save or safetensors"),
+    (lambda path: torch.save({"version": 1, "epoch": 3}, path), "holds no tensors by name: found 'version', 'epoch'"),
+    (lambda path: torch.save({"model": {"w": torch.ones(1)}, "code": print}, path), "it names builtins.print"),
     (lambda path: write_checkpoint(path, {"version": 2}), "has version 2; this winnow reads version 1"),
     (lambda path: write_checkpoint(path, {"version": 1, "code": print}), "it holds code, which is never run"),
-], ids=["text", "pickle", "unsealed", "newer", "code"])  # fmt: skip
-def test_a_file_that_is_no_checkpoint_of_ours_ends_in_one_message(warm_program, workplace, content, words):
+], ids=["text", "pickle", "unsealed", "foreign code", "newer", "code"])  # fmt: skip
+def test_a_file_that_is_no_checkpoint_ends_in_one_message(warm_program, workplace, content, words):
     content(workplace / "file.pth")
     error = warm_program.run(workplace, *TINY, "training.resume=file.pth", "hydra.run.dir=wrong", code=1)
     assert "CheckpointError: file.pth" in error
     assert words in error
     assert "Traceback" not in error
+
+
+def test_the_command_that_began_a_recipe_also_resumes_it(warm_program, workplace):
+    arguments = [
+        *TINY,
+        "+experiment=digits_progressive_ema",
+        "training.resize_schedule=[[1,32],[2,64]]",
+        "hydra.run.dir=recipe",
+    ]
+    warm_program.run(workplace, *arguments, "training.max_epochs=2", code=75, TROUBLE="stop forward 10")
+    printed = warm_program.run(workplace, *arguments, "training.max_epochs=2", "training.resume=auto")
+    assert "recipe/checkpoints/last.pth: epoch 1, step" in printed
+    saved = read_checkpoint(workplace / "recipe/checkpoints/last.pth")
+    assert saved["metadata"]["choices"]["experiment"] == "digits_progressive_ema"
+    assert (saved["epoch"], saved["config"]["training"]["ema"]["decay"]) == (2, 0.99)

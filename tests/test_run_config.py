@@ -1,9 +1,19 @@
+from pathlib import Path
+
 import pytest
+import torch
 from composed import compose_plain
 
+from winnow.checkpoint_layouts import ForeignCheckpoint
 from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
 from winnow.errors import CheckpointError, ConfigError
-from winnow.run_config import checkpoint_to_resume, require_one_start, resumed_config
+from winnow.run_config import (
+    checkpoint_to_resume,
+    foreign_to_resume,
+    log_other_config,
+    require_one_start,
+    resumed_config,
+)
 
 
 @pytest.fixture
@@ -67,6 +77,20 @@ def test_a_run_that_began_from_weights_can_be_resumed(checkpoint):
     require_one_start(config)
 
 
+def test_a_recipe_is_a_group_that_a_resumed_run_keeps(checkpoint):
+    begun = {
+        "config": compose_plain("+experiment=progressive_960"),
+        "metadata": {"choices": {"experiment": "progressive_960"}},
+    }
+    config = resumed_config(begun, compose_plain("+experiment=progressive_960"), ["+experiment=progressive_960"])
+    assert config == begun["config"]
+    for saved, was in ((begun, "progressive_960"), (checkpoint, None)):
+        with pytest.raises(
+            ConfigError, match=f"the run began with experiment={was}, and a resumed run keeps its groups"
+        ):
+            resumed_config(saved, compose_plain("+experiment=progressive_800"), ["+experiment=progressive_800"])
+
+
 def test_tracking_may_change(checkpoint):
     config = resumed_config(checkpoint, compose_plain("tracking=off"), ["tracking=off"])
     assert config["tracking"]["_target_"].endswith("NullTracker")
@@ -109,6 +133,32 @@ def test_a_file_of_another_kind_does_not_fall_back(tmp_path):
     (tmp_path / "notes.txt").write_text("these are notes")
     with pytest.raises(CheckpointError, match="notes.txt is damaged, cut short, or was not written by winnow"):
         checkpoint_to_resume(str(tmp_path / "notes.txt"), tmp_path)
+    with pytest.raises(CheckpointError, match=r"notes.txt cannot be read as a checkpoint: it is no file of torch.save"):
+        foreign_to_resume(str(tmp_path / "notes.txt"))
+
+
+def test_what_is_foreign_is_told_by_the_files_themselves(tmp_path):
+    torch.save({"model": {"weight": torch.ones(2)}}, tmp_path / "last.pth")
+    assert foreign_to_resume(str(tmp_path / "last.pth")).layout == "model"
+    write_checkpoint(tmp_path / "best.pth", {**dict.fromkeys(KEYS), "version": VERSION})
+    assert foreign_to_resume(str(tmp_path / "best.pth")) is None
+    assert (
+        foreign_to_resume(str(tmp_path / "last.pth")) is None
+    )  # one of ours that was torn: the whole one beside it counts
+    assert foreign_to_resume("auto") is foreign_to_resume(None) is foreign_to_resume(str(tmp_path / "nowhere")) is None
+
+
+@pytest.mark.parametrize(("config", "lines"), [
+    ({"training": {"optimizer": {"lr": 0.5}, "batch_size": 16}}, ["training.optimizer.lr: 0.5 in the file, 0.003 here"]),
+    ({"lr": 0.5, "batch_size": 8}, ["training.optimizer.lr: 0.5 in the file", "training.batch_size: 8 in the file, 16 here"]),
+    ({"depth": 3, "name": "x"}, ["not a key here: depth, name"]),
+    ({"batch_size": 16}, ["they do not differ"]),
+    (None, ["holds no config: the command line's is followed"]),
+])  # fmt: skip
+def test_another_programs_config_is_compared_and_not_applied(caplog, config, lines):
+    log_other_config(ForeignCheckpoint(Path("old.pth"), "model", {}, config=config), compose_plain())
+    assert all(line in caplog.text for line in lines), caplog.text
+    assert "here" not in caplog.text or "is not applied" in caplog.text
 
 
 def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from winnow.build import build, require_batches
+from winnow.build import build, require_batches, take_up
 from winnow.engine.handover import initial_weights, write_report
-from winnow.engine.loop import Fit, fit, is_finished, restore
+from winnow.engine.loop import Fit, fit, is_finished
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
 from winnow.engine.result import RunResult, is_concluded
@@ -20,13 +20,12 @@ from winnow.engine.state import TrainState
 from winnow.engine.stop import StopRequest
 from winnow.engine.weights import load_initial_weights
 from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
-from winnow.instantiation import check_node, instantiate
 from winnow.launch import Job, lead
-from winnow.protocols import Tracker
-from winnow.run_config import Config, Found, checkpoint_to_resume, config_of_run, in_halves
+from winnow.run_config import Config, Found, checkpoint_to_resume, config_of_run, in_halves, path_of
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
+from winnow.tracked import choose_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def run_in_folder(start: Start, folder: Path, stop: StopRequest) -> RunResult:
         try:
             config, found = config_of_run(start.config, folder, start.overrides)
             # Of a resumed run as they were when it began.
-            choices = dict(found[1]["metadata"].get("choices", {})) if found is not None else start.choices
+            choices = dict(found[1]["metadata"].get("choices", {})) if isinstance(found, tuple) else start.choices
             return train(config, folder, Origin(found, choices, start.parent_folder), stop)
         except WinnowError as error:
             if not (folder / "result.json").exists():
@@ -77,7 +76,7 @@ def train(config: Config, folder: Path, origin: Origin, stop: StopRequest) -> Ru
             raise
         logger.error("%s\ntrying once more with half the batch (training.oom_retry)", error)
     release_memory()  # only here is what the failed attempt held let go
-    saved = checkpoint_to_resume("auto", folder)
+    saved = checkpoint_to_resume("auto", folder) or origin.found
     return fit_in_folder(smaller, folder, Origin(saved, origin.choices, origin.parent_folder), stop)
 
 
@@ -96,11 +95,11 @@ def fit_as_leader(
 ) -> RunResult:  # fmt: skip
     """Fit as rank 0. The others build their parts when this rank's are whole: what is wrong is said once, and what is drawn or
     downloaded is there."""
-    tracker = tracker_of(config, folder, origin.parent_folder)
+    tracker = choose_tracker(config, folder, origin.parent_folder)
     assembled = build(config, settings, config["training"]["seed"], folder, tracker, origin.choices, ranks)
     found, init_from = origin.found, settings.training.init_from
     if found is not None:
-        restore(assembled, found[1], found[0])
+        take_up(assembled, found)
         require_batches(assembled.task, settings.training, assembled.data, assembled.state.sample)
         if is_finished(assembled) and is_concluded(folder):
             ranks.broadcast(None)
@@ -109,7 +108,7 @@ def fit_as_leader(
     elif init_from is not None:
         weights = initial_weights(init_from, None if settings.stage.is_alone else folder.parent)
         write_report(load_initial_weights(assembled.task.model, weights, settings.stage.init_allow_missing), folder)
-    ranks.broadcast(Job(config, folder.absolute(), found[0].absolute() if found is not None else None))
+    ranks.broadcast(Job(config, folder.absolute(), path_of(found).absolute() if found is not None else None))
     with tracker:
         return fit_and_record(assembled, config, folder, stop)
 
@@ -133,14 +132,6 @@ def fit_and_record(assembled: Fit, config: Config, folder: Path, stop: StopReque
         result.write(folder)
     logger.info("%s; best %s; everything is in %s", status, _best_words(assembled.state), folder)
     return result
-
-
-def tracker_of(config: Config, folder: Path, parent_folder: Path | None) -> Tracker:
-    """The tracker that ``config`` names. ConfigError for a setting that it does not know."""
-    check_node(config, "tracking", ["run_folder", "parent_folder"])
-    parent = {"parent_folder": parent_folder} if parent_folder is not None else {}
-    tracker: Tracker = instantiate(config, "tracking", run_folder=folder, **parent)
-    return tracker
 
 
 def how_it_failed(error: BaseException) -> tuple[str, str | None]:

@@ -12,8 +12,9 @@ from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
+from winnow.engine.foreign import adopt
 from winnow.engine.gradients import FirstLook
-from winnow.engine.loop import Fit
+from winnow.engine.loop import Fit, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.progress import Progress
@@ -29,7 +30,7 @@ from winnow.errors import ConfigError
 from winnow.family import require_one_family
 from winnow.instantiation import check_node, instantiate, target_of, trusted
 from winnow.protocols import Data, Evaluation, Task, Tracker
-from winnow.run_config import Config
+from winnow.run_config import Config, Found
 from winnow.run_settings import RunSettings
 from winnow.sweep.current import current_trial
 
@@ -75,6 +76,14 @@ def build(
         snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
         trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
     )  # fmt: skip
+
+
+def take_up(run: Fit, found: Found) -> None:
+    """Put ``run`` where the checkpoint ``found`` stands. Raises CheckpointError where that is another run's."""
+    if isinstance(found, tuple):
+        restore(run, found[1], found[0])
+    else:
+        adopt(run, found)
 
 
 def checked_evaluation(config: Config) -> Evaluation:

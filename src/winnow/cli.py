@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from winnow.compare.command import add_compare
 from winnow.console import CONSOLE
 from winnow.errors import ConfigError, WinnowError
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(commands)
     _add_promote(commands)
     _add_preflight(commands)
+    add_compare(commands)
     return parser
 
 

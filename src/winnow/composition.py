@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from winnow.engine.seal import run_folder_of
 from winnow.folder_names import PIPELINE_RECORD
 
 
@@ -35,11 +36,12 @@ def cap(value: Any, limit: int | float | None) -> Any:
 
 def run_folder(resume: str | None, fresh: str) -> str:
     """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``, and a stage in that of
-    its pipeline; a checkpoint that lies elsewhere, or nowhere, says nothing of a folder."""
+    its pipeline; a checkpoint that lies elsewhere, or nowhere, or that another program wrote, says nothing of a folder."""
     if resume is None or not Path(resume).exists():
         return fresh
-    path = Path(resume)
-    folder = path.parent.parent if path.is_file() and path.parent.name == "checkpoints" else path
+    folder = run_folder_of(Path(resume)) if Path(resume).is_file() else Path(resume)
+    if folder is None:
+        return fresh
     if (folder.parent / PIPELINE_RECORD).is_file():
         return str(folder.parent)
     is_run = (folder / PIPELINE_RECORD).is_file() or (folder / "checkpoints").is_dir()

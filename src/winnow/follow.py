@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 
-from winnow.build import build
-from winnow.engine.checkpoint_file import read_checkpoint
-from winnow.engine.loop import fit, restore
+from winnow.build import build, take_up
+from winnow.engine.loop import fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import seed_everything, seed_of_rank
 from winnow.engine.stop import StopRequest
 from winnow.errors import DivergedError, RankError, UntrainedError, WinnowError
 from winnow.launch import LEADER, Job, met, told_why
+from winnow.run_config import read_found
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 from winnow.torchrun import place_of, runs_nothing
@@ -65,7 +65,7 @@ def fit_along(job: Job, ranks: Ranks) -> None:
     run = build(job.config, settings, seed, job.folder, NullTracker(job.folder), {}, ranks)
     seed_everything(seed_of_rank(seed, ranks.rank))
     if job.checkpoint is not None:
-        restore(run, read_checkpoint(job.checkpoint), job.checkpoint)
+        take_up(run, read_found(job.checkpoint))
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:

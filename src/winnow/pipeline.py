@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.assemble import Start, how_it_failed, run_in_folder, tracker_of
+from winnow.assemble import Start, how_it_failed, run_in_folder
 from winnow.engine.memory import release_memory
 from winnow.engine.result import RunResult, is_concluded
 from winnow.engine.run_folder import require_unused, sole_owner
@@ -39,6 +39,7 @@ from winnow.stages import (
 from winnow.sweep.current import current_trial, running
 from winnow.sweep.stage_trial import StageTrial
 from winnow.torchrun import place_of, refuse_sweep
+from winnow.tracked import choose_tracker
 from winnow.tracking.provenance import command_line, git_state, source_tags
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def run_stages(stages: Sequence[Stage], overrides: list[str], folder: Path, stop
             raise
         (folder / "result.json").unlink(missing_ok=True)
         current = current_trial()
-        tracker = tracker_of(quiet(stages[0].config), folder, current.study_folder if current is not None else None)
+        tracker = choose_tracker(quiet(stages[0].config), folder, current.study_folder if current is not None else None)
         status, reason = "failed", None
         with tracker:
             record_whole(tracker, stages, folder)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from winnow.build import build, require_batches
+from winnow.build import build, require_batches, take_up
 from winnow.composing import Composed, compose_command_line, find_config_folder
-from winnow.engine.loop import Fit, restore
+from winnow.engine.loop import Fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import choose_seed
 from winnow.engine.snapshot import Snapshot
@@ -22,7 +22,7 @@ from winnow.instantiation import check_node, instantiate
 from winnow.launch import shared_threads
 from winnow.preflight_checks import try_out
 from winnow.preflight_report import Finding, PreflightReport, StageReport
-from winnow.run_config import Config, Found, config_of_run
+from winnow.run_config import Config, Found, config_of_run, path_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 from winnow.state_dicts import mark_loaded
@@ -92,9 +92,9 @@ def build_alone(config: Config, settings: RunSettings, composed: Composed, found
         metadata = {"data_fingerprint": run.data.fingerprint}
         run = replace(run, step=step, snapshot=Snapshot(step, config, list(run.data.classes), metadata))
     if found is not None:
-        restore(run, found[1], found[0])
+        take_up(run, found)
         require_batches(run.task, settings.training, run.data, run.state.sample)
-        mark_loaded(run.task.model, [name for name, _ in run.task.model.named_parameters()], str(found[0]))
+        mark_loaded(run.task.model, [name for name, _ in run.task.model.named_parameters()], str(path_of(found)))
     elif settings.training.init_from is not None:
         load_initial_weights(run.task.model, Path(settings.training.init_from))
     return run

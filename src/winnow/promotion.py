@@ -17,7 +17,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from winnow.errors import ConfigError, WinnowError
-from winnow.run_record import flat
+from winnow.flat_config import flat
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, ranking
 

@@ -12,16 +12,19 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from winnow.checkpoint_layouts import ForeignCheckpoint, read_foreign
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.run_folder import require_unused
+from winnow.engine.seal import is_of_winnow, is_sealed
 from winnow.errors import CheckpointError, ConfigError
+from winnow.flat_config import differences_by_name, flat
 
 logger = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-Found = tuple[Path, dict[str, Any]]
-"""A checkpoint to resume: where it lies, and its content."""
+Found = tuple[Path, dict[str, Any]] | ForeignCheckpoint
+"""A checkpoint to resume: where it lies and its content, or what another program's file holds."""
 
 
 def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
@@ -40,13 +43,17 @@ def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple
     """What a run in ``folder`` is to follow, and the checkpoint that it goes on from; ``composed`` by these command-line
     overrides may lack values. Raises ConfigError, CheckpointError."""
     require_one_start(composed)
-    found = checkpoint_to_resume(composed["training"]["resume"], folder)
-    if found is not None:
-        return resumed_config(found[1], composed, overrides), found
+    resume = composed["training"]["resume"]
+    foreign = foreign_to_resume(resume)
+    saved = checkpoint_to_resume(resume, folder) if foreign is None else None
+    if saved is not None:
+        return resumed_config(saved[1], composed, overrides), saved
     config = plain_config(OmegaConf.create(composed))
-    if config["training"]["resume"] is None:
+    if resume is None or foreign is not None:
         require_unused(folder)
-    return config, None
+    if foreign is not None:
+        log_other_config(foreign, config)
+    return config, foreign
 
 
 def require_one_start(config: Config) -> None:
@@ -60,7 +67,43 @@ def require_one_start(config: Config) -> None:
         )
 
 
-def checkpoint_to_resume(resume: str | None, folder: Path) -> Found | None:
+def foreign_to_resume(resume: str | None) -> ForeignCheckpoint | None:
+    """The whole file that ``training.resume`` names where another program wrote it; None where winnow did, or for null and
+    ``auto``. A checkpoint of winnow's that lost its end is winnow's still, where a whole one lies beside it. Raises
+    CheckpointError for a file that is no checkpoint."""
+    if resume is None or resume == "auto":
+        return None
+    path = Path(resume)
+    if not path.is_file() or is_of_winnow(path):
+        return None
+    return read_foreign(path, "a checkpoint", CheckpointError)
+
+
+def log_other_config(file: ForeignCheckpoint, config: Config) -> None:
+    """Say how the config that a foreign ``file`` holds differs from the one that is followed: its own is never applied."""
+    if not file.config:
+        logger.warning("%s holds no config: the command line's is followed", file.path)
+        return
+    differences, unknown = differences_by_name(flat(file.config), flat(config))
+    shown = [f"{key}: {old!r} in the file, {new!r} here" for key, old, new in differences]
+    shown += [f"not a key here: {', '.join(sorted(unknown))}"] if unknown else []
+    logger.warning(
+        "the config of %s is not applied, the command line's is followed; %s%s",
+        *(file.path, "they differ:" if shown else "they do not differ"),
+        "".join(f"\n  {line}" for line in shown),
+    )
+
+
+def read_found(path: Path) -> Found:
+    """A whole checkpoint, of winnow's or another program's, as rank 0 found it."""
+    return (path, read_checkpoint(path)) if is_sealed(path) else read_foreign(path, "a checkpoint", CheckpointError)
+
+
+def path_of(found: Found) -> Path:
+    return found[0] if isinstance(found, tuple) else found.path
+
+
+def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that ``training.resume`` names: a file, a run folder (its newest whole one), ``auto`` (that of ``folder``,
     or None where the run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it,
     and says so."""
@@ -103,8 +146,8 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         key = override.get_key_element().lstrip("+~")
         if key == "tracking":
             config.tracking = composed["tracking"]
-        elif key in choices or "/" in key or "@" in key or ("." not in key and OmegaConf.is_dict(config.get(key))):
-            if choices.get(key) != override.value():
+        elif key in choices or _is_group(key, override, config, composed):
+            if choices.get(key) != str(override.value()):
                 raise ConfigError(
                     f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
                     "give single values, as training.max_epochs=20"
@@ -130,6 +173,13 @@ def in_halves(config: Config) -> Config | None:
         return None
     halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
     return {**config, "training": {**training, **halved}}
+
+
+def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
+    """Whether an override chooses a file of conf/: one that sets values all over, ``+experiment=…``, leaves no key of its own."""
+    if "/" in key or "@" in key:
+        return True
+    return "." not in key and (OmegaConf.is_dict(config.get(key)) or (override.is_add() and key not in composed))
 
 
 def _apply(config: DictConfig, key: str, override: Override) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from winnow.engine.loop import Fit
 from winnow.engine.memory import memory_explained
 from winnow.engine.result import RunResult
 from winnow.errors import WinnowError
+from winnow.flat_config import flat
 from winnow.instantiation import instantiate
 from winnow.protocols import Evaluation
 from winnow.run_config import Config
@@ -107,11 +107,3 @@ def result_of(run: Fit, status: str, reason: str | None) -> RunResult:
         seconds=state.cost.seconds,
         reason=reason,
     )
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"training": {"seed": 0}}`` → ``{"training.seed": 0}``; lists stay values."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return values

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from winnow.checkpoint_layouts import read_foreign
 from winnow.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
 NAMES_SHOWN = 8
 """Parameter names listed in a message before it is cut."""
-NESTED_UNDER = ("model_state_dict", "model", "state_dict")
-"""Where other programs keep the weights in their checkpoints."""
 _LOADED_FROM = "winnow_loaded_from"
 
 
@@ -60,26 +54,10 @@ class LoadReport:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name: safetensors, a state dict of ``torch.save``, or a checkpoint that holds one under
-    a usual key. Nothing in the file is executed. Raises WeightsError naming the file."""
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path} (looked for {path.absolute()})")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to run whatever code the file holds.
-        raise WeightsError(
-            f"{path} cannot be read as weights: damaged, or it holds code, which is never run"
-        ) from error
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in NESTED_UNDER if isinstance(content.get(key), Mapping)), content)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no tensors by name; a state dict is wanted")
-    return dict(content)
+    """The tensors of a weights file by name, averaged ones where it has them: safetensors, a bare state dict, or a checkpoint of
+    any layout in ``checkpoint_layouts``. Nothing in the file is executed. Raises WeightsError naming the file."""
+    file = read_foreign(path, "weights", WeightsError)
+    return file.average or file.weights
 
 
 def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:

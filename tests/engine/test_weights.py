@@ -1,5 +1,7 @@
 import pytest
 import torch
+from foreign_files import layouts, trained
+from foreign_files import save as save_file
 from torch import nn
 
 from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
@@ -98,3 +100,19 @@ def test_synchronised_batch_norm_needs_an_image_on_each_rank():
     require_share_of_each(1)
     with pytest.raises(ConfigError, match="fewer images than there are ranks.*set training.drop_last=true"):
         require_share_of_each(0)
+
+
+@pytest.mark.parametrize("name", layouts(nn.Linear(1, 1), torch.optim.AdamW(nn.Linear(1, 1).parameters())))
+def test_every_layout_of_another_program_is_a_start(tmp_path, name):
+    model, optimizer = trained(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), torch.ones(4, 2))
+    target = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    load_initial_weights(target, save_file(layouts(model, optimizer)[name], tmp_path / "other.pth"))
+    assert target[1].weight.equal(model[1].weight)
+
+
+def test_an_encoder_alone_starts_the_model_that_has_one(tmp_path, caplog):
+    encoder = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    target = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
+    load_initial_weights(target, save_file({"encoder_state_dict": encoder.state_dict()}, tmp_path / "encoder.pth"))
+    assert target["encoder"][1].weight.equal(encoder[1].weight)
+    assert "'encoder.' put before 4 names, for so they fit this model" in caplog.text

@@ -37,7 +37,6 @@ from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.console import CONSOLE
 from winnow.errors import ConfigError
-from winnow.instantiation import instantiate
 from winnow.protocols import Tracker
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, OWNER
@@ -48,6 +47,7 @@ from winnow.sweep.storage import create_study_once, open_storage
 from winnow.sweep.stored_study import DESCRIPTION
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
+from winnow.tracked import choose_tracker
 from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ def study_tracker(plan: Plan) -> Tracker:
         return NullTracker(plan.folder)
     tracking = plan.base["tracking"]
     named = {**tracking, "run_name": plan.name} if "run_name" in tracking else tracking
-    return instantiate({**plan.base, "tracking": named}, "tracking", run_folder=plan.folder)
+    return choose_tracker({**plan.base, "tracking": {**named, "tensorboard": False}}, run_folder=plan.folder)
 
 
 def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport:

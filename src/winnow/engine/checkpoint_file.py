@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from winnow.engine.seal import COMMENT_LENGTH, MARK
 from winnow.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,6 @@ KEYS = (
     "ema_state_dict", "rng", "metric", "metrics", "best", "config", "classes", "metadata", "timestamp", "progress",
 )  # fmt: skip
 
-# torch.save ends its zip with an empty comment; the checksum becomes that comment, so the file stays an ordinary .pth.
-_MARK = b"winnow sha256 "
-_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
-_COMMENT_LENGTH = len(_MARK) + _DIGEST_LENGTH
 _CHUNK = 1 << 22
 
 
@@ -83,15 +80,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file ends as winnow's checkpoints do, whole or not."""
-    if not path.is_file() or path.stat().st_size < _COMMENT_LENGTH:
-        return False
-    with path.open("rb") as file:
-        file.seek(-_COMMENT_LENGTH, os.SEEK_END)
-        return file.read(len(_MARK)) == _MARK
-
-
 class _HashedFile:
     """Passes on what torch.save writes, from front to back, and hashes all of it but the last two bytes."""
 
@@ -121,7 +109,7 @@ class _HashedFile:
     def seal(self) -> None:
         """Put the checksum where the length of the zip's comment, two zero bytes, stands at the end."""
         self._file.seek(-2, os.SEEK_END)
-        self._file.write(_COMMENT_LENGTH.to_bytes(2, "little") + _MARK + self._sha.hexdigest().encode())
+        self._file.write(COMMENT_LENGTH.to_bytes(2, "little") + MARK + self._sha.hexdigest().encode())
 
 
 def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
@@ -161,12 +149,12 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def _verify(file: BinaryIO, path: Path) -> None:
     size = file.seek(0, os.SEEK_END)
-    start = size - _COMMENT_LENGTH
+    start = size - COMMENT_LENGTH
     file.seek(max(0, start))
     comment = file.read()
-    if not comment.startswith(_MARK):
+    if not comment.startswith(MARK):
         raise CheckpointError(f"{path} is damaged, cut short, or was not written by winnow: its checksum is missing")
-    if comment[len(_MARK) :] != _digest(file, start - 2):
+    if comment[len(MARK) :] != _digest(file, start - 2):
         raise CheckpointError(f"{path} is damaged: its checksum does not match its {size} bytes")
 
 

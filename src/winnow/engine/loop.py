@@ -287,4 +287,6 @@ def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     if run.ranks.rank < len(streams):
         set_rng_state(streams[run.ranks.rank])
     run.step.schedule = LrSchedule.of(run.settings, run.data, run.state)
+    before = checkpoint["metadata"].get("resumed_from", ())
+    run.snapshot.note_resumed(str(path), run.state.epoch, run.state.step, before)
     logger.info("resumed from %s: epoch %d, step %d", path, run.state.epoch, run.state.step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +83,10 @@ class Snapshot:
             logger.warning("training.ema.decay was null: the average begins at the weights of the checkpoint")
         elif checkpoint["ema_state_dict"] is not None:
             logger.warning("training.ema.decay is null: the checkpoint's averaged weights are left behind")
+
+    def note_resumed(self, path: str, epoch: int, step: int, before: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Remember for the next checkpoints where this run was resumed from, after those ``before``."""
+        self._metadata["resumed_from"] = [*before, {"path": path, "epoch": epoch, "step": step}]
 
     def _refuse_other_run(self, checkpoint: Mapping[str, Any]) -> None:
         own = {name: tuple(value.shape) for name, value in self._step.task.model.state_dict().items()}

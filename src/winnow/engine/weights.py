@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from winnow.engine.checkpoint_file import is_sealed, read_checkpoint
+from winnow.checkpoint_layouts import aligned
+from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.handover import require_allowed
 from winnow.engine.ranks import Ranks
+from winnow.engine.seal import is_sealed
 from winnow.errors import ConfigError, WeightsError
 from winnow.state_dicts import LoadReport, load_matching, read_state
 
@@ -26,7 +28,7 @@ def load_initial_weights(model: nn.Module, path: Path, may_differ: Sequence[str]
     parameters that need not be the same on both sides; None: all. Raises CheckpointError for a damaged checkpoint, WeightsError
     for a file that can't be read, fits nowhere, or differs elsewhere.
     """
-    state = _checkpoint_weights(path) if is_sealed(path) else read_state(path)
+    state = _checkpoint_weights(path) if is_sealed(path) else _foreign_weights(path, model)
     report = load_matching(model, state, str(path))
     if report.matched == 0:
         raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
@@ -40,6 +42,13 @@ def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
     checkpoint = read_checkpoint(path)
     average = checkpoint["ema_state_dict"]
     return dict(average["weights"] if average else checkpoint["model_state_dict"])
+
+
+def _foreign_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    state, changed = aligned(read_state(path), model.state_dict())
+    if changed is not None:
+        logger.warning("weights of %s: %s, for so they fit this model", path, changed)
+    return state
 
 
 def require_batches_for_batch_norm(model: nn.Module, smallest_batch: int) -> None:

@@ -1,0 +1,48 @@
+"""``winnow compare``: its arguments, and which of the three views it gives."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_compare(commands: Any) -> None:
+    """The subcommand; imports nothing heavy, since ``winnow --help`` answers at once."""
+    compare = commands.add_parser(
+        "compare",
+        help="what sets checkpoints or runs apart: config, metrics, weights",
+        description="Compare checkpoints, winnow's or another program's, and run folders, of which best.pth is taken (see "
+        "--which). The first is what the others are compared with.",
+    )
+    compare.add_argument("first", help="a checkpoint or a run folder, as outputs/… or multirun/NAME/3")
+    compare.add_argument("others", nargs="+", metavar="other")
+    compare.add_argument("--format", choices=("table", "json", "html"), default="table")
+    compare.add_argument("--which", choices=("best", "last"), default="best", help="checkpoint to take of a run folder")
+    compare.add_argument("--output", type=Path, help="write json or html there instead of to the terminal")
+    compare.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from winnow.compare.comparison import compare, to_json
+    from winnow.compare.page import page
+    from winnow.compare.subject import read_subject
+    from winnow.compare.table import tables
+    from winnow.console import CONSOLE
+    from winnow.errors import ConfigError
+
+    if options.format == "table" and options.output is not None:
+        raise ConfigError("--output needs --format json or html")
+    comparison = compare([read_subject(path, options.which) for path in (options.first, *options.others)])
+    if options.format == "table":
+        for item in tables(comparison):
+            CONSOLE.print(item)
+        return 0
+    text = json.dumps(to_json(comparison), indent=1) + "\n" if options.format == "json" else page(comparison)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        options.output.write_text(text, encoding="utf-8")
+    return 0

@@ -1,0 +1,134 @@
+"""One side of a comparison: what a checkpoint, or the run folder that it lies in, says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from winnow.checkpoint_layouts import ForeignCheckpoint, read_foreign
+from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.engine.seal import is_sealed
+from winnow.errors import CheckpointError, ConfigError
+from winnow.flat_config import flat
+
+BEST, LAST = "best", "last"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``label``: the path as the user gave it; ``path``: the file that was read; ``kind``: what it is, in words.
+
+    ``config``: dotted keys, None where there is none. ``weights``: those that are evaluated, of a run with EMA the average.
+    ``groups``: parameter group of the optimizer → names of its tensors. ``origin``: what it started and was resumed from.
+    """
+
+    label: str
+    path: Path
+    kind: str
+    facts: dict[str, Any]
+    metrics: dict[str, float]
+    objective: tuple[str, str] | None
+    config: dict[str, Any] | None
+    weights: dict[str, Tensor]
+    groups: dict[str, list[str]]
+    origin: tuple[str, ...]
+    is_foreign: bool = False
+
+
+def read_subject(given: str, which: str = BEST) -> Subject:
+    """A checkpoint of winnow's or another program's, or of a run folder its ``which`` (best.pth, where there is none last.pth).
+
+    Raises ConfigError for a folder that holds no run, CheckpointError for a file that can't be read.
+    """
+    path = Path(given)
+    if not path.exists():
+        raise ConfigError(f"{given} does not exist; name a checkpoint or a run folder")
+    file = _checkpoint_of(path, which) if path.is_dir() else path
+    folder = path if path.is_dir() else None
+    if is_sealed(file):
+        return _of_winnow(given, file, folder)
+    return _of_another(given, read_foreign(file, "a checkpoint", CheckpointError))
+
+
+def _checkpoint_of(folder: Path, which: str) -> Path:
+    order = [which, LAST if which == BEST else BEST]
+    found = next((path for name in order if (path := folder / "checkpoints" / f"{name}.pth").exists()), None)
+    if found is not None:
+        return found
+    inside = sorted(str(path.parent.parent) for path in folder.glob("*/checkpoints/last.pth"))
+    if inside:
+        shown = ", ".join(inside[:5]) + (" …" if len(inside) > 5 else "")
+        raise ConfigError(f"{folder} holds several runs, name those to compare: {shown}")
+    raise ConfigError(f"{folder} is no run folder: it has no checkpoints/best.pth and no checkpoints/last.pth")
+
+
+def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
+    saved = read_checkpoint(path)
+    config, metadata = flat(saved["config"] or {}), saved["metadata"] or {}
+    best, progress = saved["best"] or {}, saved["progress"] or {}
+    cost = {f"cost/{name}": float(value) for name, value in progress.get("cost", {}).items()}
+    found = {f"best/{best['metric'].removeprefix('val/')}": best["value"]} if best else {}
+    optimizer = saved["optimizer_state_dict"] or {"param_groups": []}
+    facts = {
+        "epoch": saved["epoch"], "step": saved["step"], "saved": saved["timestamp"],
+        **({"status": _status(folder)} if folder is not None else {}),
+        "best at epoch": best.get("epoch"), "seed": metadata.get("seed"),
+        "data": metadata.get("data_fingerprint"), "classes": len(saved["classes"] or ()),
+        "averaged (EMA)": saved["ema_state_dict"] is not None,
+        "composed of": " ".join(f"{group}={choice}" for group, choice in sorted(metadata.get("choices", {}).items())),
+    }  # fmt: skip
+    mode = progress.get("mode")
+    return Subject(
+        label=given,
+        path=path,
+        kind=f"{path.name} of a run" if folder is not None else "checkpoint",
+        facts=facts,
+        metrics={**(saved["metrics"] or {}), **found, **cost},
+        objective=(saved["metric"], mode) if mode is not None else None,
+        config=config or None,
+        weights=dict(saved["model_state_dict"]),
+        groups={
+            group.get("name", str(n)): list(group.get("tensors", ()))
+            for n, group in enumerate(optimizer["param_groups"])
+        },
+        origin=_origin(config, metadata),
+    )
+
+
+def _of_another(given: str, file: ForeignCheckpoint) -> Subject:
+    return Subject(
+        label=given,
+        path=file.path,
+        kind=f"another program's file ({file.layout})",
+        facts={"epoch": file.epoch, "step": file.step},
+        metrics=dict(file.metrics or {}),
+        objective=None,
+        config=flat(file.config) if file.config else None,
+        weights=file.average or file.weights,
+        groups={},
+        origin=("not known",),
+        is_foreign=True,
+    )
+
+
+def _origin(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    start = config.get("training.init_from")
+    resumed = [
+        f"resumed from {at['path']} at epoch {at['epoch']}, step {at['step']}"
+        for at in metadata.get("resumed_from", ())
+    ]
+    if start is not None:
+        return (f"started from the weights of {start}", *resumed)
+    return tuple(resumed) or ("started afresh",)
+
+
+def _status(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "result.json").read_text())["status"])
+    except (OSError, ValueError, KeyError):
+        return None

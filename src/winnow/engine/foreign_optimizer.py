@@ -1,0 +1,126 @@
+"""Moments of another program's optimizer, for the parameters of ours: whose they are, or why that can't be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_HOW_NOT_WHAT = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
+"""Settings of torch's optimizers that some of its versions lack and that say nothing of the moments."""
+
+
+class NotTakenOverError(Exception):
+    """The moments can't be taken over; the message says why."""
+
+
+def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Parameter name → its optimizer state in the file.
+
+    Whose moments they are is told by the names in the file where it has them, by the order of the model's parameters in a
+    file with one group, and by the shapes of whole groups in one with several. Raises NotTakenOverError, also where any moment
+    has another shape than its parameter.
+    """
+    groups, state = saved.get("param_groups"), saved.get("state")
+    if not isinstance(groups, Sequence) or not isinstance(state, Mapping) or not all(map(_is_group, groups)):
+        raise NotTakenOverError("it is laid out as no optimizer of torch's")
+    if not state:
+        raise NotTakenOverError("it holds no moments")
+    kind = {key for key in optimizer.defaults if key not in _HOW_NOT_WHAT}
+    other = sorted(kind.symmetric_difference(set(groups[0]) & _KNOWN_KEYS) & _KNOWN_KEYS)
+    if other or groups[0].get("amsgrad") != optimizer.defaults.get("amsgrad"):
+        raise NotTakenOverError(
+            f"it is of another kind than {type(optimizer).__name__} ({', '.join(other) or 'amsgrad'} differ)"
+        )
+    parameters = dict(model.named_parameters())
+    found = {}
+    for index, name in _names_of(groups, state, optimizer, parameters).items():
+        entry = state.get(index, {})
+        if not parameters[name].requires_grad:
+            continue
+        wrong = [key for key, value in entry.items() if _is_moment(value) and value.shape != parameters[name].shape]
+        if wrong:
+            raise NotTakenOverError(
+                f"{wrong[0]} of {name} has shape {tuple(entry[wrong[0]].shape)}, the parameter {tuple(parameters[name].shape)}"
+            )
+        found[name] = dict(entry)
+    return found
+
+
+def state_for(optimizer: Optimizer, moments: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What ``optimizer.load_state_dict`` takes: its own groups as they are, with these ``moments``."""
+    own = optimizer.state_dict()
+    names = {
+        index: name
+        for group, saved in zip(optimizer.param_groups, own["param_groups"], strict=True)
+        for index, name in zip(saved["params"], group["tensors"], strict=True)
+    }
+    state = {index: moments[name] for index, name in names.items() if moments.get(name)}
+    return {**own, "state": state}
+
+
+_KNOWN_KEYS = {
+    "betas", "momentum", "dampening", "nesterov", "alpha", "rho", "lambd", "etas", "step_sizes", "lr_decay", "amsgrad",
+}  # fmt: skip
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, Mapping) and isinstance(group.get("params"), Sequence)
+
+
+def _names_of(
+    groups: Sequence[Mapping[str, Any]],
+    state: Mapping[Any, Any],
+    optimizer: Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+) -> dict[int, str]:
+    named = [group.get("tensors") or group.get("param_names") for group in groups]
+    if all(
+        names is not None and len(names) == len(group["params"]) for names, group in zip(named, groups, strict=True)
+    ):
+        pairs = {
+            index: name
+            for names, group in zip(named, groups, strict=True)
+            for index, name in zip(group["params"], names or (), strict=True)
+        }
+        if (
+            {name for name, value in parameters.items() if value.requires_grad}
+            <= set(pairs.values())
+            <= set(parameters)
+        ):
+            return pairs
+    if len(groups) == 1:
+        indices, trained = groups[0]["params"], [name for name, value in parameters.items() if value.requires_grad]
+        names = list(parameters) if len(indices) == len(parameters) else trained
+        return _in_order(indices, names, "parameters")
+    taken: dict[int, str] = {}
+    left = [list(group["tensors"]) for group in optimizer.param_groups]
+    for group in groups:
+        shapes = [_shape(state.get(index, {})) for index in group["params"]]
+        fitting = [names for names in left if [tuple(parameters[name].shape) for name in names] == shapes]
+        if len(fitting) != 1:
+            raise NotTakenOverError(
+                f"its {len(groups)} parameter groups of {[len(group['params']) for group in groups]} tensors can't be told apart "
+                f"by their shapes among the {len(optimizer.param_groups)} here (training.param_groups)"
+            )
+        left.remove(fitting[0])
+        taken |= _in_order(group["params"], fitting[0], "parameters of the group")
+    if left:
+        raise NotTakenOverError(f"it has {len(groups)} parameter groups, {len(optimizer.param_groups)} are here")
+    return taken
+
+
+def _in_order(indices: Sequence[int], names: Sequence[str], what: str) -> dict[int, str]:
+    if len(indices) != len(names):
+        raise NotTakenOverError(f"it is for {len(indices)} {what}, {len(names)} are here")
+    return dict(zip(indices, names, strict=True))
+
+
+def _shape(entry: Mapping[str, Any]) -> tuple[int, ...] | None:
+    return next((tuple(value.shape) for value in entry.values() if _is_moment(value)), None)
+
+
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
