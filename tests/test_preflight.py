@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from composed import REPOSITORY
+from stage_parts import write_stages
 from test_train import TINY, WRONG
 
 from winnow.cli import main
@@ -178,3 +179,19 @@ def test_a_training_looks_at_its_first_gradients(warm_program, tmp_path, digits,
     assert ("UntrainedError: " if code else "WARNING ") + "parameter group 'spare' gets no gradient" in printed
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == status
     assert "Traceback" not in printed
+
+
+def test_a_pipelines_stages_are_checked_one_by_one_with_what_they_hand_over(preflight, tmp_path):
+    write_stages(tmp_path)
+    pipeline = ["hydra.searchpath=[file://own]", "stage=both", "trusted_targets=[troubled]"]
+    code, report, _ = preflight(*pipeline)
+    assert code == 0, report
+    shapes, fine = report["stages"]
+    assert (shapes["stage"], fine["stage"]) == ("shapes", "fine")
+    assert {size["image_size"] for size in fine["steps"]} == {64}
+    weights = {source for group in fine["groups"] for source in group["weights"]}
+    assert weights == {"shapes:best", "random"}
+    code, report, _ = preflight(*pipeline, "stage.init_allow_missing=[]")
+    assert code == 1
+    assert "stage=fine" in report["stages"][1]["errors"][0]["message"]
+    assert "init_allow_missing=[] does not allow it" in report["stages"][1]["errors"][0]["message"]

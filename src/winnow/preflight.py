@@ -10,22 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from winnow.build import build, require_batches, take_up
-from winnow.composing import Composed, compose_command_line, find_config_folder
+from winnow.composing import Composed, find_config_folder
 from winnow.engine.loop import Fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import choose_seed
 from winnow.engine.snapshot import Snapshot
 from winnow.engine.step import TrainStep
-from winnow.engine.weights import load_initial_weights
 from winnow.errors import WinnowError
-from winnow.instantiation import check_node, instantiate
+from winnow.instantiation import instantiate
 from winnow.launch import shared_threads
 from winnow.preflight_checks import try_out
 from winnow.preflight_report import Finding, PreflightReport, StageReport
+from winnow.preflight_stages import Models, model_of, stages_of, take_weights
 from winnow.run_config import Config, Found, config_of_run, path_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 from winnow.state_dicts import mark_loaded
+from winnow.tracked import choose_tracker
 from winnow.tracking.null_tracker import NullTracker
 
 
@@ -43,19 +44,16 @@ def preflight(config_folder: Path, overrides: Sequence[str], out: Path, seconds:
     except WinnowError as error:
         report.errors.append(_finding("config", error))
         stages = []
+    models: Models = {}
     for composed in stages:
-        report.stages.append(preflight_stage(composed, out, seconds / len(stages)))
+        report.stages.append(preflight_stage(composed, models, out, seconds / len(stages)))
     report.seconds = time.monotonic() - began
     return report
 
 
-def stages_of(config_folder: Path, overrides: Sequence[str]) -> list[Composed]:
-    """The runs that a command line stands for, each as it is composed alone."""
-    return [compose_command_line(config_folder, overrides)]
-
-
-def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageReport:
-    """All checks of one run; what raises a WinnowError ends them, for the next ones need it."""
+def preflight_stage(composed: Composed, models: Models, out: Path, seconds: float) -> StageReport:
+    """All checks of one run; what raises a WinnowError ends them, for the next ones need it. ``models`` are those of the stages
+    before; its own is added."""
     report = StageReport(str(composed.config["stage"]["name"]), str(composed.run_folder))
     check = "config"
     with _warnings_kept(report.warnings), contextlib.ExitStack() as stack:
@@ -67,7 +65,8 @@ def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageRepor
             if report.num_ranks > 1:
                 stack.enter_context(shared_threads(report.num_ranks))
             check = "build"
-            run = build_alone(config, settings, composed, found, report.num_ranks)
+            run = build_alone(config, settings, composed, found, models, report.num_ranks)
+            models[settings.stage.name] = model_of(run)
             evaluation = instantiate(config, "evaluation")
             for check in try_out(run, evaluation, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
                 pass
@@ -76,7 +75,9 @@ def preflight_stage(composed: Composed, out: Path, seconds: float) -> StageRepor
     return report
 
 
-def build_alone(config: Config, settings: RunSettings, composed: Composed, found: Found | None, num_ranks: int) -> Fit:
+def build_alone(
+    config: Config, settings: RunSettings, composed: Composed, found: Found | None, models: Models, num_ranks: int
+) -> Fit:  # fmt: skip
     """The run as its rank 0 begins it, weights loaded or restored; of many ranks the others are left out, so that each step
     is this rank's share of one."""
     seed = choose_seed(settings.training.seed)
@@ -95,15 +96,14 @@ def build_alone(config: Config, settings: RunSettings, composed: Composed, found
         take_up(run, found)
         require_batches(run.task, settings.training, run.data, run.state.sample)
         mark_loaded(run.task.model, [name for name, _ in run.task.model.named_parameters()], str(path_of(found)))
-    elif settings.training.init_from is not None:
-        load_initial_weights(run.task.model, Path(settings.training.init_from))
+    else:
+        take_weights(run, settings, folder, models)
     return run
 
 
 def _check_tracking(config: Config, folder: Path) -> None:
     """The tracker's settings; it touches nothing before it is entered."""
-    check_node(config, "tracking", ["run_folder", "parent_folder"])
-    instantiate(config, "tracking", run_folder=folder)
+    choose_tracker(config, folder)
 
 
 def _finding(check: str, error: WinnowError) -> Finding:

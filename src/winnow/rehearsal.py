@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -13,8 +13,9 @@ from winnow.build import build
 from winnow.engine.handover import StageWeights, require_allowed
 from winnow.engine.memory import release_memory
 from winnow.engine.seeding import choose_seed
+from winnow.run_settings import StageSettings
 from winnow.stages import Stage, said_of
-from winnow.state_dicts import compared
+from winnow.state_dicts import LoadReport, compared
 from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
@@ -33,18 +34,26 @@ def rehearse(stages: Sequence[Stage], folder: Path) -> None:
         with said_of(stage.name), only_errors():
             models[stage.name] = shapes_of_model(stage, folder / stage.name)
         settings = stage.settings()
-        named, may_differ = StageWeights.read(settings.training.init_from), settings.stage.init_allow_missing
+        named = StageWeights.read(settings.training.init_from)
         if named is None or named.stage not in models or named.stage == stage.name:
             continue
-        report = compared(models[stage.name], models[named.stage], f"{named.stage}:{named.which} for {stage.name}")
-        if may_differ is not None:
-            with said_of(stage.name):
-                require_allowed(report, may_differ)
+        with said_of(stage.name):
+            report = handed_over_report(models[stage.name], models[named.stage], named, settings.stage)
         logger.info(
             "%s will take over from %s: %d of its %d parameters", stage.name, named.stage, report.matched,
             len(models[stage.name]),
         )  # fmt: skip
     release_memory()  # once for all: looking for cycles takes longer than building small parts
+
+
+def handed_over_report(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], named: StageWeights, stage: StageSettings
+) -> LoadReport:
+    """How the model ``given`` of an earlier stage fits ``own``. WeightsError where they differ beyond what ``stage`` allows."""
+    report = compared(own, given, f"{named.stage}:{named.which} for {stage.name}")
+    if stage.init_allow_missing is not None:
+        require_allowed(report, stage.init_allow_missing)
+    return report
 
 
 def shapes_of_model(stage: Stage, folder: Path) -> dict[str, Tensor]:
