@@ -30,7 +30,7 @@ def result(run):
 
 
 def test_out_of_memory_names_the_batch_and_the_run_goes_on_with_a_smaller_one(warm_program, workplace):
-    arguments = [*TINY, LENGTH, "hydra.run.dir=memory", "training.resume=auto"]
+    arguments = [*TINY, LENGTH, "hydra.run.dir=memory", "training.resume=auto", "training.amp=off"]
     warm_program.run(workplace, *arguments, "training.max_epochs=1")
     error = warm_program.run(workplace, *arguments, code=1, TROUBLE="memory 2")
     shapes = "4 images of 64×64 pixels; 4 images of 64×64 pixels in float32"

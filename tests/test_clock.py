@@ -24,6 +24,13 @@ ASKED = {
     ("src/winnow/tracking/uploader.py", "time.time_ns"): "when a sample of the machine was taken",
     ("src/winnow/tracking/writer.py", "time.time_ns"): "when an event happened; History lets it only rise",
     ("src/winnow/tracking/mlflow_tracker.py", "time.time_ns"): "when the run was first started",
+    (
+        "src/winnow/tracking/tensorboard.py",
+        "time.time(",
+    ): "what TensorBoard shows as wall time; steps say what is a replay",
+    ("src/winnow/tracking/event_files.py", "time.time("): "the same",
+    ("src/winnow/tracking/event_files.py", "time.time_ns"): "a name for a new file",
+    ("src/winnow/data/ink_lines.py", "st_mtime"): "a page that was changed is cut anew; only that it differs is asked",
 }
 
 

@@ -218,8 +218,8 @@ def test_another_programs_file_in_a_folder_of_that_name_begins_a_folder_of_its_o
 def test_a_pipeline_and_each_of_its_stages_go_on_in_the_folder_of_the_whole(tmp_path, resume):
     for folder in ("run/first/checkpoints", "run/second"):
         (tmp_path / folder).mkdir(parents=True)
-    for file in ("run/pipeline.yaml", "run/first/checkpoints/last.pth"):
-        (tmp_path / file).touch()
+    (tmp_path / "run/pipeline.yaml").touch()
+    write_checkpoint(tmp_path / "run/first/checkpoints/last.pth", {"version": 1})
     expected = "outputs/b" if resume.endswith("second/checkpoints") else str(tmp_path / "run")
     assert run_folder(str(tmp_path / resume), "outputs/b") == expected
 

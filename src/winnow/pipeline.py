@@ -221,12 +221,9 @@ def read_result(folder: Path) -> RunResult | None:
 
 
 def quiet(config: Config) -> Config:
-    """``config`` without samples of the machine: the stages' own runs have them."""
-    tracking = config["tracking"]
-    return {
-        **config,
-        "tracking": {**tracking, **({"system_metrics_seconds": None} if "system_metrics_seconds" in tracking else {})},
-    }
+    """``config`` without samples of the machine and TensorBoard files: the stages' own runs have them."""
+    tracking, silent = config["tracking"], {"system_metrics_seconds": None, "tensorboard": False}
+    return {**config, "tracking": tracking | {key: value for key, value in silent.items() if key in tracking}}
 
 
 def record_whole(tracker: Tracker, stages: Sequence[Stage], folder: Path) -> None:

@@ -24,6 +24,7 @@ from winnow.instantiation import check_node
 from winnow.run_config import Config, plain_config, require_one_start, resumed_config
 from winnow.run_settings import SINGLE, RunSettings, StageSettings
 from winnow.settings import build_settings
+from winnow.tracked import check_tracking
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ def check_stages(stages: Sequence[Stage], folder: Path) -> None:
             stage.settings()
             checked_evaluation(stage.config)
             check_node(stage.config, "data", ["loading"])
-            check_node(stage.config, "tracking", ["run_folder", "parent_folder"])
+            check_tracking(stage.config)
             _check_start(
                 stage, [other.name for other in stages[:index]], [other.name for other in stages[index:]], folder
             )

@@ -19,13 +19,8 @@ def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: P
 
     Raises ConfigError for a wrong setting, and where TensorBoard is asked for and not installed, before anything else happens.
     """
-    node = dict(config["tracking"])
-    with_tensorboard = node.pop("tensorboard", False)
-    if not isinstance(with_tensorboard, bool):
-        raise ConfigError(f"tracking.tensorboard={with_tensorboard!r}: must be true or false")
-    own = {**config, "tracking": node}
+    own, with_tensorboard = check_tracking(config)
     injected = {"parent_folder": parent_folder} if parent_folder is not None else {}
-    check_node(own, "tracking", ["run_folder", "parent_folder"])
     if not with_tensorboard:
         return _instantiate(own, run_folder, injected)
     try:  # only here: TensorBoard's imports take a while
@@ -35,6 +30,17 @@ def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: P
             f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install 'winnow[tensorboard]'"
         ) from error
     return TensorBoardTracker(_instantiate(own, run_folder, injected), run_folder)
+
+
+def check_tracking(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The config with the keys of the tracker itself, and whether TensorBoard files are wanted. ConfigError for a wrong key."""
+    node = dict(config["tracking"])
+    with_tensorboard = node.pop("tensorboard", False)
+    if not isinstance(with_tensorboard, bool):
+        raise ConfigError(f"tracking.tensorboard={with_tensorboard!r}: must be true or false")
+    own = {**config, "tracking": node}
+    check_node(own, "tracking", ["run_folder", "parent_folder"])
+    return own, with_tensorboard
 
 
 def _instantiate(config: Mapping[str, Any], run_folder: Path, injected: Mapping[str, Any]) -> Tracker:

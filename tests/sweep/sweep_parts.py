@@ -34,6 +34,10 @@ def main(cfg):
             return float("nan")
         case "text":
             return "no number"
+        case "one_seed_fails":
+            time.sleep({4: 0.5, 5: 2.0}.get(cfg.training.seed, 0))
+            if cfg.training.seed == 4:
+                raise RuntimeError("only with this seed")
         case "seeded":
             return cfg.x + cfg.training.seed
         case "two":

@@ -142,6 +142,8 @@ class SweepLoop:
             logger.warning("trial %s failed and is tried again: %s", job.name, outcome.reason)
             self._supply.again(job, counts=True)
             return
+        if self._frozen(job.number).state.is_finished():
+            return  # another of its seeds ended it: by failing, or when this one had stored its outcome and not been heard yet
         self._judge.store(self._frozen(job.number), outcome)
         if not self._settle(self._frozen(job.number)):
             self._supply.queue_other_seeds(job)
