@@ -97,7 +97,11 @@ def empty(rounds: int) -> None:
             many = contestant.seconds(NUM_WARM, slots, [0])
             cold[contestant.name].append(1000 * few / NUM_COLD)
             warm[contestant.name].append(1000 * (many - few) / (NUM_WARM - NUM_COLD))
-            print(f"{contestant.name}: {few:.1f} s for {NUM_COLD}, {many:.1f} s for {NUM_WARM}", file=sys.stderr, flush=True)
+            print(
+                f"{contestant.name}: {few:.1f} s for {NUM_COLD}, {many:.1f} s for {NUM_WARM}",
+                file=sys.stderr,
+                flush=True,
+            )
     reference = EVERYBODY[0].name
     print(f"\nms per empty trial, two slots (one where there is but one), median (least–greatest) of {rounds} rounds")
     print("| | cold | of released, joblib | warm | of released, joblib |\n|---|---|---|---|---|")

@@ -164,3 +164,17 @@ def test_another_programs_config_is_compared_and_not_applied(caplog, config, lin
 def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):
     del checkpoint["config"]["training"]["require_gradients"]
     assert resumed_config(checkpoint, compose_plain(), [])["training"]["require_gradients"] is True
+
+
+@pytest.mark.parametrize("name", ["os", "subprocess", "torch.hub", "sys", "mlflow"])
+def test_a_file_can_not_have_what_is_installed_trusted(checkpoint, name):
+    checkpoint["config"]["trusted_targets"] = [name]
+    with pytest.raises(ConfigError, match=f"the checkpoint's config trusts '{name}', an installed package"):
+        resumed_config(checkpoint, compose_plain(), [])
+    config = resumed_config(checkpoint, compose_plain(f"trusted_targets=[{name}]"), [f"trusted_targets=[{name}]"])
+    assert config["trusted_targets"] == [name]
+
+
+def test_a_projects_own_package_is_trusted_as_it_was_when_the_run_began(checkpoint):
+    checkpoint["config"]["trusted_targets"] = ["killed_parts"]
+    assert resumed_config(checkpoint, compose_plain(), [])["trusted_targets"] == ["killed_parts"]

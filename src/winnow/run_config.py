@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,6 +137,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     run.
     """
     recorded = checkpoint["config"]
+    require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
     grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
     config = OmegaConf.create({**recorded, **grown})
@@ -163,6 +166,28 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         if old != new:
             raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {reason}")
     return resumed
+
+
+def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> None:
+    """ConfigError where a file asks to trust what this command does not, unless that is a project's own code: a file must not
+    be able to name what Python and the installed packages can do."""
+    paths = sysconfig.get_paths()
+    installed = [Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    for name in recorded:
+        if name in trusted:
+            continue
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        places = [spec.origin or "", *(spec.submodule_search_locations or [])] if spec is not None else []
+        is_own = all(
+            not any(Path(place).resolve().is_relative_to(folder) for folder in installed)
+            for place in places
+            if place not in ("", "namespace")
+        )
+        if spec is not None and (spec.origin in ("built-in", "frozen") or not is_own):
+            raise ConfigError(
+                f"the checkpoint's config trusts {name!r}, an installed package; if you want its `_target_`s to run, say "
+                f"so: trusted_targets=[{name}]"
+            )
 
 
 def in_halves(config: Config) -> Config | None:
