@@ -78,6 +78,7 @@ class WarmProgram:
             )
 
     def ask(self, asked: dict[str, object]) -> int:
+        assert self._process.poll() is None, f"the warm process ended with {self._process.returncode}"
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")

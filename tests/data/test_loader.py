@@ -1,9 +1,9 @@
 """Trouble while batches are read; the whole program under it is in tests/test_bad_days.py."""
 
+import multiprocessing
 import signal
 import time
 
-import psutil
 import pytest
 from composed import compose_plain
 
@@ -30,8 +30,10 @@ def data(tmp_path):
 
 
 def kill_workers():
-    for child in psutil.Process().children():
-        child.kill()
+    workers = multiprocessing.active_children()  # and no other child of the test process, whose are other tests' programs
+    assert workers
+    for worker in workers:
+        worker.kill()
     time.sleep(0.2)
 
 
