@@ -166,13 +166,21 @@ def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):
     assert resumed_config(checkpoint, compose_plain(), [])["training"]["require_gradients"] is True
 
 
-@pytest.mark.parametrize("name", ["os", "subprocess", "torch.hub", "sys", "mlflow"])
+@pytest.mark.parametrize("name", ["os", "subprocess", "torch.hub", "sys", "mlflow", "winnow", "hydra_plugins"])
 def test_a_file_can_not_have_what_is_installed_trusted(checkpoint, name):
     checkpoint["config"]["trusted_targets"] = [name]
     with pytest.raises(ConfigError, match=f"the checkpoint's config trusts '{name}', an installed package"):
         resumed_config(checkpoint, compose_plain(), [])
     config = resumed_config(checkpoint, compose_plain(f"trusted_targets=[{name}]"), [f"trusted_targets=[{name}]"])
     assert config["trusted_targets"] == [name]
+
+
+def test_a_package_that_another_python_installed_is_not_a_projects_own(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "site-packages" / "elsewhere").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    checkpoint["config"]["trusted_targets"] = ["elsewhere"]
+    with pytest.raises(ConfigError, match="trusts 'elsewhere', an installed package"):
+        resumed_config(checkpoint, compose_plain(), [])
 
 
 def test_a_projects_own_package_is_trusted_as_it_was_when_the_run_began(checkpoint):
