@@ -150,7 +150,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         if key == "tracking":
             config.tracking = composed["tracking"]
         elif key in choices or _is_group(key, override, config, composed):
-            if choices.get(key) != str(override.value()):
+            if choices.get(key) != choice_text(override.value()):
                 raise ConfigError(
                     f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
                     "give single values, as training.max_epochs=20"
@@ -204,6 +204,11 @@ def in_halves(config: Config) -> Config | None:
         return None
     halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
     return {**config, "training": {**training, **halved}}
+
+
+def choice_text(value: Any) -> str:
+    """A group's choice as it is recorded: ``adamw``, or ``[a,b]`` for several files of one group."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
