@@ -42,6 +42,4 @@ def test_a_run_of_two_recipes_goes_on_bit_for_bit(warm_program, workplace, whole
 def test_another_set_of_recipes_is_refused_on_resume(warm_program, workplace, whole):
     other = [*COMMAND[:-1], "+experiment=[short]", "hydra.run.dir=whole", "training.resume=auto"]
     printed = warm_program.run(workplace, *other, code=1)
-    assert (
-        "+experiment=[short]: the run began with experiment=[short,averaged], and a resumed run keeps" in printed
-    )
+    assert "+experiment=[short]: the run began with experiment=[short,averaged], and a resumed run keeps" in printed

@@ -110,18 +110,13 @@ def check_killed(program, workplace, whole, moment, resumed, more=()):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resumed", [ALONE, SAME_COMMAND], ids=["alone", "same"])
-def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace, on_two_ranks, resumed):
-    check_killed(warm_program, workplace, on_two_ranks, IN_SECOND, resumed, more=TWO_RANKS)
-
-
-@pytest.fixture(scope="module")
-def on_two_ranks(warm_program, workplace):
+def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace):
     printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", "hydra.run.dir=two_ranks")
     assert (printed.count("stage shapes (1 of 2)"), result(workplace / "two_ranks")["status"]) == (1, "completed")
     # Each stage of the whole took the steps of its doubled batch.
     assert result(workplace / "two_ranks")["steps"] == 2 * 2 + 3 * 2
-    return workplace / "two_ranks"
+    on_both = {"TROUBLE_LATER": "kill losses 5"}
+    check_killed(warm_program, workplace, workplace / "two_ranks", on_both, ALONE, more=TWO_RANKS)
 
 
 TWO_RANKS = ["training.num_ranks=2", "training.accumulate=1", "training.batch_size=6"]
