@@ -1,9 +1,9 @@
 """What a preflight takes, how far it is off, and what the checks at a training's start take: python benchmarks/preflight.py.
 
 Seconds from the command's start to its end, imports included, of three models with their data as shipped. The estimate of
-``winnow preflight`` for fcos_tiny on digits is held against ``python train.py`` with the same command line: seconds from the first
-step to the end of the last evaluation, and peak memory. The checks are timed on gradients of the size of four models, without a
-training.
+``winnow preflight`` for fcos_tiny on digits is held against ``python train.py`` with the same command line: seconds from the
+first step to the end of the last evaluation, and peak memory. The checks are timed on gradients of the size of four models,
+without a training.
 """
 
 from __future__ import annotations

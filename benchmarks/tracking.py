@@ -1,9 +1,9 @@
 """What tracking costs training: python benchmarks/tracking.py [--quick].
 
 Two tables. The first times `log_metrics` itself, 2 ms apart, and what all threads of this process use per call. The second
-trains fcos_tiny as shipped (digits, 16 images, from memory) with tracking off, on with an SQLite store, on with a server that does
-not exist, and off with TensorBoard files, logging every 20 steps as shipped and at every step, in blocks of 20 steps by turns. An
-uploader only runs during the blocks of its own tracker, so that its work is counted there.
+trains fcos_tiny as shipped (digits, 16 images, from memory) with tracking off, on with an SQLite store, on with a server that
+does not exist, and off with TensorBoard files, logging every 20 steps as shipped and at every step, in blocks of 20 steps by
+turns. An uploader only runs during the blocks of its own tracker, so that its work is counted there.
 """
 
 from __future__ import annotations
