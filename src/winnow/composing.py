@@ -11,9 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from winnow.composed import Config, plain_config
 from winnow.composition import register_resolvers
 from winnow.errors import ConfigError
-from winnow.run_config import Config, plain_config
 
 
 @dataclass(frozen=True)

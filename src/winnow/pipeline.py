@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.assemble import Start, how_it_failed, run_in_folder
+from winnow.composed import Config, plain_config
 from winnow.engine.memory import release_memory
 from winnow.engine.result import RunResult, is_concluded
 from winnow.engine.run_folder import require_unused, sole_owner
@@ -24,7 +25,6 @@ from winnow.errors import ConfigError, WinnowError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.protocols import Tracker
 from winnow.rehearsal import rehearse
-from winnow.run_config import Config, plain_config
 from winnow.run_record import flat, trial_tags
 from winnow.stages import (
     Stage,

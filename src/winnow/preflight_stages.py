@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from winnow.composed import said_of, with_stage
 from winnow.composing import Composed, compose_command_line
 from winnow.engine.handover import StageWeights, initial_weights
 from winnow.engine.loop import Fit
@@ -22,8 +23,6 @@ from winnow.stages import (
     own_overrides,
     read_record,
     require_unlike,
-    said_of,
-    with_stage,
 )
 from winnow.state_dicts import mark_loaded
 

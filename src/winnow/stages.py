@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,16 +11,16 @@ from typing import Any
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from winnow.build import checked_evaluation
+from winnow.composed import Config, group_choices, plain_config, said_of, with_stage, without
 from winnow.engine.handover import StageWeights, initial_weights
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import ConfigError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.instantiation import check_node
-from winnow.run_config import Config, plain_config, require_one_start, resumed_config
+from winnow.run_config import require_one_start, resumed_config
 from winnow.run_settings import SINGLE, RunSettings, StageSettings
 from winnow.settings import build_settings
 from winnow.tracked import check_tracking
@@ -104,28 +103,8 @@ def compose_stage(name: str, cfg: DictConfig, overrides: Sequence[str], may_lack
         return Stage(PurePosixPath(name).name, plain_config(config, may_lack), choices)
 
 
-def with_stage(overrides: Sequence[str], name: str) -> list[str]:
-    """The command line with ``stage=name`` in the place of its own choice of a stage."""
-    return [*without(overrides, "stage"), f"stage={name}"]
-
-
 def names_of(stages: Sequence[Stage]) -> str:
     return ", ".join(stage.name for stage in stages)
-
-
-def without(overrides: Sequence[str], *keys: str) -> list[str]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [
-        text
-        for text, override in zip(overrides, parsed, strict=True)
-        if override.package is not None or override.key_or_group not in keys
-    ]
-
-
-def group_choices(config: DictConfig) -> dict[str, str]:
-    """Config group → choice that a config with its ``hydra`` node was composed of."""
-    choices = config.hydra.runtime.choices
-    return {str(group): str(choice) for group, choice in choices.items() if not str(group).startswith("hydra/")}
 
 
 def choices_of_job() -> dict[str, str]:
@@ -216,16 +195,6 @@ def _check_start(stage: Stage, earlier: list[str], later: list[str], folder: Pat
         )
     if named is None or named.stage not in earlier:
         initial_weights(init_from, folder)
-
-
-@contextlib.contextmanager
-def said_of(name: str) -> Iterator[None]:
-    """Errors inside begin with the stage they are about."""
-    try:
-        yield
-    except WinnowError as error:
-        error.args = (f"stage={name}: {error}",)
-        raise
 
 
 def write_record(stages: Sequence[Stage], folder: Path) -> None:

@@ -30,7 +30,9 @@ def data(tmp_path):
 
 
 def kill_workers():
-    workers = multiprocessing.active_children()  # and no other child of the test process, whose are other tests' programs
+    workers = (
+        multiprocessing.active_children()
+    )  # and no other child of the test process, whose are other tests' programs
     assert workers
     for worker in workers:
         worker.kill()

@@ -62,18 +62,11 @@ class SweepLoop:
     def run(self) -> str | None:
         """Why the sweep ended early, or None where all trials are done. Raises SweepFailedError once everything has stopped.
 
-        A first Ctrl-C lets the running trials save; they are given back, and go on at the next start. A second one ends at
-        once.
+        A first Ctrl-C lets the running trials save; they are given back, and go on at the next start. A second one raises
+        KeyboardInterrupt.
         """
-        at_once = False
-        try:
-            with StopRequest("running trials save and are given back") as stop:
-                reason = self._work(stop)
-        except KeyboardInterrupt:
-            at_once = True
-            raise
-        finally:
-            self._slots.close(at_once)
+        with StopRequest("running trials save and are given back") as stop:
+            reason = self._work(stop)
         if self._failure is not None:
             raise self._failure
         return reason
