@@ -20,7 +20,8 @@ from optuna.distributions import json_to_distribution
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
 from winnow.sweep.outcome import OVERRIDES
-from winnow.sweep.storage import PatientStorage, create_study_once
+from winnow.sweep.patient import PatientStorage
+from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
 
 logger = logging.getLogger(__name__)
