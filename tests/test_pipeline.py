@@ -94,12 +94,12 @@ def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, m
     check_killed(warm_program, workplace, whole[0], moment, resumed)
 
 
-def check_killed(program, workplace, whole, moment, resumed):
+def check_killed(program, workplace, whole, moment, resumed, more=()):
     run = workplace / f"killed_{len(list(workplace.iterdir()))}"
-    started = program.start(workplace, *RECORDED, "stage=both", f"hydra.run.dir={run.name}", **moment)
+    started = program.start(workplace, *RECORDED, *more, "stage=both", f"hydra.run.dir={run.name}", **moment)
     assert started.wait() == -9, started.printed()
     before = (run / "shapes/checkpoints/last.pth").read_bytes()
-    own = RECORDED if "stage=both" in resumed else RECORDED[:2]
+    own = [*RECORDED, *more] if "stage=both" in resumed else RECORDED[:2]
     printed = program.run(workplace, *own, *[text.format(run=run) for text in resumed])
     assert ("stage shapes (" in printed) == (moment == IN_FIRST)
     if moment != IN_FIRST:
@@ -109,6 +109,22 @@ def check_killed(program, workplace, whole, moment, resumed):
     assert {**result(whole), **DIFFERS} == {**result(run), **DIFFERS}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [ALONE, SAME_COMMAND], ids=["alone", "same"])
+def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace, on_two_ranks, resumed):
+    check_killed(warm_program, workplace, on_two_ranks, IN_SECOND, resumed, more=TWO_RANKS)
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(warm_program, workplace):
+    printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", "hydra.run.dir=two_ranks")
+    assert (printed.count("stage shapes (1 of 2)"), result(workplace / "two_ranks")["status"]) == (1, "completed")
+    # Each stage of the whole took the steps of its doubled batch.
+    assert result(workplace / "two_ranks")["steps"] == 2 * 2 + 3 * 2
+    return workplace / "two_ranks"
+
+
+TWO_RANKS = ["training.num_ranks=2", "training.accumulate=1", "training.batch_size=6"]
 DIFFERS = dict.fromkeys(("cost", "seconds", "stages", "checkpoint_best", "checkpoint_last"))
 
 
