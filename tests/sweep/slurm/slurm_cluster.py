@@ -113,6 +113,9 @@ class SlurmCluster:
         self.run("scontrol", "update", f"NodeName={self.node}", "State=DOWN", "Reason=lost")
 
     def find_node(self) -> None:
+        time.sleep(
+            2
+        )  # slurmd takes a job of the second in which its last start ended for that start ("credential revoked")
         self._start("slurmd", "-D")
         self.run("scontrol", "update", f"NodeName={self.node}", "State=RESUME")
         self._await_node()
@@ -121,13 +124,15 @@ class SlurmCluster:
         """Each job's slurmstepd, which is nobody's child, and all below it."""
         found = []
         for process in psutil.process_iter(["name"]):
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 if process.info["name"].startswith("slurmstepd") and self._is_ours(process):
                     found += [process, *process.children(recursive=True)]
         return found
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        return process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+        # psutil stops reading where slurmstepd has written its title.
+        variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+        return f"SLURM_CONF={self.environment['SLURM_CONF']}".encode() in variables
 
     def close(self) -> None:
         if len(self._daemons) == 3:
