@@ -61,8 +61,11 @@ class Promotion:
 
 def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own beside
-    it. The same call again goes on where it was stopped. Raises ConfigError, PromotionError.
+    it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was stopped.
+    Raises ConfigError, PromotionError.
     """
+    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    overrides = [text for text in overrides if text not in where]
     best = ranking(source.rows(), source.maximize)[:top]
     if not best:
         raise ConfigError(f"{source.folder} has no completed trial to promote")
@@ -75,9 +78,10 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     command = [
         sys.executable, str(program), "--multirun", *found_in, *_fixed_overrides(source),
         *_kept_groups(source), "hydra.sweeper.pruner=null",
+        f"hydra.sweeper.direction=[{','.join(source.description['definition']['directions'])}]",
         f"hydra.sweeper.study_name={folder.name}", f"hydra.sweep.dir={folder}", f"hydra.sweeper.n_trials={len(entries)}",
         f"hydra.sweeper.trials_file={folder / LIST}", "hydra.sweeper.params=null", "hydra.sweeper.seeds=null",
-        "hydra.sweeper.custom_search_space=null", "hydra.sweeper.accept_changes=true",
+        "hydra.sweeper.custom_search_space=null", "hydra.sweeper.accept_changes=true", *where,
     ]  # fmt: skip
     ended = subprocess.run(command, check=False)
     if ended.returncode != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,7 @@ from hydra_plugins.winnow_sweeper._devices import Devices, lease_devices
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
+from hydra_plugins.winnow_sweeper._notes import clear_up
 from hydra_plugins.winnow_sweeper._pool import PoolSlots
 from hydra_plugins.winnow_sweeper._single_run import Work
 from winnow.errors import ConfigError
@@ -30,8 +32,10 @@ def open_slots(
     warm_up: tuple[str, ...],
     shows_output: bool = False,
 ) -> Slots:
-    """The slots of a sweep with these settings, to be closed by the caller. ConfigError where the settings contradict."""
+    """The slots of a sweep with these settings, to be closed by the caller; what dead sweeps left on clusters is cleared up
+    first. ConfigError where the settings contradict."""
     kind = check_slots(work.config, n_jobs, devices, in_process, recycle_after)
+    clear_up(Path(str(work.config.hydra.sweep.dir)))
     if in_process:
         return InProcessSlots(work, lease_devices(devices, 1))
     if kind in _OURS:

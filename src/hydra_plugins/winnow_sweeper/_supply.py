@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
+from winnow.engine.seal import has_whole_checkpoint
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, STARTED
 from winnow.sweep.trial import outcome_key
@@ -139,6 +140,6 @@ class Supply:
         if self._resumable_folder is None or RESUME in overrides:
             return overrides
         begins_elsewhere = any(text.startswith("training.resume=") for text in overrides)
-        if begins_elsewhere and not any((self._resumable_folder / subdir / "checkpoints").glob("*.pth")):
+        if begins_elsewhere and not has_whole_checkpoint(self._resumable_folder / subdir):
             return overrides
         return (*overrides, RESUME)
