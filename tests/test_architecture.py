@@ -55,3 +55,9 @@ def test_nothing_exits_or_catches_everything_silently():
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.ExceptHandler) and node.type is None), path
             assert not (isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.exit"), path
+
+
+def test_a_sweep_of_another_program_waits_for_no_torch():
+    names = ["_sweep", "_worker", "_trial_task", "_cluster_task"]
+    imports = "; ".join(f"import hydra_plugins.winnow_sweeper.{name}" for name in names)
+    subprocess.run([sys.executable, "-c", f"{imports}; import sys; assert 'torch' not in sys.modules"], check=True)

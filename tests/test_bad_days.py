@@ -82,7 +82,7 @@ def test_the_images_folder_gone_for_a_moment_is_waited_for_and_changes_nothing(
     program.wait_for_line("is gone or empty")
     images.with_name("train.away").rename(images)
     assert program.wait() == 0
-    assert re.search(r"going on after \d\.\d s", program.printed())
+    assert re.search(r"going on after \d+\.\d s", program.printed())
     assert_same_end(whole, workplace / name)
     assert record(whole / "outbox.jsonl") == record(workplace / name / "outbox.jsonl")
 
@@ -95,7 +95,7 @@ def test_the_validation_folder_gone_for_good_ends_the_run_which_then_goes_on_exa
     arguments = [*TINY, *data, LENGTH, RECORDED, "hydra.run.dir=gone", "training.resume=auto"]
     impatient = "data.wait_for_files_seconds=0.3"
     printed = warm_program.run(workplace, *arguments, impatient, code=1, TROUBLE=f"away losses 10 {images}")
-    assert re.search(r"DataError: the image folder .*/val is gone or empty .*, and did not come back in \d s", printed)
+    assert re.search(r"DataError: the image folder .*/val is gone or empty .*, and did not come back in \d+ s", printed)
     assert f"go on with: training.resume={workplace}/gone/checkpoints/last.pth" in printed
     assert result(workplace / "gone")["status"] == "failed"
     assert (result(workplace / "gone")["epochs"], result(workplace / "gone")["steps"]) == (1, 6)

@@ -129,7 +129,7 @@ def test_a_killed_rank_ends_the_run_and_it_resumes_bit_by_bit(warm_program, work
     assert ranks[lost].wait() == -signal.SIGKILL
     killed = time.monotonic()
     assert ranks[1 - lost].wait() == 1
-    assert time.monotonic() - killed < 15
+    assert time.monotonic() - killed < 60  # gloo alone would wait for half an hour
     said = f"rank {lost} (process {ranks[lost].pid}) vanished"
     assert said in ranks[1 - lost].printed()
     assert "Traceback" not in ranks[1 - lost].printed()
@@ -144,9 +144,7 @@ def test_a_killed_rank_ends_the_run_and_it_resumes_bit_by_bit(warm_program, work
 def test_a_stop_that_one_rank_hears_stops_all_at_the_same_step(warm_program, workplace, whole):
     run = workplace / "stopped"
     arguments = [*TINY, *EVERYTHING, RECORDED, "training.batch_size=2", f"hydra.run.dir={run.name}"]
-    leader, follower = start_ranks(warm_program, workplace, *arguments)
-    leader.wait_for_line("epoch 1/")
-    follower.signal(signal.SIGTERM)
+    leader, follower = start_ranks(warm_program, workplace, *arguments, troubles=["", "stop forward 9 SIGTERM"])
     assert (leader.wait(), follower.wait()) == (75, 0)
     assert follower.printed().startswith("rank 1: WARNING SIGTERM")
     assert outcome(run)["status"] == "interrupted"
@@ -251,7 +249,7 @@ def test_ranks_that_the_run_started_end_with_it(warm_program, workplace, sent, c
     assert len(followers) == 1
     leader.signal(sent)
     assert leader.wait() == code
-    _, alive = psutil.wait_procs(followers, timeout=10)
+    _, alive = psutil.wait_procs(followers, timeout=60)
     assert not alive
     if code == 75:
         assert outcome(run)["status"] == "interrupted"
@@ -283,7 +281,7 @@ def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
         time.sleep(0.1)
     ranks = {child.environ()["RANK"]: child for child in psutil.Process(process.pid).children()}
     ranks["1"].kill()
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=120) == 1
     assert outcome(workplace / "torchrun")["status"] == "failed"
     assert f"rank 1 (process {ranks['1'].pid}) vanished" in outcome(workplace / "torchrun")["reason"]
     subprocess.run(

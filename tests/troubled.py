@@ -1,7 +1,7 @@
 """A user's own model that brings trouble on its process, where TROUBLE asks for it (TROUBLE_LATER: in a later stage).
 
 ``kill METHOD N`` kills it at the N-th call of a method of the task, or of ``build`` where a later stage's is made;
-``stop METHOD N`` asks it to save and end,
+``stop METHOD N [SIGNAL]`` asks it to save and end,
 ``tear METHOD N BYTES`` lets the system kill it when a file that it writes after that call exceeds BYTES,
 ``worker METHOD N`` kills a loader process, ``away METHOD N FOLDER`` renames it, ``clock METHOD N FILE TIME`` tells
 libfaketime another time, ``memory N`` needs more memory than there is for more than N images, ``times PATH`` writes down
@@ -70,7 +70,7 @@ def act(kind: str, details: list[str]) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "stop":
-        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.Signals[details[0]] if details else signal.SIGUSR1)
     elif kind == "tear":
         # Python ignores this signal; as the system means it, it ends a process in the middle of a write.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

@@ -31,7 +31,7 @@ class Program:
     def printed(self) -> str:
         return self.output.read_text()
 
-    def wait_for_line(self, words: str, seconds: float = 60.0) -> None:
+    def wait_for_line(self, words: str, seconds: float = 180.0) -> None:
         deadline = time.monotonic() + seconds
         while words not in self.printed():
             assert time.monotonic() < deadline, f"{words!r} was not printed:\n{self.printed()}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from winnow.build import build, require_batches, take_up
+from winnow.composed import Config
 from winnow.engine.handover import initial_weights, write_report
 from winnow.engine.loop import Fit, fit, is_finished
 from winnow.engine.memory import release_memory
@@ -21,7 +22,7 @@ from winnow.engine.stop import StopRequest
 from winnow.engine.weights import load_initial_weights
 from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
 from winnow.launch import Job, lead
-from winnow.run_config import Config, Found, checkpoint_to_resume, config_of_run, in_halves, path_of
+from winnow.run_config import Found, checkpoint_to_resume, config_of_run, in_halves, path_of
 from winnow.run_record import record_end, record_origin, result_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings

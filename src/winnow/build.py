@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from winnow.composed import Config
 from winnow.data.plan import LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.checkpoints import CheckpointFolder
@@ -30,7 +31,7 @@ from winnow.errors import ConfigError
 from winnow.family import require_one_family
 from winnow.instantiation import check_node, instantiate, target_of, trusted
 from winnow.protocols import Data, Evaluation, Task, Tracker
-from winnow.run_config import Config, Found
+from winnow.run_config import Found
 from winnow.run_settings import RunSettings
 from winnow.sweep.current import current_trial
 

@@ -13,10 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from winnow.composed import plain_config, said_of, with_stage
 from winnow.composition import register_resolvers
 from winnow.errors import ConfigError
-from winnow.run_config import choice_text, plain_config
-from winnow.stages import Composed, Stage, said_of, with_stage
+from winnow.run_config import choice_text
+from winnow.stages import Composed, Stage
 
 
 def composed_job(cfg: DictConfig) -> tuple[Composed, Callable[[str], Stage]]:

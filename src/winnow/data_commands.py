@@ -120,8 +120,8 @@ def _splits_of_config(overrides: Sequence[str]) -> Splits:
 def _composed_data(overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
+    from winnow.composed import plain_config
     from winnow.composing import compose_command_line
-    from winnow.run_config import plain_config
 
     data = compose_command_line(Path("conf"), overrides).config["data"]
     return cast(dict[str, Any], plain_config(OmegaConf.create({"data": data}))["data"])

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.assemble import Start, how_it_failed, run_in_folder
+from winnow.composed import Config
 from winnow.composing import composed_job
 from winnow.engine.memory import release_memory
 from winnow.engine.result import RunResult
@@ -25,7 +26,6 @@ from winnow.errors import ConfigError, WinnowError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.protocols import Tracker
 from winnow.rehearsal import rehearse
-from winnow.run_config import Config
 from winnow.run_record import flat, trial_tags
 from winnow.stages import (
     Stage,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from winnow.build import build, require_batches, take_up
+from winnow.composed import Config
 from winnow.composing import find_config_folder
 from winnow.engine.loop import Fit
 from winnow.engine.ranks import Ranks
@@ -23,7 +24,7 @@ from winnow.preflight_checks import try_out
 from winnow.preflight_report import Finding, PreflightReport, StageReport
 from winnow.preflight_stages import Models, stages_of, take_weights
 from winnow.rehearsal import model_of
-from winnow.run_config import Config, Found, config_of_run, path_of
+from winnow.run_config import Found, config_of_run, path_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 from winnow.stages import Composed

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
+from winnow.composed import said_of, with_stage
 from winnow.composing import compose_command_line
 from winnow.engine.handover import StageWeights, initial_weights
 from winnow.engine.loop import Fit
@@ -20,9 +21,7 @@ from winnow.stages import (
     asked_stages,
     handed_over,
     own_overrides,
-    said_of,
     unfinished_stages,
-    with_stage,
 )
 from winnow.state_dicts import mark_loaded
 

@@ -40,7 +40,7 @@ _NOT_KEPT = (
     "hydra.searchpath", "hydra.run.", "hydra.sweep.",
     *(
         f"hydra.sweeper.{name}"
-        for name in ("storage", "study_name", "n_trials", "trials_file", "fresh", "dry_run", *_OF_THE_SEARCH)
+        for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *_OF_THE_SEARCH)
     ),
 )  # fmt: skip
 
@@ -70,8 +70,11 @@ class Promotion:
 
 def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own beside
-    it. The same call again goes on where it was stopped. Raises ConfigError, PromotionError.
+    it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was stopped.
+    Raises ConfigError, PromotionError.
     """
+    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    overrides = [text for text in overrides if text not in where]
     best = ranking(source.rows(), source.maximize)[:top]
     if not best:
         raise ConfigError(f"{source.folder} has no completed trial to promote")
@@ -83,11 +86,12 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     (folder / LIST).write_text(json.dumps(entries, indent=2) + "\n")
     settings = {
         "study_name": folder.name, "n_trials": len(entries), "trials_file": folder / LIST, "accept_changes": "true",
+        "direction": f"[{','.join(source.description['definition']['directions'])}]",
         **dict.fromkeys(_OF_THE_SEARCH, "null"),
     }  # fmt: skip
     command = [
-        sys.executable, str(program), "--multirun", *found_in, *_kept_overrides(source), *_fixed_overrides(source),
-        f"hydra.sweep.dir={folder}", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()),
+        sys.executable, str(program), "--multirun", *found_in, *_kept_overrides(source, where), *_fixed_overrides(source),
+        f"hydra.sweep.dir={folder}", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
     ]  # fmt: skip
     ended = subprocess.run(command, check=False)
     if ended.returncode != 0:
@@ -112,14 +116,18 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
     return table
 
 
-def _kept_overrides(source: StoredStudy) -> list[str]:
-    """What the study's own command said of Hydra, as its sweeper, direction, slots and launcher, without what is the search's or
-    said anew."""
+def _kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
+    """What the study's own command said of Hydra, as its sweeper, slots and launcher, without what was the search's alone."""
+    anew = {_key(text) for text in said_anew}
     return [
         text
         for text in source.description["hydra_overrides"]
-        if not text.lstrip("+~").replace("/", ".").startswith(_NOT_KEPT)
+        if _key(text) not in anew and not _key(text).replace("/", ".").startswith(_NOT_KEPT)
     ]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _search_path(source: StoredStudy) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # the sweeper needs the promises of trial and tracker, and not two seconds of imports
+    import torch
+    from torch import Tensor, nn
 
 
 class Batch(Protocol):
@@ -17,13 +18,8 @@ class Batch(Protocol):
     def num_images(self) -> int: ...
 
     @property
-    def num_pixels(self) -> int:
-        """Pixels of all images of the batch, padding included."""
-        ...
-
-    @property
     def shape(self) -> tuple[int, int, int]:
-        """Images, height and width in pixels, padding included; for messages."""
+        """Images, height and width in pixels, padding included."""
         ...
 
     @property
@@ -31,7 +27,7 @@ class Batch(Protocol):
         """The data set's own ids, for messages."""
         ...
 
-    def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> Self:
+    def to(self, device: torch.device, memory_format: torch.memory_format = ...) -> Self:
         """Where and how the model reads it; ``memory_format`` is for images."""
         ...
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from winnow.build import build
+from winnow.composed import said_of
 from winnow.engine.handover import StageWeights, require_allowed
 from winnow.engine.loop import Fit
 from winnow.engine.memory import release_memory
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import choose_seed
 from winnow.run_settings import StageSettings
-from winnow.stages import Stage, said_of
+from winnow.stages import Stage
 from winnow.state_dicts import LoadReport, compared
 from winnow.tracking.null_tracker import NullTracker
 

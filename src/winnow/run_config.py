@@ -7,14 +7,14 @@ import logging
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from winnow.checkpoint_layouts import ForeignCheckpoint, read_foreign
+from winnow.composed import Config, plain_config
 from winnow.engine.checkpoint_file import read_checkpoint
 from winnow.engine.checkpoints import CheckpointFolder
 from winnow.engine.run_folder import require_unused
@@ -24,21 +24,8 @@ from winnow.flat_config import differences_by_name, flat
 
 logger = logging.getLogger(__name__)
 
-Config = dict[str, Any]
 Found = tuple[Path, dict[str, Any]] | ForeignCheckpoint
 """A checkpoint to resume: where it lies and its content, or what another program's file holds."""
-
-
-def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
-    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``, unless it
-    ``may_lack`` some, as that of a command which resumes a run."""
-    try:
-        return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=not may_lack))
-    except MissingMandatoryValue as error:
-        key = getattr(error, "full_key", None) or str(error)
-        raise ConfigError(f"{key} has no value yet; give it on the command line: {key}=…") from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error)) from error
 
 
 def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:

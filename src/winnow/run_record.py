@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from winnow.composed import Config
 from winnow.engine.loop import Fit
 from winnow.engine.memory import memory_explained
 from winnow.engine.result import RunResult
@@ -18,7 +19,6 @@ from winnow.errors import WinnowError
 from winnow.flat_config import flat
 from winnow.instantiation import instantiate
 from winnow.protocols import Evaluation
-from winnow.run_config import Config
 from winnow.sweep.current import current_trial
 from winnow.tracking.provenance import command_line, environment, git_state, source_tags
 

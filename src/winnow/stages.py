@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from winnow.build import checked_evaluation
+from winnow.composed import Config, plain_config, said_of, without
 from winnow.engine.handover import StageWeights, initial_weights
 from winnow.engine.result import is_concluded
 from winnow.engine.run_folder import require_unused
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import ConfigError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.instantiation import check_node
-from winnow.run_config import Config, plain_config, require_one_start, resumed_config
+from winnow.run_config import require_one_start, resumed_config
 from winnow.run_settings import SINGLE, RunSettings, StageSettings
 from winnow.settings import build_settings
 from winnow.tracked import check_tracking
@@ -100,22 +99,8 @@ def resumed(stages: list[Stage], resume: str, folder: Path, is_pipeline: bool) -
     raise ConfigError(f"training.resume={resume!r} does not lie in {folder}, which holds the stages {names_of(stages)}")
 
 
-def with_stage(overrides: Sequence[str], name: str) -> list[str]:
-    """The command line with ``stage=name`` in the place of its own choice of a stage."""
-    return [*without(overrides, "stage"), f"stage={name}"]
-
-
 def names_of(stages: Sequence[Stage]) -> str:
     return ", ".join(stage.name for stage in stages)
-
-
-def without(overrides: Sequence[str], *keys: str) -> list[str]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [
-        text
-        for text, override in zip(overrides, parsed, strict=True)
-        if override.package is not None or override.key_or_group not in keys
-    ]
 
 
 def require_unlike(stages: Sequence[Stage]) -> None:
@@ -216,16 +201,6 @@ def _check_start(stage: Stage, earlier: list[str], later: list[str], folder: Pat
         )
     if named is None or named.stage not in earlier:
         initial_weights(init_from, folder)
-
-
-@contextlib.contextmanager
-def said_of(name: str) -> Iterator[None]:
-    """Errors inside begin with the stage they are about."""
-    try:
-        yield
-    except WinnowError as error:
-        error.args = (f"stage={name}: {error}",)
-        raise
 
 
 def write_record(stages: Sequence[Stage], folder: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from winnow.engine.checkpoint_file import KEYS, VERSION, read_checkpoint, write_checkpoint
+from winnow.engine.seal import has_whole_checkpoint
 from winnow.errors import CheckpointError
 
 
@@ -80,3 +81,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, content):
         write_checkpoint(path, {"generator": (number for number in range(3))})
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["last.pth"]
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ({}, False), ({"last.pth": "whole"}, True), ({"last.pth": "torn"}, False), ({"last.pth": "flipped"}, False),
+    ({".last.pth.7.tmp": "whole"}, False), ({"last.pth": "torn", "best.pth": "whole"}, True),
+])  # fmt: skip
+def test_a_run_can_be_resumed_only_from_a_whole_checkpoint(tmp_path, content, files, expected):
+    (tmp_path / "checkpoints").mkdir()
+    for name, state in files.items():
+        path = tmp_path / "checkpoints" / name
+        write_checkpoint(path, content)
+        data = bytearray(path.read_bytes())
+        data[500] ^= state == "flipped"
+        path.write_bytes(data[:500] if state == "torn" else data)
+    assert has_whole_checkpoint(tmp_path) == expected

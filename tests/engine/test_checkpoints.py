@@ -1,6 +1,7 @@
 """The checkpoints folder with its background writer, on good days and bad ones."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,7 @@ class Held:
 
     def __reduce__(self):
         self.reached.set()
-        assert self.released.wait(30)
+        assert self.released.wait(120)
         return OrderedDict, ()  # one of the few things that loading allows
 
 
@@ -68,7 +69,7 @@ def test_training_may_change_the_weights_as_soon_as_save_returns(folder):
     with folder:
         checkpoint["metadata"] = held
         folder.save_last(checkpoint, recorded=always)
-        assert held.reached.wait(30)
+        assert held.reached.wait(120)
         checkpoint["model_state_dict"]["weight"].fill_(-1)
         checkpoint["epoch"] = -1
         held.released.set()
@@ -88,11 +89,11 @@ def test_a_save_waits_for_the_one_before_and_says_so_when_it_takes_long(folder, 
     held = Held()
     with folder:
         folder.save_last(content(1, metadata=held), recorded=always)
-        threading.Timer(1.2, held.released.set).start()
+        threading.Timer(2.0, held.released.set).start()
         folder.save_last(content(2), recorded=always)
         assert epoch_in(folder.last) >= 1
     assert epoch_in(folder.last) == 2
-    assert "training waited 1." in caplog.text
+    assert re.search(r"training waited [1-9]", caplog.text)
 
 
 def test_a_checkpoint_appears_only_when_the_record_of_its_numbers_is_on_disk(folder):
@@ -105,7 +106,7 @@ def test_a_checkpoint_appears_only_when_the_record_of_its_numbers_is_on_disk(fol
 
     with folder:
         folder.save_last(content(1), recorded)
-        assert asked.wait(30)
+        assert asked.wait(120)
     assert (next(answers, None), epoch_in(folder.last)) == (None, 1)
 
 
@@ -218,7 +219,7 @@ def test_a_folder_that_vanishes_during_a_write_is_made_again_by_the_next(folder,
     held = Held()
     with folder:
         folder.save_last(content(1, metadata=held), recorded=always)
-        assert held.reached.wait(30)
+        assert held.reached.wait(120)
         shutil.rmtree(folder.folder)
         held.released.set()
         folder.save_last(content(2), recorded=always)
@@ -243,8 +244,8 @@ def test_a_loader_may_start_workers_while_a_checkpoint_is_written(folder):
     held = Held()
     with folder:
         folder.save_last(content(1, metadata=held), recorded=always)
-        assert held.reached.wait(30)
-        loader = torch.utils.data.DataLoader(torch.arange(4), num_workers=1, timeout=30)
+        assert held.reached.wait(120)
+        loader = torch.utils.data.DataLoader(torch.arange(4), num_workers=1, timeout=120)
         assert [int(batch) for batch in loader] == [0, 1, 2, 3]
         held.released.set()
     assert epoch_in(folder.last) == 1

@@ -31,10 +31,11 @@ def run_fit(run):
 
 
 def wait_until(condition):
-    for _ in range(1000):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.01)
+    raise AssertionError("not so within a minute")
 
 
 def weights(run):

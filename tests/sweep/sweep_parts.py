@@ -1,11 +1,14 @@
 """A small Hydra program to be swept, and what its sweeps leave behind."""
 
+import contextlib
 import csv
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 APP = """
 import os, pathlib, signal, sys, time
@@ -28,6 +31,9 @@ def main(cfg):
             sys.exit(3)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "wait":
+            while not pathlib.Path("go").exists():
+                time.sleep(0.02)
         case "kill_once" if first_start:
             os.kill(os.getpid(), signal.SIGKILL)
         case "nan":
@@ -125,6 +131,50 @@ def sweep(folder, *overrides, code=0):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == code, output
     return output
+
+
+def kill_with_children(process):
+    """SIGKILL, for a process that was started here and all that it has started."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.communicate()
+
+
+def alive_after(seconds, processes):
+    """Those of ``processes`` that have not ended by then; zombies have, whoever is to bury them."""
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive
+
+
+def is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def session_of(process):
+    """All processes of the session that ``process`` leads."""
+    return [one for one in psutil.process_iter() if _session(one) == process.pid]
+
+
+def _session(process):
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(process.pid)
+
+
+def read_until(process, words):
+    """What ``process`` prints, up to the line that holds ``words``."""
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if words in line:
+            return printed
+    raise AssertionError(f"{words!r} was not printed:\n{printed}")
 
 
 def wait_until(condition, seconds=120, what="it"):

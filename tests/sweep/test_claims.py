@@ -65,7 +65,7 @@ def take_trials_and_wait(url, is_taken):
 def test_trials_of_a_killed_process_are_orphans_at_once(url):
     is_taken = CONTEXT.Event()
     owner = start(take_trials_and_wait, url, is_taken)
-    is_taken.wait(30)
+    assert is_taken.wait(120)
     _, claims = open_claims(url)
     assert claims.orphans() == []
     kill(owner)
@@ -79,7 +79,7 @@ def test_a_running_trial_without_a_stamp_is_an_orphan_after_a_grace(url):
     study, claims = open_claims(url, is_stamping=False)
     study.ask()
     assert claims.orphans() == []
-    assert orphans_within(claims, 5) == [0]
+    assert orphans_within(claims, 30) == [0]
 
 
 def test_a_trial_of_ours_that_was_never_claimed_is_an_orphan_after_a_grace(url):
@@ -87,7 +87,7 @@ def test_a_trial_of_ours_that_was_never_claimed_is_an_orphan_after_a_grace(url):
     claims.claim(study.ask())
     study.ask()
     assert claims.orphans() == []
-    assert orphans_within(claims, 5) == [1]
+    assert orphans_within(claims, 30) == [1]
 
 
 def test_trials_of_another_host_are_orphans_when_its_heart_stops(url):
@@ -96,7 +96,7 @@ def test_trials_of_another_host_are_orphans_when_its_heart_stops(url):
     far.claim(study.ask())
     assert orphans_within(near, 2.0, far) == []
     began = time.monotonic()
-    assert orphans_within(near, 10) == [0]
+    assert orphans_within(near, 60) == [0]
     assert time.monotonic() - began > 0.9
 
 

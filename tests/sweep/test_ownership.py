@@ -41,9 +41,10 @@ def test_another_process_lives_until_it_is_killed(other):
     assert owner.pid == process.pid
     assert judge(owner) == Liveness.ALIVE
     process.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while judge(owner) != Liveness.DEAD:  # nobody has waited for it, so it is a zombie
         assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert os.path.exists(f"/proc/{process.pid}")
     process.wait()
     assert judge(owner) == Liveness.DEAD

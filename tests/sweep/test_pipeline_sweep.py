@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import optuna
-import psutil
 import pytest
 from composed import REPOSITORY
 from stage_parts import SHAPES, TINY, write_stages
-from sweep_parts import table
+from sweep_parts import kill_with_children, table, wait_until
 
 from winnow.sweep.storage import open_storage
 
@@ -94,13 +92,8 @@ def test_a_killed_trial_goes_on_in_its_unfinished_stage(folder):
     longer = [*UNTRACKED, "training.max_epochs=8"]
     process = start(folder, *longer)
     last = folder / "multirun/study/0/fine/checkpoints/last.pth"
-    deadline = time.monotonic() + 120
-    while not last.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        killed.kill()
-    process.communicate()
+    wait_until(last.exists)
+    kill_with_children(process)
     sweep(folder, *longer)
     (row,) = rows(folder)
     assert (row["status"], row["epochs"]) == ("completed", "16")

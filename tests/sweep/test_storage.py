@@ -102,7 +102,7 @@ def test_errors_of_logic_pass_at_once(storage_url):
         storage.create_new_study(study.directions, "s")
     with pytest.raises(KeyError):
         storage.get_study_id_from_name("other")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 20, "it was repeated for a minute at least"
 
 
 def test_a_storage_can_be_sent_to_another_process_and_stamps_what_it_creates(storage_url):
@@ -134,10 +134,10 @@ def test_a_locked_sqlite_database_is_waited_for(tmp_path, caplog):
     study = create_study_once(storage, "s", ["maximize"])
     blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     blocker.execute("BEGIN EXCLUSIVE")
-    threading.Timer(2.0, lambda: blocker.execute("COMMIT")).start()
     began = time.monotonic()
+    threading.Timer(2.0, lambda: blocker.execute("COMMIT")).start()
     study.tell(study.ask(SPACE), 1.0)
-    assert time.monotonic() - began > 1.5
+    assert time.monotonic() - began >= 2.0
     assert [trial.value for trial in study.trials] == [1.0]
     blocker.close()
 
@@ -171,7 +171,7 @@ def test_what_waiting_cannot_mend_is_raised_at_once(postgresql, tmp_path, addres
     with pytest.raises(Exception, match=message) as raised:
         create_study_once(open_storage(address.format(port=postgresql.port, file=tmp_path / "file")), "s", ["maximize"])
     assert not is_away(raised.value)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def work(barrier, index, url, num_trials):

@@ -11,8 +11,20 @@ import psutil
 import pytest
 from composed import REPOSITORY
 from postgresql_cluster import Cluster, binaries
-from sweep_parts import start, start_program, statuses, sweep, table, wait_until, write_app
+from sweep_parts import (
+    alive_after,
+    kill_with_children,
+    read_until,
+    start,
+    start_program,
+    statuses,
+    sweep,
+    table,
+    wait_until,
+    write_app,
+)
 
+from hydra_plugins.winnow_sweeper._pool import CLOSING_SECONDS
 from winnow.sweep.outcome import OWNER, RELEASED
 from winnow.sweep.storage import open_storage
 from winnow.sweep.stored_study import StoredStudy
@@ -38,6 +50,13 @@ def own_postgresql():
     cluster.close()
 
 
+def press_ctrl_c_twice(process):
+    """The second when the first was noticed: two at once would be one."""
+    os.kill(process.pid, signal.SIGINT)
+    read_until(process, "Ctrl-C again: at once")
+    os.kill(process.pid, signal.SIGINT)
+
+
 def trials_of(app):
     return StoredStudy.open(app / "study").study.trials
 
@@ -56,14 +75,12 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process_and_all_goes_on(app)
     process = start(app, "sleep=0.3", "epochs=200", "hydra.sweeper.n_trials=3")
     wait_until(lambda: all((app / "study" / str(number) / "starts").exists() for number in range(2)))
     workers = psutil.Process(process.pid).children(recursive=True)
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.2)
+    press_ctrl_c_twice(process)
     began = time.monotonic()
-    output, _ = process.communicate(timeout=20)
-    assert time.monotonic() - began < 5
-    assert process.returncode != 0, output
-    assert not any(worker.is_running() for worker in workers)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < CLOSING_SECONDS / 2, "it gave them time to save"
+    assert process.returncode not in (0, 75), output
+    assert not alive_after(20, workers)
     sweep(app, "sleep=0", "epochs=2", "hydra.sweeper.n_trials=3", "hydra.sweeper.accept_changes=true")
     assert statuses(app) == ["completed"] * 3
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(3)] == ["xx", "xx", "x"]
@@ -108,9 +125,7 @@ def test_a_run_from_another_ones_checkpoint_that_dies_before_its_first_save_begi
     process = start_program(REPOSITORY / "train.py", tmp_path, *second)
     run = tmp_path / "multirun/second/0"
     wait_until(lambda: resumed_from(run) == 1)
-    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        killed.kill()
-    process.communicate()
+    kill_with_children(process)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)  # were it quicker than we are
     again = start_program(REPOSITORY / "train.py", tmp_path, *second)
     output, _ = again.communicate(timeout=120)
@@ -135,9 +150,7 @@ def test_a_failed_trial_whose_second_try_was_cut_short_is_tried_again(app):
     process = start(app, *arguments, "hydra.sweeper.n_jobs=1")
     starts = app / "study" / "0" / "starts"
     wait_until(lambda: starts.exists() and starts.read_text() == "xx")
-    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        killed.kill()
-    process.communicate()
+    kill_with_children(process)
     sweep(app, *arguments)
     assert statuses(app) == ["completed"]
     assert starts.read_text() == "xxx"
@@ -150,12 +163,12 @@ def test_a_second_ctrl_c_waits_for_no_storage_that_is_gone(app, own_postgresql):
     workers = psutil.Process(process.pid).children(recursive=True)
     own_postgresql.stop()
     time.sleep(6)  # it waits for the storage in the middle of its housekeeping
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.2)
-    output, _ = process.communicate(timeout=5)
-    assert process.returncode != 0, output
-    assert not any(worker.is_running() for worker in workers)
+    press_ctrl_c_twice(process)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < CLOSING_SECONDS / 2, "it waited for the storage"
+    assert process.returncode not in (0, 75), output
+    assert not alive_after(20, workers)
 
 
 @pytest.mark.slow

@@ -6,10 +6,19 @@ import signal
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 import yaml
-from sweep_parts import start, statuses, sweep, table, wait_until, write_app
+from sweep_parts import (
+    alive_after,
+    kill_with_children,
+    session_of,
+    start,
+    statuses,
+    sweep,
+    table,
+    wait_until,
+    write_app,
+)
 
 from winnow.sweep.storage import open_storage
 
@@ -50,15 +59,14 @@ def test_the_same_command_goes_on_and_proposes_nothing_twice(app):
 
 
 def test_a_killed_sweep_goes_on_with_the_same_trials(app):
-    process = start(app, "sleep=0.5", "hydra.sweeper.n_trials=3")
-    wait_until(lambda: (app / "study" / "0" / "starts").exists() and (app / "study" / "1" / "starts").exists())
-    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        killed.kill()
-    process.communicate()
-    sweep(app, "sleep=0.5", "hydra.sweeper.n_trials=3")
+    process = start(app, "mode=wait", "hydra.sweeper.n_trials=3")
+    wait_until(lambda: all((app / "study" / str(number) / "starts").exists() for number in range(2)))
+    kill_with_children(process)
+    (app / "go").touch()
+    sweep(app, "mode=wait", "hydra.sweeper.n_trials=3")
     assert statuses(app) == ["completed"] * 3
     assert len(stored(app).trials) == 3
-    assert (app / "study" / "0" / "starts").read_text() == "xx"
+    assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
 
 
 def test_a_worker_that_outlives_its_sweep_is_waited_for_and_not_doubled(app):
@@ -79,8 +87,7 @@ def test_ctrl_c_gives_running_trials_back_and_leaves_no_process(app):
     assert process.returncode == 75, output
     assert "goes on with study" in output
     assert set(statuses(app)) == {"interrupted"}
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert not alive_after(20, session_of(process))
 
 
 def test_a_bug_stops_the_sweep_after_three_and_names_the_log(app):

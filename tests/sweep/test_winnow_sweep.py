@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 from composed import REPOSITORY
 from mlflow.tracking import MlflowClient
-from sweep_parts import table
+from sweep_parts import kill_with_children, table, wait_until
 
 TINY = [
     "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0",
@@ -142,13 +140,8 @@ def test_a_killed_search_goes_on_from_its_runs_own_checkpoints(tmp_path):
         [sys.executable, *command], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     last = tmp_path / "multirun/lr_bs/0/checkpoints/last.pth"
-    deadline = time.monotonic() + 120
-    while not last.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    for killed in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        killed.kill()
-    process.wait()
+    wait_until(last.exists)
+    kill_with_children(process)
     run(tmp_path, *command)
     assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
     result = json.loads((tmp_path / "multirun/lr_bs/0/result.json").read_text())

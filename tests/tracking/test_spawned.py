@@ -26,12 +26,13 @@ def start():
 
 thread = threading.Thread(target=start, daemon=True)
 thread.start()
-deadline = time.monotonic() + 20
+deadline = time.monotonic() + 60
 while not is_over and time.monotonic() < deadline:
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-    children.append(child)
+    if len(children) < 2000:
+        child = os.fork()
+        if child == 0:
+            time.sleep(120)
+        children.append(child)
     time.sleep(0.001)
 for child in children:
     os.kill(child, 9)

@@ -180,7 +180,7 @@ def test_eight_processes_open_a_fresh_database_at_once(tmp_path: Path):
     trainings = [train(run, uri, 0, 20) for run in runs]
     assert [training.wait() for training in trainings] == [0] * 8
     for run in runs:
-        wait_for(lambda run=run: not uploaders(run), 60)
+        wait_for(lambda run=run: not uploaders(run))
         assert remote_run(uri, run).info.status == "FINISHED"
         assert_server_equals_outbox(uri, run)
 
@@ -192,7 +192,8 @@ def test_a_run_deleted_on_the_server_is_not_made_again(database_uri: str, run_fo
         tracker.log_metrics({"loss": 1.0}, 1)
         wait_for(lambda: RunState.read(TrackingFolder.of_run(run_folder).state).is_deleted)
         wait_for(lambda: "was deleted" in caplog.text)
-    assert not uploaders(run_folder)
+    wait_for(lambda: not uploaders(run_folder))
+    assert mlflow_client(database_uri).get_run(run_id).info.lifecycle_stage == "deleted"
 
 
 def test_what_the_server_refuses_is_left_out_and_the_rest_arrives(

@@ -17,6 +17,7 @@ from hydra_plugins.winnow_sweeper._interrupts import Interrupts
 from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._output import output_to
 from hydra_plugins.winnow_sweeper._single_run import TrialTask, interrupted
+from winnow.engine.seal import has_whole_checkpoint
 from winnow.sweep.outcome import Outcome
 
 _LOOK_SECONDS = 0.5
@@ -92,6 +93,6 @@ def _go_on(config: DictConfig, folder: Path) -> None:
     its own."""
     if "resume" not in (OmegaConf.select(config, "training") or {}):
         return
-    if config.training.resume is None or any((folder / "checkpoints").glob("*.pth")):
+    if config.training.resume is None or has_whole_checkpoint(folder):
         with open_dict(config):
             config.training.resume = "auto"

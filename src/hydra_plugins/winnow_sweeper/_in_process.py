@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ class InProcessSlots:
         self._job: Job | None = None
         self._is_running = False
         self._finished: list[Finished] = []
+        gc.freeze()  # so that collecting after a job looks at the job's objects only
 
     def num_free(self) -> int:
         return int(self._job is None)
@@ -59,6 +61,7 @@ class InProcessSlots:
 
     def close(self, at_once: bool = False) -> None:
         del at_once
+        gc.unfreeze()
         for lease in self._leases:
             lease.release()
 

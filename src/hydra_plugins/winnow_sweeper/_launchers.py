@@ -11,7 +11,6 @@ import queue
 import shlex
 import shutil
 import signal
-import tempfile
 import threading
 import time
 import uuid
@@ -71,8 +70,7 @@ class LauncherSlots:
         self._tag = f"winnow-{uuid.uuid4().hex[:8]}"
         study = Path(str(work.config.hydra.sweep.dir)).absolute()
         study.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=".jobs-", dir=study))
-        self._notes = Notes(self._folder)
+        self._notes = Notes.new(study)
         self._answers: queue.Queue[tuple[int, _Flight, Finished]] = queue.Queue()
         self._finished: list[Finished] = []
         self._running: dict[int, _Flight] = {}
@@ -140,7 +138,7 @@ class LauncherSlots:
             import ray
 
             ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._notes.folder, ignore_errors=True)
         for lease in self._leases:
             lease.release()
 

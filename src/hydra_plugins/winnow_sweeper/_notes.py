@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import shutil
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_plugins.winnow_sweeper._slurm import ask_to_stop
 from winnow.sweep.outcome import Outcome
+from winnow.sweep.ownership import Heartbeats, Liveness, Owner, liveness
 
-FOLDERS = ".jobs-*"
+_PREFIX = ".jobs-"
 _SUBMITTED = ".submitted"
+_OWNER = "owner.json"
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,13 @@ class Notes:
     """By a job's key: ``submitted`` and ``stop`` are written by the sweep, ``started`` and ``ended`` by the job."""
 
     folder: Path
+
+    @classmethod
+    def new(cls, study_folder: Path) -> Notes:
+        """For a sweep of this process, in a folder of their own."""
+        notes = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=study_folder)))
+        (notes.folder / _OWNER).write_text(Owner.this_process().to_json())
+        return notes
 
     def submit(self, key: str, slurm_name: str) -> None:
         """Note that a job is about to be submitted, with its name in SLURM's queue (empty elsewhere)."""
@@ -39,8 +52,8 @@ class Notes:
         return not self._started(key).exists()
 
     def end(self, key: str, outcome: Outcome) -> None:
-        if self.folder.exists():
-            path = self.folder / f"{key}.ended"
+        path = self.folder / f"{key}.ended"
+        with contextlib.suppress(FileNotFoundError):  # the sweep is gone, and with it its folder
             path.with_suffix(".ending").write_text(outcome.to_json())
             path.with_suffix(".ending").rename(path)
 
@@ -71,9 +84,25 @@ class Notes:
 def recall(study_folder: Path, number: int) -> None:
     """Ask the jobs of trial ``number`` to save and end that a dead sweep left on a cluster, queued or running: its next job
     waits for that."""
-    for submitted in study_folder.glob(f"{FOLDERS}/{number}[-_]*{_SUBMITTED}"):
-        notes, key = Notes(submitted.parent), submitted.name.removesuffix(_SUBMITTED)
-        if notes.outcome(key) is None and not notes.must_stop(key):
-            notes.ask_to_stop(key)
-            if slurm_name := submitted.read_text():
-                ask_to_stop(slurm_name)
+    for submitted in study_folder.glob(f"{_PREFIX}*/{number}[-_]*{_SUBMITTED}"):
+        _recall(submitted)
+
+
+def clear_up(study_folder: Path) -> None:
+    """Recall all jobs of sweeps that died on this machine, and remove their notes. Those of other machines stay: whether their
+    sweeps live can't be seen from here."""
+    never = Heartbeats(math.inf)
+    for folder in study_folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, ValueError):  # one that somebody else is making, or removing
+            if liveness(Owner.from_json((folder / _OWNER).read_text()), never) == Liveness.DEAD:
+                for submitted in folder.glob(f"*{_SUBMITTED}"):
+                    _recall(submitted)
+                shutil.rmtree(folder)
+
+
+def _recall(submitted: Path) -> None:
+    notes, key = Notes(submitted.parent), submitted.name.removesuffix(_SUBMITTED)
+    if notes.outcome(key) is None and not notes.must_stop(key):
+        notes.ask_to_stop(key)
+        if slurm_name := submitted.read_text():
+            ask_to_stop(slurm_name)

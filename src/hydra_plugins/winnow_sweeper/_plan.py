@@ -16,11 +16,10 @@ from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
 from hydra_plugins.winnow_sweeper._values import override_text
+from winnow.composed import plain_config, said_of, with_stage
 from winnow.errors import ConfigError
-from winnow.run_config import plain_config
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
-from winnow.stages import said_of, with_stage
 from winnow.sweep.settings import SweeperSettings
 from winnow.sweep.stored_study import journal_address
 

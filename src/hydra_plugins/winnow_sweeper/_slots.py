@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
 
 from hydra_plugins.winnow_sweeper._devices import Devices, lease_devices
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
+from hydra_plugins.winnow_sweeper._notes import clear_up
 from hydra_plugins.winnow_sweeper._pool import PoolSlots
 from hydra_plugins.winnow_sweeper._single_run import Work
 from winnow.errors import ConfigError
@@ -28,9 +32,10 @@ def open_slots(
     warm_up: tuple[str, ...],
     shows_output: bool = False,
 ) -> Slots:
-    """The slots of a sweep with these settings, to be closed by the caller. ConfigError where the settings contradict."""
-    kind = str(work.config.hydra.launcher._target_).rsplit(".", 1)[-1]
-    _check(kind, n_jobs, devices, in_process, recycle_after)
+    """The slots of a sweep with these settings, to be closed by the caller; what dead sweeps left on clusters is cleared up
+    first. ConfigError where the settings contradict."""
+    kind = check_slots(work.config, n_jobs, devices, in_process, recycle_after)
+    clear_up(Path(str(work.config.hydra.sweep.dir)))
     if in_process:
         return InProcessSlots(work, lease_devices(devices, 1))
     if kind in _OURS:
@@ -44,7 +49,9 @@ def open_slots(
     return LauncherSlots(work, n_jobs, lease_devices(devices, n_jobs) if kind == "LocalLauncher" else None)
 
 
-def _check(kind: str, n_jobs: int, devices: Devices, in_process: bool, recycle_after: int | None) -> None:
+def check_slots(config: DictConfig, n_jobs: int, devices: Devices, in_process: bool, recycle_after: int | None) -> str:
+    """The kind of launcher that ``config`` names. ConfigError where the settings contradict it or each other."""
+    kind = str(config.hydra.launcher._target_).rsplit(".", 1)[-1]
     if n_jobs < 1:
         raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1")
     if recycle_after is not None and recycle_after < 1:
@@ -62,3 +69,4 @@ def _check(kind: str, n_jobs: int, devices: Devices, in_process: bool, recycle_a
             f"hydra.sweeper.devices={list(devices or ())} are this machine's, but {kind} runs trials elsewhere: ask there "
             "for GPUs, as hydra.launcher.gpus_per_node=1 (SLURM) or +hydra.launcher.ray.remote.num_gpus=1 (Ray), and devices=auto"
         )
+    return kind

@@ -1,4 +1,4 @@
-"""From a checked plan to a running sweep: open the study, build the parts, run, conclude."""
+"""The study that a plan asks for: opened, described, with its sampler and its listed trials."""
 
 from __future__ import annotations
 
@@ -6,49 +6,24 @@ import functools
 import json
 import logging
 import math
-import os
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import hydra.utils
 import optuna
 from filelock import FileLock
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import json_to_distribution
-from optuna.trial import TrialState
-from rich.table import Table
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
-from hydra_plugins.winnow_sweeper._devices import visible_devices
-from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
-from hydra_plugins.winnow_sweeper._judge import Judge
-from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
-from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
-from hydra_plugins.winnow_sweeper._notes import recall
-from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
-from hydra_plugins.winnow_sweeper._single_run import Work
-from hydra_plugins.winnow_sweeper._slots import open_slots
-from hydra_plugins.winnow_sweeper._supply import Supply
-from hydra_plugins.winnow_sweeper._trial_task import TrialTask
-from winnow.console import CONSOLE
-from winnow.errors import ConfigError
-from winnow.protocols import Tracker
-from winnow.sweep.claims import Claims
-from winnow.sweep.outcome import OVERRIDES, OWNER
-from winnow.sweep.ownership import Owner
-from winnow.sweep.pruners import is_eliminated
-from winnow.sweep.report import StudyReport
-from winnow.sweep.storage import create_study_once, open_storage
+from hydra_plugins.winnow_sweeper._plan import Plan
+from winnow.sweep.outcome import OVERRIDES
+from winnow.sweep.patient import PatientStorage
+from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
-from winnow.sweep.table import Row, rows_of
-from winnow.sweep.trial import StudyRef
-from winnow.tracked import choose_tracker
-from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
 
@@ -56,106 +31,18 @@ DEFINITION = "winnow:definition"
 CHANGES = "winnow:changes"
 PARENTS = "winnow:parents"
 EXPLICIT = "winnow:explicit"
-# What an interrupted sweep exits with, as an interrupted run does.
-EXIT_INTERRUPTED = 75
 
 
-def run_sweep(
-    raw: Mapping[str, Any], hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig,
-    arguments: list[str],
-) -> None:  # fmt: skip
-    """The whole sweep. Raises ConfigError before anything starts, SweepFailedError where trials keep failing; an interrupted
-    one ends the process with ``EXIT_INTERRUPTED``."""
-    plan = make_plan(raw, hydra_context, task_function, config, arguments)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rehearsed = rehearse(plan)
-    if plan.settings.dry_run:
-        show(rehearsed)
-    if rehearsed.errors:
-        raise ConfigError("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
-    if plan.settings.dry_run:
-        return
-    reason = sweep(plan)
-    if reason == INTERRUPTED:
-        raise SystemExit(EXIT_INTERRUPTED)
-
-
-def rehearse(plan: Plan) -> DryRun:
-    """Compose and validate the listed trials, the first of the sampler and every choice: a night must not find a bad one."""
-    settings = plan.settings
-    return dry_run(
-        plan.space, plan.explicit, build_sampler(plan, 0, 0), settings.direction, num_trials(plan),
-        len(settings.seeds or [0]), plan.compose, plan.validate, extender(plan),
-    )  # fmt: skip
-
-
-def show(rehearsed: DryRun) -> None:
-    table = Table(title="what would run", title_justify="left")
-    for column in ("", "epochs", "overrides", "error"):
-        table.add_column(column, overflow="fold")
-    for row in rehearsed.rows:
-        epochs = "" if row.epochs is None else str(row.epochs)
-        table.add_row(row.what, epochs, "  ".join(row.overrides), row.error or "")
-    CONSOLE.print(table)
-    epochs = "unknown" if rehearsed.epochs is None else str(rehearsed.epochs)
-    images = "" if rehearsed.images is None else f", {rehearsed.images} images"
-    logger.info(
-        "at worst, without any pruning: %d runs, %s epochs%s; nothing was started", rehearsed.num_runs, epochs, images
-    )
-
-
-def sweep(plan: Plan) -> str | None:
-    """Run this process's share of the study; why it ended early, or None."""
-    settings = plan.settings
+def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]:
+    """The study, made where it is not there yet, and ``plan`` in its words. ConfigError where it searches something else."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    owner = Owner.this_process()
-    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
-        study = create_study_once(storage, plan.name, settings.direction)
+        study = create_study_once(storage, plan.name, plan.settings.direction)
         plan = spelt_as(plan, study)
         describe_study(plan, study)
         enqueue(plan, study)
-    ref = StudyRef(
-        plan.name, plan.storage, str(plan.folder.absolute()), plan.pruner, len(settings.direction),
-        tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
-    )  # fmt: skip
-    claims = Claims(study, storage, owner)
-    slots = open_slots(
-        Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
-        devices=settings.devices, in_process=settings.in_process, recycle_after=settings.recycle_after,
-        warm_up=tuple(settings.warm_up) or (("winnow.pipeline",) if plan.is_winnow_run else ()),
-    )  # fmt: skip
-    limits = Limits(settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost)
-    for row in rows_of(study.get_trials(deepcopy=False)):
-        limits.count(row.outcome, is_new=False)
-    supply = Supply(
-        study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
-        extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
-        functools.partial(recall, plan.folder),
-    )  # fmt: skip
-    judge = Judge(study, settings.seeds)
-    with study_tracker(plan) as tracker:
-        report = new_report(plan, study, tracker)
-        report.open(has_console=not settings.in_process)
-        loop = SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
-        failure: SweepFailedError | None = None
-        reason: str | None = None
-        try:
-            reason = loop.run()
-        except SweepFailedError as error:
-            failure, reason = error, "stopped for too many failures"
-        finally:
-            report.close()
-        # Not where anything else ended it: a second Ctrl-C means at once, and a storage that is gone has nothing to conclude.
-        write_upstream_results(study, plan.folder)
-        report.conclude(reason, next_commands(plan, reason))
-        if failure is not None:
-            tracker.finish("failed")
-            raise failure
-        tracker.finish("interrupted" if reason == INTERRUPTED else "completed")
-    return reason
+    return study, plan
 
 
 def spelt_as(plan: Plan, study: optuna.Study) -> Plan:
@@ -244,27 +131,12 @@ def num_trials(plan: Plan) -> int:
     return plan.settings.n_trials
 
 
-def num_jobs(plan: Plan) -> int:
-    """``n_jobs``; ``auto`` is one slot per GPU, or per two cores where there is none."""
-    asked = plan.settings.n_jobs
-    if isinstance(asked, int):
-        return asked
-    if plan.settings.in_process:
-        return 1
-    gpus = len(visible_devices()) if plan.settings.devices == "auto" else len(plan.settings.devices or ())
-    return gpus or max(1, (os.cpu_count() or 1) // 2)
-
-
 def enqueue(plan: Plan, study: optuna.Study) -> None:
     """Put the listed trials before all others, each once over all starts."""
     there = {trial.user_attrs.get(EXPLICIT) for trial in study.get_trials(deepcopy=False)}
     for index, explicit in enumerate(plan.explicit):
         if index not in there:
             study.enqueue_trial(explicit.params, user_attrs={EXPLICIT: index, OVERRIDES: list(explicit.overrides)})
-
-
-def job_overrides(plan: Plan, params: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*plan.space.fixed_overrides, *plan.space.overrides(params))
 
 
 def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
@@ -274,48 +146,3 @@ def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
         return None
     function = hydra.utils.get_object(name)
     return lambda trial: function(plan.config, trial)
-
-
-def study_tracker(plan: Plan) -> Tracker:
-    """The study's own run, parent of its trials' runs; it goes on when the study does."""
-    if not plan.is_winnow_run:
-        return NullTracker(plan.folder)
-    tracking = plan.base["tracking"]
-    named = {**tracking, "run_name": plan.name} if "run_name" in tracking else tracking
-    return choose_tracker({**plan.base, "tracking": {**named, "tensorboard": False}}, run_folder=plan.folder)
-
-
-def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport:
-    floor = getattr(plan.pruner, "floor", None)
-    maximize = plan.settings.direction[0] == "maximize"
-    return StudyReport(
-        study, plan.folder, num_trials(plan), metric_of(plan), lambda row: planned_epochs(plan, row),
-        lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
-        plan.space.fixed_overrides, plan.settings.plots,
-    )  # fmt: skip
-
-
-def planned_epochs(plan: Plan, row: Row) -> int | None:
-    searched, runs = row.params.get("training.max_epochs"), len(plan.settings.seeds or [0])
-    epochs = plan.planned_epochs if searched is None else searched * max(1, len(stages_in(plan.base)))
-    return int(epochs) * runs if epochs is not None else None
-
-
-def write_upstream_results(study: optuna.Study, folder: Path) -> None:
-    """``optimization_results.yaml`` as hydra-optuna-sweeper writes it."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    results: dict[str, Any] = {"name": "optuna"}
-    if len(study.directions) > 1:
-        results["solutions"] = [{"params": trial.params, "values": trial.values} for trial in study.best_trials]
-    elif completed:
-        results |= {"best_params": study.best_trial.params, "best_value": study.best_trial.value}
-    OmegaConf.save(OmegaConf.create(results), folder / "optimization_results.yaml")
-
-
-def next_commands(plan: Plan, reason: str | None) -> list[str]:
-    same = f"the same command again goes on with study {plan.name!r}"
-    if reason is not None:
-        return [same]
-    if not plan.is_winnow_run:
-        return []
-    return [f"winnow study {plan.folder}", f"winnow promote {plan.folder} --top 3"]

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
+from winnow.engine.seal import has_whole_checkpoint
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, STARTED
 from winnow.sweep.trial import outcome_key
@@ -67,7 +68,7 @@ class Supply:
         self._claims.claim(trial)
         if self._extend is not None:
             self._extend(trial)
-        self._queue(self._frozen(trial.number))
+        self._queue(self._claims.stored(trial.number))
         return self._ready.popleft() if self._ready else None
 
     def adopt_orphans(self, running: set[int], settle: Callable[[FrozenTrial], bool]) -> None:
@@ -80,11 +81,11 @@ class Supply:
                     # Its process died, or its sampler failed, before all its values were chosen: the next ask chooses them.
                     self._claims.give_back(trial)
                     continue
-                if settle(self._frozen(trial.number)):
+                if settle(self._claims.stored(trial.number)):
                     continue
                 logger.info("trial %d was left by a process that is gone; it goes on", trial.number)
                 self._recall(trial.number)
-                self._queue(self._frozen(trial.number))
+                self._queue(self._claims.stored(trial.number))
 
     def again(self, job: Job, counts: bool) -> None:
         """``job`` ended too early: to be started again, from its own checkpoint, before anything new. ``counts`` says whether
@@ -95,7 +96,7 @@ class Supply:
     def queue_other_seeds(self, job: Job) -> None:
         """Where ``job``, which has completed, was the first seed's: the others are to run as well."""
         if self._seeds is not None and job.seed == self._seeds[0]:
-            self._queue(self._frozen(job.number))
+            self._queue(self._claims.stored(job.number))
 
     def release(self, numbers: set[int]) -> None:
         """Let the next start, or another process, go on with these running trials and all that waits here."""
@@ -139,9 +140,6 @@ class Supply:
         if self._resumable_folder is None or RESUME in overrides:
             return overrides
         begins_elsewhere = any(text.startswith("training.resume=") for text in overrides)
-        if begins_elsewhere and not any((self._resumable_folder / subdir / "checkpoints").glob("*.pth")):
+        if begins_elsewhere and not has_whole_checkpoint(self._resumable_folder / subdir):
             return overrides
         return (*overrides, RESUME)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]

@@ -25,7 +25,7 @@ class WinnowSweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        from ._study import run_sweep
+        from ._sweep import run_sweep
 
         assert self.hydra_context is not None
         assert self.task_function is not None

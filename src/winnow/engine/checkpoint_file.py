@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from winnow.engine.seal import COMMENT_LENGTH, MARK
+from winnow.engine.seal import COMMENT_LENGTH, MARK, verify
 from winnow.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ KEYS = (
     "version", "epoch", "step", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict",
     "ema_state_dict", "rng", "metric", "metrics", "best", "config", "classes", "metadata", "timestamp", "progress",
 )  # fmt: skip
-
-_CHUNK = 1 << 22
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], before: Sequence[Path] = ()) -> None:
@@ -62,8 +60,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     winnow checkpoint; code in a file is never run (``weights_only``)."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    with path.open("rb") as file:
-        _verify(file, path)
+    verify(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -145,30 +142,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-
-
-def _verify(file: BinaryIO, path: Path) -> None:
-    size = file.seek(0, os.SEEK_END)
-    start = size - COMMENT_LENGTH
-    file.seek(max(0, start))
-    comment = file.read()
-    if not comment.startswith(MARK):
-        raise CheckpointError(f"{path} is damaged, cut short, or was not written by winnow: its checksum is missing")
-    if comment[len(MARK) :] != _digest(file, start - 2):
-        raise CheckpointError(f"{path} is damaged: its checksum does not match its {size} bytes")
-
-
-def _digest(file: BinaryIO, end: int) -> bytes:
-    file.seek(0)
-    sha = hashlib.sha256()
-    left = end
-    while left > 0:
-        chunk = file.read(min(_CHUNK, left))
-        if not chunk:
-            break
-        sha.update(chunk)
-        left -= len(chunk)
-    return sha.hexdigest().encode()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""How a checkpoint of winnow's is told from any other file: the mark at its end. Imports nothing heavy."""
+"""How a checkpoint of winnow's is told from any other file, and a whole one from a damaged one: the mark and checksum at its
+end. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,10 +7,14 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
+
+from winnow.errors import CheckpointError
 
 # torch.save ends its zip with an empty comment; the checksum becomes that comment, so the file stays an ordinary .pth.
 MARK = b"winnow sha256 "
 COMMENT_LENGTH = len(MARK) + hashlib.sha256().digest_size * 2
+_CHUNK = 1 << 22
 
 OWN_NAME = re.compile(r"(last|best|checkpoint_epoch_\d+)\.pth")
 """What a run calls its checkpoints."""
@@ -36,3 +41,42 @@ def is_of_winnow(path: Path) -> bool:
 def run_folder_of(path: Path) -> Path | None:
     """The run folder that a checkpoint of winnow's lies in; None for any other file, and for one that lies elsewhere."""
     return path.parent.parent if path.parent.name == "checkpoints" and is_of_winnow(path) else None
+
+
+def verify(path: Path) -> None:
+    """Raises CheckpointError for a file that is not, byte for byte, a checkpoint as winnow wrote it."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = size - COMMENT_LENGTH
+        file.seek(max(0, start))
+        comment = file.read()
+        if not comment.startswith(MARK):
+            raise CheckpointError(
+                f"{path} is damaged, cut short, or was not written by winnow: its checksum is missing"
+            )
+        if comment[len(MARK) :] != _digest(file, start - 2):
+            raise CheckpointError(f"{path} is damaged: its checksum does not match its {size} bytes")
+
+
+def has_whole_checkpoint(run: Path) -> bool:
+    """Whether the folder of a run holds a checkpoint to resume from; a damaged one is none."""
+    for path in (run / "checkpoints").glob("*.pth"):
+        try:
+            verify(path)
+        except (CheckpointError, OSError):
+            continue
+        return True
+    return False
+
+
+def _digest(file: BinaryIO, end: int) -> bytes:
+    file.seek(0)
+    sha = hashlib.sha256()
+    left = end
+    while left > 0:
+        chunk = file.read(min(_CHUNK, left))
+        if not chunk:
+            break
+        sha.update(chunk)
+        left -= len(chunk)
+    return sha.hexdigest().encode()

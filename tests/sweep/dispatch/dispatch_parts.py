@@ -70,7 +70,7 @@ def _speak(config):
 def _listen(config):
     """As winnow's runs: save and end when asked."""
     with StopRequest() as stop:
-        for _ in range(3000):
+        for _ in range(12_000):
             if stop.requested:
                 return Outcome("interrupted", reason="saved")
             time.sleep(0.01)
@@ -78,7 +78,7 @@ def _listen(config):
 
 
 def _listen_late(config):
-    time.sleep(1.0)  # imports, data: nobody has taken the signals yet
+    time.sleep(0.3)  # imports, data: nobody has taken the signals yet
     return _listen(config)
 
 
@@ -96,7 +96,7 @@ def _have_child(config):
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     child = subprocess.Popen(["sleep", "300"])
-    detached = subprocess.Popen(["sleep", "30"], start_new_session=True)
+    detached = subprocess.Popen(["sleep", "120"], start_new_session=True)
     (folder / "children.json").write_text(json.dumps([child.pid, detached.pid]))
     time.sleep(300)
 
@@ -131,7 +131,7 @@ def job(number, *overrides, **fields):
     return Job(number, (f"x={number}", *overrides), fields.pop("subdir", str(number)), **fields)
 
 
-def collect(slots, count, seconds=60.0):
+def collect(slots, count, seconds=120.0):
     """The next ``count`` jobs to end, by number."""
     ended = {}
     deadline = time.monotonic() + seconds
@@ -151,7 +151,7 @@ def run_all(slots, jobs):
     return ended
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -159,7 +159,7 @@ def wait_for(condition, seconds=20.0):
     return found
 
 
-def wait_until(slots, condition, seconds=20.0):
+def wait_until(slots, condition, seconds=120.0):
     """While nothing ends."""
     deadline = time.monotonic() + seconds
     while not condition():

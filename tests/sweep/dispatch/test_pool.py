@@ -13,6 +13,7 @@ import pytest
 from dispatch_parts import act, collect, facts, is_alive, job, run_all, wait_for, wait_until
 
 from hydra_plugins.winnow_sweeper._job import Finished
+from hydra_plugins.winnow_sweeper._pool import CLOSING_SECONDS
 from winnow.errors import WinnowError
 
 
@@ -31,8 +32,11 @@ def test_each_of_32_jobs_on_4_slots_knows_its_own_number_and_overrides(tmp_path,
 
 def test_a_freed_slot_takes_the_next_job_while_a_long_one_runs(shared, new_jobs):
     slots, _ = shared
-    long, *short = [new_jobs("seconds=2.0"), *(new_jobs("seconds=0.1") for _ in range(5))]
-    assert [finish.job for finish in run_all(slots, [long, *short])] == [*short, long]
+    long, *short = [new_jobs("act=listen"), *(new_jobs() for _ in range(5))]
+    slots.submit(long)
+    assert [finish.job for finish in run_all(slots, short)] == short
+    slots.interrupt({long.number})
+    assert collect(slots, 1)[long.number].job == long
 
 
 def test_a_full_pool_takes_no_more(shared, new_jobs):
@@ -141,17 +145,17 @@ def test_an_idle_worker_that_is_killed_is_replaced(open_pool):
 
 
 @pytest.mark.parametrize("what", ["listen", "listen_late"])
-def test_a_run_that_listens_saves_and_ends_within_a_moment(shared, new_jobs, what):
-    (slots, folder), asked, unasked = shared, new_jobs(f"act={what}"), new_jobs("seconds=1.5")
+def test_a_run_that_listens_saves_and_ends_when_it_is_asked(shared, new_jobs, what):
+    (slots, folder), asked, unasked = shared, new_jobs(f"act={what}"), new_jobs("act=listen")
     slots.submit(asked)
     slots.submit(unasked)
     wait_until(slots, (study(folder, asked.number) / "begun").exists)
-    begun = time.monotonic()
     slots.interrupt({asked.number})
     (finish,) = collect(slots, 1).values()
-    assert time.monotonic() - begun < 2.5
     assert (finish.job, finish.outcome.status, finish.outcome.reason) == (asked, "interrupted", "saved")
-    assert collect(slots, 1)[unasked.number].outcome.status == "completed"
+    assert not slots.wait(0.3), "the other one was not asked"
+    slots.interrupt({unasked.number})
+    assert collect(slots, 1)[unasked.number].outcome.reason == "saved"
 
 
 def test_a_job_that_does_not_listen_is_interrupted_all_the_same_and_the_next_one_is_not(shared, new_jobs):
@@ -184,7 +188,7 @@ def test_closing_leaves_no_process_but_a_detached_one(tmp_path, open_pool, at_on
     workers, (child, detached) = slots.worker_pids, json.loads(children.read_text())
     begun = time.monotonic()
     slots.close(at_once)
-    assert time.monotonic() - begun < (1.0 if at_once else 8.0)
+    assert time.monotonic() - begun < CLOSING_SECONDS / 2
     wait_for(lambda: not any(is_alive(pid) for pid in [*workers, child]))
     assert is_alive(detached)
     os.kill(detached, signal.SIGKILL)
@@ -248,7 +252,7 @@ def start_script(tmp_path):
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         )
-        wait_for(lambda: all((study(tmp_path, number) / "begun").exists() for number in range(2)), 40)
+        wait_for(lambda: all((study(tmp_path, number) / "begun").exists() for number in range(2)))
         return processes[-1], json.loads((tmp_path / "pids").read_text())
 
     processes = []
@@ -262,14 +266,14 @@ def test_when_the_sweep_is_killed_its_running_jobs_save_and_its_workers_end(tmp_
     parent, workers = start_script("listen", "report")
     parent.kill()
     parent.wait()
-    wait_for(lambda: not any(is_alive(pid) for pid in workers), 5)
+    wait_for(lambda: not any(is_alive(pid) for pid in workers))
     assert facts(tmp_path, 0)  # it came to its own end
 
 
 def test_a_terminals_ctrl_c_reaches_the_sweep_alone(tmp_path, start_script):
     parent, workers = start_script("listen", "listen")
     os.killpg(parent.pid, signal.SIGINT)
-    parent.wait(30)
-    wait_for(lambda: not any(is_alive(pid) for pid in workers), 30)
+    parent.wait(120)
+    wait_for(lambda: not any(is_alive(pid) for pid in workers))
     # Neither job heard the signal itself: both were asked to save by the workers' own watch over their dead parent.
     assert all(facts(tmp_path, number) for number in range(2))

@@ -90,12 +90,17 @@ class SlurmCluster:
             command, check=True, text=True, capture_output=True, env={**os.environ, **self.environment}
         ).stdout
 
+    def jobs_after(self, seconds: float) -> list[tuple[str, str, str]]:
+        """What is in the queue by then still; none as soon as there is none."""
+        deadline = time.monotonic() + seconds
+        while (jobs := self.jobs()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return jobs
+
     def clear(self) -> None:
         """End all jobs."""
         subprocess.run(["scancel", "--user=root"], env={**os.environ, **self.environment}, capture_output=True)
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline and self.jobs():
-            time.sleep(0.2)
+        self.jobs_after(15)
 
     def lose_node(self) -> None:
         """All that runs there dies without a word, and waits in the queue to be started again."""
@@ -108,14 +113,26 @@ class SlurmCluster:
         self.run("scontrol", "update", f"NodeName={self.node}", "State=DOWN", "Reason=lost")
 
     def find_node(self) -> None:
+        time.sleep(
+            2
+        )  # slurmd takes a job of the second in which its last start ended for that start ("credential revoked")
         self._start("slurmd", "-D")
         self.run("scontrol", "update", f"NodeName={self.node}", "State=RESUME")
         self._await_node()
 
     def _processes_of_jobs(self) -> list[psutil.Process]:
         """Each job's slurmstepd, which is nobody's child, and all below it."""
-        steps = [process for process in psutil.process_iter(["name"]) if process.info["name"].startswith("slurmstepd")]
-        return [process for step in steps for process in (step, *step.children(recursive=True))]
+        found = []
+        for process in psutil.process_iter(["name"]):
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                if process.info["name"].startswith("slurmstepd") and self._is_ours(process):
+                    found += [process, *process.children(recursive=True)]
+        return found
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        # psutil stops reading where slurmstepd has written its title.
+        variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+        return f"SLURM_CONF={self.environment['SLURM_CONF']}".encode() in variables
 
     def close(self) -> None:
         if len(self._daemons) == 3:

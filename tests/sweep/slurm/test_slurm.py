@@ -4,11 +4,10 @@ import itertools
 import json
 import os
 import signal
-import time
 
 import pytest
 from composed import REPOSITORY
-from sweep_parts import start, start_program, statuses, sweep, table, wait_until, write_app
+from sweep_parts import read_until, start, start_program, statuses, sweep, table, wait_until, write_app
 
 from winnow.sweep.stored_study import StoredStudy
 
@@ -40,7 +39,7 @@ def test_a_freed_place_gets_the_next_trial_and_no_job_is_left(app, slurm):
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(5)] == ["x"] * 5
     first_ended = (app / "study" / "0" / "beats").stat().st_mtime
     assert (app / "study" / "3" / "starts").stat().st_mtime < first_ended
-    wait_until(lambda: slurm.jobs() == [], 20)
+    assert slurm.jobs_after(20) == []
     assert not list((app / "study").glob(".jobs-*"))
 
 
@@ -61,11 +60,13 @@ def test_ctrl_c_leaves_no_job_running_or_queued_and_the_same_command_goes_on(app
 def test_a_second_ctrl_c_leaves_no_job_either(app, slurm):
     process = start(app, *SLURM, "hydra.sweeper.n_jobs=6", "hydra.sweeper.n_trials=6", "sleep=0.2", "epochs=400")
     wait_until(lambda: beats(app, 0) and len(slurm.jobs()) == 6)
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.5)
-    process.communicate(timeout=60)
-    wait_until(lambda: all(state == "COMPLETING" for *_, state in slurm.jobs()), 10)
+    os.kill(process.pid, signal.SIGINT)
+    read_until(process, "Ctrl-C again: at once")
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode not in (0, 75), output
+    assert slurm.jobs_after(20) == []
+    assert not list((app / "study").glob(".jobs-*"))
 
 
 def test_a_killed_sweeps_jobs_give_way_to_the_next_starts(app, slurm):
@@ -80,7 +81,8 @@ def test_a_killed_sweeps_jobs_give_way_to_the_next_starts(app, slurm):
     for number in range(6):
         runs = [pid for pid, _ in itertools.groupby(beats(app, number))]
         assert len(runs) == len(set(runs)), f"trial {number} ran twice at once"
-    wait_until(lambda: slurm.jobs() == [], 20)
+    assert slurm.jobs_after(20) == []
+    assert not list((app / "study").glob(".jobs-*"))
 
 
 def test_a_trial_that_is_preempted_requeued_or_killed_goes_on_as_if_nothing_had_been(tmp_path, slurm):
@@ -106,7 +108,7 @@ def test_a_trial_that_is_preempted_requeued_or_killed_goes_on_as_if_nothing_had_
         assert troubled[name] == whole[name]
     (trial,) = StoredStudy.open(tmp_path / "troubled/multirun/lr_bs").study.trials
     assert list(trial.intermediate_values) == list(range(1, 41))
-    wait_until(lambda: slurm.jobs() == [], 20)
+    assert slurm.jobs_after(20) == []
 
 
 def resumptions(run):
@@ -144,10 +146,16 @@ def test_a_trial_whose_node_was_lost_goes_on_from_its_own_checkpoint(tmp_path, s
     wait_until(lambda: [state for *_, state in slurm.jobs()] == ["PENDING"], 30)
     slurm.find_node()
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # else SLURM waits two minutes
+    wait_until(lambda: resumptions(run) == 1, 120, "the second start")
+    assert running(slurm) == job, "SLURM's own second start of it, not another submission of the sweep's"
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
+    assert "it goes on from its checkpoint" not in output
     assert resumptions(run) == 1
+    (row,) = table(tmp_path / "multirun", "lr_bs")
+    assert (row["trial_id"], row["status"], row["epochs"]) == ("0", "completed", "40")
+    (trial,) = StoredStudy.open(tmp_path / "multirun/lr_bs").study.trials
+    assert list(trial.intermediate_values) == list(range(1, 41))
 
 
 def test_jobs_that_slurm_refuses_cost_no_trial(app, slurm):
