@@ -83,10 +83,10 @@ def compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str
 
 
 def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """``load_matching`` for weights that were asked for: logged, and WeightsError where they fill less than half of the model."""
-    report = load_matching(model, state, source)
-    report.require_match()
-    report.log()
+    """``load_matching`` for weights that were asked for: logged, and WeightsError where they would fill less than half of the
+    model."""
+    compared(model.state_dict(), state, source).require_match()
+    load_matching(model, state, source).log()
 
 
 def mark_loaded(model: nn.Module, names: Iterable[str], source: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from winnow.errors import CLEAN, PROBLEMS
+from winnow.errors import CLEAN, PROBLEMS, WinnowError
 
 
 def add_sync(commands: Any) -> None:
@@ -29,7 +29,12 @@ def _sync(options: argparse.Namespace) -> int:
 
     code = CLEAN
     for folder in tracked_folders(options.run_folder):
-        report = sync(folder, options.patience)
+        try:
+            report = sync(folder, options.patience)
+        except WinnowError as error:  # the others may still be sent
+            print(f"winnow: {error}", file=sys.stderr)
+            code = PROBLEMS
+            continue
         print(
             f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left"
         )

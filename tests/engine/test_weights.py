@@ -50,6 +50,14 @@ def test_weights_that_fit_nowhere_are_an_error(save):
         load_initial_weights(nn.ModuleDict({"other": nn.Linear(7, 7)}), save(nn.Linear(2, 2)))
 
 
+def test_weights_that_may_not_differ_so_leave_the_model_as_it_was(save):
+    model, source = (nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, size)}) for size in (3, 5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match="2 reshaped: head.bias, head.weight"):
+        load_initial_weights(model, save(source), may_differ=["old"])
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
 def test_a_batch_of_one_on_batch_norm_is_an_error_that_says_what_to_do():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     require_batches_for_batch_norm(model, 2)

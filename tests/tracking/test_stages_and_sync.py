@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
+from filelock import FileLock
 from stage_parts import TINY, write_stages
 from tracking_parts import assert_server_equals_outbox, kill_uploaders, mlflow_client, uploaders, wait_for
 
 from winnow.cli import main
+from winnow.tracking.folder import TrackingFolder
 
 TRACKED = [*TINY, "tracking.drain_seconds=0", "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false"]
 PARTS = ("", "shapes", "fine")
@@ -31,8 +33,11 @@ def trained(warm_program, tmp_path):
 
 def test_sync_sends_the_whole_and_its_stages_once_the_database_is_back(trained, tmp_path, empty_database, capsys):
     run, uri = trained
-    assert main(["sync", str(run), "--patience", "0.5"]) == 1
-    assert capsys.readouterr().out.count("events and") == 3
+    with FileLock(TrackingFolder.of_run(run).lock):
+        assert main(["sync", str(run), "--patience", "0.5"]) == 1
+    printed = capsys.readouterr()
+    assert f"another uploader is at work on {run};" in printed.err
+    assert printed.out.count("events and") == 2  # those of the stages
     (tmp_path / "disk").unlink()
     (tmp_path / "disk").mkdir()
     shutil.copy(empty_database, tmp_path / "disk/mlflow.db")

@@ -16,7 +16,7 @@ from winnow.engine.handover import require_allowed
 from winnow.engine.ranks import Ranks
 from winnow.engine.seal import is_sealed
 from winnow.errors import ConfigError, WeightsError
-from winnow.state_dicts import LoadReport, load_matching, read_state
+from winnow.state_dicts import LoadReport, compared, load_matching, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,12 @@ def load_initial_weights(model: nn.Module, path: Path, may_differ: Sequence[str]
     for a file that can't be read, fits nowhere, or differs elsewhere.
     """
     state = _checkpoint_weights(path) if is_sealed(path) else _foreign_weights(path, model)
-    report = load_matching(model, state, str(path))
+    report = compared(model.state_dict(), state, str(path))
     if report.matched == 0:
         raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
     if may_differ is not None:
         require_allowed(report, may_differ)
+    load_matching(model, state, str(path))
     report.log()
     return report
 
