@@ -60,7 +60,10 @@ def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
         if "_target_" in node:
             target = target_of(node, key, trusted)
             if not _is_builder(target, [pattern for pattern in trusted if pattern not in OWN]):
-                raise ConfigError(f"{key}._target_={node['_target_']!r} is nothing that a config may build")
+                raise ConfigError(
+                    f"{key}._target_={node['_target_']!r} is nothing that a config may build; allowed: winnow's builders and "
+                    "trackers, torch's optimizers, what trusted_targets names"
+                )
         for name, value in node.items():
             require_builders(value, f"{key}.{name}", trusted)
     elif isinstance(node, Sequence) and not isinstance(node, str):
