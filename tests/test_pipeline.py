@@ -91,22 +91,18 @@ SAME_COMMAND = ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]
     pytest.param(BEFORE_ANY_SAVE, ALONE, id="before_any_save", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, moment, resumed):
-    check_killed(warm_program, workplace, whole[0], moment, resumed)
-
-
-def check_killed(program, workplace, whole, moment, resumed):
     run = workplace / f"killed_{len(list(workplace.iterdir()))}"
-    started = program.start(workplace, *RECORDED, "stage=both", f"hydra.run.dir={run.name}", **moment)
+    started = warm_program.start(workplace, *RECORDED, "stage=both", f"hydra.run.dir={run.name}", **moment)
     assert started.wait() == -9, started.printed()
     before = (run / "shapes/checkpoints/last.pth").read_bytes()
     own = RECORDED if "stage=both" in resumed else RECORDED[:2]
-    printed = program.run(workplace, *own, *[text.format(run=run) for text in resumed])
-    assert ("stage shapes (" in printed) == (moment == IN_FIRST)
-    if moment != IN_FIRST:
-        assert (run / "shapes/checkpoints/last.pth").read_bytes() == before
-    assert_same_end(whole / "fine", run / "fine")
-    assert record(whole / "fine/outbox.jsonl") == record(run / "fine/outbox.jsonl")
-    assert {**result(whole), **DIFFERS} == {**result(run), **DIFFERS}
+    printed = warm_program.run(workplace, *own, *[text.format(run=run) for text in resumed])
+    is_first_unfinished = moment == IN_FIRST
+    assert ("stage shapes (" in printed) == is_first_unfinished
+    assert ((run / "shapes/checkpoints/last.pth").read_bytes() != before) == is_first_unfinished
+    assert_same_end(whole[0] / "fine", run / "fine")
+    assert record(whole[0] / "fine/outbox.jsonl") == record(run / "fine/outbox.jsonl")
+    assert {**result(whole[0]), **DIFFERS} == {**result(run), **DIFFERS}
 
 
 DIFFERS = dict.fromkeys(("cost", "seconds", "stages", "checkpoint_best", "checkpoint_last"))
