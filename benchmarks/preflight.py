@@ -104,7 +104,7 @@ def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
 
 def foretold(overrides: list[str], folder: Path) -> Any:
     preflight = "import sys; from winnow.cli import main; sys.exit(main())"
-    fixed = ["--config-dir", str(REPOSITORY / "conf"), "--json", "report.json"]
+    fixed = ["--config-path", str(REPOSITORY / "conf"), "--json", "report.json"]
     command([sys.executable, "-c", preflight, "preflight", *fixed, *overrides], folder)
     return json.loads((folder / "report.json").read_text())
 

@@ -141,7 +141,7 @@ def digits(folder: Path, trials: int, seeds: Sequence[int]) -> None:
     )
     print("|---|---|---|---|---|", flush=True)
     for seed in seeds:
-        for pruner in ("none", "median_threshold", "forecast"):
+        for pruner in ("none", "median_threshold_short", "forecast"):
             study = folder / f"{pruner}_{seed}"
             command = [
                 sys.executable, "train.py", "-m", "+sweep=lr_bs", f"hydra/sweeper/pruner={pruner}", "tracking=off",

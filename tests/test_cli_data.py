@@ -1,6 +1,8 @@
 """``winnow data check`` and ``winnow convert``, from arguments to exit code."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from composed import REPOSITORY
@@ -126,3 +128,14 @@ def test_bdd100k_can_be_named_as_for_training(shared_data, tmp_path, monkeypatch
     monkeypatch.chdir(REPOSITORY)
     overrides = [f"data.root={shared_data / 'bdd100k_mini'}", f"data.cache={tmp_path}"]
     assert main(["data", "check", "data=bdd100k", *overrides]) == 0
+
+
+def test_help_answers_without_what_takes_seconds_to_import():
+    heavy = "{'torch', 'mlflow', 'optuna', 'hydra', 'scipy', 'rich', 'pydantic', 'numpy'}"
+    code = "import atexit, sys; from winnow.cli import main; "
+    code += f"atexit.register(lambda: print(sorted({heavy} & set(sys.modules)))); main(['--help'])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(
+        command in printed for command in ("data", "convert", "preflight", "compare", "study", "promote", "sync")
+    )
+    assert printed.splitlines()[-1] == "[]"

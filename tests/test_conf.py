@@ -14,7 +14,7 @@ from winnow.composition import cap, run_folder
 from winnow.engine.checkpoint_file import write_checkpoint
 from winnow.errors import ConfigError
 from winnow.flat_config import differences_by_name, flat
-from winnow.instantiation import check_node
+from winnow.instantiation import check_node, instantiate
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
 
@@ -185,6 +185,29 @@ def test_asking_imports_nothing_heavy(flags, tmp_path):
 def test_a_target_must_be_trusted_and_exist(target, message):
     with pytest.raises(ConfigError, match=message):
         check_node({"model": {"_target_": target}, "trusted_targets": []}, "model", [])
+
+
+SPAWNED = {"_target_": "winnow.tracking.spawned.Spawned", "command": ["/bin/false"], "environment": {}, "output": "x"}
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    (SPAWNED, r"optimizer.betas._target_='winnow.tracking.spawned.Spawned' is not trusted"),
+    ([SPAWNED], r"optimizer.betas\[0\]._target_='winnow.tracking.spawned.Spawned' is not trusted"),
+    ({"_target_": "winnow.promotion._composed", "overrides": [], "program": "evil.py"}, "is not trusted"),
+    ({"_target_": "winnow.data.digits.make_digits", "root": "x"}, "is nothing that a config may build"),
+    ({"_target_": "torch.optim.lr_scheduler.LambdaLR"}, "is nothing that a config may build"),
+])  # fmt: skip
+def test_nothing_of_winnow_but_its_builders_is_built(wrong, message):
+    node = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.1, "betas": wrong}
+    with pytest.raises(ConfigError, match=message):
+        instantiate({"optimizer": node, "trusted_targets": ["own"]}, "optimizer")
+
+
+def test_what_is_trusted_can_not_pass_on_what_is_not(tmp_path, monkeypatch):
+    (tmp_path / "passing_on.py").write_text("from winnow.data.digits import make_digits\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="is nothing that a config may build"):
+        instantiate({"data": {"_target_": "passing_on.make_digits"}, "trusted_targets": ["passing_on"]}, "data")
 
 
 @pytest.mark.parametrize(("value", "limit", "capped"), [

@@ -91,20 +91,47 @@ SAME_COMMAND = ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]
     pytest.param(BEFORE_ANY_SAVE, ALONE, id="before_any_save", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, moment, resumed):
+    run, before, printed = killed_and_resumed(warm_program, workplace, moment, resumed)
+    assert ("stage shapes (" in printed) == (moment == IN_FIRST)
+    assert ((run / "shapes/checkpoints/last.pth").read_bytes() != before) == (moment == IN_FIRST)
+    assert_same_pipeline(whole[0], run)
+
+
+def killed_and_resumed(program, workplace, moment, resumed, more=()):
+    """The run's folder, the first stage's checkpoint as the kill left it, and what the resumed run printed."""
     run = workplace / f"killed_{len(list(workplace.iterdir()))}"
-    started = warm_program.start(workplace, *RECORDED, "stage=both", f"hydra.run.dir={run.name}", **moment)
+    started = program.start(workplace, *RECORDED, *more, "stage=both", f"hydra.run.dir={run.name}", **moment)
     assert started.wait() == -9, started.printed()
     before = (run / "shapes/checkpoints/last.pth").read_bytes()
-    own = RECORDED if "stage=both" in resumed else RECORDED[:2]
-    printed = warm_program.run(workplace, *own, *[text.format(run=run) for text in resumed])
-    is_first_unfinished = moment == IN_FIRST
-    assert ("stage shapes (" in printed) == is_first_unfinished
-    assert ((run / "shapes/checkpoints/last.pth").read_bytes() != before) == is_first_unfinished
-    assert_same_end(whole[0] / "fine", run / "fine")
-    assert record(whole[0] / "fine/outbox.jsonl") == record(run / "fine/outbox.jsonl")
-    assert {**result(whole[0]), **DIFFERS} == {**result(run), **DIFFERS}
+    own = [*RECORDED, *more] if "stage=both" in resumed else RECORDED[:2]
+    return run, before, program.run(workplace, *own, *[text.format(run=run) for text in resumed])
 
 
+def assert_same_pipeline(whole, run):
+    assert_same_end(whole / "fine", run / "fine")
+    assert record(whole / "fine/outbox.jsonl") == record(run / "fine/outbox.jsonl")
+    assert {**result(whole), **DIFFERS} == {**result(run), **DIFFERS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [ALONE, SAME_COMMAND], ids=["alone", "same"])
+def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace, on_two_ranks, resumed):
+    run, before, printed = killed_and_resumed(warm_program, workplace, IN_SECOND, resumed, more=TWO_RANKS)
+    assert "stage shapes (" not in printed
+    assert (run / "shapes/checkpoints/last.pth").read_bytes() == before
+    assert_same_pipeline(on_two_ranks, run)
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(warm_program, workplace):
+    printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", "hydra.run.dir=two_ranks")
+    assert (printed.count("stage shapes (1 of 2)"), result(workplace / "two_ranks")["status"]) == (1, "completed")
+    # Each stage of the whole took the steps of its doubled batch.
+    assert result(workplace / "two_ranks")["steps"] == 2 * 2 + 3 * 2
+    return workplace / "two_ranks"
+
+
+TWO_RANKS = ["training.num_ranks=2", "training.accumulate=1", "training.batch_size=6"]
 DIFFERS = dict.fromkeys(("cost", "seconds", "stages", "checkpoint_best", "checkpoint_last"))
 
 

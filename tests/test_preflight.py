@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from composed import REPOSITORY
-from stage_parts import write_stages
+from stage_parts import UNTRACKED, write_stages
 from test_train import TINY, WRONG
 
 from winnow.cli import main
@@ -26,7 +26,7 @@ def preflight(tmp_path, digits, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides):
-        fixed = ["--config-dir", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
+        fixed = ["--config-path", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
         code = main(["preflight", *fixed, *TINY, f"data.root={digits}", *overrides])
         printed = capsys.readouterr()
         return code, json.loads(printed.out), printed.err
@@ -70,7 +70,7 @@ def test_what_a_user_got_wrong_is_said_as_train_py_says_it(tmp_path, digits, mon
     chosen = [override for override in overrides if not override.startswith("data")]
     own = TINY if chosen == overrides else [override for override in TINY if not override.startswith("data")]
     root = [] if chosen != overrides else [f"data.root={digits}"]
-    code = main(["preflight", "--config-dir", str(REPOSITORY / "conf"), *own, *root, *overrides])
+    code = main(["preflight", "--config-path", str(REPOSITORY / "conf"), *own, *root, *overrides])
     assert code == 1
     assert message in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.png"))
@@ -183,7 +183,7 @@ def test_a_training_looks_at_its_first_gradients(warm_program, tmp_path, digits,
 
 def test_a_pipelines_stages_are_checked_one_by_one_with_what_they_hand_over(preflight, tmp_path):
     write_stages(tmp_path)
-    pipeline = ["hydra.searchpath=[file://own]", "stage=both", "trusted_targets=[troubled]"]
+    pipeline = ["--config-dir", "own", "stage=both", "trusted_targets=[troubled]"]
     code, report, _ = preflight(*pipeline)
     assert code == 0, report
     shapes, fine = report["stages"]
@@ -195,3 +195,25 @@ def test_a_pipelines_stages_are_checked_one_by_one_with_what_they_hand_over(pref
     assert code == 1
     assert "stage=fine" in report["stages"][1]["errors"][0]["message"]
     assert "init_allow_missing=[] does not allow it" in report["stages"][1]["errors"][0]["message"]
+
+
+def test_of_a_resumed_pipeline_only_what_is_left_is_tried_with_the_command_lines_values(
+    preflight, warm_program, tmp_path
+):
+    write_stages(tmp_path)
+    warm_program.run(tmp_path, *UNTRACKED, "stage=shapes", "hydra.run.dir=half", "training.max_epochs=1")
+    code, report, _ = preflight("--config-dir", "own", *UNTRACKED[2:], "stage=both", "hydra.run.dir=half",
+                                "training.resume=auto", "training.max_epochs=4")  # fmt: skip
+    assert code == 0, report
+    (fine,) = report["stages"]
+    assert (fine["stage"], fine["run_folder"], fine["estimate"]["num_steps"]) == ("fine", "half/fine", 12)
+    code, report, _ = preflight("training.resume=half/shapes", "training.max_epochs=3")
+    (shapes,) = report["stages"]
+    assert (code, shapes["stage"], shapes["estimate"]["num_steps"]) == (0, "shapes", 6)
+
+
+def test_a_folder_that_is_to_be_added_and_is_not_there_is_said(preflight, capsys):
+    _, report, _ = preflight("--config-dir", "nowhere")
+    assert messages({**report, "stages": [{"errors": []}]}) == [
+        "ConfigError: --config-dir nowhere: there is no such folder"
+    ]

@@ -9,6 +9,7 @@ from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
 from winnow.errors import CheckpointError, ConfigError
 from winnow.run_config import (
     checkpoint_to_resume,
+    config_of_run,
     foreign_to_resume,
     log_other_config,
     require_one_start,
@@ -44,11 +45,20 @@ def test_resuming_and_starting_from_weights_at_once_is_refused():
         require_one_start(composed)
 
 
-@pytest.mark.parametrize("overrides", [
-    ["training.resume=auto", "training.init_from=b.pth"], ["training.resume=a.pth", "stage.init_from=b.pth"],
-])  # fmt: skip
-def test_auto_begins_from_weights_and_a_stages_own_are_history(overrides):
-    require_one_start(compose_plain(*overrides))
+def test_auto_begins_from_weights_where_there_is_no_run_yet(tmp_path):
+    composed = compose_plain("training.resume=auto", "training.init_from=b.pth")
+    config, found = config_of_run(composed, tmp_path, ["training.resume=auto", "training.init_from=b.pth"])
+    assert (config["training"]["init_from"], found) == ("b.pth", None)
+
+
+def test_what_a_stage_once_began_from_does_not_keep_it_from_being_resumed(checkpoint, tmp_path):
+    last = tmp_path / "checkpoints/last.pth"
+    last.parent.mkdir()
+    write_checkpoint(last, {**dict.fromkeys(KEYS), "version": VERSION, **checkpoint})
+    overrides = [f"training.resume={last}", "stage.init_from=b.pth"]
+    config, found = config_of_run(compose_plain(*overrides), tmp_path, overrides)
+    assert found[0] == last
+    assert config["stage"]["init_from"] == "b.pth"
 
 
 def test_a_checkpoint_of_before_stages_could_say_more_is_resumed(checkpoint):
@@ -166,13 +176,21 @@ def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):
     assert resumed_config(checkpoint, compose_plain(), [])["training"]["require_gradients"] is True
 
 
-@pytest.mark.parametrize("name", ["os", "subprocess", "torch.hub", "sys", "mlflow"])
+@pytest.mark.parametrize("name", ["os", "subprocess", "torch.hub", "sys", "mlflow", "winnow", "hydra_plugins"])
 def test_a_file_can_not_have_what_is_installed_trusted(checkpoint, name):
     checkpoint["config"]["trusted_targets"] = [name]
     with pytest.raises(ConfigError, match=f"the checkpoint's config trusts '{name}', an installed package"):
         resumed_config(checkpoint, compose_plain(), [])
     config = resumed_config(checkpoint, compose_plain(f"trusted_targets=[{name}]"), [f"trusted_targets=[{name}]"])
     assert config["trusted_targets"] == [name]
+
+
+def test_a_package_that_another_python_installed_is_not_a_projects_own(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "site-packages" / "elsewhere").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    checkpoint["config"]["trusted_targets"] = ["elsewhere"]
+    with pytest.raises(ConfigError, match="trusts 'elsewhere', an installed package"):
+        resumed_config(checkpoint, compose_plain(), [])
 
 
 def test_a_projects_own_package_is_trusted_as_it_was_when_the_run_began(checkpoint):

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from stage_parts import UNTRACKED, write_stages
 
+from winnow.composing import composed_job
 from winnow.errors import WinnowError
 from winnow.pipeline import prepare
 from winnow.stages import asked_stages, handed_over
@@ -47,10 +48,12 @@ def prepared(workplace, tmp_path, monkeypatch):
         overrides = [f"hydra.searchpath=[file://{workplace}/own]", *UNTRACKED[2:], *arguments]
         with initialize_config_dir(str(REPOSITORY / "conf")):
             config = compose("config", overrides=overrides, return_hydra_config=True)
+            with open_dict(config):
+                config.hydra.runtime.output_dir = str(tmp_path)
             HydraConfig.instance().set_config(config)
             with open_dict(config):
                 del config["hydra"]
-            return prepare(handed_over(asked_stages(config, overrides[1:], tmp_path)), tmp_path)
+            return prepare(handed_over(asked_stages(*composed_job(config))), tmp_path)
 
     yield prepare_in_process
     HydraConfig.instance().cfg = None

@@ -28,12 +28,6 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
         raise ConfigError(str(error)) from error
 
 
-def group_choices(config: DictConfig) -> dict[str, str]:
-    """Config group → choice that a config with its ``hydra`` node was composed of."""
-    choices = config.hydra.runtime.choices
-    return {str(group): str(choice) for group, choice in choices.items() if not str(group).startswith("hydra/")}
-
-
 def without(overrides: Sequence[str], *keys: str) -> list[str]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [

@@ -1,30 +1,71 @@
-"""The config of a command line as train.py would compose it, outside of train.py."""
+"""The config of a command line, and what the same one composes with another stage: in train.py's own job, and outside of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.composed import Config, plain_config
+from winnow.composed import plain_config, said_of, with_stage
 from winnow.composition import register_resolvers
 from winnow.errors import ConfigError
+from winnow.run_config import choice_text
+from winnow.stages import Composed, Stage
 
 
-@dataclass(frozen=True)
-class Composed:
-    """``config`` without Hydra's own node, whose values may be ``???``; ``run_folder`` as hydra.run.dir names it, not made;
-    ``choices`` of each group."""
+def composed_job(cfg: DictConfig) -> tuple[Composed, Callable[[str], Stage]]:
+    """The job that runs, whose config is ``cfg``; and what it composes with the stage named. Raises ConfigError, also the
+    second one does."""
+    job = HydraConfig.get()
+    overrides = list(job.overrides.task)
+    hydra = HydraConfig.instance().cfg
+    assert isinstance(hydra, DictConfig)
 
-    config: Config
-    run_folder: Path
-    choices: dict[str, str]
-    overrides: list[str]
+    def with_another(name: str) -> Stage:
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            config = loader.load_sweep_config(hydra, with_stage(overrides, name))
+        except HydraException as error:
+            raise ConfigError(f"stage={name} can't be composed: {error}") from error
+        choices = group_choices(config)
+        with open_dict(config):
+            del config["hydra"]
+        OmegaConf.copy_cache(from_config=cfg, to_config=config)  # the times that it resolved stay
+        with said_of(name):
+            return Stage(PurePosixPath(name).name, plain_config(config, may_lack=True), choices)
+
+    folder = Path(job.runtime.output_dir)
+    return Composed(plain_config(cfg, may_lack=True), folder, group_choices(hydra), overrides), with_another
+
+
+def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | None = None) -> Composed:
+    """What ``python train.py --config-dir ADDED OVERRIDES`` composes from ``folder``, its conf/. ConfigError with Hydra's own
+    words for what can't be composed."""
+    register_resolvers()
+    sources = [find_config_folder(folder)]
+    if added is not None:
+        if not added.is_dir():
+            raise ConfigError(f"--config-dir {added}: there is no such folder")
+        sources.append(added.resolve())
+    try:
+        with initialize_config_search_path([f"file://{source}" for source in sources]):
+            config = compose("config", list(overrides), return_hydra_config=True)
+        run_folder, choices = Path(str(config.hydra.run.dir)), group_choices(config)
+        own = list(OmegaConf.to_container(config.hydra.overrides.task))  # type: ignore[arg-type]
+        with open_dict(config):
+            del config["hydra"]
+        plain = plain_config(config, may_lack=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        raise ConfigError(f"{error}{cause}") from error
+    return Composed(plain, run_folder, choices, [str(text) for text in own])
 
 
 def find_config_folder(folder: Path) -> Path:
@@ -37,23 +78,13 @@ def find_config_folder(folder: Path) -> Path:
     return found
 
 
-def compose_command_line(folder: Path, overrides: Sequence[str]) -> Composed:
-    """What ``python train.py OVERRIDES`` composes from ``folder``, its conf/. ConfigError with Hydra's own words for what can't
-    be composed."""
-    register_resolvers()
-    try:
-        with initialize_config_dir(str(find_config_folder(folder))):
-            config = compose("config", list(overrides), return_hydra_config=True)
-        hydra = config.hydra
-        run_folder = Path(str(hydra.run.dir))
-        choices = {
-            group: str(choice) for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")
-        }
-        own = list(OmegaConf.to_container(hydra.overrides.task))  # type: ignore[arg-type]
-        with open_dict(config):
-            del config["hydra"]
-        plain = plain_config(config, may_lack=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        raise ConfigError(f"{error}{cause}") from error
-    return Composed(plain, run_folder, choices, [str(text) for text in own])
+def group_choices(config: DictConfig) -> dict[str, str]:
+    """Config group → choice that a config with its ``hydra`` node was composed of; several files of one group, as
+    ``+experiment=[a,b]``, which Hydra does not list, as ``[a,b]``."""
+    found = {str(group): str(choice) for group, choice in config.hydra.runtime.choices.items()}
+    choices = {group: choice for group, choice in found.items() if not group.startswith("hydra/")}
+    for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
+        group, value = override.key_or_group, override.value()
+        if isinstance(value, list) and "." not in group and group not in config:
+            choices[group] = choice_text(value)
+    return choices

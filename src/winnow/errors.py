@@ -5,6 +5,9 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
+CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
+"""What ``winnow …`` exits with."""
+
 
 class WinnowError(Exception):
     """The base of all errors whose message is meant for the user; shown without a traceback."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,16 @@ from hydra.errors import InstantiationException
 from winnow.errors import ConfigError, WinnowError
 from winnow.settings import check_arguments
 
+OWN = (
+    "winnow.data.*", "winnow.tasks.*", "winnow.evaluation.*", "winnow.tracking.mlflow_tracker.MlflowTracker",
+    "winnow.tracking.null_tracker.NullTracker", "torch.optim.*",
+)  # fmt: skip
+"""Where everything lies that a config may build without being told to trust more."""
+
 
 def instantiate(config: Mapping[str, Any], key: str, **injected: Any) -> Any:
     """The object of the node ``key``, with what only code can give. ConfigError for anything the node does wrong."""
+    require_builders(config[key], key, trusted(config))
     try:
         return hydra.utils.instantiate(config[key], _convert_="all", _execution_whitelist_=trusted(config), **injected)
     except InstantiationException as error:
@@ -34,7 +42,7 @@ def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
     name = node.get("_target_")
     if not isinstance(name, str):
         raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
-    if not name.startswith(tuple(pattern.removesuffix("*") for pattern in trusted)):
+    if not any(_is_under(name, pattern) for pattern in trusted):
         raise ConfigError(
             f"{key}._target_={name!r} is not trusted; add its package to trusted_targets, as [{name.split('.')[0]}]"
         )
@@ -44,6 +52,35 @@ def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
         raise ConfigError(f"{key}._target_={name!r} can't be imported: {error}") from error
 
 
+def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
+    """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything but
+    builders and trackers, of torch anything but optimizers. A config may come from a file, and what else winnow can do, as start
+    a process, no file may ask for."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            target = target_of(node, key, trusted)
+            if not _is_builder(target):
+                raise ConfigError(f"{key}._target_={node['_target_']!r} is nothing that a config may build")
+        for name, value in node.items():
+            require_builders(value, f"{key}.{name}", trusted)
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for index, value in enumerate(node):
+            require_builders(value, f"{key}[{index}]", trusted)
+
+
+def _is_builder(target: Any) -> bool:
+    home = str(getattr(target, "__module__", None))
+    if home.startswith("winnow."):
+        return hasattr(target, "family") or f"{home}.{target.__qualname__}" in OWN
+    if home.startswith("torch.optim."):
+        return inspect.isclass(target) and any(kind.__qualname__ == "Optimizer" for kind in target.__mro__)
+    return True
+
+
 def trusted(config: Mapping[str, Any]) -> list[str]:
     """Patterns of what a ``_target_`` may name."""
-    return ["winnow.*", "torch.optim.*", *(f"{name}.*" for name in config["trusted_targets"])]
+    return [*OWN, *(f"{name}.*" for name in config["trusted_targets"])]
+
+
+def _is_under(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from winnow.assemble import Start, how_it_failed, run_in_folder
-from winnow.composed import Config, plain_config
+from winnow.composed import Config
+from winnow.composing import composed_job
 from winnow.engine.memory import release_memory
-from winnow.engine.result import RunResult, is_concluded
-from winnow.engine.run_folder import require_unused, sole_owner
+from winnow.engine.result import RunResult
+from winnow.engine.run_folder import sole_owner
 from winnow.engine.stop import StopRequest
 from winnow.errors import ConfigError, WinnowError
 from winnow.folder_names import PIPELINE_RECORD
@@ -29,11 +30,10 @@ from winnow.run_record import flat, trial_tags
 from winnow.stages import (
     Stage,
     asked_stages,
-    check_stages,
-    choices_of_job,
     handed_over,
     own_overrides,
     read_record,
+    unfinished_stages,
     write_record,
 )
 from winnow.sweep.current import current_trial, running
@@ -54,26 +54,25 @@ def run(cfg: DictConfig) -> float | None:
 
     Raises WinnowError for what the user must mend. An interrupted single run ends the process with ``EXIT_INTERRUPTED``.
     """
-    job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN:
+    is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    if is_multirun:
         refuse_sweep(["--multirun"])
-    folder = Path(job.runtime.output_dir)
-    overrides = list(job.overrides.task)
-    stages = asked_stages(cfg, overrides, folder)
+    command, with_another_stage = composed_job(cfg)
+    folder = command.run_folder
+    stages = asked_stages(command, with_another_stage)
     with StopRequest() as stop:
         if stages:
-            require_objective_of_study(cfg, stages)
-            result = run_stages(stages, overrides, folder, stop)
+            require_objective_of_study(command.config, stages)
+            result = run_stages(stages, command.overrides, folder, stop)
             goes_on_by = folder
         else:
             current = current_trial()
             parent = current.study_folder if current is not None else None
-            start = Start(plain_config(cfg, may_lack=True), overrides, choices_of_job(), parent)
-            result = run_in_folder(start, folder, stop)
+            result = run_in_folder(Start(command.config, command.overrides, command.choices, parent), folder, stop)
             goes_on_by = folder / "checkpoints" / "last.pth"
     if result.status == "interrupted":
         logger.info("go on with: training.resume=%s", goes_on_by)
-        if job.mode == RunMode.RUN:
+        if not is_multirun:
             raise SystemExit(EXIT_INTERRUPTED)
     return result.objective
 
@@ -114,18 +113,8 @@ def run_stages(stages: Sequence[Stage], overrides: list[str], folder: Path, stop
 
 
 def prepare(stages: Sequence[Stage], folder: Path) -> list[Stage]:
-    """Check all before any is trained, and write down what they begin with. The stages that are not finished; of a finished
-    pipeline the last, which says so, or goes on where it was given more epochs. Raises ConfigError."""
-    if (folder / "checkpoints").exists():
-        raise ConfigError(f"{folder} already holds a single run; choose another hydra.run.dir for stages")
-    for stage in stages:
-        if stage.config["training"]["resume"] is None:
-            require_unused(folder / stage.name)
-    check_stages(stages, folder)
-    finished = [stage.name for stage in stages if is_concluded(folder / stage.name)]
-    if finished:
-        logger.info("finished already: %s", ", ".join(finished))
-    unfinished = [stage for stage in stages if stage.name not in finished] or [stages[-1]]
+    """Check all before any is trained, and write down what they begin with; those that are to be trained. Raises ConfigError."""
+    unfinished = unfinished_stages(stages, folder)
     if len(unfinished) > 1 and place_of() is not None:
         raise ConfigError(
             f"torchrun can't run a pipeline ({len(unfinished)} stages), its ranks take one job; start it without torchrun and "
@@ -137,14 +126,14 @@ def prepare(stages: Sequence[Stage], folder: Path) -> list[Stage]:
     return unfinished
 
 
-def require_objective_of_study(cfg: DictConfig, stages: Sequence[Stage]) -> None:
+def require_objective_of_study(config: Config, stages: Sequence[Stage]) -> None:
     """ConfigError where a sweep, which reads its objective off the pipeline's own config, would rank by another than the last
     stage's."""
-    searched, last = OmegaConf.to_container(cfg.objective, resolve=True), stages[-1].config["objective"]
+    searched, last = config["objective"], stages[-1].config["objective"]
     if current_trial() is not None and searched != last:
         raise ConfigError(
-            f"objective={searched} of stage={cfg.stage.name} is not that of its last stage {stages[-1].name}, {last}, which a "
-            f"sweep is ranked by: let the pipeline's file begin with defaults: [{stages[-1].name}, _self_]"
+            f"objective={searched} of stage={config['stage']['name']} is not that of its last stage {stages[-1].name}, {last}, "
+            f"which a sweep is ranked by: let the pipeline's file begin with defaults: [{stages[-1].name}, _self_]"
         )
 
 

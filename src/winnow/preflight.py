@@ -11,7 +11,7 @@ from pathlib import Path
 
 from winnow.build import build, require_batches, take_up
 from winnow.composed import Config
-from winnow.composing import Composed, find_config_folder
+from winnow.composing import find_config_folder
 from winnow.engine.loop import Fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import choose_seed
@@ -22,18 +22,22 @@ from winnow.instantiation import instantiate
 from winnow.launch import shared_threads
 from winnow.preflight_checks import try_out
 from winnow.preflight_report import Finding, PreflightReport, StageReport
-from winnow.preflight_stages import Models, model_of, stages_of, take_weights
+from winnow.preflight_stages import Models, stages_of, take_weights
+from winnow.rehearsal import model_of
 from winnow.run_config import Found, config_of_run, path_of
 from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
+from winnow.stages import Composed
 from winnow.state_dicts import mark_loaded
 from winnow.tracked import choose_tracker
 from winnow.tracking.null_tracker import NullTracker
 
 
-def preflight(config_folder: Path, overrides: Sequence[str], out: Path, seconds: float) -> PreflightReport:
-    """Check what ``python train.py OVERRIDES`` would do; pictures go to ``out``, nothing is written elsewhere. Up to ``seconds``
-    go into timing it.
+def preflight(
+    config_folder: Path, overrides: Sequence[str], out: Path, seconds: float, added: Path | None = None
+) -> PreflightReport:
+    """Check what ``python train.py --config-dir ADDED OVERRIDES`` would do; pictures go to ``out``, nothing is written elsewhere.
+    Up to ``seconds`` go into timing it.
 
     Raises ConfigError where ``config_folder`` is no conf/. What else is wrong stands in the report.
     """
@@ -41,7 +45,7 @@ def preflight(config_folder: Path, overrides: Sequence[str], out: Path, seconds:
     find_config_folder(config_folder)
     report = PreflightReport()
     try:
-        stages = stages_of(config_folder, overrides)
+        stages = stages_of(config_folder, overrides, added)
     except WinnowError as error:
         report.errors.append(_finding("config", error))
         stages = []
@@ -61,7 +65,7 @@ def preflight_stage(composed: Composed, models: Models, out: Path, seconds: floa
         try:
             config, found = config_of_run(composed.config, composed.run_folder, composed.overrides)
             settings = build_settings(RunSettings, config, "")
-            _check_tracking(config, composed.run_folder)
+            choose_tracker(config, composed.run_folder)  # its settings; it touches nothing before it is entered
             report.num_ranks = settings.training.num_ranks or 1
             if report.num_ranks > 1:
                 stack.enter_context(shared_threads(report.num_ranks))
@@ -100,11 +104,6 @@ def build_alone(
     else:
         take_weights(run, settings, folder, models)
     return run
-
-
-def _check_tracking(config: Config, folder: Path) -> None:
-    """The tracker's settings; it touches nothing before it is entered."""
-    choose_tracker(config, folder)
 
 
 def _finding(check: str, error: WinnowError) -> Finding:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
 from winnow.composed import said_of, with_stage
-from winnow.composing import Composed, compose_command_line
+from winnow.composing import compose_command_line
 from winnow.engine.handover import StageWeights, initial_weights
 from winnow.engine.loop import Fit
 from winnow.engine.weights import load_initial_weights
-from winnow.rehearsal import handed_over_report
-from winnow.run_settings import SINGLE, RunSettings
+from winnow.rehearsal import handed_over_report, model_of
+from winnow.run_settings import RunSettings
 from winnow.stages import (
+    Composed,
     Stage,
-    check_stages,
+    asked_stages,
     handed_over,
     own_overrides,
-    read_record,
-    require_unlike,
+    unfinished_stages,
 )
 from winnow.state_dicts import mark_loaded
 
@@ -32,29 +31,23 @@ Models = dict[str, dict[str, Tensor]]
 """Stage → its model's entries, without values."""
 
 
-def stages_of(config_folder: Path, overrides: Sequence[str]) -> list[Composed]:
-    """Each run as it is composed alone, in its own folder; a resumed pipeline's go on there or begin. Raises ConfigError."""
-    asked = compose_command_line(config_folder, overrides)
-    names, folder, is_resumed = asked.config["stage"]["stages"], asked.run_folder, asked.config["training"]["resume"]
-    if names is None and asked.config["stage"]["name"] != SINGLE:
-        return [replace(asked, run_folder=folder / asked.config["stage"]["name"])]
-    if names is not None:
-        composed = [compose_command_line(config_folder, with_stage(overrides, name)) for name in names]
-        stages = [Stage(str(own.config["stage"]["name"]), own.config, own.choices) for own in composed]
-    else:
-        stages = read_record(folder) if is_resumed is not None else []
-        if not stages:
-            return [asked]
-    require_unlike(stages)
-    stages = handed_over(stages)
-    if is_resumed is not None:
-        stages = [
-            replace(stage, config={**stage.config, "training": {**stage.config["training"], "resume": "auto"}})
-            for stage in stages
-        ]
-    check_stages(stages, folder)
+def stages_of(config_folder: Path, overrides: Sequence[str], added: Path | None) -> list[Composed]:
+    """Each run that ``train.py`` would train, in its own folder, composed as there. Raises ConfigError."""
+    asked = compose_command_line(config_folder, overrides, added)
+    folder = asked.run_folder
+
+    def with_another(name: str) -> Stage:
+        own = compose_command_line(config_folder, with_stage(overrides, name), added)
+        return Stage(PurePosixPath(name).name, own.config, own.choices)
+
+    stages = asked_stages(asked, with_another)
+    if not stages:
+        return [asked]
     own = own_overrides(asked.overrides)
-    return [Composed(stage.config, folder / stage.name, stage.choices, own) for stage in stages]
+    return [
+        Composed(stage.config, folder / stage.name, stage.choices, own)
+        for stage in unfinished_stages(handed_over(stages), folder)
+    ]
 
 
 def take_weights(run: Fit, settings: RunSettings, folder: Path, earlier: Mapping[str, dict[str, Tensor]]) -> None:
@@ -75,8 +68,3 @@ def take_weights(run: Fit, settings: RunSettings, folder: Path, earlier: Mapping
         return
     weights = initial_weights(init_from, None if stage.is_alone else folder.parent)
     load_initial_weights(run.task.model, weights, stage.init_allow_missing)
-
-
-def model_of(run: Fit) -> dict[str, Tensor]:
-    """The model's entries as tensors without values."""
-    return {name: value.to("meta") for name, value in run.task.model.state_dict().items()}

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from winnow.errors import ConfigError, WinnowError
 from winnow.flat_config import flat
+from winnow.folder_names import PIPELINE_RECORD
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, ranking
 
@@ -70,11 +71,12 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
         raise ConfigError(f"{source.folder} has no completed trial to promote")
     folder = source.folder.with_name(f"{source.folder.name}-promoted")
     chosen = overrides if any(text.startswith("budget=") for text in overrides) else ["budget=full", *overrides]
-    entries = [_entry(row, chosen, program) for row in best]
+    found_in = _search_path(source)
+    entries = [_entry(row, chosen, [str(program), *found_in]) for row in best]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LIST).write_text(json.dumps(entries, indent=2) + "\n")
     command = [
-        sys.executable, str(program), "--multirun", *_fixed_overrides(source),
+        sys.executable, str(program), "--multirun", *found_in, *_fixed_overrides(source),
         *_kept_groups(source), "hydra.sweeper.pruner=null",
         f"hydra.sweeper.direction=[{','.join(source.description['definition']['directions'])}]",
         f"hydra.sweeper.study_name={folder.name}", f"hydra.sweep.dir={folder}", f"hydra.sweeper.n_trials={len(entries)}",
@@ -110,21 +112,34 @@ def _kept_groups(source: StoredStudy) -> list[str]:
     return [] if chosen else ["hydra/sweeper=winnow"]
 
 
+def _search_path(source: StoredStudy) -> list[str]:
+    """Where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
+    places = source.description.get("search_path") or []  # studies of before it was written down have none
+    quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
+    return [f"hydra.searchpath=[{quoted}]"] if places else []
+
+
 def _fixed_overrides(source: StoredStudy) -> list[str]:
     """What the study's own command said of every run, without what it searched."""
     searched = set(source.description["definition"]["search_space"])
     return [text for text in source.description["overrides"] if text.lstrip("+").split("=", 1)[0] not in searched]
 
 
-def _entry(row: Row, chosen: Sequence[str], program: Path) -> dict[str, Any]:
+def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
     """The explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing but the length of
     the training differs, else afresh."""
     run = Path(row.outcome.run_folder or "")
     last = run / "checkpoints" / "last.pth"
     added = dict(text.lstrip("+").split("=", 1) for text in chosen)
     parsed = {key: yaml.safe_load(value) for key, value in added.items()}
+    if (run / PIPELINE_RECORD).exists():
+        logger.warning(
+            "trial %d is a pipeline: all of its stages are trained from the beginning, nothing of the search is gone on from",
+            row.number,
+        )
+        return {**row.params, **parsed}
     if not last.exists() or not (run / ".hydra" / "overrides.yaml").exists():
-        logger.info("trial %d starts afresh: it left no checkpoint of a single run", row.number)
+        logger.info("trial %d starts afresh: it left no checkpoint", row.number)
         return {**row.params, **parsed}
     old = flat(yaml.safe_load((run / "config.yaml").read_text()))
     task = [
@@ -132,7 +147,7 @@ def _entry(row: Row, chosen: Sequence[str], program: Path) -> dict[str, Any]:
         for text in yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
         if "training.resume=" not in text
     ]
-    new = flat(_composed([*task, *chosen], program))
+    new = flat(_composed([*task, *chosen], command))
     changed = {
         key: value for key, value in new.items() if old.get(key, None) != value and not key.startswith(_NOT_THE_RUN)
     }
@@ -146,9 +161,9 @@ def _entry(row: Row, chosen: Sequence[str], program: Path) -> dict[str, Any]:
     return {**row.params, **lengths, "training.resume": str(last)}
 
 
-def _composed(overrides: Sequence[str], program: Path) -> Mapping[str, Any]:
-    command = [sys.executable, str(program), "--cfg", "job", "--resolve", *overrides]
-    shown = subprocess.run(command, check=False, capture_output=True, text=True)
+def _composed(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, Any]:
+    whole = [sys.executable, *command, "--cfg", "job", "--resolve", *overrides]
+    shown = subprocess.run(whole, check=False, capture_output=True, text=True)
     if shown.returncode != 0:
         raise ConfigError(f"{' '.join(overrides)} can't be composed:\n{shown.stderr.strip()}")
     return dict(yaml.safe_load(shown.stdout))

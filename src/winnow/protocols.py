@@ -18,13 +18,8 @@ class Batch(Protocol):
     def num_images(self) -> int: ...
 
     @property
-    def num_pixels(self) -> int:
-        """Pixels of all images of the batch, padding included."""
-        ...
-
-    @property
     def shape(self) -> tuple[int, int, int]:
-        """Images, height and width in pixels, padding included; for messages."""
+        """Images, height and width in pixels, padding included."""
         ...
 
     @property

@@ -12,7 +12,9 @@ from torch import Tensor
 from winnow.build import build
 from winnow.composed import said_of
 from winnow.engine.handover import StageWeights, require_allowed
+from winnow.engine.loop import Fit
 from winnow.engine.memory import release_memory
+from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import choose_seed
 from winnow.run_settings import StageSettings
 from winnow.stages import Stage
@@ -33,7 +35,7 @@ def rehearse(stages: Sequence[Stage], folder: Path) -> None:
     models: dict[str, dict[str, Tensor]] = {}
     for stage in stages:
         with said_of(stage.name), only_errors():
-            models[stage.name] = shapes_of_model(stage, folder / stage.name)
+            models[stage.name] = model_of(built_alone(stage, folder / stage.name))
         settings = stage.settings()
         named = StageWeights.read(settings.training.init_from)
         if named is None or named.stage not in models or named.stage == stage.name:
@@ -57,11 +59,17 @@ def handed_over_report(
     return report
 
 
-def shapes_of_model(stage: Stage, folder: Path) -> dict[str, Tensor]:
-    """The entries of the model as tensors without values."""
+def built_alone(stage: Stage, folder: Path) -> Fit:
+    """The parts of ``stage`` as its rank 0 builds them; of many ranks the others are not there."""
     settings = stage.settings()
+    size = settings.training.num_ranks or 1
     seed = choose_seed(settings.training.seed)
-    run = build(stage.config, settings, seed, folder, NullTracker(folder), stage.choices)
+    ranks = Ranks(0, size, 0, size)
+    return build(stage.config, settings, seed, folder, NullTracker(folder), stage.choices, ranks)
+
+
+def model_of(run: Fit) -> dict[str, Tensor]:
+    """The entries of the model as tensors without values."""
     return {name: value.to("meta") for name, value in run.task.model.state_dict().items()}
 
 

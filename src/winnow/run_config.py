@@ -137,7 +137,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         if key == "tracking":
             config.tracking = composed["tracking"]
         elif key in choices or _is_group(key, override, config, composed):
-            if choices.get(key) != str(override.value()):
+            if choices.get(key) != choice_text(override.value()):
                 raise ConfigError(
                     f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
                     "give single values, as training.max_epochs=20"
@@ -158,23 +158,29 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
 def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> None:
     """ConfigError where a file asks to trust what this command does not, unless that is a project's own code: a file must not
     be able to name what Python and the installed packages can do."""
-    paths = sysconfig.get_paths()
-    installed = [Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
     for name in recorded:
-        if name in trusted:
-            continue
-        spec = importlib.util.find_spec(name.partition(".")[0])
-        places = [spec.origin or "", *(spec.submodule_search_locations or [])] if spec is not None else []
-        is_own = all(
-            not any(Path(place).resolve().is_relative_to(folder) for folder in installed)
-            for place in places
-            if place not in ("", "namespace")
-        )
-        if spec is not None and (spec.origin in ("built-in", "frozen") or not is_own):
+        if name not in trusted and not _is_own_code(name.partition(".")[0]):
             raise ConfigError(
                 f"the checkpoint's config trusts {name!r}, an installed package; if you want its `_target_`s to run, say "
                 f"so: trusted_targets=[{name}]"
             )
+
+
+def _is_own_code(package: str) -> bool:
+    """Whether ``package`` is neither Python's, nor winnow's, nor installed. One that is not there at all can do no harm."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None:
+        return package.isidentifier()
+    if package in _NOT_OWN or spec.origin in ("built-in", "frozen"):
+        return False
+    paths = sysconfig.get_paths()
+    python = [Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    return not any(
+        place.is_relative_to(folder) or {"site-packages", "dist-packages"} & set(place.parts)
+        for place in places
+        for folder in python
+    )
 
 
 def in_halves(config: Config) -> Config | None:
@@ -185,6 +191,11 @@ def in_halves(config: Config) -> Config | None:
         return None
     halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
     return {**config, "training": {**training, **halved}}
+
+
+def choice_text(value: Any) -> str:
+    """A group's choice as it is recorded: ``adamw``, or ``[a,b]`` for several files of one group."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
@@ -217,5 +228,8 @@ _FIXED = {
     ("training", "optimizer", "_target_"): f"another optimizer can't go on with its moments{_ELSEWHERE}",
 }
 """What a resumed run keeps, and why."""
+
+_NOT_OWN = ("winnow", "hydra_plugins")
+"""What a `_target_` may name of them is not for a config to widen."""
 
 _ABSENT = object()

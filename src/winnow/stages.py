@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from winnow.build import checked_evaluation
-from winnow.composed import Config, group_choices, plain_config, said_of, with_stage, without
+from winnow.composed import Config, plain_config, said_of, without
 from winnow.engine.handover import StageWeights, initial_weights
+from winnow.engine.result import is_concluded
+from winnow.engine.run_folder import require_unused
 from winnow.errors import ConfigError
 from winnow.folder_names import PIPELINE_RECORD
 from winnow.instantiation import check_node
@@ -40,32 +40,43 @@ class Stage:
         return build_settings(RunSettings, self.config, "")
 
 
-def asked_stages(cfg: DictConfig, overrides: list[str], folder: Path) -> list[Stage]:
-    """The stages that the composed ``cfg`` asks for in the run folder ``folder``, in order; none for a single run.
+@dataclass(frozen=True)
+class Composed:
+    """What a command line comes to: its ``config`` without Hydra's own node, whose values may be ``???``; ``run_folder`` as
+    hydra.run.dir names it, made or not; ``choices`` of each group; its ``overrides`` but those of Hydra itself."""
 
-    A command without ``stage=`` that resumes asks for those that ``folder`` holds, or for the one whose folder or checkpoint
+    config: Config
+    run_folder: Path
+    choices: dict[str, str]
+    overrides: list[str]
+
+
+def asked_stages(command: Composed, compose: Callable[[str], Stage]) -> list[Stage]:
+    """The stages that ``command`` asks for in its run folder, in order; none for a single run. ``compose`` gives what it
+    composes with another ``stage=``; like its own config that may lack values.
+
+    A command without ``stage=`` that resumes asks for those that the folder holds, or for the one whose folder or checkpoint
     ``training.resume`` names. A stage that has begun, or that only the folder knows of, follows the config it began with,
     single values of the command line on top; its ``training.resume`` is ``auto``, or a checkpoint. Raises ConfigError.
     """
-    composed = plain_config(cfg, may_lack=True)
-    resume = composed["training"]["resume"]
+    config, folder = command.config, command.run_folder
+    resume, asked = config["training"]["resume"], config["stage"]
     recorded = read_record(folder) if resume is not None else []
-    if composed["stage"]["stages"] is not None:
-        build_settings(StageSettings, composed["stage"], "stage")
-        stages = [compose_stage(name, cfg, overrides, resume is not None) for name in composed["stage"]["stages"]]
-    elif composed["stage"]["name"] != SINGLE:
-        stages = [Stage(composed["stage"]["name"], plain_config(cfg, resume is not None), choices_of_job())]
+    if asked["stages"] is not None:
+        build_settings(StageSettings, asked, "stage")
+        stages = [compose(name) for name in asked["stages"]]
+    elif asked["name"] != SINGLE:
+        stages = [Stage(asked["name"], config, command.choices)]
     else:
-        stages = [replace(stage, config={**stage.config, "tracking": composed["tracking"]}) for stage in recorded]
+        stages = [replace(stage, config={**stage.config, "tracking": config["tracking"]}) for stage in recorded]
     require_unlike(stages)
     if resume is None or not stages:
-        return stages
-    require_one_start(composed)
-    is_given = composed["stage"]["name"] != SINGLE
-    began = {s.name: s for s in recorded if not is_given or (folder / s.name / "checkpoints").exists()}
+        return [replace(stage, config=_complete(stage)) for stage in stages]
+    require_one_start(config)
+    began = {s.name: s for s in recorded if asked["name"] == SINGLE or (folder / s.name / "checkpoints").exists()}
     return [
-        as_begun(began.get(stage.name), stage, overrides, resume_of_stage)
-        for stage, resume_of_stage in resumed(stages, resume, folder, composed["stage"]["stages"] is not None)
+        as_begun(began.get(stage.name), stage, command.overrides, resume_of_stage)
+        for stage, resume_of_stage in resumed(stages, resume, folder, asked["stages"] is not None)
     ]
 
 
@@ -88,34 +99,8 @@ def resumed(stages: list[Stage], resume: str, folder: Path, is_pipeline: bool) -
     raise ConfigError(f"training.resume={resume!r} does not lie in {folder}, which holds the stages {names_of(stages)}")
 
 
-def compose_stage(name: str, cfg: DictConfig, overrides: Sequence[str], may_lack: bool) -> Stage:
-    """What this very command line composes with ``stage=name``. ``cfg`` is the job's own config, whose resolved times stay."""
-    loader = GlobalHydra.instance().config_loader()
-    try:
-        config = loader.load_sweep_config(hydra_of_job(), with_stage(overrides, name))
-    except HydraException as error:
-        raise ConfigError(f"stage={name} can't be composed: {error}") from error
-    choices = group_choices(config)
-    with open_dict(config):
-        del config["hydra"]
-    OmegaConf.copy_cache(from_config=cfg, to_config=config)
-    with said_of(name):
-        return Stage(PurePosixPath(name).name, plain_config(config, may_lack), choices)
-
-
 def names_of(stages: Sequence[Stage]) -> str:
     return ", ".join(stage.name for stage in stages)
-
-
-def choices_of_job() -> dict[str, str]:
-    return group_choices(hydra_of_job())
-
-
-def hydra_of_job() -> DictConfig:
-    """The ``hydra`` node of the job that runs."""
-    config = HydraConfig.instance().cfg
-    assert isinstance(config, DictConfig)
-    return config
 
 
 def require_unlike(stages: Sequence[Stage]) -> None:
@@ -139,14 +124,20 @@ def require_unlike(stages: Sequence[Stage]) -> None:
 
 def as_begun(record: Stage | None, composed: Stage, overrides: list[str], resume: str) -> Stage:
     """``composed``, or where the stage was recorded, what it was then, with the command line's single values on top."""
-    with said_of(composed.name):
-        if record is None:
-            config = plain_config(OmegaConf.create(composed.config))
-        else:
-            checkpoint = {"config": record.config, "metadata": {"choices": record.choices}}
+    if record is None:
+        config = _complete(composed)
+    else:
+        checkpoint = {"config": record.config, "metadata": {"choices": record.choices}}
+        with said_of(composed.name):
             config = resumed_config(checkpoint, composed.config, own_overrides(overrides))
     config = {**config, "training": {**config["training"], "resume": resume}}
     return replace(record or composed, config=config)
+
+
+def _complete(stage: Stage) -> Config:
+    """Its config; ConfigError where a value of it was never given."""
+    with said_of(stage.name):
+        return plain_config(OmegaConf.create(stage.config))
 
 
 def own_overrides(overrides: Sequence[str]) -> list[str]:
@@ -167,6 +158,21 @@ def _taking_over(stage: Stage, earlier: list[str]) -> Stage:
         return stage
     logger.info("stage=%s takes over from %s; training.init_from=%s is for the stages before", stage.name, own, given)
     return replace(stage, config={**stage.config, "training": {**stage.config["training"], "init_from": own}})
+
+
+def unfinished_stages(stages: Sequence[Stage], folder: Path) -> list[Stage]:
+    """Those that are still to be trained in ``folder``, all of ``stages`` checked; of a finished pipeline the last, which says
+    so, or goes on where it was given more epochs. Raises ConfigError."""
+    if (folder / "checkpoints").exists():
+        raise ConfigError(f"{folder} already holds a single run; choose another hydra.run.dir for stages")
+    for stage in stages:
+        if stage.config["training"]["resume"] is None:
+            require_unused(folder / stage.name)
+    check_stages(stages, folder)
+    finished = [stage.name for stage in stages if is_concluded(folder / stage.name)]
+    if finished:
+        logger.info("finished already: %s", ", ".join(finished))
+    return [stage for stage in stages if stage.name not in finished] or [stages[-1]]
 
 
 def check_stages(stages: Sequence[Stage], folder: Path) -> None:
@@ -202,7 +208,10 @@ def write_record(stages: Sequence[Stage], folder: Path) -> None:
     known = {stage.name: stage for stage in read_record(folder)} | {stage.name: stage for stage in stages}
     content = {"stages": [{"name": s.name, "choices": s.choices, "config": s.config} for s in known.values()]}
     temporary = folder / f".{PIPELINE_RECORD}.tmp"
-    temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+    with temporary.open("w") as file:
+        yaml.safe_dump(content, file, sort_keys=False)
+        file.flush()
+        os.fsync(file.fileno())  # without it no stage can be resumed after a power cut
     temporary.replace(folder / PIPELINE_RECORD)
 
 

@@ -15,14 +15,20 @@ drawings = given(seed=st.integers(0, 10**6), level=st.integers(1, 10), affine=st
 few = settings(max_examples=12, deadline=None)
 
 
+def labelled(seed, level, affine, count=4):
+    """Some random drawings: of each its number, the strokes of all and their tiles, the centres (2, m) of its skeleton's pixels
+    and where those stand among the labels."""
+    strokes = random_strokes(seed, level, affine, count)
+    _, tiles = render(strokes)
+    for tile in range(count):
+        yield tile, strokes, tiles, *centres(tiles, tile)
+
+
 @drawings
 @few
 def test_the_offset_leads_to_the_closest_point_of_the_curves_inside_the_pixel(seed, level, affine):
-    strokes = random_strokes(seed, level, affine)
-    _, tiles = render(strokes)
-    assert np.abs(tiles.offset).max() <= 0.5
-    for tile in range(strokes.num_tiles):
-        pixels, rows = centres(tiles, tile)
+    for tile, strokes, tiles, pixels, rows in labelled(seed, level, affine):
+        assert np.abs(tiles.offset[rows]).max(initial=0) <= 0.5
         points, *_ = along(strokes, tile)
         found = np.hypot(*tiles.offset[rows].T)
         closest = distances(pixels, points).min(axis=1)
@@ -34,11 +40,8 @@ def test_the_offset_leads_to_the_closest_point_of_the_curves_inside_the_pixel(se
 @drawings
 @few
 def test_tangent_and_width_are_those_of_the_curve_at_its_closest_point(seed, level, affine):
-    strokes = random_strokes(seed, level, affine)
-    _, tiles = render(strokes)
-    assert np.allclose(np.hypot(*tiles.tangent.T), 1, atol=1e-5)
-    for tile in range(strokes.num_tiles):
-        pixels, rows = centres(tiles, tile)
+    for tile, strokes, tiles, pixels, rows in labelled(seed, level, affine):
+        assert np.allclose(np.hypot(*tiles.tangent[rows].T), 1, atol=1e-5)
         points, direction, width, segment, _ = along(strokes, tile)
         away = distances(pixels + tiles.offset[rows].T, points)
         nearest = away.argmin(axis=1)
@@ -54,10 +57,7 @@ def test_tangent_and_width_are_those_of_the_curve_at_its_closest_point(seed, lev
 @drawings
 @few
 def test_the_skeleton_follows_all_of_the_curve_and_nothing_else(seed, level, affine):
-    strokes = random_strokes(seed, level, affine)
-    _, tiles = render(strokes)
-    for tile in range(strokes.num_tiles):
-        pixels, _ = centres(tiles, tile)
+    for tile, strokes, _, pixels, _ in labelled(seed, level, affine):
         points, *_ = along(strokes, tile)
         inside = points[:, ((points >= 1) & (points < strokes.size - 1)).all(axis=0)]
         assert distances(inside, pixels).min(axis=1).max(initial=0) < 1.2
@@ -68,9 +68,7 @@ def test_the_skeleton_follows_all_of_the_curve_and_nothing_else(seed, level, aff
 @given(seed=st.integers(0, 10**6))
 @few
 def test_a_single_stroke_has_a_skeleton_in_one_piece_and_thin(seed):
-    strokes = random_strokes(seed, level=1, count=12)
-    _, tiles = render(strokes)
-    for tile in range(12):
+    for tile, _, tiles, *_ in labelled(seed, level=1, affine=0.0, count=12):
         skeleton = skeleton_of(tiles, tile)
         assert ndimage.label(skeleton, structure=np.ones((3, 3)))[1] == 1
         assert not ndimage.binary_erosion(skeleton, structure=np.ones((2, 2))).any()
@@ -94,35 +92,33 @@ def crossings_the_slow_way(strokes, tile):
     return start[:, one[crossing]] + t[crossing] * step[:, one[crossing]]
 
 
+def free_ends(strokes, tile):
+    """(2, k) where its paths begin and end."""
+    is_free = (strokes.joins == FREE) & (strokes.tile == tile)
+    return np.concatenate((strokes.control[0][:, is_free[0]], strokes.control[3][:, is_free[1]]), axis=1)
+
+
 @drawings
 @few
 def test_every_crossing_is_found_and_every_junction_is_one_or_an_end_on_another_stroke(seed, level, affine):
-    strokes = random_strokes(seed, level, affine)
-    _, tiles = render(strokes)
-    for tile in range(strokes.num_tiles):
-        pixels, rows = centres(tiles, tile)
+    for tile, strokes, tiles, pixels, rows in labelled(seed, level, affine):
         junctions = pixels[:, tiles.key_points[rows, JUNCTION]]
         crossings = crossings_the_slow_way(strokes, tile)
         inside = ((crossings >= 0) & (crossings < strokes.size)).all(axis=0)
         # Two closer than 1.5 px are marked once, and a mark is on the skeleton, at most a pixel away.
         assert distances(crossings[:, inside], junctions).min(axis=1, initial=np.inf).max(initial=0) < 2.5
-        ends = np.concatenate([strokes.control[0 if end == 0 else 3][:, (strokes.joins[end] == FREE) & (strokes.tile == tile)]
-                               for end in range(2)], axis=1)  # fmt: skip
-        reasons = np.concatenate((crossings, ends), axis=1)
+        reasons = np.concatenate((crossings, free_ends(strokes, tile)), axis=1)
         assert distances(junctions, reasons).min(axis=1, initial=np.inf).max(initial=0) < 1.6
 
 
 @drawings
 @few
 def test_every_end_and_corner_in_the_tile_is_marked_on_the_skeleton_within_a_pixel(seed, level, affine):
-    strokes = random_strokes(seed, level, affine)
-    _, tiles = render(strokes)
-    for tile in range(strokes.num_tiles):
-        pixels, rows = centres(tiles, tile)
-        of_tile = strokes.tile == tile
+    for tile, strokes, tiles, pixels, rows in labelled(seed, level, affine):
+        corners = strokes.control[0][:, (strokes.tile == tile) & (strokes.joins[0] == CORNER)]
         for point, kinds in [
-            *((p, (END_POINT, JUNCTION)) for p in strokes.control[0][:, of_tile & (strokes.joins[0] == FREE)].T),
-            *((p, (CORNER_POINT,)) for p in strokes.control[0][:, of_tile & (strokes.joins[0] == CORNER)].T),
+            *((end, (END_POINT, JUNCTION)) for end in free_ends(strokes, tile).T),
+            *((corner, (CORNER_POINT,)) for corner in corners.T),
         ]:
             if (point >= 1).all() and (point < strokes.size - 1).all():
                 marked = pixels[:, tiles.key_points[rows][:, list(kinds)].any(axis=1)]

@@ -98,6 +98,19 @@ def test_older_alto_has_one_number_as_baseline_commas_in_points_or_a_box_alone(p
     assert box.polygon.tolist() == [[20, 20], [320, 20], [320, 60], [20, 60]]
 
 
+def test_a_words_polygon_is_not_its_lines(pages):
+    word = '<String HPOS="20" VPOS="20" CONTENT="a"><Shape><Polygon POINTS="20 20 60 20 60 60 20 60"/></Shape></String>'
+    write_alto(pages / "alto", lines=[alto_line("box", 20, shape=word), alto_line("both", 20, shape=word + SHAPE)])
+    for line in read_pages(pages / "alto", pages):
+        assert line.polygon.tolist() == [[20, 20], [320, 20], [320, 60], [20, 60]]
+
+
+def test_an_annotation_that_is_no_object_is_named(pages):
+    (pages / "lines.json").write_text(json.dumps(coco() | {"annotations": [17]}))
+    with pytest.raises(DataError, match="lines.json, annotation no. 1: must be an object, got 17"):
+        read_pages(pages / "lines.json", pages)
+
+
 def test_a_tile_shows_the_line_at_full_height_ink_1_on_0(pages):
     (batch,) = lines_data(pages, loading={"batch_size": 64}).train_batches(1, 64)
     assert batch.shape[1:] == (64, 64)
@@ -177,6 +190,7 @@ def test_pages_of_its_own_may_be_validated_on(pages):
     ([alto_line("x1", 20, "20 56 20 56")], "page_a.xml, line x1: the baseline is shorter than a pixel"),
     ([alto_line("x1", 20, shape='<Polygon POINTS="1 2 3 4"/>')], "line x1: the polygon must be at least 3 points"),
     (['<TextLine ID="x1" BASELINE="20 56 320 56"/>'], "line x1 has neither a Polygon nor HPOS, VPOS, WIDTH and HEIGHT"),
+    (['<TextLine ID="x1" HPOS="nan" VPOS="1" WIDTH="9" HEIGHT="9" BASELINE="9"/>'], "line x1: the polygon must be at least 3"),
     (['<TextLine BASELINE=""><Polygon POINTS="1 2 3 4 5 6"/></TextLine>'], "line no. 1: the baseline must be at least 2"),
 ])  # fmt: skip
 def test_a_malformed_line_of_alto_is_named(pages, lines, message):
@@ -190,6 +204,8 @@ def test_a_malformed_line_of_alto_is_named(pages, lines, message):
     ({"annotation": {"segmentation": {"counts": "x"}}}, "annotation id 8: segmentation must be a list of one polygon"),
     ({"annotation": {"image_id": 5}}, "annotation id 8: image_id=5 is not among the images"),
     ({"image": {"file_name": "gone.png"}}, "annotation id 7: its page .*gone.png is missing"),
+    ({"annotation": {"image_id": [5]}}, r"annotation id 8: image_id=\[5\] is not among the images"),
+    ({"image": {"width": float("inf")}}, "lines.json, image id 1: width and height must be numbers of px"),
     ({"image": {"width": None}}, "lines.json, image id 1: width and height must be numbers of px"),
 ])  # fmt: skip
 def test_a_malformed_line_of_coco_is_named(pages, change, message):

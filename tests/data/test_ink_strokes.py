@@ -1,5 +1,7 @@
 """Drawn tiles as data: what they depend on, how the curriculum reaches them, and the validation set."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,6 @@ def test_a_batch_has_the_shapes_types_and_ranges_that_tasks_are_written_against(
     }  # fmt: skip
     assert {tensor.dtype for tensor in [batch.images, *list(vars(target).values())[:-1]]} == {torch.float32}
     assert batch.shape == (8, 64, 64)
-    assert batch.num_pixels == 8 * 64 * 64
     assert 0 <= batch.images.min() < 0.1
     assert batch.images.max() == 1
     assert target.has_full_labels.all()
@@ -113,10 +114,15 @@ def test_the_number_of_workers_changes_nothing(tmp_path, workers):
 
 def test_the_curriculum_reaches_running_workers(tmp_path):
     settings = {"curriculum": [[1, 1], [3, 4]], "easier": 0.0}
-    data = strokes_data(tmp_path, loading={"num_workers": 1}, **settings)
-    levels = [{name.rpartition("_level")[2] for batch in data.train_batches(epoch, 64) for name in batch.image_ids}
-              for epoch in (1, 2, 3)]  # fmt: skip
+    data = strokes_data(tmp_path, loading={"num_workers": 2}, **settings)
+    levels, workers = [], []
+    for epoch in (1, 2, 3):
+        names = [name for batch in data.train_batches(epoch, 64) for name in batch.image_ids]
+        levels.append({name.rpartition("_level")[2] for name in names})
+        workers.append({child.pid for child in multiprocessing.active_children()})
     assert levels == [{"1"}, {"1"}, {"4"}]
+    assert len(workers[0]) >= 2
+    assert workers[0] == workers[1] == workers[2]
     assert equal(data.train_batches(3, 64), strokes_data(tmp_path, **settings).train_batches(3, 64))
 
 

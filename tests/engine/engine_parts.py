@@ -14,7 +14,7 @@ class Vectors:
     inputs: torch.Tensor
     truth: torch.Tensor
     image_ids: list[int]
-    num_pixels: int
+    side: int
 
     @property
     def num_images(self):
@@ -22,7 +22,7 @@ class Vectors:
 
     @property
     def shape(self):
-        return (len(self.image_ids), 1, 5)
+        return (len(self.image_ids), self.side, self.side)
 
     def to(self, device, memory_format=torch.preserve_format):
         return replace(self, inputs=self.inputs.to(device), truth=self.truth.to(device))
@@ -66,7 +66,7 @@ class VectorData:
         truth = inputs.sum(dim=1)
         if self.poison is not None and epoch >= self.poison:
             truth = truth * torch.nan
-        return Vectors(inputs, truth, [int(index) for index in indices], len(rows) * image_size**2)
+        return Vectors(inputs, truth, [int(index) for index in indices], image_size)
 
 
 class MeanError:

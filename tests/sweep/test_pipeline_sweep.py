@@ -107,3 +107,22 @@ def test_a_pipelines_stages_are_checked_before_a_sweep_starts(tmp_path):
     printed = finished(start(folder, *UNTRACKED), code=1)
     assert "ConfigError: stage=shapes: training.max_epochs=0" in printed
     assert not (folder / "multirun/study/0").exists()
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_a_folder_of_ones_own_is_promoted_and_trained_from_the_beginning(folder):
+    for name in ("train.py", "conf"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    sweep(folder, *UNTRACKED)
+    command = "from winnow.cli import main; raise SystemExit(main())"
+    arguments = ["promote", "multirun/study", "--top", "1", "budget=search", "training.max_epochs=1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        cwd=folder, env=environment, text=True, capture_output=True, timeout=240,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "trial 0 is a pipeline: all of its stages are trained from the beginning" in ended.stderr + ended.stdout
+    assert [row["status"] for row in table(folder / "multirun", "study-promoted")] == ["completed"]
+    result = json.loads((folder / "multirun/study-promoted/0/result.json").read_text())
+    assert {name: part["epochs"] for name, part in result["stages"].items()} == {"shapes": 1, "fine": 1}

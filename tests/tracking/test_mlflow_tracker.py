@@ -164,21 +164,6 @@ def test_a_folder_that_never_comes_back_ends_in_bounded_time_and_says_what_is_lo
     assert "2 events could not be written" in caplog.text
 
 
-def test_memory_is_bounded_while_nothing_can_be_written(
-    run_folder: Path, new_tracker: Build, caplog: pytest.LogCaptureFixture
-):
-    with new_tracker(NOBODY, drain_seconds=0) as tracker:
-        assert tracker.flush(5)
-        tracker._writer._max_waiting = 10
-        run_folder.rename(run_folder.with_name("away"))
-        tracker.log_metrics({"loss": 0.0}, 0)
-        assert not tracker.flush(0.3)
-        for step in range(1, 100):
-            tracker.log_metrics({"loss": 1.0}, step)
-        assert len(tracker._writer._waiting) <= 10
-    assert caplog.text.count("dropping new ones") == 1
-
-
 def test_a_second_session_goes_on_in_the_same_outbox_and_run(run_folder: Path, new_tracker: Build):
     keys = set()
     for first, last in ((0, 10), (5, 15)):

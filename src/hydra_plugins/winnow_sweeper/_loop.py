@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import optuna
+from optuna.trial import FrozenTrial
 
 from hydra_plugins.winnow_sweeper._job import Finished, Job, Slots
 from hydra_plugins.winnow_sweeper._judge import Judge
@@ -28,7 +28,7 @@ _HOUSEKEEPING_SECONDS = 5.0
 class SweepReport(Protocol):
     """Who shows the sweep to people."""
 
-    def started(self, number: int, name: str, overrides: Sequence[str]) -> None: ...
+    def started(self, name: str, overrides: Sequence[str]) -> None: ...
 
     def finished(self, number: int, outcome: Outcome) -> None: ...
 
@@ -41,10 +41,9 @@ class SweepLoop:
     """One process's share of a study."""
 
     def __init__(
-        self, study: optuna.Study, supply: Supply, slots: Slots, judge: Judge, limits: Limits, claims: Claims,
+        self, supply: Supply, slots: Slots, judge: Judge, limits: Limits, claims: Claims,
         report: SweepReport, max_retries: int, folder: Path,
     ) -> None:  # fmt: skip
-        self._study = study
         self._supply = supply
         self._slots = slots
         self._judge = judge
@@ -116,7 +115,7 @@ class SweepLoop:
             self._running[job.name] = job
             self._unsettled.add(job.number)
             self._slots.submit(job)
-            self._report.started(job.number, job.name, job.overrides)
+            self._report.started(job.name, job.overrides)
 
     def _take(self, finished: Finished, is_ending: bool) -> None:
         job, outcome = finished.job, finished.outcome
@@ -135,13 +134,14 @@ class SweepLoop:
             logger.warning("trial %s failed and is tried again: %s", job.name, outcome.reason)
             self._supply.again(job, counts=True)
             return
-        if self._frozen(job.number).state.is_finished():
+        trial = self._claims.stored(job.number)
+        if trial.state.is_finished():
             return  # another of its seeds ended it: by failing, or when this one had stored its outcome and not been heard yet
-        self._judge.store(self._frozen(job.number), outcome)
-        if not self._settle(self._frozen(job.number)):
+        self._judge.store(trial, outcome)
+        if not self._settle(self._claims.stored(job.number)):
             self._supply.queue_other_seeds(job)
 
-    def _settle(self, trial: optuna.trial.FrozenTrial) -> bool:
+    def _settle(self, trial: FrozenTrial) -> bool:
         outcome = self._judge.settle(trial)
         if outcome is None:
             return False
@@ -153,6 +153,3 @@ class SweepLoop:
         except SweepFailedError as error:
             self._failure = error
         return True
-
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]

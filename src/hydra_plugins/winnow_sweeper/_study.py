@@ -10,11 +10,12 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import hydra.utils
 import optuna
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import json_to_distribution
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
@@ -78,10 +79,22 @@ def describe(plan: Plan) -> None:
             "storage": None if address is None else without_password(address),
             "metric": metric_of(plan),
             "overrides": [str(text) for text in plan.config.hydra.overrides.task],
+            "search_path": added_sources(plan.config),
             "definition": plan.definition.plain(),
         }),
         plan.folder / DESCRIPTION,
     )  # fmt: skip
+
+
+def added_sources(config: DictConfig) -> list[str]:
+    """Where config groups were found besides conf/ (--config-dir, hydra.searchpath), as Hydra names such places."""
+    own = [
+        source for source in config.hydra.runtime.config_sources if source.provider not in ("hydra", "main", "schema")
+    ]
+    return [
+        f"file://{Path(source.path).absolute()}" if source.schema == "file" else f"{source.schema}://{source.path}"
+        for source in own
+    ]
 
 
 def without_password(address: str) -> str:

@@ -68,7 +68,7 @@ class Supply:
         self._claims.claim(trial)
         if self._extend is not None:
             self._extend(trial)
-        self._queue(self._frozen(trial.number))
+        self._queue(self._claims.stored(trial.number))
         return self._ready.popleft() if self._ready else None
 
     def adopt_orphans(self, running: set[int], settle: Callable[[FrozenTrial], bool]) -> None:
@@ -81,11 +81,11 @@ class Supply:
                     # Its process died, or its sampler failed, before all its values were chosen: the next ask chooses them.
                     self._claims.give_back(trial)
                     continue
-                if settle(self._frozen(trial.number)):
+                if settle(self._claims.stored(trial.number)):
                     continue
                 logger.info("trial %d was left by a process that is gone; it goes on", trial.number)
                 self._recall(trial.number)
-                self._queue(self._frozen(trial.number))
+                self._queue(self._claims.stored(trial.number))
 
     def again(self, job: Job, counts: bool) -> None:
         """``job`` ended too early: to be started again, from its own checkpoint, before anything new. ``counts`` says whether
@@ -96,7 +96,7 @@ class Supply:
     def queue_other_seeds(self, job: Job) -> None:
         """Where ``job``, which has completed, was the first seed's: the others are to run as well."""
         if self._seeds is not None and job.seed == self._seeds[0]:
-            self._queue(self._frozen(job.number))
+            self._queue(self._claims.stored(job.number))
 
     def release(self, numbers: set[int]) -> None:
         """Let the next start, or another process, go on with these running trials and all that waits here."""
@@ -143,6 +143,3 @@ class Supply:
         if begins_elsewhere and not has_whole_checkpoint(self._resumable_folder / subdir):
             return overrides
         return (*overrides, RESUME)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]

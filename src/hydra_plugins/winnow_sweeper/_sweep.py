@@ -162,7 +162,7 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
         functools.partial(recall, plan.folder),
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
-    return SweepLoop(study, supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
+    return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
 
 
 def num_jobs(plan: Plan) -> int:

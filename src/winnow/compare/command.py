@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from winnow.errors import CLEAN, ConfigError
+
 
 def add_compare(commands: Any) -> None:
     """The subcommand; imports nothing heavy, since ``winnow --help`` answers at once."""
@@ -31,7 +33,6 @@ def _compare(options: argparse.Namespace) -> int:
     from winnow.compare.subject import read_subject
     from winnow.compare.table import tables
     from winnow.console import CONSOLE
-    from winnow.errors import ConfigError
 
     if options.format == "table" and options.output is not None:
         raise ConfigError("--output needs --format json or html")
@@ -39,10 +40,10 @@ def _compare(options: argparse.Namespace) -> int:
     if options.format == "table":
         for item in tables(comparison):
             CONSOLE.print(item)
-        return 0
+        return CLEAN
     text = json.dumps(to_json(comparison), indent=1) + "\n" if options.format == "json" else page(comparison)
     if options.output is None:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
-    return 0
+    return CLEAN

@@ -68,10 +68,6 @@ class DetectionBatch:
         return len(self.targets)
 
     @property
-    def num_pixels(self) -> int:
-        return self.images.shape[0] * self.images.shape[2] * self.images.shape[3]
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         return self.images.shape[0], self.images.shape[2], self.images.shape[3]
 

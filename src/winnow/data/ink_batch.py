@@ -56,10 +56,6 @@ class InkBatch:
         return self.images.shape[0]
 
     @property
-    def num_pixels(self) -> int:
-        return self.images.shape[0] * self.images.shape[2] * self.images.shape[3]
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         return self.images.shape[0], self.images.shape[2], self.images.shape[3]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,17 @@ def _read_alto(file: Path, images: Path) -> Iterator[PageLine]:
     for number, element in enumerate(element for element in pages[0].iter() if _tag(element) == "TextLine"):
         line_id = element.get("ID") or f"no. {number + 1}"
         place = f"{file}, line {line_id}"
-        outline = next((child for child in element.iter() if _tag(child) == "Polygon"), None)
+        outline = _outline(element)
         polygon = (
             _rectangle(element, place) if outline is None else _points(outline.get("POINTS", ""), place, "polygon")
         )
         yield _line(image, line_id, size, polygon, _alto_baseline(element, polygon, place), place)
+
+
+def _outline(line: ElementTree.Element) -> ElementTree.Element | None:
+    """The line's own polygon: its words and letters may have some, too."""
+    shapes = [line, *(child for child in line if _tag(child) == "Shape")]
+    return next((child for shape in shapes for child in shape if _tag(child) == "Polygon"), None)
 
 
 def _alto_image(file: Path, root: ElementTree.Element, images: Path) -> Path:
@@ -88,7 +94,7 @@ def _alto_image(file: Path, root: ElementTree.Element, images: Path) -> Path:
 def _size(file: Path, page: ElementTree.Element) -> tuple[int, int]:
     try:
         return round(float(page.attrib["WIDTH"])), round(float(page.attrib["HEIGHT"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: Page must have WIDTH and HEIGHT in px: {error}") from None
 
 
@@ -97,7 +103,8 @@ def _rectangle(element: ElementTree.Element, place: str) -> NDArray[np.float64]:
         left, top, width, height = (float(element.attrib[name]) for name in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
     except (KeyError, ValueError):
         raise DataError(f"{place} has neither a Polygon nor HPOS, VPOS, WIDTH and HEIGHT") from None
-    return np.array([[left, top], [left + width, top], [left + width, top + height], [left, top + height]])
+    right, bottom = left + width, top + height
+    return _pairs([left, top, right, top, right, bottom, left, bottom], place, "polygon")
 
 
 def _alto_baseline(element: ElementTree.Element, polygon: NDArray[np.float64], place: str) -> NDArray[np.float64]:
@@ -125,11 +132,14 @@ def _read_coco(file: Path, images: Path) -> Iterator[PageLine]:
         annotations = list(content["annotations"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} can't be read as COCO with images and annotations: {error!r}") from error
-    for annotation in annotations:
+    for number, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            raise DataError(f"{file}, annotation no. {number + 1}: must be an object, got {str(annotation)[:60]}")
         place = f"{file}, annotation id {annotation.get('id')}"
-        page = pages.get(annotation.get("image_id"))
+        image_id = annotation.get("image_id")
+        page = pages.get(image_id) if isinstance(image_id, Hashable) else None
         if page is None:
-            raise DataError(f"{place}: image_id={annotation.get('image_id')!r} is not among the images")
+            raise DataError(f"{place}: image_id={image_id!r} is not among the images")
         path = images / str(page.get("file_name"))
         if not path.is_file():
             raise DataError(f"{place}: its page {path} is missing")
@@ -140,7 +150,7 @@ def _read_coco(file: Path, images: Path) -> Iterator[PageLine]:
         baseline = _pairs(annotation.get("baseline"), place, "baseline")
         try:
             size = int(page["width"]), int(page["height"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"{file}, image id {page['id']}: width and height must be numbers of px") from None
         yield _line(path, str(annotation.get("id")), size, polygon, baseline, place)
 

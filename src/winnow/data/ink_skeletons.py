@@ -100,10 +100,9 @@ def _without_spurs(skeleton: NDArray[np.bool_], distance: NDArray[np.float64]) -
     """The skeleton less the short branches that end in nothing: from an end point to a junction, no longer than the stroke's half
     width at the junction plus ``_SHORTEST_BRANCH``. What is no branch, as a dot, stays."""
     kept = skeleton.copy()
+    limit = _SHORTEST_BRANCH + int(distance.max(initial=0)) + 1
     for row, column in zip(*np.nonzero(_end_points(skeleton)), strict=True):
-        branch = _walk_to_junction(
-            kept, int(row), int(column), limit=_SHORTEST_BRANCH + int(distance.max(initial=0)) + 1
-        )
+        branch = _walk_to_junction(kept, int(row), int(column), limit)
         if branch is None:
             continue
         *spur, junction = branch

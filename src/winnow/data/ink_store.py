@@ -30,7 +30,8 @@ def stored(path: Path, kind: Callable[..., T], make: Callable[[], T]) -> T:
     try:
         # A torn file that np.load has opened itself is left open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return kind(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
+            values = {name: arrays[name] for name in arrays.files}  # each access reads the file
+        return kind(**{name: value if value.ndim else value.item() for name, value in values.items()})
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} can't be read: {error}; delete it to have it made again") from error
 

@@ -122,7 +122,7 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
             waited += seconds
             terms = run.step(group, state.step)
             state.step += 1
-            own = (sum(batch.num_images for batch in group), sum(batch.num_pixels for batch in group))
+            own = (sum(batch.num_images for batch in group), sum(math.prod(batch.shape) for batch in group))
             num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
             state.sample += num_images
             state.cost.add(num_images, num_pixels)

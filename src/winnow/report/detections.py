@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from winnow.data.batch import DetectionBatch, Detections, Target
+from winnow.report.look import BACKGROUND, TEXT, Colour, font_of
 
 Box = tuple[float, float, float, float]
-Colour = tuple[int, int, int]
 
 CELL = 480
 """Pixels of the longer side of each image in the grid; small images are enlarged to it, large ones reduced."""
@@ -23,8 +22,6 @@ COLUMNS = 4
 GAP = 8
 LINE_HEIGHT = 26
 FONT_SIZE = 14
-BACKGROUND: Colour = (24, 24, 27)
-TEXT: Colour = (220, 222, 226)
 OUTLINE: Colour = (0, 0, 0)
 TRUE_COLOUR: Colour = (74, 222, 128)
 FOUND_COLOUR: Colour = (251, 146, 60)
@@ -51,8 +48,7 @@ def draw_grid(
         raise ValueError(
             f"as many images as detections and targets, at least one: {len(images)}, {len(all_found)}, {len(targets)}"
         )
-    # matplotlib's font, as Pillow's own has no ≥ and few of the alphabets that class names come in.
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), FONT_SIZE)
+    font = font_of(FONT_SIZE)
     cells = [
         _draw_cell(image, found, target, class_names, min_score, font)
         for image, found, target in zip(images, all_found, targets, strict=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from winnow.data.ink_batch import InkBatch
 from winnow.data.ink_predictions import InkPredictions
 from winnow.metrics.ink import peaks
+from winnow.report.look import BACKGROUND, TEXT, Colour, font_of
 
-Colour = tuple[int, int, int]
 Picture = NDArray[np.float64]
 """(H, W, 3) in [0, 1]."""
 
@@ -27,8 +27,6 @@ LINE_HEIGHT = 20
 FONT_SIZE = 13
 FAINT = 0.35
 """Brightness of the ink under lines and strokes."""
-BACKGROUND: Colour = (24, 24, 27)
-TEXT: Colour = (220, 222, 226)
 KEY_POINT_COLOURS: tuple[Colour, ...] = ((74, 222, 128), (248, 113, 113), (250, 204, 21))
 BOTH, MISSED, INVENTED = (1.0, 1.0, 1.0), (0.29, 0.87, 0.50), (0.98, 0.57, 0.24)
 
@@ -47,12 +45,12 @@ def draw_ink(
     difference (white in both, green missed, orange invented); and, where widths are predicted, the found strokes as discs about
     the centre-line's closest points, on the same input. Without predictions: the input, the true skeleton, the true strokes.
     """
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), FONT_SIZE)
+    font = font_of(FONT_SIZE)
+    rows_of_all = ((batch, found, row) for batch, found in seen for row in range(batch.num_images))
     tiles = [
         _tile(batch, found, row, skeleton_threshold, key_point_threshold, font)
-        for batch, found in seen
-        for row in range(batch.num_images)
-    ][:most]
+        for batch, found, row in itertools.islice(rows_of_all, most)
+    ]
     width, height = tiles[0].size
     rows = -(-len(tiles) // TILES_PER_ROW)
     columns = min(TILES_PER_ROW, len(tiles))

@@ -71,7 +71,7 @@ class Claims:
         """
         try:
             with self._storage.exclusive("adoption"):
-                stored = self._stored(trial.number)
+                stored = self.stored(trial.number)
                 if stored.state != TrialState.RUNNING or not self._is_orphan(stored):
                     return False
                 self._stamp(trial.number, self._owner.to_json())
@@ -82,7 +82,7 @@ class Claims:
                 "trial %d was not taken over: the storage went away meanwhile: %s", trial.number, first_line(error)
             )
             return False
-        if self._stored(trial.number).user_attrs.get(OWNER) != self._owner.to_json():
+        if self.stored(trial.number).user_attrs.get(OWNER) != self._owner.to_json():
             return False
         self._held.add(trial.number)
         return True
@@ -92,7 +92,7 @@ class Claims:
 
         Raises ValueError for one that reported a value or has an outcome: those would be the next run's too.
         """
-        stored = self._stored(trial.number)
+        stored = self.stored(trial.number)
         if stored.intermediate_values or OUTCOME in stored.user_attrs:
             raise ValueError(f"trial {trial.number} has started, so it can't be given back")
         if stored.user_attrs.get(OWNER) not in (self._owner.to_json(), None):
@@ -105,6 +105,10 @@ class Claims:
         """Give up a trial of ours that has started: whoever looks next adopts it at once, and goes on where it stands."""
         self._stamp(number, RELEASED)
         self._held.discard(number)
+
+    def stored(self, number: int) -> FrozenTrial:
+        """A trial as the storage has it now."""
+        return self._storage.get_trial(self._id(number))
 
     def beat(self) -> None:
         """Count one heartbeat, if the last is ``beat_seconds`` ago."""
@@ -125,9 +129,6 @@ class Claims:
 
     def _stamp(self, number: int, stamp: str | None) -> None:
         self._storage.set_trial_user_attr(self._id(number), OWNER, stamp)
-
-    def _stored(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._id(number))
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)

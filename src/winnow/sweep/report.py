@@ -61,9 +61,7 @@ class StudyReport:
             self._live.stop()
             self._live = None
 
-    def started(self, number: int, name: str, overrides: Sequence[str]) -> None:
-        epochs_before = self._study.get_trials(deepcopy=False)[number].last_step or 0
-        self._began.setdefault(number, (time.monotonic(), epochs_before))
+    def started(self, name: str, overrides: Sequence[str]) -> None:
         own = [_in_short(text) for text in overrides if text not in self._common]
         logger.info("trial %s starts: %s", name, "  ".join(own))
 
@@ -161,11 +159,12 @@ class StudyReport:
         return table
 
     def _progress_of(self, trial: FrozenTrial) -> tuple[str, str, str]:
+        self._began.setdefault(trial.number, (time.monotonic(), trial.last_step or 0))
         if not trial.intermediate_values:
             return "starts", "", ""
         epoch = max(trial.intermediate_values)
         planned = self._planned_epochs(Row(trial.number, "running", None, dict(trial.params), Outcome("interrupted")))
-        began, epochs_before = self._began.get(trial.number, (time.monotonic(), epoch))
+        began, epochs_before = self._began[trial.number]
         per_epoch = (time.monotonic() - began) / max(1, epoch - epochs_before)
         eta = f"{per_epoch * (planned - epoch):.0f} s" if planned and epoch > epochs_before else ""
         return f"{epoch}/{planned}" if planned else str(epoch), f"{trial.intermediate_values[epoch]:.4f}", eta

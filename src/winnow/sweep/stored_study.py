@@ -22,7 +22,8 @@ JOURNAL = "study.journal"
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``metric``, ``overrides``, ``definition``."""
+    """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``metric``, ``overrides``,
+    ``search_path``, ``definition``."""
 
     folder: Path
     description: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from winnow.sweep.outcome import OUTCOME, Outcome
+from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import open_storage
 
 logger = logging.getLogger(__name__)
@@ -131,11 +133,17 @@ def _write(path: Path, values: dict[int, float]) -> None:
 
 def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Trial:
     """Trial ``number`` of the stored study, from any process. Raises KeyError where the study or the trial is not there."""
-    storage = open_storage(ref.storage, patience_seconds=patience_seconds)
+    storage = _storage(ref.storage, patience_seconds)
     study = optuna.load_study(
         study_name=ref.name, storage=storage, sampler=_SilentSampler(), pruner=ref.pruner or NopPruner()
     )
     return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
+@functools.lru_cache(maxsize=4)
+def _storage(url: str, patience_seconds: float) -> PatientStorage:
+    """Kept for the process's next trial: to open one reads a journal from its beginning, or checks a database's tables."""
+    return open_storage(url, patience_seconds=patience_seconds)
 
 
 def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
