@@ -6,7 +6,7 @@ import optuna
 import pytest
 from composed import REPOSITORY
 from stage_parts import SHAPES, TINY, write_stages
-from sweep_parts import finished, kill_with_children, start_program, table, wait_until
+from sweep_parts import finished, kill_with_children, start_program, start_python, table, wait_until
 
 from winnow.sweep.storage import open_storage
 
@@ -116,13 +116,8 @@ def test_a_pipeline_of_a_folder_of_ones_own_is_promoted_and_trained_from_the_beg
     sweep(folder, *UNTRACKED)
     command = "from winnow.cli import main; raise SystemExit(main())"
     arguments = ["promote", "multirun/study", "--top", "1", "budget=search", "training.max_epochs=1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run(
-        [sys.executable, "-c", command, *arguments],
-        cwd=folder, env=environment, text=True, capture_output=True, timeout=240,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "trial 0 is a pipeline: all of its stages are trained from the beginning" in ended.stderr + ended.stdout
+    printed = finished(start_python(folder, "-c", command, *arguments))
+    assert "trial 0 is a pipeline: all of its stages are trained from the beginning" in printed
     assert [row["status"] for row in table(folder / "multirun", "study-promoted")] == ["completed"]
     result = json.loads((folder / "multirun/study-promoted/0/result.json").read_text())
     assert {name: part["epochs"] for name, part in result["stages"].items()} == {"shapes": 1, "fine": 1}
