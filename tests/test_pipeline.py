@@ -91,19 +91,23 @@ SAME_COMMAND = ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]
     pytest.param(BEFORE_ANY_SAVE, ALONE, id="before_any_save", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, moment, resumed):
-    check_killed(warm_program, workplace, whole[0], moment, resumed)
+    run, before, printed = killed_and_resumed(warm_program, workplace, moment, resumed)
+    assert ("stage shapes (" in printed) == (moment == IN_FIRST)
+    assert ((run / "shapes/checkpoints/last.pth").read_bytes() != before) == (moment == IN_FIRST)
+    assert_same_pipeline(whole[0], run)
 
 
-def check_killed(program, workplace, whole, moment, resumed, more=()):
+def killed_and_resumed(program, workplace, moment, resumed, more=()):
+    """The run's folder, the first stage's checkpoint as the kill left it, and what the resumed run printed."""
     run = workplace / f"killed_{len(list(workplace.iterdir()))}"
     started = program.start(workplace, *RECORDED, *more, "stage=both", f"hydra.run.dir={run.name}", **moment)
     assert started.wait() == -9, started.printed()
     before = (run / "shapes/checkpoints/last.pth").read_bytes()
     own = [*RECORDED, *more] if "stage=both" in resumed else RECORDED[:2]
-    printed = program.run(workplace, *own, *[text.format(run=run) for text in resumed])
-    assert ("stage shapes (" in printed) == (moment == IN_FIRST)
-    if moment != IN_FIRST:
-        assert (run / "shapes/checkpoints/last.pth").read_bytes() == before
+    return run, before, program.run(workplace, *own, *[text.format(run=run) for text in resumed])
+
+
+def assert_same_pipeline(whole, run):
     assert_same_end(whole / "fine", run / "fine")
     assert record(whole / "fine/outbox.jsonl") == record(run / "fine/outbox.jsonl")
     assert {**result(whole), **DIFFERS} == {**result(run), **DIFFERS}
@@ -111,12 +115,16 @@ def check_killed(program, workplace, whole, moment, resumed, more=()):
 
 @pytest.mark.slow
 def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace):
-    printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", "hydra.run.dir=two_ranks")
-    assert (printed.count("stage shapes (1 of 2)"), result(workplace / "two_ranks")["status"]) == (1, "completed")
+    whole = workplace / "two_ranks"
+    printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", f"hydra.run.dir={whole.name}")
+    assert (printed.count("stage shapes (1 of 2)"), result(whole)["status"]) == (1, "completed")
     # Each stage of the whole took the steps of its doubled batch.
-    assert result(workplace / "two_ranks")["steps"] == 2 * 2 + 3 * 2
-    on_both = {"TROUBLE_LATER": "kill losses 5"}
-    check_killed(warm_program, workplace, workplace / "two_ranks", on_both, ALONE, more=TWO_RANKS)
+    assert result(whole)["steps"] == 2 * 2 + 3 * 2
+    in_second = {"TROUBLE_LATER": "kill losses 5"}
+    run, before, printed = killed_and_resumed(warm_program, workplace, in_second, ALONE, more=TWO_RANKS)
+    assert "stage shapes (" not in printed
+    assert (run / "shapes/checkpoints/last.pth").read_bytes() == before
+    assert_same_pipeline(whole, run)
 
 
 TWO_RANKS = ["training.num_ranks=2", "training.accumulate=1", "training.batch_size=6"]

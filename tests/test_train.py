@@ -111,21 +111,16 @@ def test_the_saved_config_reproduces_the_run(whole, workplace):
     assert_same_run(whole[0], workplace / "again")
 
 
-@pytest.mark.parametrize(
-    ("line", "sent"), [("computing in", signal.SIGTERM), ("epoch 1/3", signal.SIGINT), ("epoch 2/3", signal.SIGUSR1)]
-)
-def test_interrupted_and_resumed_equals_uninterrupted(whole, workplace, line, sent):
-    name = f"part_{sent.name}"
-    folder, overrides = run_folder(workplace, "tracking=off", name=name)
-    command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
-    process = subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, text=True)
-    with process.stdout as printed:
-        next(printed_line for printed_line in printed if line in printed_line)
-        process.send_signal(sent)
-        printed.read()
-    assert process.wait() == 75
+@pytest.mark.parametrize("moment", ["losses 1 SIGTERM", "losses 9 SIGINT", "predictions 3 SIGUSR1"])
+def test_interrupted_and_resumed_equals_uninterrupted(whole, workplace, moment):
+    name = f"part_{moment.split()[-1]}"
+    folder, overrides = run_folder(workplace, "tracking=off", "model._target_=troubled.plainly_troubled", name=name)
+    own = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")])}
+    stopped = train(workplace, *overrides, "trusted_targets=[troubled]", check=False, TROUBLE=f"stop {moment}", **own)
+    assert stopped.returncode == 75, stopped.stderr
     assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
-    train(workplace, f"training.resume={name}/checkpoints/last.pth")
+    assert weights(folder)["step"] < weights(whole[0])["step"]
+    train(workplace, f"training.resume={name}/checkpoints/last.pth", **own)
     assert json.loads((folder / "result.json").read_text())["status"] == "completed"
     assert_same_run(whole[0], folder)
 

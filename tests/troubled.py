@@ -93,6 +93,12 @@ def troubled(**values: Any) -> Troubled:
 
 
 @set_by(FcosTinySettings)
+def plainly_troubled(**values: Any) -> Troubled:
+    """The task of ``model=fcos_tiny`` as it is."""
+    return Troubled(fcos_tiny(**values), "TROUBLE")
+
+
+@set_by(FcosTinySettings)
 def troubled_later(**values: Any) -> Troubled:
     """The same for a later stage, whose trouble the variable TROUBLE_LATER names."""
     global _built

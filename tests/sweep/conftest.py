@@ -2,6 +2,13 @@
 
 import pytest
 from postgresql_cluster import Cluster, binaries
+from sweep_parts import end_all_started
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on():
+    yield
+    end_all_started()
 
 
 @pytest.fixture(scope="session")

@@ -113,22 +113,50 @@ def write_app(folder):
     return folder
 
 
+MARK = "WINNOW_TEST_PROCESS"
+STARTED = []
+"""Processes that no test leaves to the next."""
+
+
 def start(folder, *overrides):
     return start_program("app.py", folder, *overrides)
 
 
 def start_program(program, folder, *overrides):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        [sys.executable, str(program), "-m", *overrides], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    return start_python(folder, str(program), "-m", *overrides)
+
+
+def start_python(folder, *arguments, **environment):
+    """In a session of its own; it and all it starts finds the modules of the tests."""
+    own = {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(sys.path)}
+    own[MARK] = str(os.getpid())
+    STARTED.append(
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=os.environ | own | environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )
     )  # fmt: skip
+    return STARTED[-1]
+
+
+def end_all_started():
+    while STARTED:
+        process = STARTED.pop()
+        for one in session_of(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.stdout.close()
+        process.wait()
 
 
 def sweep(folder, *overrides, code=0):
     """The console's text of a whole sweep."""
-    process = start(folder, *overrides)
-    output, _ = process.communicate(timeout=240)
+    return finished(start(folder, *overrides), code)
+
+
+def finished(process, code=0, seconds=300):
+    """What it printed, when it has ended with ``code``."""
+    output, _ = process.communicate(timeout=seconds)
     assert process.returncode == code, output
     return output
 
@@ -158,13 +186,19 @@ def is_alive(process):
 
 
 def session_of(process):
-    """All processes of the session that ``process`` leads."""
-    return [one for one in psutil.process_iter() if _session(one) == process.pid]
+    """All processes of the session that ``process`` led: by its number and our mark, for numbers come again."""
+    return [one for one in psutil.process_iter() if _session(one) == process.pid and _is_marked(one)]
 
 
 def _session(process):
     with contextlib.suppress(ProcessLookupError):
         return os.getsid(process.pid)
+
+
+def _is_marked(process):
+    with contextlib.suppress(psutil.Error):
+        return process.environ().get(MARK) == str(os.getpid())
+    return False
 
 
 def read_until(process, words):

@@ -1,5 +1,6 @@
 """A debugger in a trial, at a real terminal."""
 
+import contextlib
 import os
 import pty
 import select
@@ -24,12 +25,22 @@ def test_breakpoints_stop_in_a_sweep_that_runs_in_this_process(tmp_path):
             assert "('epochs', 3)" in read_until(terminal, b"(Pdb) ")
             os.write(terminal, b"continue\n")
         read_until(terminal, b"all trials are done")
-    finally:
-        time.sleep(0.5)
+        read_to_end(terminal)
+    except BaseException:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        raise
+    finally:
+        _, status = os.waitpid(pid, 0)
         os.close(terminal)
+    assert status == 0
     assert [row["status"] for row in table(app)] == ["completed"] * 2
+
+
+def read_to_end(terminal, seconds=120):
+    """Until nobody has the other side open any more, which Linux tells by an error."""
+    with contextlib.suppress(OSError):
+        while select.select([terminal], [], [], seconds)[0]:
+            os.read(terminal, 65536)
 
 
 def read_until(terminal, words, seconds=120):

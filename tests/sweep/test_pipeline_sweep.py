@@ -1,15 +1,12 @@
 """A sweep over a pipeline of stages: real processes, a real study, a real MLflow store."""
 
 import json
-import os
-import subprocess
-import sys
 
 import optuna
 import pytest
 from composed import REPOSITORY
 from stage_parts import SHAPES, TINY, write_stages
-from sweep_parts import kill_with_children, table, wait_until
+from sweep_parts import finished, kill_with_children, start_program, start_python, table, wait_until
 
 from winnow.sweep.storage import open_storage
 
@@ -27,18 +24,11 @@ def folder(tmp_path):
 
 
 def start(folder, *arguments):
-    command = [sys.executable, str(REPOSITORY / "train.py"), "-m", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return start_program(REPOSITORY / "train.py", folder, *arguments)
 
 
 def sweep(folder, *arguments):
-    process = start(folder, *arguments)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, printed
-    return printed
+    return finished(start(folder, *arguments))
 
 
 def rows(folder):
@@ -114,9 +104,7 @@ def test_stages_are_composed_wherever_a_job_runs(folder, where):
 @pytest.mark.slow
 def test_a_pipelines_stages_are_checked_before_a_sweep_starts(tmp_path):
     folder = write_stages(tmp_path, shapes=SHAPES.replace("max_epochs: 2", "max_epochs: 0"))
-    process = start(folder, *UNTRACKED)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
+    printed = finished(start(folder, *UNTRACKED), code=1)
     assert "ConfigError: stage=shapes: training.max_epochs=0" in printed
     assert not (folder / "multirun/study/0").exists()
 
@@ -128,13 +116,8 @@ def test_a_pipeline_of_a_folder_of_ones_own_is_promoted_and_trained_from_the_beg
     sweep(folder, *UNTRACKED)
     command = "from winnow.cli import main; raise SystemExit(main())"
     arguments = ["promote", "multirun/study", "--top", "1", "budget=search", "training.max_epochs=1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run(
-        [sys.executable, "-c", command, *arguments],
-        cwd=folder, env=environment, text=True, capture_output=True, timeout=240,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "trial 0 is a pipeline: all of its stages are trained from the beginning" in ended.stderr + ended.stdout
+    printed = finished(start_python(folder, "-c", command, *arguments))
+    assert "trial 0 is a pipeline: all of its stages are trained from the beginning" in printed
     assert [row["status"] for row in table(folder / "multirun", "study-promoted")] == ["completed"]
     result = json.loads((folder / "multirun/study-promoted/0/result.json").read_text())
     assert {name: part["epochs"] for name, part in result["stages"].items()} == {"shapes": 1, "fine": 1}

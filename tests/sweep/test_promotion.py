@@ -1,14 +1,11 @@
 """Promoted trials whose training was cut short, and what the same command makes of it."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from composed import REPOSITORY
 from killed_parts import TINY, assert_same_end
-from sweep_parts import kill_with_children, start_program, table, wait_until
+from sweep_parts import finished, kill_with_children, start_program, start_python, table, wait_until
 
 from winnow.sweep.stored_study import StoredStudy
 
@@ -23,17 +20,9 @@ TORN_BYTES = 500_000
 
 
 def promote(folder, **environment):
-    command = [sys.executable, "-c", PROMOTE, "promote", "multirun/search", "--top", "1", "training.max_epochs=4"]
-    return subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-
-def finished(process):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+    return start_python(
+        folder, "-c", PROMOTE, "promote", "multirun/search", "--top", "1", "training.max_epochs=4", **environment
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +31,8 @@ def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("searched")
     for name in ("train.py", "conf"):
         (folder / name).symlink_to(REPOSITORY / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{REPOSITORY / 'tests'}:{os.environ.get('PYTHONPATH', '')}")
-        finished(start_program("train.py", folder, *SEARCH))
-        yield folder
+    finished(start_program("train.py", folder, *SEARCH))
+    return folder
 
 
 @pytest.fixture(scope="module")

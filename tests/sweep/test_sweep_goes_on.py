@@ -1,5 +1,6 @@
 """Sweeps that were cut short in ways of their own, and what the next start makes of it."""
 
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from composed import REPOSITORY
 from postgresql_cluster import Cluster, binaries
 from sweep_parts import (
     alive_after,
+    finished,
     kill_with_children,
     read_until,
     start,
@@ -109,10 +111,8 @@ def test_a_conditional_space_is_searched_and_each_run_gets_its_own_parameters(ap
 @pytest.mark.slow
 def test_a_run_from_another_ones_checkpoint_that_dies_before_its_first_save_begins_there_again(tmp_path):
     common = ["hydra/sweeper=winnow", *TINY, "hydra.sweeper.direction=maximize", "hydra.sweeper.plots=false"]
-    first = start_program(REPOSITORY / "train.py", tmp_path, *common, "training.max_epochs=2", "hydra.sweeper.n_trials=1",
-                          "training.batch_size=4,8", "hydra.sweeper.study_name=first")  # fmt: skip
-    output, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, output
+    finished(start_program(REPOSITORY / "train.py", tmp_path, *common, "training.max_epochs=2", "hydra.sweeper.n_trials=1",
+                           "training.batch_size=4,8", "hydra.sweeper.study_name=first"))  # fmt: skip
     begin = tmp_path / "multirun/first/0/checkpoints/last.pth"
     values = {"training.resume": str(begin), "training.max_epochs": 4}
     (tmp_path / "trials.json").write_text(json.dumps([values]))
@@ -127,9 +127,7 @@ def test_a_run_from_another_ones_checkpoint_that_dies_before_its_first_save_begi
     wait_until(lambda: resumed_from(run) == 1)
     kill_with_children(process)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)  # were it quicker than we are
-    again = start_program(REPOSITORY / "train.py", tmp_path, *second)
-    output, _ = again.communicate(timeout=120)
-    assert again.returncode == 0, output
+    finished(start_program(REPOSITORY / "train.py", tmp_path, *second))
     assert resumed_from(run) == 2
     assert json.loads((run / "result.json").read_text())["epochs"] == 4
     assert list(StoredStudy.open(run.parent).study.trials[0].intermediate_values) == [
@@ -186,13 +184,30 @@ def test_two_sweeps_on_one_server_outlive_its_restart(app, own_postgresql):
     time.sleep(15)
     assert any(beats(app, number) > before[number] + 1 for number in range(4))
     own_postgresql.start()
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    outputs = [finished(process) for process in processes]
     assert statuses(app) == ["completed"] * 9
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(9)] == ["x"] * 9
     assert any("does not answer" in output and "is back after" in output for output in outputs)
     values = [list(trial.intermediate_values) for trial in StoredStudy.open(app / "study").study.trials]
     assert values == [list(range(1, 9))] * 9
+
+
+@pytest.mark.slow
+def test_a_killed_sweeps_jobs_give_way_to_the_next_start_and_its_notes_go(app):
+    pytest.importorskip("submitit")
+    arguments = ["hydra/launcher=submitit_local", "hydra.sweeper.n_trials=2", "sleep=0.2", "epochs=60"]
+    process = start(app, *arguments)
+    wait_until(lambda: all(beats(app, number) for number in range(2)))
+    process.kill()
+    process.wait()
+    (left,) = (app / "study").glob(".jobs-*")
+    sweep(app, *arguments)
+    assert statuses(app) == ["completed"] * 2
+    assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
+    for number in range(2):
+        runs = [pid for pid, _ in itertools.groupby((app / "study" / str(number) / "beats").read_text().split())]
+        assert len(runs) == 2, f"both of trial {number}'s jobs ran at once"
+    assert not list((app / "study").glob(".jobs-*")), left
 
 
 def beats(app, number):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from sweep_parts import (
     alive_after,
+    finished,
     kill_with_children,
     session_of,
     start,
@@ -83,8 +84,7 @@ def test_ctrl_c_gives_running_trials_back_and_leaves_no_process(app):
     process = start(app, "sleep=0.3", "epochs=200", "hydra.sweeper.n_trials=3")
     wait_until(lambda: (app / "study" / "0" / "starts").exists())
     os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
+    output = finished(process, 75)
     assert "goes on with study" in output
     assert set(statuses(app)) == {"interrupted"}
     assert not alive_after(20, session_of(process))
@@ -216,7 +216,6 @@ def test_time_that_is_over_ends_the_search_and_the_same_command_goes_on(app):
 def test_two_sweeps_on_one_study_share_the_quota_exactly(app):
     processes = [start(app, "sleep=0.05", "hydra.sweeper.n_trials=9") for _ in range(2)]
     for process in processes:
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output
+        finished(process)
     assert statuses(app) == ["completed"] * 9
     assert all((app / "study" / str(number) / "starts").read_text() == "x" for number in range(9))

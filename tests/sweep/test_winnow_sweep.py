@@ -1,14 +1,12 @@
 """A search over real trainings, from the command line to MLflow."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 from composed import REPOSITORY
 from mlflow.tracking import MlflowClient
-from sweep_parts import kill_with_children, table, wait_until
+from sweep_parts import finished, kill_with_children, start_python, table, wait_until
 
 TINY = [
     "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0",
@@ -19,12 +17,7 @@ SWEEP = ["+sweep=lr_bs", *TINY, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_job
 
 
 def run(folder, *command, code=0):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    ended = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, text=True, capture_output=True, timeout=400
-    )
-    assert ended.returncode == code, ended.stdout + ended.stderr
-    return ended.stdout
+    return finished(start_python(folder, *command), code)
 
 
 def winnow(folder, *arguments, code=0):
@@ -83,7 +76,7 @@ def test_winnow_study_shows_the_table_and_changes_nothing(swept):
     assert "completed" in output
     assert "best: trial" in output
     assert (folder / "multirun/lr_bs/study.journal").read_bytes() == before
-    assert winnow(folder, "study", "multirun/nothing", code=2) == ""
+    assert "multirun/nothing is no study" in winnow(folder, "study", "multirun/nothing", code=2)
 
 
 def test_optuna_dashboard_opens_the_study(swept):
@@ -135,10 +128,7 @@ def test_a_killed_search_goes_on_from_its_runs_own_checkpoints(tmp_path):
         "tracking=off",
     ]
     command = [text for text in command if not text.startswith("tracking.")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, *command], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    )
+    process = start_python(tmp_path, *command)
     last = tmp_path / "multirun/lr_bs/0/checkpoints/last.pth"
     wait_until(last.exists)
     kill_with_children(process)

@@ -67,17 +67,17 @@ def draw_ink(
 def _write_legend(
     draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont, found: InkPredictions | None
 ) -> None:
-    """What the cells of a tile are, in their order, and the kinds of key points."""
-    if found is None:
-        words = [("input | true lines | true strokes by their widths", TEXT)]
-    else:
-        words = [("input | true | found | in both,", TEXT), ("missed,", _bytes(MISSED)), ("invented", _bytes(INVENTED))]
-        words += [("| found strokes by their widths", TEXT)] if found.width is not None else []
+    """What the cells of a tile are, and the colours."""
+    cells = ["input", "true"] + (["found", "difference"] if found is not None else [])
+    cells += ["strokes"] if found is None or found.width is not None else []
+    words = [(" | ".join(cells), TEXT)]
+    if found is not None:
+        words += [("in both", _bytes(BOTH)), ("missed", _bytes(MISSED)), ("invented", _bytes(INVENTED))]
     words += [(f"○ {kind.replace('_', ' ')}", colour) for kind, colour in zip(kinds, KEY_POINT_COLOURS, strict=False)]
     left = float(GAP)
     for text, colour in words:
         draw.text((left, GAP / 2), text, fill=colour, font=font)
-        left += font.getlength(text) + GAP
+        left += font.getlength(text) + 2 * GAP
 
 
 def _tile(

@@ -105,20 +105,22 @@ class SlurmCluster:
     def lose_node(self) -> None:
         """All that runs there dies without a word, and waits in the queue to be started again."""
         node = self._daemons.pop()
-        processes = [psutil.Process(node.pid), *self._processes_of_jobs()]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        node.kill()
+        self._kill_jobs()
         node.wait()
         self.run("scontrol", "update", f"NodeName={self.node}", "State=DOWN", "Reason=lost")
 
     def find_node(self) -> None:
-        time.sleep(
-            2
-        )  # slurmd takes a job of the second in which its last start ended for that start ("credential revoked")
         self._start("slurmd", "-D")
         self.run("scontrol", "update", f"NodeName={self.node}", "State=RESUME")
         self._await_node()
+        # It is told now to end the jobs that it had when it was lost: one that is started again before that ends as well.
+        time.sleep(4)
+
+    def _kill_jobs(self) -> None:
+        for process in self._processes_of_jobs():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _processes_of_jobs(self) -> list[psutil.Process]:
         """Each job's slurmstepd, which is nobody's child, and all below it."""
@@ -145,6 +147,7 @@ class SlurmCluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        self._kill_jobs()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_munge(self) -> None:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from composed import REPOSITORY
-from sweep_parts import read_until, start, start_program, statuses, sweep, table, wait_until, write_app
+from sweep_parts import finished, read_until, start, start_program, statuses, sweep, table, wait_until, write_app
 
 from winnow.sweep.stored_study import StoredStudy
 
@@ -49,8 +49,7 @@ def test_ctrl_c_leaves_no_job_running_or_queued_and_the_same_command_goes_on(app
     wait_until(lambda: beats(app, 0) and len(slurm.jobs()) == 6)
     assert {state for *_, state in slurm.jobs()} == {"PENDING", "RUNNING"}
     os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
+    finished(process, 75)
     assert all(state == "COMPLETING" for *_, state in slurm.jobs())
     assert set(statuses(app)) == {"interrupted"}
     sweep(app, *arguments, "sleep=0.2", "epochs=2", "hydra.sweeper.accept_changes=true")
@@ -89,8 +88,7 @@ def test_a_trial_that_is_preempted_requeued_or_killed_goes_on_as_if_nothing_had_
     (tmp_path / "whole").mkdir()
     (tmp_path / "troubled").mkdir()
     process = start_program(REPOSITORY / "train.py", tmp_path / "whole", *TRAINING)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
+    finished(process)
 
     process = start_program(REPOSITORY / "train.py", tmp_path / "troubled", *TRAINING, *SLURM)
     run = tmp_path / "troubled/multirun/lr_bs/0"
@@ -99,8 +97,7 @@ def test_a_trial_that_is_preempted_requeued_or_killed_goes_on_as_if_nothing_had_
         saved = (run / "checkpoints/last.pth").stat().st_mtime_ns
         wait_until(lambda: (run / "checkpoints/last.pth").stat().st_mtime_ns != saved, 60, "a save")  # noqa: B023
         trouble(slurm)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    output = finished(process)
     assert resumptions(run) == 4
     assert "was interrupted; it goes on from its checkpoint" in output
     (whole,), (troubled,) = (table(tmp_path / name / "multirun", "lr_bs") for name in ("whole", "troubled"))
@@ -148,8 +145,7 @@ def test_a_trial_whose_node_was_lost_goes_on_from_its_own_checkpoint(tmp_path, s
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # else SLURM waits two minutes
     wait_until(lambda: resumptions(run) == 1, 120, "the second start")
     assert running(slurm) == job, "SLURM's own second start of it, not another submission of the sweep's"
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    output = finished(process)
     assert "it goes on from its checkpoint" not in output
     assert resumptions(run) == 1
     (row,) = table(tmp_path / "multirun", "lr_bs")
