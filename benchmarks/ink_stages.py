@@ -144,14 +144,14 @@ def _table(root: Path, data: Sequence[str], seeds: int) -> Iterator[str]:
         for arm, rows in (
             (STAGED, [staged for staged, _ in pairs]), (ALONE, [alone for _, alone in pairs]), ("difference", differences),
         ):  # fmt: skip
-            cells = [_spread([row[key] for row in rows if key in row]) for key in ("cpu_seconds", *SHOWN)]
-            yield f"| {name}: {arm} | {len(pairs)} | " + " | ".join(cells) + " |"
+            seconds = _spread([row["cpu_seconds"] for row in rows], digits=0)
+            cells = [_spread([row[key] for row in rows if key in row], digits=3) for key in SHOWN]
+            yield f"| {name}: {arm} | {len(pairs)} | {seconds} | " + " | ".join(cells) + " |"
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "–"
-    digits = 0 if abs(statistics.mean(values)) >= 50 else 3
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{deviation}"
 

@@ -1,8 +1,9 @@
-"""How far a preflight's estimate is from the run, and what the checks at a training's start take: python benchmarks/preflight.py.
+"""What a preflight takes, how far it is off, and what the checks at a training's start take: python benchmarks/preflight.py.
 
-The estimate of ``winnow preflight`` for fcos_tiny on digits is held against ``python train.py`` with the same command line:
-seconds from the first step to the end of the last evaluation, and peak memory. The checks are timed on gradients of the
-size of two models, without a training.
+Seconds from the command's start to its end, imports included, of three models with their data as shipped. The estimate of
+``winnow preflight`` for fcos_tiny on digits is held against ``python train.py`` with the same command line: seconds from the
+first step to the end of the last evaluation, and peak memory. The checks are timed on gradients of the size of four models,
+without a training.
 """
 
 from __future__ import annotations
@@ -32,23 +33,28 @@ from winnow.settings import build_settings
 from winnow.tracking.null_tracker import NullTracker
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MODELS = ("fcos_tiny", "deformable_detr_tiny", "fcos_r50_fpn")
+INK = ["data=ink_strokes"]
+MODELS = {"fcos_tiny": [], "deformable_detr_tiny": [], "inktrace": INK, "fcos_r50_fpn": ["model.pretrained=false"]}
+TIMED = ("fcos_tiny", "deformable_detr_tiny", "inktrace")
 REPEATS = 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of the run that is foretold", default=["training.max_epochs=3"])
-    parser.add_argument("--only", choices=("checks", "estimate"))
+    parser.add_argument("--only", choices=("checks", "seconds", "estimate"))
     parser.add_argument("--turns", type=int, default=3, help="of preflight and run")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if options.only != "estimate":
+        if options.only in (None, "checks"):
             for model in MODELS:
                 time_checks(model, folder)
-        if options.only != "checks":
+        if options.only in (None, "seconds"):
+            for model in TIMED:
+                time_preflight(model, folder)
+        if options.only in (None, "estimate"):
             compare_with_runs([*options.overrides, "tracking=off"], options.turns, folder)
 
 
@@ -73,14 +79,26 @@ def time_checks(model: str, folder: Path) -> None:
 
 def built(model: str, folder: Path) -> Any:
     register_resolvers()
-    own = ["model.pretrained=false"] if model == "fcos_r50_fpn" else []
     with initialize_config_dir(str(REPOSITORY / "conf")):
         cfg = compose(
-            "config", [f"model={model}", f"data.root={folder}/digits", "data.num_train=16", "data.num_val=2", *own]
+            "config",
+            [f"model={model}", *MODELS[model], f"data.root={folder}/few", "data.num_train=16", "data.num_val=2"],
         )
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     settings = build_settings(RunSettings, config, "")
     return build(config, settings, 0, folder, NullTracker(folder), {})
+
+
+def time_preflight(model: str, folder: Path) -> None:
+    own = [f"model={model}", *MODELS[model], f"data.root={folder}/{model}"]
+    began = time.perf_counter()
+    (stage,) = foretold(own, folder)["stages"]
+    seconds, estimate = time.perf_counter() - began, stage["estimate"]
+    print(
+        f"{model:22} preflight {seconds:5.1f} s, its data drawn; foretells {estimate['seconds'] / 60:.0f} min for "
+        f"{estimate['num_steps']} steps",
+        flush=True,
+    )
 
 
 def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:

@@ -203,6 +203,11 @@ def test_nothing_of_winnow_but_its_builders_is_built(wrong, message):
         instantiate({"optimizer": node, "trusted_targets": ["own"]}, "optimizer")
 
 
+def test_what_the_command_line_trusts_by_name_is_built():
+    node = {"_target_": "torch.optim.swa_utils.get_ema_multi_avg_fn", "decay": 0.5}
+    assert callable(instantiate({"x": node, "trusted_targets": ["torch.optim.swa_utils"]}, "x"))
+
+
 def test_what_is_trusted_can_not_pass_on_what_is_not(tmp_path, monkeypatch):
     (tmp_path / "passing_on.py").write_text("from winnow.data.digits import make_digits\n")
     monkeypatch.syspath_prepend(tmp_path)

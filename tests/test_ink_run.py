@@ -1,11 +1,13 @@
 """``model=inktrace data=ink_strokes`` through ``train.py``: what a run leaves behind, and that a killed one goes on exactly."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 from composed import REPOSITORY
 from killed_parts import RECORDED, assert_same_end, record
+from PIL import Image
 
 from winnow.cli import main
 
@@ -15,8 +17,9 @@ TINY = [
     "model.channels=[8,8,8]", "model.depths=[1,1,1]", "model.embed_dim=16", "model.num_layers=1", "model.num_heads=2",
     "training.batch_size=4", "training.num_workers=0", "training.accumulate=2", "training.log_interval=1",
     "training.scheduler.warmup_steps=2", "training.save_every_steps=2", "training.keep_last_n=1", "training.save_interval=2",
-    "training.max_epochs=3", "tracking=off",
+    "training.max_epochs=3",
 ]  # fmt: skip
+UNTRACKED = [*TINY, "tracking=off"]
 TROUBLED = ["model._target_=troubled.troubled_ink", "trusted_targets=[troubled]", RECORDED]
 MASKED = [
     "model.mask_ratio=0.6", "model.skips=false", "training.ema.decay=0.9", "training.amp=bf16", "training.deterministic=true",
@@ -31,12 +34,12 @@ def workplace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
     """Hidden blocks, accumulation, EMA, bfloat16 and only deterministic kernels, uninterrupted."""
-    warm_program.run(workplace, *TINY, *TROUBLED, *MASKED, "hydra.run.dir=whole")
+    warm_program.run(workplace, *UNTRACKED, *TROUBLED, *MASKED, "hydra.run.dir=whole")
     return workplace / "whole"
 
 
 def test_a_run_leaves_its_metrics_and_pictures(warm_program, workplace):
-    printed = warm_program.run(workplace, *TINY, "training.max_epochs=1", "hydra.run.dir=alone")
+    printed = warm_program.run(workplace, *UNTRACKED, "training.max_epochs=1", "hydra.run.dir=alone")
     result = json.loads((workplace / "alone/result.json").read_text())
     assert result["best"]["metric"] == "val/f1_1px"
     assert {"val/loss", "val/iou", "val/tangent_error_deg", "val/width_error_px", "train/loss_key_points"} <= result[
@@ -53,7 +56,7 @@ def test_a_run_leaves_its_metrics_and_pictures(warm_program, workplace):
 ])  # fmt: skip
 def test_killed_and_resumed_equals_uninterrupted_bit_by_bit(warm_program, workplace, whole, moment):
     name = moment.replace(" ", "_")
-    arguments = [*TINY, *TROUBLED, *MASKED, f"hydra.run.dir={name}"]
+    arguments = [*UNTRACKED, *TROUBLED, *MASKED, f"hydra.run.dir={name}"]
     started = warm_program.start(workplace, *arguments, TROUBLE=moment)
     assert started.wait() == -9, started.printed()
     warm_program.run(workplace, *arguments, "training.resume=auto")
@@ -62,7 +65,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_by_bit(warm_program, workpl
 
 
 def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
-    arguments = [*TINY, "training.max_epochs=1", "training.accumulate=1"]
+    arguments = [*UNTRACKED, "training.max_epochs=1", "training.accumulate=1"]
     warm_program.run(
         workplace, *arguments, "training.batch_size=8", RECORDED, "trusted_targets=[troubled]", "hydra.run.dir=one"
     )
@@ -75,11 +78,17 @@ def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
     assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=0.01, abs=1e-3)
 
 
-def test_the_stages_hand_over_and_masks_are_the_first_ones_only(warm_program, workplace):
+@pytest.fixture(scope="module")
+def staged(warm_program, workplace):
+    """What both stages printed, tracked in MLflow as shipped, and their results."""
     printed = warm_program.run(workplace, *TINY, "stage=all", "training.max_epochs=1", "hydra.run.dir=staged")
-    results = {
+    return printed, {
         name: json.loads((workplace / f"staged/{name}/result.json").read_text()) for name in ("structural", "dense")
     }
+
+
+def test_the_stages_hand_over_and_masks_are_the_first_ones_only(staged, workplace):
+    printed, results = staged
     assert {name: result["status"] for name, result in results.items()} == {
         "structural": "completed",
         "dense": "completed",
@@ -92,10 +101,26 @@ def test_the_stages_hand_over_and_masks_are_the_first_ones_only(warm_program, wo
     assert "dense will take over from structural" in printed
 
 
+def test_mlflow_holds_the_pictures_of_each_stage(staged, workplace):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{workplace}/mlflow.db")
+    widths = {}
+    for name, result in staged[1].items():
+        run_id = result["mlflow_run_id"]
+        assert [file.path for file in client.list_artifacts(run_id, "pictures")] == ["pictures/val_ink.png"]
+        picture = Path(client.download_artifacts(run_id, "pictures/val_ink.png", str(workplace)))
+        assert picture.read_bytes() == (workplace / f"staged/{name}/pictures/val_ink.png").read_bytes()
+        with Image.open(picture) as image:
+            widths[name] = image.width
+    # Strokes can be rebuilt where their widths are known.
+    assert widths["dense"] > widths["structural"]
+
+
 def test_a_preflight_of_ink_is_all_clear_and_draws_a_training_batch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fixed = ["--config-dir", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
-    assert main(["preflight", *fixed, *TINY]) == 0
+    assert main(["preflight", *fixed, *UNTRACKED]) == 0
     stage = json.loads(capsys.readouterr().out)["stages"][0]
     assert stage["pictures"] == ["preflight/single_train_batch.png"]
     assert (tmp_path / "preflight/single_train_batch.png").stat().st_size > 1000

@@ -114,21 +114,17 @@ def assert_same_pipeline(whole, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resumed", [ALONE, SAME_COMMAND], ids=["alone", "same"])
-def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace, on_two_ranks, resumed):
-    run, before, printed = killed_and_resumed(warm_program, workplace, IN_SECOND, resumed, more=TWO_RANKS)
+def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace):
+    whole = workplace / "two_ranks"
+    printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", f"hydra.run.dir={whole.name}")
+    assert (printed.count("stage shapes (1 of 2)"), result(whole)["status"]) == (1, "completed")
+    # Each stage of the whole took the steps of its doubled batch.
+    assert result(whole)["steps"] == 2 * 2 + 3 * 2
+    in_second = {"TROUBLE_LATER": "kill losses 5"}
+    run, before, printed = killed_and_resumed(warm_program, workplace, in_second, ALONE, more=TWO_RANKS)
     assert "stage shapes (" not in printed
     assert (run / "shapes/checkpoints/last.pth").read_bytes() == before
-    assert_same_pipeline(on_two_ranks, run)
-
-
-@pytest.fixture(scope="module")
-def on_two_ranks(warm_program, workplace):
-    printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", "hydra.run.dir=two_ranks")
-    assert (printed.count("stage shapes (1 of 2)"), result(workplace / "two_ranks")["status"]) == (1, "completed")
-    # Each stage of the whole took the steps of its doubled batch.
-    assert result(workplace / "two_ranks")["steps"] == 2 * 2 + 3 * 2
-    return workplace / "two_ranks"
+    assert_same_pipeline(whole, run)
 
 
 TWO_RANKS = ["training.num_ranks=2", "training.accumulate=1", "training.batch_size=6"]

@@ -155,6 +155,12 @@ def test_the_report_can_go_to_a_file(tmp_path, digits, monkeypatch, capsys):
     assert not (tmp_path / "seen").exists()
 
 
+def test_where_the_report_can_not_go_is_said_before_anything_is_tried(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["preflight", "--json", "nowhere/report.json"]) == 2
+    assert "--json nowhere/report.json: there is no folder nowhere" in capsys.readouterr().err
+
+
 def test_of_a_resumed_run_the_rest_is_foretold_and_nothing_is_touched(preflight, warm_program, tmp_path, digits):
     warm_program.run(
         tmp_path, *TINY, f"data.root={digits}", "tracking=off", "hydra.run.dir=half", "training.max_epochs=1"
@@ -198,18 +204,20 @@ def test_a_pipelines_stages_are_checked_one_by_one_with_what_they_hand_over(pref
 
 
 def test_of_a_resumed_pipeline_only_what_is_left_is_tried_with_the_command_lines_values(
-    preflight, warm_program, tmp_path
+    preflight, warm_program, tmp_path, capsys
 ):
     write_stages(tmp_path)
     warm_program.run(tmp_path, *UNTRACKED, "stage=shapes", "hydra.run.dir=half", "training.max_epochs=1")
-    code, report, _ = preflight("--config-dir", "own", *UNTRACKED[2:], "stage=both", "hydra.run.dir=half",
-                                "training.resume=auto", "training.max_epochs=4")  # fmt: skip
-    assert code == 0, report
-    (fine,) = report["stages"]
-    assert (fine["stage"], fine["run_folder"], fine["estimate"]["num_steps"]) == ("fine", "half/fine", 12)
-    code, report, _ = preflight("training.resume=half/shapes", "training.max_epochs=3")
-    (shapes,) = report["stages"]
-    assert (code, shapes["stage"], shapes["estimate"]["num_steps"]) == (0, "shapes", 6)
+
+    def tried(*overrides):
+        fixed = ["--config-path", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
+        assert main(["preflight", *fixed, *overrides]) == 0
+        (stage,) = json.loads(capsys.readouterr().out)["stages"]
+        return stage["stage"], stage["run_folder"], stage["estimate"]["num_steps"]
+
+    same_command = [*UNTRACKED, "stage=both", "hydra.run.dir=half", "training.resume=auto", "training.max_epochs=4"]
+    assert tried(*same_command) == ("fine", "half/fine", 12)
+    assert tried("training.resume=half/shapes", "training.max_epochs=3") == ("shapes", "half/shapes", 6)
 
 
 def test_a_folder_that_is_to_be_added_and_is_not_there_is_said(preflight, capsys):

@@ -185,6 +185,13 @@ def test_a_file_can_not_have_what_is_installed_trusted(checkpoint, name):
     assert config["trusted_targets"] == [name]
 
 
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", ["a", {"b": "x-${oc.env:HOME}"}]])
+def test_a_file_can_not_have_the_environment_looked_up(checkpoint, value):
+    checkpoint["config"]["tracking"]["tags"] = {"seen": value}
+    with pytest.raises(ConfigError, match=r"holds tracking.tags.seen=.*oc.env:HOME.*, and no run records"):
+        resumed_config(checkpoint, compose_plain(), [])
+
+
 def test_a_package_that_another_python_installed_is_not_a_projects_own(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "site-packages" / "elsewhere").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "site-packages")

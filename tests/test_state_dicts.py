@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from winnow.errors import WeightsError
-from winnow.state_dicts import load_matching, read_state
+from winnow.state_dicts import load_matching, read_state, top_modules
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.pth", "checkpoint.pth"])
@@ -47,3 +47,15 @@ def test_weights_that_fill_less_than_half_belong_to_another_model():
     report = load_matching(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), {"0.weight": torch.ones(2, 2)}, "there")
     with pytest.raises(WeightsError, match="only 1 of 4 entries of the model are in there"):
         report.require_match()
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["a.w", "b.w"], ["a", "b"]),
+    (["net.a.w", "net.b.w", "net.b.v"], ["net.a", "net.b"]),
+    (["net.a.w", "net.b.c.w"], ["net.a", "net.b"]),
+    (["weight", "bias"], ["weight", "bias"]),
+    (["only.weight"], ["only"]),
+    ([], []),
+])  # fmt: skip
+def test_modules_are_split_where_there_is_more_than_one(names, expected):
+    assert list(top_modules(names)) == expected

@@ -54,12 +54,12 @@ def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
 
 def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
     """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything but
-    builders and trackers, of torch anything but optimizers. A config may come from a file, and what else winnow can do, as start
-    a process, no file may ask for."""
+    builders and trackers, of torch.optim anything but optimizers, unless its package is among those that ``trusted`` adds to
+    ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file may ask for."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             target = target_of(node, key, trusted)
-            if not _is_builder(target):
+            if not _is_builder(target, [pattern for pattern in trusted if pattern not in OWN]):
                 raise ConfigError(f"{key}._target_={node['_target_']!r} is nothing that a config may build")
         for name, value in node.items():
             require_builders(value, f"{key}.{name}", trusted)
@@ -68,10 +68,12 @@ def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
             require_builders(value, f"{key}[{index}]", trusted)
 
 
-def _is_builder(target: Any) -> bool:
-    home = str(getattr(target, "__module__", None))
+def _is_builder(target: Any, added: Sequence[str]) -> bool:
+    home, name = str(getattr(target, "__module__", None)), getattr(target, "__qualname__", "")
+    if any(_is_under(f"{home}.{name}", pattern) for pattern in added):
+        return True
     if home.startswith("winnow."):
-        return hasattr(target, "family") or f"{home}.{target.__qualname__}" in OWN
+        return hasattr(target, "family") or f"{home}.{name}" in OWN
     if home.startswith("torch.optim."):
         return inspect.isclass(target) and any(kind.__qualname__ == "Optimizer" for kind in target.__mro__)
     return True

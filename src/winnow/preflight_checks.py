@@ -169,7 +169,7 @@ def _check_memory(run: Fit, report: StageReport) -> None:
     evaluation = [report.evaluation["peak_bytes"]] if report.evaluation is not None else []
     peak = max([*(timing["peak_bytes"] for timing in report.steps), *evaluation], default=0)
     copy_bytes = report.disk["checkpoint_bytes"] if report.disk is not None else 0
-    workers = sum(child.memory_full_info().uss for child in psutil.Process().children())
+    workers = sum(map(_own_bytes, psutil.Process().children()))
     available = psutil.virtual_memory().available
     is_gpu = run.device.type == "cuda"
     whose = "on the GPU" if is_gpu else "in the training process"
@@ -187,3 +187,11 @@ def _check_memory(run: Fit, report: StageReport) -> None:
         needed = f"{in_units(copy_bytes)} for the copy of a checkpoint and {in_units(others)} for the other ranks"
         message = f"{needed} do not fit into the {in_units(available)} of memory that this machine has left"
         report.warnings.append(Finding("memory", message))
+
+
+def _own_bytes(process: psutil.Process) -> int:
+    """What it does not share with others; 0 for one that has ended meanwhile."""
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.NoSuchProcess:
+        return 0

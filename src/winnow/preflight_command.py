@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from winnow.errors import CLEAN, PROBLEMS
+from winnow.errors import CLEAN, PROBLEMS, ConfigError
 
 
 def add_preflight(commands: Any) -> None:
@@ -43,6 +43,8 @@ def add_preflight(commands: Any) -> None:
 def _preflight(options: argparse.Namespace) -> int:
     from winnow.preflight import preflight
 
+    if options.json not in (None, "-") and not Path(options.json).parent.is_dir():
+        raise ConfigError(f"--json {options.json}: there is no folder {Path(options.json).parent}")
     report = preflight(options.config_path, options.overrides, options.out, options.seconds, options.config_dir)
     for line in report.lines():
         print(line, file=sys.stderr if options.json == "-" else sys.stdout)

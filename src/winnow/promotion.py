@@ -34,6 +34,15 @@ _LENGTH = (
     "training.keep_last_n",
 )
 _NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
+_OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
+"""Settings of the sweeper that hold for the search and not for the full trainings."""
+_NOT_KEPT = (
+    "hydra.searchpath", "hydra.run.", "hydra.sweep.",
+    *(
+        f"hydra.sweeper.{name}"
+        for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *_OF_THE_SEARCH)
+    ),
+)  # fmt: skip
 
 
 class PromotionError(WinnowError):
@@ -75,13 +84,14 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     entries = [_entry(row, chosen, [str(program), *found_in]) for row in best]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LIST).write_text(json.dumps(entries, indent=2) + "\n")
+    settings = {
+        "study_name": folder.name, "n_trials": len(entries), "trials_file": folder / LIST, "accept_changes": "true",
+        "direction": f"[{','.join(source.description['definition']['directions'])}]",
+        **dict.fromkeys(_OF_THE_SEARCH, "null"),
+    }  # fmt: skip
     command = [
-        sys.executable, str(program), "--multirun", *found_in, *_fixed_overrides(source),
-        *_kept_groups(source), "hydra.sweeper.pruner=null",
-        f"hydra.sweeper.direction=[{','.join(source.description['definition']['directions'])}]",
-        f"hydra.sweeper.study_name={folder.name}", f"hydra.sweep.dir={folder}", f"hydra.sweeper.n_trials={len(entries)}",
-        f"hydra.sweeper.trials_file={folder / LIST}", "hydra.sweeper.params=null", "hydra.sweeper.seeds=null",
-        "hydra.sweeper.custom_search_space=null", "hydra.sweeper.accept_changes=true", *where,
+        sys.executable, str(program), "--multirun", *found_in, *_kept_overrides(source, where), *_fixed_overrides(source),
+        f"hydra.sweep.dir={folder}", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
     ]  # fmt: skip
     ended = subprocess.run(command, check=False)
     if ended.returncode != 0:
@@ -106,15 +116,23 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
     return table
 
 
-def _kept_groups(source: StoredStudy) -> list[str]:
-    """The sweeper, where the study's own command chose it by itself and no file of ``sweeps/`` did."""
-    chosen = any(text.lstrip("+").startswith("sweep=") for text in source.description["overrides"])
-    return [] if chosen else ["hydra/sweeper=winnow"]
+def _kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
+    """What the study's own command said of Hydra, as its sweeper, slots and launcher, without what was the search's alone."""
+    anew = {_key(text) for text in said_anew}
+    return [
+        text
+        for text in source.description["hydra_overrides"]
+        if _key(text) not in anew and not _key(text).replace("/", ".").startswith(_NOT_KEPT)
+    ]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _search_path(source: StoredStudy) -> list[str]:
     """Where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
-    places = source.description.get("search_path") or []  # studies of before it was written down have none
+    places = source.description["search_path"]
     quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
     return [f"hydra.searchpath=[{quoted}]"] if places else []
 

@@ -124,6 +124,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     run.
     """
     recorded = checkpoint["config"]
+    require_plain_values(recorded)
     require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
     grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
@@ -153,6 +154,16 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         if old != new:
             raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {reason}")
     return resumed
+
+
+def require_plain_values(recorded: Mapping[str, Any]) -> None:
+    """ConfigError for a recorded value that would be looked up anew, as ``${oc.env:TOKEN}``: runs record what it came to, and a
+    file must not be able to read this machine's environment."""
+    for key, value in flat(recorded).items():
+        if "${" in str(value):
+            raise ConfigError(
+                f"the checkpoint's config holds {key}={value!r}, and no run records what is still to be looked up"
+            )
 
 
 def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> None:

@@ -107,3 +107,15 @@ def shortened(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(names[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+
+
+def top_modules(names: Iterable[str]) -> dict[str, list[str]]:
+    """The parameters' names by their first part, without what all of them begin with."""
+    parts = [name.split(".") for name in names]
+    depth = 1
+    while parts and len({tuple(own[:depth]) for own in parts}) == 1 and all(len(own) > depth + 1 for own in parts):
+        depth += 1
+    modules: dict[str, list[str]] = {}
+    for own in parts:
+        modules.setdefault(".".join(own[:depth]), []).append(".".join(own))
+    return modules

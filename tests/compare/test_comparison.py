@@ -6,7 +6,7 @@ import torch
 from foreign_files import prefixed
 
 from winnow.cli import main
-from winnow.compare.comparison import ABSENT, compare, modules
+from winnow.compare.comparison import ABSENT, compare
 from winnow.compare.subject import read_subject
 from winnow.errors import CheckpointError, ConfigError
 
@@ -74,17 +74,6 @@ def test_tensors_without_a_partner_are_counted(save, state):
 def test_a_change_from_nothing_is_told_apart_from_none(save, value, expected):
     zero, other = {"head.bias": torch.zeros(3)}, {"head.bias": torch.full((3,), value)}
     assert comparison_of(save("a.pth", zero), save("b.pth", other)).weights[-1].changes[0].relative == expected
-
-
-@pytest.mark.parametrize(("names", "expected"), [
-    (["a.w", "b.w"], ["a", "b"]),
-    (["net.a.w", "net.b.w", "net.b.v"], ["net.a", "net.b"]),
-    (["weight", "bias"], ["weight", "bias"]),
-    (["only.weight"], ["only"]),
-    ([], []),
-])  # fmt: skip
-def test_modules_are_split_where_there_is_more_than_one(names, expected):
-    assert list(modules(names)) == expected
 
 
 def test_what_each_started_and_was_resumed_from_is_told(save, state):
@@ -171,6 +160,7 @@ def test_the_page_is_whole_without_the_network_and_escapes_what_it_shows(save, s
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (["nowhere.pth", "nowhere.pth"], 2, "nowhere.pth does not exist"),
     (["{one}", "{one}", "--output", "x.txt"], 2, "--output needs --format json or html"),
+    (["{one}", "{one}", "--format", "json", "--output", "no/x.json"], 2, "--output no/x.json: there is no folder no"),
     (["{one}", "{text}"], 1, "text.pth cannot be read as a checkpoint"),
 ])  # fmt: skip
 def test_bad_usage_ends_in_one_message(save, state, tmp_path, capsys, arguments, code, words):

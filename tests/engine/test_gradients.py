@@ -5,7 +5,7 @@ import torch
 from engine_parts import VectorTask
 from torch import nn
 
-from winnow.engine.gradients import FirstLook, Gradients, joint_norm, judge, judge_modules, read_gradients, top_modules
+from winnow.engine.gradients import FirstLook, Gradients, joint_norm, judge, judge_modules, read_gradients
 from winnow.engine.loop import fit
 from winnow.engine.stop import StopRequest
 from winnow.errors import UntrainedError
@@ -145,8 +145,3 @@ def test_a_later_steps_number_stands_for_an_earlier_none():
 def test_a_module_that_nothing_reaches_is_named(norms, said):
     found = judge_modules(Gradients(norms, {}))
     assert [text[: len(start)] for text, start in zip(found, said, strict=True)] == said
-
-
-def test_modules_leave_out_what_all_names_begin_with():
-    assert set(top_modules(["model.a.w", "model.b.c.w"])) == {"model.a", "model.b"}
-    assert set(top_modules(["w", "b"])) == {"w", "b"}

@@ -49,6 +49,18 @@ def test_a_second_session_goes_on_and_replays_nothing(run_folder: Path):
     assert shown(run_folder) == {"loss": [(step, float(step)) for step in range(15)]}
 
 
+def test_a_file_with_flipped_bits_does_not_end_the_writing(run_folder: Path):
+    for step in (1, 2):
+        with tracker_of(run_folder) as tracker:
+            tracker.log_metrics({"loss": float(step)}, step)
+        if step == 1:
+            (file,) = (run_folder / FOLDER).iterdir()
+            content = bytearray(file.read_bytes())
+            content[-16:-4] = b"\xff" * 12
+            file.write_bytes(content)
+    assert shown(run_folder)["loss"] == [(2, 2.0)]
+
+
 def test_a_torn_end_loses_nothing_that_was_whole(run_folder: Path):
     with tracker_of(run_folder) as tracker:
         tracker.log_metrics({"loss": 1.0}, 1)

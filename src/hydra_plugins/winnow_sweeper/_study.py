@@ -79,6 +79,7 @@ def describe(plan: Plan) -> None:
             "storage": None if address is None else without_password(address),
             "metric": metric_of(plan),
             "overrides": [str(text) for text in plan.config.hydra.overrides.task],
+            "hydra_overrides": [without_password(str(text)) for text in plan.config.hydra.overrides.hydra],
             "search_path": added_sources(plan.config),
             "definition": plan.definition.plain(),
         }),

@@ -36,6 +36,8 @@ def _compare(options: argparse.Namespace) -> int:
 
     if options.format == "table" and options.output is not None:
         raise ConfigError("--output needs --format json or html")
+    if options.output is not None and not options.output.parent.is_dir():
+        raise ConfigError(f"--output {options.output}: there is no folder {options.output.parent}")
     comparison = compare([read_subject(path, options.which) for path in (options.first, *options.others)])
     if options.format == "table":
         for item in tables(comparison):

@@ -12,6 +12,7 @@ from torch import Tensor
 from winnow.checkpoint_layouts import aligned
 from winnow.compare.subject import Subject
 from winnow.flat_config import in_words_of, same
+from winnow.state_dicts import top_modules
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norms keep beside their parameters."""
@@ -66,10 +67,6 @@ class Comparison:
     metrics: tuple[Row, ...]
     weights: tuple[WeightRow, ...]
     renamed: tuple[str, ...]
-
-    @property
-    def num_without_config(self) -> int:
-        return sum(subject.config is None for subject in self.subjects)
 
 
 def compare(subjects: Sequence[Subject]) -> Comparison:
@@ -166,23 +163,9 @@ def _weight_rows(first: Subject, others: Sequence[Mapping[str, Tensor]]) -> Iter
     if len(first.groups) > 1:
         for name, members in first.groups.items():
             yield _weight_row("group", name, [member for member in members if member in parameters], parameters, others)
-    for name, members in modules(parameters).items():
+    for name, members in top_modules(parameters).items():
         yield _weight_row("module", name, members, parameters, others)
     yield _weight_row("all", "all parameters", list(parameters), parameters, others)
-
-
-def modules(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by module: the shortest common depth at which there is more than one."""
-    names = list(names)
-    deepest = max((name.count(".") for name in names), default=0)
-    found: dict[str, list[str]] = {}
-    for depth in range(1, max(2, deepest + 1)):
-        found = {}
-        for name in names:
-            found.setdefault(".".join(name.split(".")[:-1][:depth]) or name, []).append(name)
-        if len(found) > 1:
-            break
-    return found
 
 
 def _weight_row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from winnow.errors import UntrainedError
-from winnow.state_dicts import shortened
+from winnow.state_dicts import shortened, top_modules
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +119,6 @@ def judge_modules(gradients: Gradients) -> list[str]:
         for module, names in top_modules(norms).items()
         if not any(norms[name] for name in names) and frozenset(names) not in alone
     ]
-
-
-def top_modules(names: Iterable[str]) -> dict[str, list[str]]:
-    """The parameters' names by their first part, without what all of them begin with."""
-    parts = [name.split(".") for name in names]
-    depth = 1
-    while parts and len({tuple(own[:depth]) for own in parts}) == 1 and all(len(own) > depth + 1 for own in parts):
-        depth += 1
-    modules: dict[str, list[str]] = {}
-    for own in parts:
-        modules.setdefault(".".join(own[:depth]), []).append(".".join(own))
-    return modules
 
 
 class FirstLook:

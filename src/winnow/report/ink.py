@@ -56,7 +56,8 @@ def draw_ink(
     columns = min(TILES_PER_ROW, len(tiles))
     size = (columns * (width + 2 * GAP), LINE_HEIGHT + GAP + rows * (height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
-    _write_legend(ImageDraw.Draw(sheet), kinds, font, has_found=any(found is not None for _, found in seen))
+    found = next((found for _, found in seen if found is not None), None)
+    _write_legend(ImageDraw.Draw(sheet), kinds, font, found)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, TILES_PER_ROW)
         sheet.paste(tile, (GAP + column * (width + 2 * GAP), LINE_HEIGHT + GAP + row * (height + GAP)))
@@ -64,16 +65,19 @@ def draw_ink(
 
 
 def _write_legend(
-    draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont, has_found: bool
+    draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont, found: InkPredictions | None
 ) -> None:
-    words = [("input | true | found | difference: in both" if has_found else "input | true", TEXT)]
-    if has_found:
-        words += [("missed", _bytes(MISSED)), ("invented", _bytes(INVENTED))]
-    words += [(f"○ {kind}", colour) for kind, colour in zip(kinds, KEY_POINT_COLOURS, strict=False)]
+    """What the cells of a tile are, and the colours."""
+    cells = ["input", "true"] + (["found", "difference"] if found is not None else [])
+    cells += ["strokes"] if found is None or found.width is not None else []
+    words = [(" | ".join(cells), TEXT)]
+    if found is not None:
+        words += [("in both", _bytes(BOTH)), ("missed", _bytes(MISSED)), ("invented", _bytes(INVENTED))]
+    words += [(f"○ {kind.replace('_', ' ')}", colour) for kind, colour in zip(kinds, KEY_POINT_COLOURS, strict=False)]
     left = float(GAP)
     for text, colour in words:
         draw.text((left, GAP / 2), text, fill=colour, font=font)
-        left += font.getlength(text) + 2 * GAP
+        left += font.getlength(text) + GAP
 
 
 def _tile(

@@ -23,7 +23,7 @@ JOURNAL = "study.journal"
 @dataclass(frozen=True)
 class StoredStudy:
     """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``metric``, ``overrides``,
-    ``search_path``, ``definition``."""
+    ``hydra_overrides``, ``search_path``, ``definition``."""
 
     folder: Path
     description: dict[str, Any]

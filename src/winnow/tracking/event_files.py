@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -82,11 +83,15 @@ def highest_steps(folder: Path) -> dict[str, int]:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Whole events; a torn one at the end of a file that a killed process wrote is left out."""
+    """Whole events, up to a torn one, as at the end of a file that a killed process wrote, or up to what is no event any more."""
     with path.open("rb") as file:
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, _ = _HEADER.unpack(header)
             data = file.read(length)
             if len(file.read(_FOOTER_LENGTH)) < _FOOTER_LENGTH:
                 return
-            yield Event.FromString(data)
+            try:
+                event = Event.FromString(data)
+            except DecodeError:
+                return
+            yield event

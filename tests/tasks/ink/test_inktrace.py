@@ -141,6 +141,17 @@ def test_every_parameter_learns():
     assert not [name for name, parameter in learning.model.named_parameters() if not parameter.grad.abs().sum() > 0]
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_where_no_offset_is_known_none_is_learnt(full):
+    learning, batch = task(), tiles(*LINES, full=full)
+    optimizer = torch.optim.AdamW(learning.model.parameters(), lr=5e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(terms_of(learning, batch, 6.0).values()).backward()
+        optimizer.step()
+    assert bool(learning.forward(batch)["offset"].any()) == full
+
+
 def test_it_learns_two_tiles_by_heart():
     learning = task()
     batch = tiles(((4, 2, 12), 3.0), ((9, 1, 8), 4.0))

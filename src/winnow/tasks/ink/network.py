@@ -100,6 +100,9 @@ def _heads(channels: int, full: bool) -> dict[str, nn.Module]:
     for name, count in counts.items():
         head = nn.Conv2d(channels, count, 1)
         nn.init.constant_(head.bias, biases.get(name, 0.0))  # type: ignore[arg-type]
+        if name == "offset":
+            # Where no offset is ever known, as on real pages, none is what it goes on answering.
+            nn.init.zeros_(head.weight)
         heads[name] = head
     return heads
 
