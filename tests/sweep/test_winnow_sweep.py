@@ -126,6 +126,7 @@ def test_a_killed_search_goes_on_from_its_runs_own_checkpoints(tmp_path):
         "training.max_epochs=40",
         "hydra.sweeper.n_trials=1",
         "tracking=off",
+        "hydra.sweeper.plots=false",
     ]
     command = [text for text in command if not text.startswith("tracking.")]
     process = start_python(tmp_path, *command)
