@@ -196,6 +196,8 @@ SPAWNED = {"_target_": "winnow.tracking.spawned.Spawned", "command": ["/bin/fals
     ({"_target_": "winnow.promotion._composed", "overrides": [], "program": "evil.py"}, "is not trusted"),
     ({"_target_": "winnow.data.digits.make_digits", "root": "x"}, "is nothing that a config may build"),
     ({"_target_": "torch.optim.lr_scheduler.LambdaLR"}, "is nothing that a config may build"),
+    ({"_target_": "winnow.data.bdd100k.os.system", "command": "false"}, "may build: it lives in posix;"),
+    ({"_target_": "torch.optim.optimizer.torch.load", "f": "x"}, "may build: it lives in torch.serialization;"),
 ])  # fmt: skip
 def test_nothing_of_winnow_but_its_builders_is_built(wrong, message):
     node = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.1, "betas": wrong}
@@ -209,10 +211,11 @@ def test_what_the_command_line_trusts_by_name_is_built():
 
 
 def test_what_is_trusted_can_not_pass_on_what_is_not(tmp_path, monkeypatch):
-    (tmp_path / "passing_on.py").write_text("from winnow.data.digits import make_digits\n")
+    (tmp_path / "passing_on.py").write_text("import os\nfrom winnow.data.digits import make_digits\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="is nothing that a config may build"):
-        instantiate({"data": {"_target_": "passing_on.make_digits"}, "trusted_targets": ["passing_on"]}, "data")
+    for name in ("make_digits", "os.system"):
+        with pytest.raises(ConfigError, match="is nothing that a config may build"):
+            instantiate({"data": {"_target_": f"passing_on.{name}"}, "trusted_targets": ["passing_on"]}, "data")
 
 
 @pytest.mark.parametrize(("value", "limit", "capped"), [

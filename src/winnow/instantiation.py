@@ -61,8 +61,8 @@ def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
             target = target_of(node, key, trusted)
             if not _is_builder(target, [pattern for pattern in trusted if pattern not in OWN]):
                 raise ConfigError(
-                    f"{key}._target_={node['_target_']!r} is nothing that a config may build; allowed: winnow's builders and "
-                    "trackers, torch's optimizers, what trusted_targets names"
+                    f"{key}._target_={node['_target_']!r} is nothing that a config may build: it lives in {_home(target)}; "
+                    "allowed: winnow's builders and trackers, torch's optimizers, what lives in trusted_targets"
                 )
         for name, value in node.items():
             require_builders(value, f"{key}.{name}", trusted)
@@ -72,14 +72,19 @@ def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
 
 
 def _is_builder(target: Any, added: Sequence[str]) -> bool:
-    home, name = str(getattr(target, "__module__", None)), getattr(target, "__qualname__", "")
-    if any(_is_under(f"{home}.{name}", pattern) for pattern in added):
+    """By where it lives and not by what it was called: every module that imports os makes os.system an attribute of its own."""
+    home, place = _home(target), f"{_home(target)}.{getattr(target, '__qualname__', '')}"
+    if any(_is_under(place, pattern) for pattern in added):
         return True
     if home.startswith("winnow."):
-        return hasattr(target, "family") or f"{home}.{name}" in OWN
+        return hasattr(target, "family") or place in OWN
     if home.startswith("torch.optim."):
         return inspect.isclass(target) and any(kind.__qualname__ == "Optimizer" for kind in target.__mro__)
-    return True
+    return False
+
+
+def _home(target: Any) -> str:
+    return str(getattr(target, "__module__", None))
 
 
 def trusted(config: Mapping[str, Any]) -> list[str]:
