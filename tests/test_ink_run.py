@@ -119,7 +119,7 @@ def test_mlflow_holds_the_pictures_of_each_stage(staged, workplace):
 
 def test_a_preflight_of_ink_is_all_clear_and_draws_a_training_batch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    fixed = ["--config-dir", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
+    fixed = ["--config-path", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
     assert main(["preflight", *fixed, *UNTRACKED]) == 0
     stage = json.loads(capsys.readouterr().out)["stages"][0]
     assert stage["pictures"] == ["preflight/single_train_batch.png"]

@@ -6,12 +6,12 @@ from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.errors import MemoryExhaustedError
 
-BATCH = Vectors(torch.zeros(3, 5), torch.zeros(3), [1, 2, 3], 15)
+BATCH = Vectors(torch.zeros(3, 5), torch.zeros(3), [1, 2, 3], side=5)
 
 
 @pytest.mark.parametrize(("trouble", "words"), [
     (lambda: torch.empty(10**15), "can't allocate memory: you tried to allocate 4000000000000000 bytes"),
-    (lambda: bytearray(2**62), "out of memory on cpu in step 1, with 3 images of 1×5 pixels in bfloat16"),
+    (lambda: bytearray(2**62), "out of memory on cpu in step 1, with 3 images of 5×5 pixels in bfloat16"),
     (lambda: raise_gpu_error(), "CUDA out of memory. Tried to allocate 20.00 GiB"),
 ])  # fmt: skip
 def test_every_kind_of_it_names_the_batch_and_gives_advice(trouble, words):

@@ -138,9 +138,8 @@ def test_an_idle_worker_that_is_killed_is_replaced(open_pool):
     run_all(slots, [job(0)])
     (old,) = slots.worker_pids
     os.kill(old, signal.SIGKILL)
-    wait_for(lambda: not is_alive(old))
-    slots.wait(0.0)
-    assert slots.worker_pids != [old]
+    wait_until(slots, lambda: old not in slots.worker_pids)
+    assert len(slots.worker_pids) == 1
     assert run_all(slots, [job(1)])[0].outcome.status == "completed"
 
 
