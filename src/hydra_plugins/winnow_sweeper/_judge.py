@@ -37,9 +37,13 @@ class Judge:
         self._study = study
         self._seeds = seeds
 
-    def store(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        """Keep an outcome that the job itself could not store: it died, or lost sight of the storage."""
-        self._study._storage.set_trial_user_attr(trial._trial_id, outcome_key(outcome.seed), outcome.to_json())
+    def store(self, trial: FrozenTrial, outcome: Outcome) -> bool:
+        """Keep an outcome that the job itself could not store: it died, or lost sight of the storage. False where it did."""
+        key, text = outcome_key(outcome.seed), outcome.to_json()
+        if trial.user_attrs.get(key) == text:
+            return False
+        self._study._storage.set_trial_user_attr(trial._trial_id, key, text)
+        return True
 
     def settle(self, trial: FrozenTrial) -> Outcome | None:
         """Tell what the outcomes stored on ``trial`` come to, and give it; None where runs are missing yet."""

@@ -137,8 +137,9 @@ class SweepLoop:
         trial = self._claims.stored(job.number)
         if trial.state.is_finished():
             return  # another of its seeds ended it: by failing, or when this one had stored its outcome and not been heard yet
-        self._judge.store(trial, outcome)
-        if not self._settle(self._claims.stored(job.number)):
+        if self._judge.store(trial, outcome):
+            trial = self._claims.stored(job.number)
+        if not self._settle(trial):
             self._supply.queue_other_seeds(job)
 
     def _settle(self, trial: FrozenTrial) -> bool:
