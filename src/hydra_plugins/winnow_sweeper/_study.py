@@ -73,18 +73,18 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
 def describe(plan: Plan) -> None:
     """``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
     address = plan.settings.storage
-    OmegaConf.save(
-        OmegaConf.create({
-            "study_name": plan.name,
-            "storage": None if address is None else without_password(address),
-            "metric": metric_of(plan),
-            "overrides": [str(text) for text in plan.config.hydra.overrides.task],
-            "hydra_overrides": [without_password(str(text)) for text in plan.config.hydra.overrides.hydra],
-            "search_path": added_sources(plan.config),
-            "definition": plan.definition.plain(),
-        }),
-        plan.folder / DESCRIPTION,
-    )  # fmt: skip
+    unfinished = plan.folder / f".{DESCRIPTION}.tmp"
+    description = OmegaConf.create({
+        "study_name": plan.name,
+        "storage": None if address is None else without_password(address),
+        "metric": metric_of(plan),
+        "overrides": [str(text) for text in plan.config.hydra.overrides.task],
+        "hydra_overrides": [without_password(str(text)) for text in plan.config.hydra.overrides.hydra],
+        "search_path": added_sources(plan.config),
+        "definition": plan.definition.plain(),
+    })  # fmt: skip
+    OmegaConf.save(description, unfinished)
+    unfinished.replace(plan.folder / DESCRIPTION)
 
 
 def added_sources(config: DictConfig) -> list[str]:

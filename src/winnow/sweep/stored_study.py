@@ -18,12 +18,14 @@ from winnow.sweep.table import Row, rows_of
 
 DESCRIPTION = "sweep.yaml"
 JOURNAL = "study.journal"
+KEYS = ("study_name", "storage", "metric", "overrides", "hydra_overrides", "search_path", "definition")
+"""Of the description: what the study is called, where it is stored, what it maximises or minimises, what the command line said of
+runs and of Hydra, where config groups lie besides conf/, what is searched."""
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """``description`` is what ``sweep.yaml`` holds: ``study_name``, ``storage``, ``metric``, ``overrides``,
-    ``hydra_overrides``, ``search_path``, ``definition``."""
+    """``description`` is what ``sweep.yaml`` holds, under ``KEYS``."""
 
     folder: Path
     description: dict[str, Any]
@@ -32,11 +34,11 @@ class StoredStudy:
     @classmethod
     def open(cls, folder: Path, storage: str | None = None) -> StoredStudy:
         """From a study's folder. ``storage`` is needed where the stored address lacks its password. ConfigError where there is no
-        study."""
+        study, or its description is damaged."""
         path = folder / DESCRIPTION
         if not path.exists():
             raise ConfigError(f"{folder} is no study: it has no {DESCRIPTION}; studies lie in multirun/NAME")
-        description: dict[str, Any] = yaml.safe_load(path.read_text())
+        description = _read(path)
         address = storage or description["storage"] or journal_address(folder)
         if "***" in address:
             raise ConfigError(f"the study's storage is {address}; give it with its password by --storage")
@@ -53,7 +55,7 @@ class StoredStudy:
 
     @property
     def metric(self) -> str:
-        return str(self.description.get("metric", "value"))
+        return str(self.description["metric"])
 
     def rows(self) -> list[Row]:
         return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
@@ -61,6 +63,19 @@ class StoredStudy:
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")
         return is_eliminated(trial.values[0] if trial.values else None, floor, self.maximize)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; the sweep's own command writes it anew") from error
+    missing = [key for key in KEYS if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise ConfigError(
+            f"{path} lacks {', '.join(missing)}: it is torn or another version's; the sweep's own command writes it anew"
+        )
+    return dict(found)
 
 
 def journal_address(folder: Path) -> str:
