@@ -30,9 +30,8 @@ def data(tmp_path):
 
 
 def kill_workers():
-    workers = (
-        multiprocessing.active_children()
-    )  # and no other child of the test process, whose are other tests' programs
+    # No other child of the test process: those are other tests' programs.
+    workers = multiprocessing.active_children()
     assert workers
     for worker in workers:
         worker.kill()

@@ -52,11 +52,14 @@ def own_postgresql():
     cluster.close()
 
 
-def press_ctrl_c_twice(process):
-    """The second when the first was noticed: two at once would be one."""
+def ended_by_two_ctrl_c(process):
+    """How long it took after the second, pressed when the first was noticed (two at once would be one), and what it printed."""
     os.kill(process.pid, signal.SIGINT)
     read_until(process, "Ctrl-C again: at once")
     os.kill(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    return time.monotonic() - began, output
 
 
 def trials_of(app):
@@ -77,10 +80,8 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process_and_all_goes_on(app)
     process = start(app, "sleep=0.3", "epochs=200", "hydra.sweeper.n_trials=3")
     wait_until(lambda: all((app / "study" / str(number) / "starts").exists() for number in range(2)))
     workers = psutil.Process(process.pid).children(recursive=True)
-    press_ctrl_c_twice(process)
-    began = time.monotonic()
-    output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < CLOSING_SECONDS / 2, "it gave them time to save"
+    seconds, output = ended_by_two_ctrl_c(process)
+    assert seconds < CLOSING_SECONDS / 2, "it gave them time to save"
     assert process.returncode not in (0, 75), output
     assert not alive_after(20, workers)
     sweep(app, "sleep=0", "epochs=2", "hydra.sweeper.n_trials=3", "hydra.sweeper.accept_changes=true")
@@ -161,10 +162,8 @@ def test_a_second_ctrl_c_waits_for_no_storage_that_is_gone(app, own_postgresql):
     workers = psutil.Process(process.pid).children(recursive=True)
     own_postgresql.stop()
     time.sleep(6)  # it waits for the storage in the middle of its housekeeping
-    press_ctrl_c_twice(process)
-    began = time.monotonic()
-    output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < CLOSING_SECONDS / 2, "it waited for the storage"
+    seconds, output = ended_by_two_ctrl_c(process)
+    assert seconds < CLOSING_SECONDS / 2, "it waited for the storage"
     assert process.returncode not in (0, 75), output
     assert not alive_after(20, workers)
 

@@ -186,6 +186,5 @@ def test_logging_takes_microseconds(new_tracker: Build):
             tracker.log_metrics(metrics, step)
             times.append(time.perf_counter() - start)
             time.sleep(0.0005)
-    assert (
-        sorted(times)[len(times) // 2] < 1e-3
-    )  # a write to the disk would take longer; benchmarks/tracking.py measures it
+    # A write to the disk would take longer; benchmarks/tracking.py measures it.
+    assert sorted(times)[len(times) // 2] < 1e-3
