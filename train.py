@@ -5,9 +5,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from winnow.composition import register_resolvers
+from winnow.config.resolvers import register_resolvers
 from winnow.errors import show_errors_as_messages
-from winnow.torchrun import is_follower, refuse_sweep
+from winnow.run.torchrun import is_follower, refuse_sweep
 
 register_resolvers()
 show_errors_as_messages()
@@ -17,7 +17,7 @@ show_errors_as_messages()
     config_path="conf", config_name="config", execution_whitelist=["winnow.console.ConsoleHandler", "logging.*"]
 )
 def main(cfg: DictConfig) -> float | None:
-    from winnow.pipeline import run  # torch and its friends: not before the config is composed
+    from winnow.run.pipeline import run  # torch and its friends: not before the config is composed
 
     return run(cfg)
 
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float | None:
 if __name__ == "__main__":
     refuse_sweep(sys.argv)
     if is_follower():
-        from winnow.follow import follow
+        from winnow.run.follower import follow
 
         follow()
     else:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from winnow.engine.checkpoint_file import read_checkpoint
-from winnow.engine.checkpoints import CheckpointFolder
+from winnow.checkpoints.file import read_checkpoint
+from winnow.checkpoints.folder import CheckpointFolder
 from winnow.engine.ema import Ema
 from winnow.engine.precision import Precision
 from winnow.engine.schedule import LrSchedule

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from winnow.data.detection import LoadingSettings, coco_data
 from winnow.data.image import read_image
-from winnow.data.transforms import resize
+from winnow.families.detection.data import LoadingSettings, coco_data
+from winnow.families.detection.transforms import resize
 
 AUGMENTATION = {
     "horizontal_flip": 0.5,

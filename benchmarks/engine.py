@@ -24,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from winnow.composition import register_resolvers
+from winnow.config.resolvers import register_resolvers
 from winnow.engine.precision import multiplies_bf16
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from winnow.data.batch import DetectionBatch, Detections, Target
-from winnow.metrics.coco_ap import BACKENDS, CocoAp
+from winnow.families.detection.batch import DetectionBatch, Detections, Target
+from winnow.families.detection.metrics.coco_ap import BACKENDS, CocoAp
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("bccd", "bdd100k_mini", "kaist_mini", "llvip_mini")

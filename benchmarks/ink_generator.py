@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import yaml
 
-from winnow.data.ink_data import InkData
-from winnow.data.ink_strokes import ink_strokes
 from winnow.data.plan import LoadingSettings
+from winnow.families.ink.data import InkData
+from winnow.families.ink.strokes.data import ink_strokes
 
 CONFIG = Path(__file__).parents[1] / "conf/data/ink_strokes.yaml"
 

@@ -1,7 +1,7 @@
 """Dense from structural against dense from random weights at the same cost: python benchmarks/ink_stages.py FOLDER [--seeds N].
 
-Both arms go through `train.py`, in bfloat16 on one thread, one run after the other: `stage=all` with `--steps` steps of each
-stage, and `stage=dense training.init_from=null` for so many more steps that it computes as long (`--structural-cost`). Drawn
+Both arms go through `train.py`, in bfloat16 on one thread, one run after the other: `stage=ink/all` with `--steps` steps of each
+stage, and `stage=ink/dense training.init_from=null` for so many more steps that it computes as long (`--structural-cost`). Drawn
 strokes are of all ten levels from the first step, as in the validation set. Runs are kept in FOLDER: the same command again
 skips those that completed, and begins the one that did not anew. `--table` only prints what is there.
 """
@@ -41,7 +41,7 @@ class Plan:
 
     def overrides(self, data: str, arm: str, folder: Path) -> list[str]:
         steps = self.steps if arm == STAGED else self.steps + round(self.structural_cost * self.steps)
-        stage = ["stage=all"] if arm == STAGED else ["stage=dense", "training.init_from=null"]
+        stage = ["stage=ink/all"] if arm == STAGED else ["stage=ink/dense", "training.init_from=null"]
         return [
             "model=inktrace", f"data={data}", *stage, *self._of_data(data, folder), "training.max_epochs=1000",
             f"training.max_iter={steps}", f"training.batch_size={self.batch_size}", "training.scheduler.warmup_steps=50",

@@ -23,12 +23,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from winnow.build import build
-from winnow.composition import register_resolvers
-from winnow.engine.disk_room import warn_of_little_room
+from winnow.checkpoints.disk_room import warn_of_little_room
+from winnow.checkpoints.host_copy import state_bytes
+from winnow.config.resolvers import register_resolvers
+from winnow.config.schema import RunSettings
 from winnow.engine.gradients import FirstLook
-from winnow.engine.host_copy import state_bytes
-from winnow.run_settings import RunSettings
+from winnow.run.build import build
 from winnow.settings import build_settings
 from winnow.tracking.null_tracker import NullTracker
 
@@ -121,7 +121,7 @@ def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
 
 
 def foretold(overrides: list[str], folder: Path) -> Any:
-    preflight = "import sys; from winnow.cli import main; sys.exit(main())"
+    preflight = "import sys; from winnow.commands.cli import main; sys.exit(main())"
     fixed = ["--config-path", str(REPOSITORY / "conf"), "--json", "report.json"]
     command([sys.executable, "-c", preflight, "preflight", *fixed, *overrides], folder)
     return json.loads((folder / "report.json").read_text())

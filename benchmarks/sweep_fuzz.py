@@ -40,7 +40,7 @@ from resume_fuzz import digest
 from winnow.sweep.storage import open_storage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "tests" / "sweep"))
+sys.path.append(str(REPOSITORY / "tests"))
 from postgresql_cluster import Cluster, binaries  # noqa: E402
 
 RUN = [

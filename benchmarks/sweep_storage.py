@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from winnow.sweep.storage import create_study_once, open_storage
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "sweep"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from postgresql_cluster import Cluster, binaries
 
 SPACE = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "batch": CategoricalDistribution([4, 8, 16])}

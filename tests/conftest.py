@@ -3,6 +3,7 @@
 import pytest
 from composed import SHARED_DATA, compose_plain
 from hypothesis import HealthCheck, settings
+from postgresql_cluster import Cluster, binaries
 from warm_program import WarmProgram
 
 # The same examples in every run, however slow the machine is: a test that fails by chance tells nobody what he broke.
@@ -30,3 +31,20 @@ def warm_program():
     program = WarmProgram()
     yield program
     program.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    if binaries() is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["journal", "sqlite", "postgresql"])
+def storage_url(request, tmp_path):
+    """The URL of a storage that does not exist yet, or of an empty database."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql").new_database()
+    return {"journal": str(tmp_path / "study.log"), "sqlite": f"sqlite:///{tmp_path}/study.db"}[request.param]

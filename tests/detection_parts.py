@@ -2,7 +2,7 @@
 
 import torch
 
-from winnow.data.batch import DetectionBatch, Detections, Target
+from winnow.families.detection.batch import DetectionBatch, Detections, Target
 
 
 def target(boxes, labels, size=(64, 96), original_size=None, image_id=1, crowd=None, areas=None):

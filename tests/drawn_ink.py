@@ -3,10 +3,10 @@
 import numpy as np
 from composed import compose_plain
 
-from winnow.data.ink_curves import CORNER, FREE, SMOOTH, Strokes, points_at
-from winnow.data.ink_drawing import NUM_DRAWN, draw_strokes
-from winnow.data.ink_strokes import InkStrokesSettings, ink_strokes
 from winnow.data.plan import LoadingSettings
+from winnow.families.ink.strokes.curves import CORNER, FREE, SMOOTH, Strokes, points_at
+from winnow.families.ink.strokes.data import InkStrokesSettings, ink_strokes
+from winnow.families.ink.strokes.drawing import NUM_DRAWN, draw_strokes
 
 LOADING = {"batch_size": 8, "num_workers": 0, "drop_last": False, "seed": 0,
            "subset_size": None, "subset_seed": 42, "overfit": None}  # fmt: skip

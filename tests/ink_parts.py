@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from winnow.data.ink_batch import InkBatch, InkTarget
-from winnow.data.ink_predictions import InkPredictions
+from winnow.families.ink.batch import InkBatch, InkTarget
+from winnow.families.ink.predictions import InkPredictions
 
 SETTINGS = {
     "channels": [8, 8, 16], "depths": [1, 1, 1], "embed_dim": 32, "num_layers": 1, "num_heads": 2, "skips": True,

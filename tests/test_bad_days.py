@@ -8,7 +8,7 @@ import pytest
 import yaml
 from killed_parts import RECORDED, TINY, assert_same_end, record
 
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
 
 LENGTH = "training.max_epochs=3"
 

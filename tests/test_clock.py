@@ -9,8 +9,8 @@ import pytest
 from composed import REPOSITORY
 from killed_parts import RECORDED, TINY, assert_same_end, record
 
-from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
-from winnow.engine.checkpoints import CheckpointFolder
+from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
+from winnow.checkpoints.folder import CheckpointFolder
 from winnow.tracking.folder import Owner
 from winnow.tracking.outbox import read_events
 

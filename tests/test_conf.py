@@ -9,28 +9,29 @@ import torch
 import yaml
 from composed import REPOSITORY, compose_plain
 
-from winnow.build import checked_evaluation
-from winnow.composition import cap, run_folder
-from winnow.engine.checkpoint_file import write_checkpoint
+from winnow.checkpoints.file import write_checkpoint
+from winnow.config.flat import differences_by_name, flat
+from winnow.config.instantiate import check_node, instantiate
+from winnow.config.resolvers import cap, run_folder
+from winnow.config.schema import RunSettings
 from winnow.errors import ConfigError
-from winnow.flat_config import differences_by_name, flat
-from winnow.instantiation import check_node, instantiate
-from winnow.run_settings import RunSettings
+from winnow.run.build import checked_evaluation
 from winnow.settings import build_settings
 
 NOT_CHOICES = {"detection"}
 GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
-    f"{group}={file.stem}"
+    f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}"
     for group in GROUPS
-    for file in sorted((REPOSITORY / "conf" / group).glob("*.yaml"))
+    for file in sorted((REPOSITORY / "conf" / group).glob("**/*.yaml" if group == "stage" else "*.yaml"))
     if file.stem not in NOT_CHOICES
 ]
 INK = ["model=inktrace", "data=ink_strokes"]
 EXPERIMENTS = sorted(file.stem for file in (REPOSITORY / "conf/experiment").glob("*.yaml"))
 NEEDED = {
     "data=bdd100k": ["data.root=somewhere"],
-    **dict.fromkeys(["evaluation=ink", "stage=structural", "stage=dense", "stage=all"], INK),
+    **dict.fromkeys(["evaluation=ink", "stage=ink/structural", "stage=ink/dense", "stage=ink/all"], INK),
+    **dict.fromkeys(["stage=structural", "stage=dense", "stage=all"], INK),  # the names of before the move
     "model=inktrace": ["data=ink_strokes"],
     "data=ink_strokes": ["model=inktrace"],
     "data=ink_lines": ["model=inktrace", "data.train.images=somewhere", "data.train.annotations=somewhere"],
@@ -121,10 +122,10 @@ def test_every_file_begins_by_saying_what_it_is(file):
     (["training=baseline", "budget=search"], "max_epochs", 5),
     (["training=smoke", "budget=search"], "max_epochs", 2),
     (["training=baseline", "budget=search", "training.max_epochs=20"], "max_epochs", 20),
-    (["stage=structural", *INK], "max_epochs", 30),
-    (["stage=dense", *INK], "max_epochs", 50),
-    (["stage=structural", *INK, "budget=search"], "max_epochs", 5),
-    (["stage=dense", *INK, "budget=search", "training.max_epochs=20"], "max_epochs", 20),
+    (["stage=ink/structural", *INK], "max_epochs", 30),
+    (["stage=ink/dense", *INK], "max_epochs", 50),
+    (["stage=ink/structural", *INK, "budget=search"], "max_epochs", 5),
+    (["stage=ink/dense", *INK, "budget=search", "training.max_epochs=20"], "max_epochs", 20),
     (["budget=search"], "subset_size", 1000),
     (["training=smoke", "budget=search"], "subset_size", 100),
     (["training=progressive"], "resize_schedule", [[1, 640], [20, 800], [40, 960]]),
@@ -179,7 +180,7 @@ def test_asking_imports_nothing_heavy(flags, tmp_path):
 
 @pytest.mark.parametrize(("target", "message"), [
     ("os.system", r"model._target_='os.system' is not trusted; add its package to trusted_targets, as \[os\]"),
-    ("winnow.tasks.nowhere.Model", "model._target_='winnow.tasks.nowhere.Model' can't be imported"),
+    ("winnow.families.nowhere.Model", "model._target_='winnow.families.nowhere.Model' can't be imported"),
     (None, "model._target_ must name the class or function to build, got None"),
 ])  # fmt: skip
 def test_a_target_must_be_trusted_and_exist(target, message):
@@ -193,10 +194,10 @@ SPAWNED = {"_target_": "winnow.tracking.spawned.Spawned", "command": ["/bin/fals
 @pytest.mark.parametrize(("wrong", "message"), [
     (SPAWNED, r"optimizer.betas._target_='winnow.tracking.spawned.Spawned' is not trusted"),
     ([SPAWNED], r"optimizer.betas\[0\]._target_='winnow.tracking.spawned.Spawned' is not trusted"),
-    ({"_target_": "winnow.promotion._composed", "overrides": [], "program": "evil.py"}, "is not trusted"),
-    ({"_target_": "winnow.data.digits.make_digits", "root": "x"}, "is nothing that a config may build"),
+    ({"_target_": "winnow.sweep.promotion._composed", "overrides": [], "program": "evil.py"}, "is not trusted"),
+    ({"_target_": "winnow.families.detection.formats.digits.make_digits", "root": "x"}, "is nothing that a config may build"),
     ({"_target_": "torch.optim.lr_scheduler.LambdaLR"}, "is nothing that a config may build"),
-    ({"_target_": "winnow.data.bdd100k.os.system", "command": "false"}, "may build: it lives in posix;"),
+    ({"_target_": "winnow.families.detection.formats.bdd100k.os.system", "command": "false"}, "may build: it lives in posix;"),
     ({"_target_": "torch.optim.optimizer.torch.load", "f": "x"}, "may build: it lives in torch.serialization;"),
 ])  # fmt: skip
 def test_nothing_of_winnow_but_its_builders_is_built(wrong, message):
@@ -211,7 +212,9 @@ def test_what_the_command_line_trusts_by_name_is_built():
 
 
 def test_what_is_trusted_can_not_pass_on_what_is_not(tmp_path, monkeypatch):
-    (tmp_path / "passing_on.py").write_text("import os\nfrom winnow.data.digits import make_digits\n")
+    (tmp_path / "passing_on.py").write_text(
+        "import os\nfrom winnow.families.detection.formats.digits import make_digits\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("make_digits", "os.system"):
         with pytest.raises(ConfigError, match="is nothing that a config may build"):

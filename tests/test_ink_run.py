@@ -9,7 +9,7 @@ from composed import REPOSITORY
 from killed_parts import RECORDED, assert_same_end, record
 from PIL import Image
 
-from winnow.cli import main
+from winnow.commands.cli import main
 
 # 22 tiles in batches of 4 and 2 batches to a step: three steps to an epoch, the last one shorter; two evaluation batches.
 TINY = [
@@ -81,7 +81,7 @@ def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
 @pytest.fixture(scope="module")
 def staged(warm_program, workplace):
     """What both stages printed, tracked in MLflow as shipped, and their results."""
-    printed = warm_program.run(workplace, *TINY, "stage=all", "training.max_epochs=1", "hydra.run.dir=staged")
+    printed = warm_program.run(workplace, *TINY, "stage=ink/all", "training.max_epochs=1", "hydra.run.dir=staged")
     return printed, {
         name: json.loads((workplace / f"staged/{name}/result.json").read_text()) for name in ("structural", "dense")
     }

@@ -6,11 +6,11 @@ import pytest
 import torch
 from composed import compose_plain
 
-from winnow.build import build
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
+from winnow.config.schema import RunSettings
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
-from winnow.run_settings import RunSettings
+from winnow.run.build import build
 from winnow.settings import build_settings
 from winnow.tracking.null_tracker import NullTracker
 

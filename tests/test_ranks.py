@@ -233,7 +233,7 @@ def test_a_finished_run_says_so_on_ranks_too(warm_program, workplace, whole):
 
 
 def followers_of(process):
-    return [child for child in psutil.Process(process).children() if "winnow.follow" in child.cmdline()]
+    return [child for child in psutil.Process(process).children() if "winnow.run.follower" in child.cmdline()]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from killed_parts import TINY
 
-from winnow.engine.checkpoint_file import read_checkpoint, write_checkpoint
+from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 
 OWN_DATA = [override for override in TINY if not override.startswith(("data.num", "data.size"))]
 

@@ -8,7 +8,7 @@ import yaml
 from foreign_files import Bomb, prefixed
 from killed_parts import TINY, last
 
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
 
 
 @pytest.fixture(scope="module")

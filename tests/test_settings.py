@@ -3,9 +3,10 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
+from winnow.builders import check_arguments, set_by
 from winnow.engine.settings import TrainingSettings
 from winnow.errors import ConfigError
-from winnow.settings import Settings, build_settings, check_arguments, set_by
+from winnow.settings import Settings, build_settings
 
 
 class Inner(Settings):

@@ -24,9 +24,9 @@ import psutil
 import torch
 from torch import nn
 
-from winnow.settings import set_by
-from winnow.tasks.detection.fcos_tiny import FcosTinySettings, fcos_tiny
-from winnow.tasks.ink.inktrace import InktraceSettings, inktrace
+from winnow.builders import set_by
+from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
+from winnow.families.ink.model.inktrace import InktraceSettings, inktrace
 from winnow.tracking.history import Entry, History
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.outbox import OutboxFile

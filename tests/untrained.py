@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from winnow.settings import set_by
-from winnow.tasks.detection.fcos import FcosTask
-from winnow.tasks.detection.fcos_tiny import FcosTinySettings, fcos_tiny
+from winnow.builders import set_by
+from winnow.families.detection.models.fcos import FcosTask
+from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 
 
 class SpareHead(nn.Module):

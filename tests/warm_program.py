@@ -90,7 +90,7 @@ class WarmProgram:
 
 
 def main() -> None:
-    import winnow.pipeline  # noqa: F401
+    import winnow.run.pipeline  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

@@ -15,7 +15,7 @@ from contestants.turns import Channel, Turns
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from winnow.data.batch import DetectionBatch
+from winnow.families.detection.batch import DetectionBatch
 from winnow.protocols import Task
 
 CPU = torch.device("cpu")
@@ -181,8 +181,8 @@ def endless(batches: list[DetectionBatch], wrap: Any) -> DataLoader[Any]:
 
 
 def assembled(config: dict[str, Any]) -> Any:
-    from winnow.build import build
-    from winnow.run_settings import RunSettings
+    from winnow.config.schema import RunSettings
+    from winnow.run.build import build
     from winnow.settings import build_settings
     from winnow.tracking.null_tracker import NullTracker
 
@@ -194,10 +194,10 @@ def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torc
     """The same task and data without anything that winnow's engine does to them, and the same optimizer settings."""
     import importlib
 
-    from winnow.data.detection import LoadingSettings, digits_data
     from winnow.engine.schedule import LrSchedule
     from winnow.engine.settings import SchedulerSettings
-    from winnow.metrics.coco_ap import CocoAp
+    from winnow.families.detection.data import LoadingSettings, digits_data
+    from winnow.families.detection.metrics.coco_ap import CocoAp
 
     torch.manual_seed(0)
     training = config["training"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
+from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
 
 
 class Net(nn.Module):

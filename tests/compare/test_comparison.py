@@ -5,7 +5,7 @@ import pytest
 import torch
 from foreign_files import prefixed
 
-from winnow.cli import main
+from winnow.commands.cli import main
 from winnow.compare.comparison import ABSENT, compare
 from winnow.compare.subject import read_subject
 from winnow.errors import CheckpointError, ConfigError

@@ -7,8 +7,8 @@ import time
 import pytest
 from composed import compose_plain
 
-from winnow.data.detection import LoadingSettings, digits_data
 from winnow.errors import DataError, TransientDataError
+from winnow.families.detection.data import LoadingSettings, digits_data
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import torch
 from engine_parts import VectorTask
 from foreign_files import layouts, save, trained
 
-from winnow.checkpoint_layouts import read_foreign
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
+from winnow.checkpoints.layouts import read_foreign
 from winnow.engine.foreign import adopt
 from winnow.engine.loop import fit
 from winnow.engine.stop import StopRequest

@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine_parts import VectorData, VectorTask
 
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DivergedError

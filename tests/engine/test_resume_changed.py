@@ -4,7 +4,7 @@ import pytest
 import torch
 from engine_parts import VectorData, VectorTask
 
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.loop import fit, restore
 from winnow.engine.schedule import LrSchedule
 from winnow.engine.settings import Objective

@@ -4,14 +4,10 @@ from foreign_files import layouts, trained
 from foreign_files import save as save_file
 from torch import nn
 
-from winnow.engine.checkpoint_file import KEYS, VERSION, write_checkpoint
+from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
+from winnow.checkpoints.initial import load_initial_weights
+from winnow.engine.batch_norm import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
 from winnow.engine.ranks import ALONE, Ranks
-from winnow.engine.weights import (
-    load_initial_weights,
-    require_batches_for_batch_norm,
-    require_share_of_each,
-    synchronise_batch_norm,
-)
 from winnow.errors import CheckpointError, ConfigError, WeightsError
 
 

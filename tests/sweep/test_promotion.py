@@ -15,7 +15,7 @@ SEARCH = [
     "hydra/sweeper=winnow", *TINY, "hydra.sweeper.direction=maximize", "hydra.sweeper.plots=false", "training.max_epochs=2",
     "hydra.sweeper.study_name=search", "hydra.sweeper.n_trials=1", "training.optimizer.lr=choice(0.001,0.002)",
 ]  # fmt: skip
-PROMOTE = "from winnow.cli import main; raise SystemExit(main())"
+PROMOTE = "from winnow.commands.cli import main; raise SystemExit(main())"
 TORN_BYTES = 500_000
 
 

@@ -8,7 +8,7 @@ from filelock import FileLock
 from stage_parts import TINY, write_stages
 from tracking_parts import assert_server_equals_outbox, kill_uploaders, mlflow_client, uploaders, wait_for
 
-from winnow.cli import main
+from winnow.commands.cli import main
 from winnow.tracking.folder import TrackingFolder
 
 TRACKED = [*TINY, "tracking.drain_seconds=0", "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false"]

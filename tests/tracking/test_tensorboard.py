@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tracking_parts import wait_for
 
 from winnow.errors import ConfigError
-from winnow.tracked import choose_tracker
+from winnow.run.tracker import choose_tracker
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.tensorboard import FOLDER, TensorBoardTracker
 
@@ -158,7 +158,7 @@ import sys
 if sys.argv[2] == "missing":
     sys.modules["tensorboard"] = None  # what Python itself keeps of a package that can't be imported
 from pathlib import Path
-from winnow.tracked import choose_tracker
+from winnow.run.tracker import choose_tracker
 node = {"_target_": "winnow.tracking.null_tracker.NullTracker", "tensorboard": sys.argv[3] == "on"}
 try:
     choose_tracker({"tracking": node, "trusted_targets": []}, Path(sys.argv[1]))

@@ -3,7 +3,7 @@
 from killed_parts import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from winnow.engine.checkpoint_file import read_checkpoint
+from winnow.checkpoints.file import read_checkpoint
 
 
 def test_a_killed_and_resumed_training_shows_every_step_once(warm_program, tmp_path):

@@ -17,7 +17,7 @@ from hydra_plugins.winnow_sweeper._interrupts import Interrupts
 from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._output import output_to
 from hydra_plugins.winnow_sweeper._single_run import TrialTask, interrupted
-from winnow.engine.seal import has_whole_checkpoint
+from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.sweep.outcome import Outcome
 
 _LOOK_SECONDS = 0.5

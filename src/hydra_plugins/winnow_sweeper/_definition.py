@@ -11,6 +11,7 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
+from winnow.config.moved import with_moved_targets
 from winnow.errors import ConfigError
 
 MAY_CHANGE = (
@@ -72,6 +73,7 @@ class Definition:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields: dict[str, Any] = json.loads(text)
+        fields = {**fields, "base": with_moved_targets(fields["base"]), "pruner": with_moved_targets(fields["pruner"])}
         seeds = None if fields["seeds"] is None else tuple(fields["seeds"])
         return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
 

@@ -13,14 +13,14 @@ from optuna.pruners import BasePruner
 
 from hydra_plugins.winnow_sweeper._definition import Definition
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
+from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
 from hydra_plugins.winnow_sweeper._values import override_text
-from winnow.composed import plain_config, said_of, with_stage
+from winnow.config.plain import group_choices, plain_config, said_of, stage_beside, with_stage
+from winnow.config.schema import RunSettings
 from winnow.errors import ConfigError
-from winnow.run_settings import RunSettings
 from winnow.settings import build_settings
-from winnow.sweep.settings import SweeperSettings
 from winnow.sweep.stored_study import journal_address
 
 
@@ -127,12 +127,14 @@ def compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence
 def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain config of one run; a pipeline's with the epochs of all its stages, each of which is checked. Raises Hydra's
     errors for overrides that it doesn't know, ConfigError."""
-    run = without_hydra(compose(hydra_context, config, overrides))
+    composed = compose(hydra_context, config, overrides)
+    run = without_hydra(composed)
     names = stages_in(run)
     if names:
         epochs = 0
         for name in names:
-            stage = without_hydra(compose(hydra_context, config, with_stage(overrides, name)))
+            choice = stage_beside(group_choices(composed)["stage"], name)
+            stage = without_hydra(compose(hydra_context, config, with_stage(overrides, choice)))
             with said_of(name):
                 epochs += build_settings(RunSettings, stage, "").training.max_epochs
         run["training"]["max_epochs"] = epochs

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 
+from winnow.builders import check_arguments
+from winnow.config.instantiate import target_of
 from winnow.errors import ConfigError
-from winnow.instantiation import target_of
-from winnow.settings import check_arguments
 
 KEY = "hydra.sweeper.pruner"
 TRUSTED = ("winnow.sweep.pruners.*", "optuna.pruners.*")

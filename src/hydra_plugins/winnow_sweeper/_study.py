@@ -20,6 +20,8 @@ from optuna.distributions import json_to_distribution
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
+from winnow.config.moved import require_todays_choices
+from winnow.config.plain import group_choices
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import create_study_once
@@ -58,6 +60,8 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
     """Write down what the study searches and give it its sampler. ConfigError where an earlier start searched something else,
     unless changes are accepted."""
     stored = study.user_attrs.get(DEFINITION)
+    if stored is None and plan.is_winnow_run:
+        require_todays_choices(group_choices(plan.config))
     if stored is not None:
         changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
         if changes:

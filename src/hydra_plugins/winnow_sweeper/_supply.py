@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
-from winnow.engine.seal import has_whole_checkpoint
+from winnow.checkpoints.seal import has_whole_checkpoint
+from winnow.config.moved import with_moved_target
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, STARTED
 from winnow.sweep.trial import outcome_key
@@ -117,7 +118,7 @@ class Supply:
     def _queue(self, trial: FrozenTrial) -> None:
         """The jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: where it is pruned or
         fails, the others need not run."""
-        overrides = (*self._to_overrides(trial.params), *trial.user_attrs.get(OVERRIDES, ()))
+        overrides = (*self._to_overrides(trial.params), *map(with_moved_target, trial.user_attrs.get(OVERRIDES, ())))
         has_started = bool(trial.user_attrs.get(STARTED))
         if not has_started:
             self._study._storage.set_trial_user_attr(trial._trial_id, STARTED, True)

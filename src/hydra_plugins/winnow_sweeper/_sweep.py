@@ -32,6 +32,7 @@ from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.console import CONSOLE
 from winnow.errors import ConfigError
 from winnow.protocols import Tracker
+from winnow.run.tracker import choose_tracker
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
 from winnow.sweep.ownership import Owner
@@ -40,7 +41,6 @@ from winnow.sweep.report import StudyReport
 from winnow.sweep.storage import open_storage
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
-from winnow.tracked import choose_tracker
 from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
     slots = open_slots(
         Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
         devices=settings.devices, in_process=settings.in_process, recycle_after=settings.recycle_after,
-        warm_up=tuple(settings.warm_up) or (("winnow.pipeline",) if plan.is_winnow_run else ()),
+        warm_up=tuple(settings.warm_up) or (("winnow.run.pipeline",) if plan.is_winnow_run else ()),
     )  # fmt: skip
     at_once = False
     try:

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from winnow.checkpoint_layouts import aligned
+from winnow.checkpoints.layouts import aligned
+from winnow.checkpoints.state_dicts import top_modules
 from winnow.compare.subject import Subject
-from winnow.flat_config import in_words_of, same
-from winnow.state_dicts import top_modules
+from winnow.config.flat import in_words_of, same
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norms keep beside their parameters."""

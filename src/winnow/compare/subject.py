@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from winnow.checkpoint_layouts import ForeignCheckpoint, read_foreign
-from winnow.engine.checkpoint_file import read_checkpoint
-from winnow.engine.seal import is_sealed
+from winnow.checkpoints.file import read_checkpoint
+from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign
+from winnow.checkpoints.seal import is_sealed
+from winnow.config.flat import flat
+from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.errors import CheckpointError, ConfigError
-from winnow.flat_config import flat
 
 BEST, LAST = "best", "last"
 
@@ -69,7 +70,8 @@ def _checkpoint_of(folder: Path, which: str) -> Path:
 
 def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
     saved = read_checkpoint(path)
-    config, metadata = flat(saved["config"] or {}), saved["metadata"] or {}
+    choices = with_moved_choices((saved["metadata"] or {}).get("choices", {}))
+    config, metadata = flat(with_moved_targets(saved["config"] or {})), saved["metadata"] or {}
     best, progress = saved["best"] or {}, saved["progress"] or {}
     cost = {f"cost/{name}": float(value) for name, value in progress.get("cost", {}).items()}
     found = {f"best/{best['metric'].removeprefix('val/')}": best["value"]} if best else {}
@@ -80,7 +82,7 @@ def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
         "best at epoch": best.get("epoch"), "seed": metadata.get("seed"),
         "data": metadata.get("data_fingerprint"), "classes": len(saved["classes"] or ()),
         "averaged (EMA)": saved["ema_state_dict"] is not None,
-        "composed of": " ".join(f"{group}={choice}" for group, choice in sorted(metadata.get("choices", {}).items())),
+        "composed of": " ".join(f"{group}={choice}" for group, choice in sorted(choices.items())),
     }  # fmt: skip
     mode = progress.get("mode")
     return Subject(

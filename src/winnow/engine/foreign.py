@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from winnow.checkpoint_layouts import ForeignCheckpoint, aligned
+from winnow.checkpoints.layouts import ForeignCheckpoint, aligned
 from winnow.engine.foreign_optimizer import NotTakenOverError, moments_by_name, state_for
 from winnow.engine.loop import Fit, is_finished
 from winnow.engine.schedule import LrSchedule

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from winnow.checkpoints.state_dicts import shortened, top_modules
 from winnow.errors import UntrainedError
-from winnow.state_dicts import shortened, top_modules
 
 logger = logging.getLogger(__name__)
 

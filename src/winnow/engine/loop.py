@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from winnow.engine.checkpoints import CheckpointFolder
-from winnow.engine.disk_room import warn_of_little_room
+from winnow.checkpoints.disk_room import warn_of_little_room
+from winnow.checkpoints.folder import CheckpointFolder
+from winnow.checkpoints.host_copy import state_bytes
 from winnow.engine.evaluate import evaluate
-from winnow.engine.host_copy import state_bytes
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
 from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from winnow.engine.checkpoint_file import VERSION
+from winnow.checkpoints.file import VERSION
 from winnow.engine.seeding import rng_state
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from winnow.errors import WinnowError
-from winnow.folder_names import PIPELINE_RECORD
+from winnow.run_folder import PIPELINE_RECORD
 from winnow.tracking.folder import Owner, TrackingFolder, UploadSettings
 from winnow.tracking.launcher import prepare_environment
 from winnow.tracking.outbox import read_last_event

@@ -1,0 +1,123 @@
+"""What a stage takes over: whose weights ``init_from`` means, and how far its model may differ from the one they come from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from winnow.checkpoints.file import read_checkpoint
+from winnow.checkpoints.layouts import aligned
+from winnow.checkpoints.seal import is_sealed
+from winnow.checkpoints.state_dicts import LoadReport, compared, load_matching, read_state
+from winnow.errors import ConfigError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+REPORT = "init_from.json"
+_OF_STAGE = re.compile(r"(?P<stage>[\w.-]+):(?P<which>best|last)")
+
+
+@dataclass(frozen=True)
+class StageWeights:
+    """``<stage>:best`` or ``<stage>:last``: a checkpoint of a stage in the same run folder."""
+
+    stage: str
+    which: str
+
+    @classmethod
+    def read(cls, init_from: str | None) -> StageWeights | None:
+        """None for a path, and for nothing at all."""
+        match = _OF_STAGE.fullmatch(init_from) if init_from is not None else None
+        return cls(match["stage"], match["which"]) if match else None
+
+    def path(self, run_folder: Path) -> Path:
+        return run_folder / self.stage / "checkpoints" / f"{self.which}.pth"
+
+
+def initial_weights(init_from: str, run_folder: Path | None) -> Path:
+    """The file that ``init_from`` means in ``run_folder``, which holds a folder per stage (None: there are no stages).
+    ConfigError where it is not there, with what to do."""
+    named = StageWeights.read(init_from)
+    if named is not None and run_folder is None:
+        raise ConfigError(f"training.init_from={init_from!r} names a stage, but stage=single has none; give a path")
+    path = Path(init_from) if named is None or run_folder is None else named.path(run_folder)
+    if path.is_file():
+        return path
+    if named is None:
+        raise ConfigError(f"training.init_from={init_from!r}: there is no file {path.absolute()}")
+    if named.which == "best" and (path.parent / "last.pth").is_file():
+        raise ConfigError(
+            f"training.init_from={init_from!r}: {named.stage} never gave a value of its objective, so it has no best.pth; "
+            f"start from {named.stage}:last"
+        )
+    raise ConfigError(
+        f"training.init_from={init_from!r}: there is no {path}; run the stages in order (a pipeline), or stage={named.stage} "
+        f"first with hydra.run.dir={run_folder}, or give training.init_from=PATH (null: random weights)"
+    )
+
+
+def require_allowed(report: LoadReport, prefixes: Sequence[str]) -> None:
+    """WeightsError that lists every parameter outside of ``prefixes`` that is not the same on both sides."""
+    kinds = {
+        "missing (in the model only)": report.missing,
+        "reshaped": report.reshaped,
+        "unexpected (in the weights only)": report.unexpected,
+    }
+    for prefix in prefixes:
+        if not any(is_under(name, [prefix]) for names in kinds.values() for name in names):
+            logger.info("stage.init_allow_missing: nothing differs under %s", prefix)
+    wrong = {kind: [name for name in names if not is_under(name, prefixes)] for kind, names in kinds.items()}
+    if any(wrong.values()):
+        lists = "".join(f"\n  {len(names)} {kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+        raise WeightsError(
+            f"training.init_from={report.source}: {report.matched} parameters match, but others differ where "
+            f"stage.init_allow_missing={list(prefixes)} does not allow it:{lists}\nadd the prefixes of those that are meant to "
+            "differ, as [heads.dense]"
+        )
+
+
+def is_under(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether a parameter's name begins with one of the dotted ``prefixes``."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def write_report(report: LoadReport, folder: Path) -> None:
+    """``init_from.json``: every name, where the log shows the first few."""
+    (folder / REPORT).write_text(json.dumps(asdict(report), indent=2) + "\n")
+
+
+def load_initial_weights(model: nn.Module, path: Path, may_differ: Sequence[str] | None = None) -> LoadReport:
+    """Take what fits by name and shape from a checkpoint or a weights file, and say what did and what did not.
+
+    The averaged weights where a checkpoint has them. ``may_differ`` (``stage.init_allow_missing``) holds the prefixes of the
+    parameters that need not be the same on both sides; None: all. Raises CheckpointError for a damaged checkpoint, WeightsError
+    for a file that can't be read, fits nowhere, or differs elsewhere.
+    """
+    state = _checkpoint_weights(path) if is_sealed(path) else _foreign_weights(path, model)
+    report = compared(model.state_dict(), state, str(path))
+    if report.matched == 0:
+        raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
+    if may_differ is not None:
+        require_allowed(report, may_differ)
+    load_matching(model, state, str(path))
+    report.log()
+    return report
+
+
+def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
+    checkpoint = read_checkpoint(path)
+    average = checkpoint["ema_state_dict"]
+    return dict(average["weights"] if average else checkpoint["model_state_dict"])
+
+
+def _foreign_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    state, changed = aligned(read_state(path), model.state_dict())
+    if changed is not None:
+        logger.warning("weights of %s: %s, for so they fit this model", path, changed)
+    return state

@@ -1,0 +1,152 @@
+"""Where a model's first weights come from: the hub or its cache, a local folder or file, or nowhere; knows no model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+from winnow.checkpoints.state_dicts import read_state
+from winnow.errors import ConfigError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+IF_AVAILABLE = "if_available"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+METADATA_TIMEOUT_S = 5.0
+
+Model = TypeVar("Model")
+
+
+def check_pretrained(pretrained: bool | str, checkpoint: str | None) -> None:
+    """Refuse what could never be loaded, without looking at the disk or the network; ``checkpoint`` None says that no
+    weights of the model are published. Raises ConfigError."""
+    if isinstance(pretrained, str) and not pretrained.strip():
+        raise ConfigError("model.pretrained is empty; allowed: true, false, if_available, or a path")
+    if checkpoint is not None and (not isinstance(checkpoint, str) or checkpoint.count("/") != 1):
+        raise ConfigError(f"model.checkpoint={checkpoint!r}; allowed: a repository of the hub, as in owner/name")
+    if pretrained is True and checkpoint is None:
+        raise ConfigError(
+            "model.pretrained=true, but no weights of this model are published; allowed: false, if_available, or a path"
+        )
+
+
+def load_or_start_random(
+    pretrained: bool | str,
+    checkpoint: str | None,
+    offline: bool,
+    *,
+    load: Callable[[Path], Model],
+    start_random: Callable[[], Model],
+) -> Model:
+    """The model by ``model.pretrained``: ``true`` and a path must load, ``false`` starts random, ``if_available`` loads
+    or, with a loud warning, starts random. Raises WeightsError when weights that must load are absent or do not fit."""
+    if pretrained is False:
+        return start_random()
+    try:
+        return load(locate_weights(pretrained, checkpoint, offline))
+    except WeightsError as error:
+        if pretrained != IF_AVAILABLE:
+            raise
+        logger.warning(
+            "NO PRETRAINED WEIGHTS, the model starts from random values (model.pretrained=if_available): %s", error
+        )
+    return start_random()
+
+
+def locate_weights(pretrained: bool | str, checkpoint: str | None, offline: bool) -> Path:
+    """A folder written by ``save_pretrained`` or a weights file: ``pretrained`` itself if it is a path, else
+    ``checkpoint`` from the local hub cache or, unless ``offline``, fetched into it. Raises WeightsError."""
+    if isinstance(pretrained, str) and pretrained != IF_AVAILABLE:
+        path = Path(pretrained).expanduser()
+        if not path.exists():
+            raise WeightsError(
+                f"model.pretrained={pretrained!r} does not exist; allowed: true, false, if_available, or the path of a "
+                "folder written by save_pretrained or of a .safetensors, .pth or .bin file"
+            )
+        return path
+    if checkpoint is None:
+        raise WeightsError("no weights of this model are published; model.pretrained=PATH names your own")
+    return _snapshot(checkpoint, offline)
+
+
+def _snapshot(checkpoint: str, offline: bool) -> Path:
+    folder = _snapshot_if_cached(checkpoint)
+    if folder is not None:
+        return folder
+    fetch = (
+        f"fetch them where there is a network: `hf download {checkpoint}` (then copy the cache, or set HF_HOME to it), "
+        "or set model.pretrained=PATH to a local copy, or model.pretrained=if_available to start from random values"
+    )
+    if offline:
+        raise WeightsError(f"weights {checkpoint!r} are not in the local cache and model.offline=true; {fetch}")
+    logger.info("fetching weights %s from the hub", checkpoint)
+    try:
+        # The safe format first: the pickled copy of the same weights is only fetched where it is the only one.
+        for name in WEIGHT_FILES:
+            patterns = ["config.json", name]
+            folder = Path(snapshot_download(checkpoint, allow_patterns=patterns, etag_timeout=METADATA_TIMEOUT_S))
+            if (folder / name).is_file():
+                return folder
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"weights {checkpoint!r} are not in the local cache and the hub did not give them ({reason}); {fetch}"
+        ) from error
+    raise WeightsError(f"the hub's {checkpoint!r} holds none of {', '.join(WEIGHT_FILES)}; {fetch}")
+
+
+def _snapshot_if_cached(checkpoint: str) -> Path | None:
+    try:
+        folder = Path(snapshot_download(checkpoint, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    complete = (folder / "config.json").is_file() and any((folder / name).is_file() for name in WEIGHT_FILES)
+    return folder if complete else None
+
+
+class FoundWeights(NamedTuple):
+    """A state dict and where it came from."""
+
+    state: Mapping[str, Tensor]
+    source: str
+
+
+def find_weights(pretrained: bool | str, offline: bool, weights: WeightsEnum) -> FoundWeights | None:
+    """What ``model.pretrained`` asks for: true (``weights``), false (None), ``if_available`` or the path of a file.
+
+    ``weights`` are looked for in torch.hub's cache and, unless ``offline``, fetched there. Raises WeightsError when
+    they can't be had; with ``if_available`` that is only logged, loudly, and gives None.
+    """
+    if pretrained is False:
+        logger.info("model.pretrained=false: all weights are random")
+        return None
+    if isinstance(pretrained, str) and pretrained != "if_available":
+        return FoundWeights(read_state(Path(pretrained).expanduser()), pretrained)
+    try:
+        return FoundWeights(_cached_or_fetched(weights, offline), str(weights))
+    except WeightsError as error:
+        if pretrained is True:
+            raise
+        logger.warning("ALL WEIGHTS ARE RANDOM (model.pretrained=if_available): %s", error)
+        return None
+
+
+def _cached_or_fetched(weights: WeightsEnum, offline: bool) -> Mapping[str, Tensor]:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    how = f"fetch {weights.url} into {file.parent} (TORCH_HOME moves it) or give model.pretrained=PATH"
+    if file.is_file():
+        return read_state(file)
+    if offline:
+        raise WeightsError(f"{weights} are not in {file.parent} and model.offline=true: {how}")
+    try:
+        return torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"{weights} could not be fetched ({error}): {how}") from error

@@ -1,0 +1,121 @@
+"""Weights by name: reading them from a file of any common kind, and how much of them fits a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from winnow.checkpoints.layouts import read_foreign
+from winnow.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+NAMES_SHOWN = 8
+"""Parameter names listed in a message before it is cut."""
+_LOADED_FROM = "winnow_loaded_from"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which of a model's entries the weights of ``source`` filled. ``missing`` and ``reshaped`` kept their random
+    start, ``unexpected`` were in the weights only."""
+
+    source: str
+    matched: int
+    missing: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    @property
+    def random_names(self) -> frozenset[str]:
+        return frozenset(self.missing) | frozenset(self.reshaped)
+
+    def log(self) -> None:
+        """One line of counts, and one for each kind of entry that did not match."""
+        total = self.matched + len(self.random_names)
+        logger.info("weights of %s: %s of %s entries matched", self.source, self.matched, total)
+        for kind, names in (("missing", self.missing), ("reshaped", self.reshaped), ("unexpected", self.unexpected)):
+            if names:
+                fate = "ignored" if kind == "unexpected" else "start from random values"
+                logger.warning("weights of %s: %s %s, %s: %s", self.source, len(names), kind, fate, shortened(names))
+
+    def require_match(self) -> None:
+        """Raise WeightsError when less than half of the model was filled: these weights belong to another model."""
+        total = self.matched + len(self.random_names)
+        if 2 * self.matched < total:
+            raise WeightsError(
+                f"only {self.matched} of {total} entries of the model are in {self.source} with the "
+                f"same shape; choose weights of this model (not filled: {shortened(sorted(self.random_names))})"
+            )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, averaged ones where it has them: safetensors, a bare state dict, or a checkpoint of
+    any layout in ``checkpoint_layouts``. Nothing in the file is executed. Raises WeightsError naming the file."""
+    file = read_foreign(path, "weights", WeightsError)
+    return file.average or file.weights
+
+
+def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copy the entries of ``state`` whose name and shape fit into ``model``, and say what fitted."""
+    own = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    mark_loaded(model, fitting, source)
+    return compared(own, state, source)
+
+
+def compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """How the entries of ``state`` fit those of a model, ``own``, by name and shape."""
+    both = own.keys() & state.keys()
+    fitting = {name for name in both if own[name].shape == state[name].shape}
+    return LoadReport(
+        source=source,
+        matched=len(fitting),
+        missing=tuple(sorted(own.keys() - state.keys())),
+        reshaped=tuple(sorted(both - fitting)),
+        unexpected=tuple(sorted(state.keys() - own.keys())),
+    )
+
+
+def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """``load_matching`` for weights that were asked for: logged, and WeightsError where they would fill less than half of the
+    model."""
+    compared(model.state_dict(), state, source).require_match()
+    load_matching(model, state, source).log()
+
+
+def mark_loaded(model: nn.Module, names: Iterable[str], source: str) -> None:
+    """Note on the parameters named that their values are those of ``source``; wrapping the model keeps the note."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in names:
+        if name in parameters:
+            setattr(parameters[name], _LOADED_FROM, source)
+
+
+def loaded_from(parameter: nn.Parameter) -> str | None:
+    """Where the values of a parameter came from; None where they were drawn."""
+    source: str | None = getattr(parameter, _LOADED_FROM, None)
+    return source
+
+
+def shortened(names: Iterable[str]) -> str:
+    names = list(names)
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+
+
+def top_modules(names: Iterable[str]) -> dict[str, list[str]]:
+    """The parameters' names by their first part, without what all of them begin with."""
+    parts = [name.split(".") for name in names]
+    depth = 1
+    while parts and len({tuple(own[:depth]) for own in parts}) == 1 and all(len(own) > depth + 1 for own in parts):
+        depth += 1
+    modules: dict[str, list[str]] = {}
+    for own in parts:
+        modules.setdefault(".".join(own[:depth]), []).append(".".join(own))
+    return modules

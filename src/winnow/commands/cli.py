@@ -1,0 +1,50 @@
+"""``winnow …``: the command line beside ``train.py``; each subcommand is read and run by its own module."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from winnow.commands.compare import add_compare
+from winnow.commands.data import add_convert, add_data
+from winnow.commands.preflight import add_preflight
+from winnow.commands.study import add_promote, add_study
+from winnow.commands.sync import add_sync
+from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
+
+SUBCOMMANDS = (add_data, add_convert, add_preflight, add_compare, add_study, add_promote, add_sync)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; the exit code is 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
+    options = _parsed(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        print(f"winnow: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except WinnowError as error:
+        print(f"winnow: {error}", file=sys.stderr)
+        return PROBLEMS
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    # argparse takes overrides that stand behind an option for something unknown.
+    if left and (not hasattr(options, "overrides") or any(text.startswith("-") for text in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.overrides += left
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="winnow", description="What winnow does beside training (python train.py).")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in SUBCOMMANDS:
+        add(commands)
+    return parser

@@ -1,0 +1,55 @@
+"""``winnow preflight``: its arguments, and where its report goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from winnow.errors import CLEAN, PROBLEMS, ConfigError
+
+
+def add_preflight(commands: Any) -> None:
+    """The subcommand; imports nothing heavy."""
+    preflight = commands.add_parser(
+        "preflight",
+        help="try a run before a night is spent on it",
+        description="Compose, build and step a run a few times; say what is wrong with it, what it will take, and what it "
+        "learns from. Trains nothing that is kept. Exit code: 0 fine, 1 errors found, 2 bad usage.",
+    )
+    preflight.add_argument("overrides", nargs="*", help="the same as for train.py")
+    preflight.add_argument(
+        "--config-path", type=Path, default=Path("conf"), metavar="FOLDER", help="where config.yaml lies; default: conf"
+    )
+    preflight.add_argument(
+        "--config-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of your own with more config groups, as for train.py",
+    )
+    preflight.add_argument(
+        "--out", type=Path, default=Path("preflight"), metavar="FOLDER", help="for pictures; default: preflight"
+    )
+    preflight.add_argument(
+        "--json", metavar="PATH", help="write the report there as JSON; - is stdout, and the text goes to stderr"
+    )
+    preflight.add_argument(
+        "--seconds", type=float, default=15.0, help="to spend on timed steps, at all image sizes together; default: 15"
+    )
+    preflight.set_defaults(run=_preflight)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    from winnow.preflight.preflight import preflight
+
+    if options.json not in (None, "-") and not Path(options.json).parent.is_dir():
+        raise ConfigError(f"--json {options.json}: there is no folder {Path(options.json).parent}")
+    report = preflight(options.config_path, options.overrides, options.out, options.seconds, options.config_dir)
+    for line in report.lines():
+        print(line, file=sys.stderr if options.json == "-" else sys.stdout)
+    if options.json == "-":
+        print(report.to_json())
+    elif options.json is not None:
+        Path(options.json).write_text(report.to_json() + "\n")
+    return CLEAN if report.is_fine else PROBLEMS

@@ -1,0 +1,135 @@
+"""The config that a checkpoint or a pipeline recorded, and the command line's single values on top of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from winnow.config.flat import flat
+from winnow.config.moved import moved_choice, with_moved_choices, with_moved_targets
+from winnow.config.plain import Config, choice_text, plain_config
+from winnow.errors import ConfigError
+
+
+def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: list[str]) -> Config:
+    """The config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked is taken
+    from ``composed``.
+
+    So the command that began a run also resumes it. Raises ConfigError for an override that chooses another group than then:
+    what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
+    run.
+    """
+    recorded = with_moved_targets(checkpoint["config"])
+    require_plain_values(recorded)
+    require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
+    # What these may say has grown since the first checkpoints.
+    grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
+    config = OmegaConf.create({**recorded, **grown})
+    if "_target_" not in config.evaluation:  # recorded when detection was all there was
+        config.evaluation._target_ = "winnow.families.detection.evaluation.box_evaluation"
+    began = plain_config(config)
+    choices = with_moved_choices(checkpoint["metadata"].get("choices", {}))
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element().lstrip("+~")
+        if key == "tracking":
+            config.tracking = composed["tracking"]
+        elif key in choices or _is_group(key, override, config, composed):
+            if choices.get(key) != moved_choice(key, choice_text(override.value())):
+                raise ConfigError(
+                    f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
+                    "give single values, as training.max_epochs=20"
+                )
+        else:
+            _apply(config, key, override)
+    config.training.resume = None
+    if config.training.seed is None:  # the command that began the run had one drawn
+        config.training.seed = began["training"]["seed"]
+    resumed = with_moved_targets(plain_config(config))
+    for keys, reason in _FIXED.items():
+        old, new = (_value(values, keys) for values in (began, resumed))
+        if old != new:
+            raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {reason}")
+    return resumed
+
+
+def require_plain_values(recorded: Mapping[str, Any]) -> None:
+    """ConfigError for a recorded value that would be looked up anew, as ``${oc.env:TOKEN}``: runs record what it came to, and a
+    file must not be able to read this machine's environment."""
+    for key, value in flat(recorded).items():
+        if "${" in str(value):
+            raise ConfigError(
+                f"the checkpoint's config holds {key}={value!r}, and no run records what is still to be looked up"
+            )
+
+
+def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> None:
+    """ConfigError where a file asks to trust what this command does not, unless that is a project's own code: a file must not
+    be able to name what Python and the installed packages can do."""
+    for name in recorded:
+        if name not in trusted and not _is_own_code(name.partition(".")[0]):
+            raise ConfigError(
+                f"the checkpoint's config trusts {name!r}, an installed package; if you want its `_target_`s to run, say "
+                f"so: trusted_targets=[{name}]"
+            )
+
+
+def _is_own_code(package: str) -> bool:
+    """Whether ``package`` is neither Python's, nor winnow's, nor installed. One that is not there at all can do no harm."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None:
+        return package.isidentifier()
+    if package in _NOT_OWN or spec.origin in ("built-in", "frozen"):
+        return False
+    paths = sysconfig.get_paths()
+    python = [Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    places = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    return not any(
+        place.is_relative_to(folder) or {"site-packages", "dist-packages"} & set(place.parts)
+        for place in places
+        for folder in python
+    )
+
+
+def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
+    """Whether an override chooses a file of conf/: one that sets values all over, ``+experiment=…``, leaves no key of its own."""
+    if "/" in key or "@" in key:
+        return True
+    return "." not in key and (OmegaConf.is_dict(config.get(key)) or (override.is_add() and key not in composed))
+
+
+def _apply(config: DictConfig, key: str, override: Override) -> None:
+    if override.is_delete():
+        raise ConfigError(f"{override.input_line}: a key can't be deleted on resume")
+    known = OmegaConf.select(config, key, default=_ABSENT) is not _ABSENT
+    if not known and not override.is_add():
+        raise ConfigError(f"{key} is not a key of the checkpoint's config; use +{override.input_line} to add it")
+    OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
+
+
+def _value(config: Config, keys: tuple[str, ...]) -> Any:
+    node: Any = config
+    for key in keys:
+        node = node[key]
+    return node
+
+
+_ELSEWHERE = "; start another run from these weights with training.init_from"
+
+_FIXED = {
+    ("training", "seed"): f"the rest of the epoch would be another order of samples{_ELSEWHERE}",
+    ("training", "overfit"): f"the rest of the epoch would be other samples{_ELSEWHERE}",
+    ("training", "optimizer", "_target_"): f"another optimizer can't go on with its moments{_ELSEWHERE}",
+}
+"""What a resumed run keeps, and why."""
+
+_NOT_OWN = ("winnow", "hydra_plugins")
+"""What a `_target_` may name of them is not for a config to widen."""
+
+_ABSENT = object()

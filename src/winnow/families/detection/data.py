@@ -1,0 +1,195 @@
+"""Detection data sets as the engine sees them: splits of records behind loaders, one builder per ``data`` choice."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from winnow.builders import of_family
+from winnow.data.loader import require_batch
+from winnow.data.plan import LoadingSettings, SampleKey
+from winnow.data.splits import LoadedSplits
+from winnow.errors import ConfigError, DataError
+from winnow.families.detection.batch import DetectionBatch
+from winnow.families.detection.formats.bdd100k import find_bdd100k
+from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
+from winnow.families.detection.formats.digits import DigitsSettings, make_digits
+from winnow.families.detection.samples import Collate, DetectionSamples
+from winnow.families.detection.transforms import Augmentation, AugmentationSettings
+from winnow.settings import Settings, build_settings
+
+logger = logging.getLogger(__name__)
+
+PAD_MULTIPLE = 32
+
+
+class DetectionSettings(Settings):
+    """What every detection data set has in common: the keys of ``conf/data/detection.yaml``."""
+
+    image_size: int = Field(ge=16)
+    resize: Literal["pad", "square"]
+    augmentation: AugmentationSettings
+    max_bad_images: int = Field(ge=0)
+    wait_for_files_seconds: float = Field(ge=0, strict=False)
+
+
+class DetectionData:
+    """Obeys ``protocols.Data``: train and validation batches of a COCO-like data set."""
+
+    def __init__(
+        self, train: CocoSplit, val: CocoSplit | None, settings: DetectionSettings, loading: LoadingSettings
+    ) -> None:
+        self.classes = train.class_names
+        self.category_ids = train.category_ids
+        self.image_size = settings.image_size
+        self._max_bad_images = settings.max_bad_images
+        self._problems: set[str] = set()
+        train_records, val_records = _choose(train, val, loading)
+        self.fingerprint = _fingerprint(train, val, train_records, val_records)
+        _log_counts("train", train, train_records)
+        if val is not None:
+            _log_counts("val", val, val_records)
+        square, overfit = settings.resize == "square", loading.overfit is not None
+        augmentation = None if overfit else Augmentation(settings.augmentation)
+        self.val_records = val_records
+        self._batch_size = loading.batch_size
+        train_samples = DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False)
+        self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
+        self._splits = LoadedSplits(
+            train_samples, len(train_records), self.val_samples, len(val_records), Collate(PAD_MULTIPLE), loading,
+            settings.wait_for_files_seconds,
+        )  # fmt: skip
+        self.num_train_samples = len(train_records)
+
+    def num_train_batches(self, start_sample: int = 0) -> int:
+        return self._splits.num_train_batches(start_sample)
+
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[DetectionBatch]:
+        return self._watched(self._splits.train_batches(epoch, image_size, start_sample))
+
+    def num_val_batches(self) -> int:
+        return self._splits.num_val_batches()
+
+    def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
+        return self._watched(self._splits.val_batches(image_size))
+
+    def _watched(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
+        """The batches, while no more than ``data.max_bad_images`` different images can't be read."""
+        for batch in batches:
+            for problem in batch.problems:
+                if problem not in self._problems:
+                    logger.error("%s; left out", problem)
+                    self._problems.add(problem)
+            if len(self._problems) > self._max_bad_images:
+                shown = "\n  ".join(sorted(self._problems)[:20])
+                limit = f"data.max_bad_images={self._max_bad_images}"
+                raise DataError(f"{len(self._problems)} images can't be read, more than {limit}:\n  {shown}")
+            yield batch
+
+    def smallest_batch(self, start_sample: int = 0) -> int:
+        return self._splits.smallest_batch(start_sample)
+
+    def smallest_share(self, start_sample: int = 0) -> int:
+        return self._splits.smallest_share(start_sample)
+
+    def preview(self, count: int, image_size: int) -> Iterator[DetectionBatch]:
+        """The first ``count`` validation samples in batches of the usual size, read in this process."""
+        keys = [SampleKey(0, index, image_size) for index in range(min(count, len(self.val_records)))]
+        size = self._batch_size
+        for chosen in (keys[start : start + size] for start in range(0, len(keys), size)):
+            yield require_batch(Collate(PAD_MULTIPLE)([self.val_samples[key] for key in chosen]), patience_seconds=0)
+
+
+@of_family("detection")
+def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
+    """The embedded data set, made under ``root`` where it is not there yet."""
+    del name
+    common, own = _split_settings(values)
+    folder = make_digits(Path(root), build_settings(DigitsSettings, own, "data"))
+    train, val = (read_coco(folder / f"annotations/instances_{part}.json", folder / part) for part in ("train", "val"))
+    return DetectionData(train, val, common, loading)
+
+
+@of_family("detection")
+def coco_data(
+    *,
+    loading: LoadingSettings,
+    name: str,
+    train: Mapping[str, str],
+    val: Mapping[str, str] | None,
+    **values: Any,
+) -> DetectionData:
+    """Any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file); ``val`` may be null."""
+    del name
+    common, own = _split_settings(values)
+    build_settings(Settings, own, "data")
+    train_split = _read_split(train, "train")
+    val_split = None if val is None or val.get("annotations") is None else _read_split(val, "val")
+    return DetectionData(train_split, val_split, common, loading)
+
+
+@of_family("detection")
+def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
+    """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
+    del name
+    common, own = _split_settings(values)
+    build_settings(Settings, own, "data")
+    splits = find_bdd100k(Path(root), Path(cache))
+    return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), common, loading)
+
+
+def _read_split(paths: Mapping[str, str], part: str) -> CocoSplit:
+    unknown = sorted(set(paths) - {"images", "annotations"})
+    if unknown:
+        raise ConfigError(f"data.{part}.{unknown[0]} is not a known key; allowed here: annotations, images")
+    return read_coco(Path(paths["annotations"]), Path(paths["images"]))
+
+
+def _split_settings(values: Mapping[str, Any]) -> tuple[DetectionSettings, dict[str, Any]]:
+    common = {key: value for key, value in values.items() if key in DetectionSettings.model_fields}
+    own = {key: value for key, value in values.items() if key not in common}
+    return build_settings(DetectionSettings, common, "data"), own
+
+
+def _choose(
+    train: CocoSplit, val: CocoSplit | None, loading: LoadingSettings
+) -> tuple[Sequence[ImageRecord], Sequence[ImageRecord]]:
+    """The records to train and to evaluate on; an overfit run evaluates on what it trains on."""
+    if val is not None:
+        require_same_classes(train, val)
+    records: Sequence[ImageRecord] = train.records
+    if loading.subset_size is not None and loading.subset_size < len(records):
+        chosen = np.random.default_rng(loading.subset_seed).permutation(len(records))[: loading.subset_size]
+        records = [records[index] for index in sorted(chosen)]
+    if loading.overfit is not None:
+        if loading.overfit > len(records):
+            logger.warning("training.overfit=%d: there are only %d training images", loading.overfit, len(records))
+        records = records[: loading.overfit]
+        return records, records
+    if not records:
+        raise DataError("the training split holds no images")
+    return records, val.records if val is not None else ()
+
+
+def _fingerprint(
+    train: CocoSplit, val: CocoSplit | None, train_records: Sequence[ImageRecord], val_records: Sequence[ImageRecord]
+) -> str:
+    sha = hashlib.sha256()
+    for split, records in ((train, train_records), (val, val_records)):
+        if split is not None:
+            sha.update(split.fingerprint.encode())
+            sha.update("\n".join(str(record.image_id) for record in records).encode())
+    return sha.hexdigest()[:16]
+
+
+def _log_counts(part: str, split: CocoSplit, records: Sequence[ImageRecord]) -> None:
+    boxes = sum(len(record.boxes) for record in records)
+    repairs = ", ".join(f"{count} {kind}" for kind, count in split.repairs.items() if count)
+    logger.info("%-5s %d images, %d boxes, %d classes%s", part, len(records), boxes, len(split.class_names),
+                f"; repaired: {repairs}" if repairs else "")  # fmt: skip

@@ -1,0 +1,67 @@
+"""How detection is judged and shown: average precision of boxes, and pictures with boxes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from winnow.builders import of_family, set_by
+from winnow.families.detection.batch import DetectionBatch, Detections, Target
+from winnow.families.detection.data import DetectionData
+from winnow.families.detection.metrics.coco_ap import CocoAp
+from winnow.families.detection.pictures import draw_grid, draw_training_batches
+from winnow.settings import Settings, build_settings
+
+
+class BoxSettings(Settings):
+    """The keys of ``evaluation=boxes``."""
+
+    score_threshold: float = Field(ge=0, le=1)
+    max_detections: int = Field(gt=0)
+    backend: Literal["winnow", "faster-coco-eval", "pycocotools"]
+
+
+class BoxEvaluation:
+    """Obeys ``protocols.Evaluation``."""
+
+    told = ("classes", "new_metric", "max_detections", "score_threshold")
+
+    def __init__(self, settings: BoxSettings) -> None:
+        self._settings = settings
+
+    def model_arguments(self, data: DetectionData) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "classes": data.classes,
+            "new_metric": partial(CocoAp, data.classes, data.category_ids, **settings.model_dump()),
+            "max_detections": settings.max_detections,
+            "score_threshold": settings.score_threshold,
+        }
+
+    def draw(
+        self, seen: Sequence[tuple[DetectionBatch, list[Detections]]], classes: Sequence[str], folder: Path
+    ) -> Path:
+        images: list[np.ndarray] = []
+        targets: list[Target] = []
+        for batch, _ in seen:
+            pixels = batch.images.permute(0, 2, 3, 1).numpy()
+            images += [pixels[row, : target.size[0], : target.size[1]] for row, target in enumerate(batch.targets)]
+            targets += batch.targets
+        path = folder / "val_detections.png"
+        draw_grid(images, [found for _, detections in seen for found in detections], targets, classes, path)
+        return path
+
+    def draw_training(self, batches: Sequence[DetectionBatch], classes: Sequence[str], path: Path, most: int) -> None:
+        draw_training_batches(batches, classes, path, most)
+
+
+@of_family("detection")
+@set_by(BoxSettings)
+def box_evaluation(**values: Any) -> BoxEvaluation:
+    """The evaluation of every detection model."""
+    return BoxEvaluation(build_settings(BoxSettings, values, "evaluation"))

@@ -1,0 +1,140 @@
+"""Faster R-CNN, the two-stage detector, as a task around torchvision's proposal network and box heads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.image_list import ImageList
+
+from winnow.builders import of_family, set_by
+from winnow.checkpoints.pretrained import find_weights
+from winnow.checkpoints.state_dicts import load_pretrained
+from winnow.families.detection.batch import DetectionBatch, Detections
+from winnow.families.detection.models.pixels import PixelNormalizer
+from winnow.families.detection.models.resnet_fpn import ResnetFpnSettings, resnet50_fpn
+from winnow.protocols import Metric
+from winnow.settings import build_settings
+
+
+class FasterRcnnModel(nn.Module):
+    """torchvision's Faster R-CNN without its resizing: ``forward`` gives the feature maps, the rest is called by the
+    task."""
+
+    def __init__(self, network: FasterRCNN) -> None:
+        super().__init__()
+        self.normalize = PixelNormalizer()
+        self.backbone = network.backbone
+        self.rpn = network.rpn
+        self.roi_heads = network.roi_heads
+
+    def forward(self, images: Tensor, pixel_mask: Tensor) -> OrderedDict[str, Tensor]:
+        features: OrderedDict[str, Tensor] = self.backbone(self.normalize(images, pixel_mask))
+        return features
+
+
+class FasterRcnnTask:
+    """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497).
+
+    Losses are means over sampled anchors and proposals, as in torchvision; weighted by images they add up over the
+    micro-batches of a step. That is exact while each image gives its full sample (256 anchors, 512 proposals) and close
+    to it otherwise; the samples themselves are drawn from torch's global generator, so another split draws other ones.
+    Proposals, boxes and losses are computed in float32, as in lower precision whole pixels are lost; autocast is used
+    by the backbone only.
+    """
+
+    def __init__(self, model: FasterRcnnModel, classes: Sequence[str], new_metric: Callable[[], Metric]) -> None:
+        self.model: nn.Module = model
+        self.classes = list(classes)
+        self._new_metric = new_metric
+
+    def new_metric(self) -> Metric:
+        return self._new_metric()
+
+    def forward(self, batch: DetectionBatch) -> OrderedDict[str, Tensor]:
+        features: OrderedDict[str, Tensor] = self.model(batch.images, batch.pixel_mask)
+        return features
+
+    def loss_count(self, batch: DetectionBatch) -> float:
+        """Images."""
+        return float(batch.num_images)
+
+    def losses(self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: float) -> dict[str, Tensor]:
+        """``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
+        # Class 0 is torchvision's background.
+        targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
+        with self._network(training=True) as network, torch.autocast(batch.images.device.type, enabled=False):
+            features, images = _in_float32(outputs), _image_list(batch)
+            proposals, rpn_losses = network.rpn(images, features, targets)
+            _, box_losses = network.roi_heads(features, proposals, images.image_sizes, targets)
+        share = batch.num_images / count
+        return {name: term * share for name, term in (rpn_losses | box_losses).items()}
+
+    @torch.no_grad()
+    def predictions(self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch) -> list[Detections]:
+        with self._network(training=False) as network, torch.autocast(batch.images.device.type, enabled=False):
+            features, images = _in_float32(outputs), _image_list(batch)
+            proposals, _ = network.rpn(images, features)
+            found, _ = network.roi_heads(features, proposals, images.image_sizes)
+        return [
+            Detections(
+                (f["boxes"] * f["boxes"].new_tensor(t.scale * 2)).cpu(), f["scores"].cpu(), f["labels"].cpu() - 1
+            )
+            for f, t in zip(found, batch.targets, strict=True)
+        ]
+
+    @contextmanager
+    def _network(self, training: bool) -> Iterator[FasterRcnnModel]:
+        """The model with its proposal network and box heads behaving as in training or not, whatever the model's own
+        mode."""
+        network = cast(FasterRcnnModel, self.model)
+        parts = (network.rpn, network.roi_heads)
+        modes = [part.training for part in parts]
+        try:
+            for part in parts:
+                part.train(training)
+            yield network
+        finally:
+            for part, mode in zip(parts, modes, strict=True):
+                part.train(mode)
+
+
+@of_family("detection")
+@set_by(ResnetFpnSettings)
+def faster_rcnn_r50_fpn(
+    classes: Sequence[str],
+    new_metric: Callable[[], Metric],
+    max_detections: int,
+    score_threshold: float,
+    **values: Any,
+) -> FasterRcnnTask:
+    """The task of ``model=faster_rcnn_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 37.0 AP.
+
+    The box head fits ``classes`` and starts at random unless the weights know as many classes. Raises ConfigError
+    naming ``model.…`` for wrong settings, WeightsError when the weights can't be had or fit nothing.
+    """
+    settings = build_settings(ResnetFpnSettings, values, "model")
+    found = find_weights(settings.pretrained, settings.offline, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)
+    network = FasterRCNN(
+        resnet50_fpn(found, settings.trainable_layers, (1, 2, 3, 4), None),
+        num_classes=len(classes) + 1,
+        box_score_thresh=score_threshold,
+        box_detections_per_img=max_detections,
+    )
+    model = FasterRcnnModel(network)
+    if found is not None:
+        load_pretrained(model, found.state, found.source)
+    return FasterRcnnTask(model, classes, new_metric)
+
+
+def _in_float32(features: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    return OrderedDict((name, feature.float()) for name, feature in features.items())
+
+
+def _image_list(batch: DetectionBatch) -> ImageList:
+    return ImageList(batch.images, [target.size for target in batch.targets])

@@ -1,0 +1,164 @@
+"""FCOS, a dense one-stage detector, as a task: torchvision's head on any backbone, with losses normalised over the
+whole step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, sigmoid_focal_loss
+
+from winnow.families.detection.batch import DetectionBatch, Detections, Target
+from winnow.families.detection.models.fcos_matching import Grid, Matches, make_grid, match_locations
+from winnow.families.detection.models.pixels import PixelNormalizer
+from winnow.protocols import Metric
+
+CANDIDATES_PER_LEVEL = 1000
+NMS_IOU = 0.6
+
+
+@dataclass(frozen=True)
+class FcosOutputs:
+    """Head outputs for a batch of B images with L locations: ``logits`` (B, L, classes), ``distances`` (B, L, 4) left,
+    top, right, bottom in strides, ≥ 0, ``centerness`` (B, L) logits."""
+
+    logits: Tensor
+    distances: Tensor
+    centerness: Tensor
+
+
+class FcosModel(nn.Module):
+    """uint8 images in, head outputs out.
+
+    ``backbone`` maps (B, 3, H, W) to an OrderedDict of maps with ``head``'s channels, finest first, each of ceil(H /
+    stride) rows.
+    """
+
+    def __init__(self, backbone: nn.Module, head: FCOSHead) -> None:
+        super().__init__()
+        self.normalize = PixelNormalizer()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features: OrderedDict[str, Tensor] = self.backbone(self.normalize(images, pixel_mask))
+        outputs = self.head(list(features.values()))
+        return outputs["cls_logits"], outputs["bbox_regression"], outputs["bbox_ctrness"].squeeze(-1)
+
+
+class FcosTask:
+    """FCOS (Tian et al. 2020, arXiv 2006.09214) on ``model``, whose levels have the given ``strides`` in pixels.
+
+    The losses are torchvision's, but divided by the positive locations of the whole step, not of one micro-batch or
+    rank; they are computed in float32 whatever autocast says.
+    """
+
+    def __init__(
+        self,
+        model: FcosModel,
+        strides: Sequence[int],
+        classes: Sequence[str],
+        new_metric: Callable[[], Metric],
+        max_detections: int,
+        score_threshold: float,
+    ) -> None:
+        self.model: nn.Module = model
+        self.classes = list(classes)
+        self._strides = tuple(strides)
+        self._new_metric = new_metric
+        self._max_detections = max_detections
+        self._score_threshold = score_threshold
+
+    def new_metric(self) -> Metric:
+        return self._new_metric()
+
+    def forward(self, batch: DetectionBatch) -> FcosOutputs:
+        return FcosOutputs(*self.model(batch.images, batch.pixel_mask))
+
+    def loss_count(self, batch: DetectionBatch) -> float:
+        """Positive locations. Cheap (boxes, not locations, are gone through); waits for the GPU if the targets are
+        there."""
+        return float(self._matches(batch).wins.sum())
+
+    def losses(self, outputs: FcosOutputs, batch: DetectionBatch, count: float) -> dict[str, Tensor]:
+        """``loss_class`` (focal), ``loss_box`` (GIoU) and ``loss_centerness``, each weighted 1."""
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            terms = fcos_losses(outputs, self._matches(batch))
+        return {name: term / max(count, 1.0) for name, term in terms.items()}
+
+    def _matches(self, batch: DetectionBatch) -> Matches:
+        """Worked out once for the count and the losses, where both look at the batch on one device."""
+        key = (match_locations, self._strides)
+        if key not in batch.memo:
+            batch.memo[key] = match_locations(batch, self._strides)
+        matches: Matches = batch.memo[key]
+        return matches
+
+    @torch.no_grad()
+    def predictions(self, outputs: FcosOutputs, batch: DetectionBatch) -> list[Detections]:
+        """Per image the best ``max_detections`` above ``score_threshold`` after non-maximum suppression within classes.
+
+        The score is √(class · centerness), as in torchvision. Locations on padding predict nothing.
+        """
+        grid = make_grid((batch.images.shape[2], batch.images.shape[3]), self._strides, outputs.logits.device)
+        scores = (outputs.logits.float().sigmoid() * outputs.centerness.float().sigmoid()[..., None]).sqrt()
+        boxes = decode_boxes(outputs.distances.float(), grid.points, grid.strides)
+        scores = scores.nan_to_num(nan=0.0)
+        return [
+            self._detections(boxes[index], scores[index], grid, target) for index, target in enumerate(batch.targets)
+        ]
+
+    def _detections(self, boxes: Tensor, scores: Tensor, grid: Grid, target: Target) -> Detections:
+        height, width = target.size
+        on_image = (grid.points[:, 0] < width) & (grid.points[:, 1] < height)
+        scores = torch.where(on_image[:, None], scores, 0.0)
+        chosen_scores, chosen = [], []
+        start = 0
+        for level_scores in scores.split(grid.level_sizes):
+            flat = level_scores.flatten()
+            values, places = flat.topk(min(CANDIDATES_PER_LEVEL, len(flat)))
+            chosen_scores.append(values)
+            chosen.append(places + start)
+            start += len(flat)
+        values, places = torch.cat(chosen_scores), torch.cat(chosen)
+        places, values = places[values > self._score_threshold], values[values > self._score_threshold]
+        labels = places % scores.shape[1]
+        found = clip_boxes_to_image(boxes[places // scores.shape[1]], target.size)
+        keep = batched_nms(found, values, labels, NMS_IOU)[: self._max_detections]
+        scale = found.new_tensor([*target.scale, *target.scale])
+        return Detections((found[keep] * scale).cpu(), values[keep].cpu(), labels[keep].cpu())
+
+
+def decode_boxes(distances: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Boxes (…, 4) xyxy in pixels from distances (…, 4) in strides, points (…, 2) and strides (…,) in pixels."""
+    sides = distances * strides[..., None]
+    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
+
+
+def fcos_losses(outputs: FcosOutputs, matches: Matches) -> dict[str, Tensor]:
+    """Sums (not means) of FCOS's three losses over a batch, float32 scalars; a NaN in gives a NaN out."""
+    logits, distances, centerness = (x.float() for x in (outputs.logits, outputs.distances, outputs.centerness))
+    num_locations, num_classes = logits.shape[1:]
+    weight = matches.wins.float()
+    place = matches.image * num_locations + matches.location
+    truth = torch.zeros_like(logits).flatten().index_add(0, place * num_classes + matches.label, weight)
+    loss_class = sigmoid_focal_loss(logits.flatten(), truth, reduction="sum")
+
+    predicted = decode_boxes(distances.flatten(0, 1)[place], matches.points, matches.stride)
+    loss_box = (generalized_box_iou_loss(predicted, matches.boxes) * weight).sum()
+
+    target = torch.where(matches.wins, _centerness(matches.points, matches.boxes), 0.0)
+    loss_centerness = F.binary_cross_entropy_with_logits(centerness.flatten()[place], target, weight, reduction="sum")
+    return {"loss_class": loss_class, "loss_box": loss_box, "loss_centerness": loss_centerness}
+
+
+def _centerness(points: Tensor, boxes: Tensor) -> Tensor:
+    """√(min/max of left and right · min/max of top and bottom): 1 at a box's centre, 0 on its sides, (P,)."""
+    before, after = points - boxes[:, :2], boxes[:, 2:] - points
+    ratios = torch.minimum(before, after) / torch.maximum(before, after)
+    return ratios.prod(dim=-1).sqrt()

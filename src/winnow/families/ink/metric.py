@@ -1,0 +1,160 @@
+"""What is measured of ink: skeletons, key points, tangents, widths and offsets, as sums over pixels and points."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from winnow.families.ink.batch import KEY_POINT_KINDS, InkBatch, InkTarget
+from winnow.families.ink.predictions import InkPredictions
+
+MATCH_PX = 2.0
+"""How far a key point may be from the true one that it is matched with, one to one."""
+CORNER = KEY_POINT_KINDS.index("corner")
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+class InkMetric:
+    """Obeys ``protocols.Metric``. All numbers are of all pixels or points of the evaluation together, not means over images.
+
+    ``iou`` and ``f1_0px`` of the skeleton compare pixel by pixel; ``precision_1px`` is the part of the found pixels with a true
+    one at a distance of at most 1 px (itself or one of its four neighbours), ``recall_1px`` that of the true ones with a found
+    one, ``f1_1px`` their harmonic mean. Errors are means over the true skeleton: ``tangent_error_deg`` in 0…90 between lines
+    without a direction, ``width_error_px`` absolute, ``offset_error_px`` Euclidean. Key points are peaks that reach
+    ``key_point_threshold``, matched one to one within ``MATCH_PX`` so that most are matched; each kind has
+    ``KIND_{precision,recall,f1}``. Images without full labels don't count for offsets and corners. What has no truth and no
+    finding to measure is left out.
+    """
+
+    def __init__(self, skeleton_threshold: float, key_point_threshold: float, full: bool) -> None:
+        self._skeleton_threshold = skeleton_threshold
+        self._key_point_threshold = key_point_threshold
+        self._full = full
+        self._sums: Counter[str] = Counter()
+
+    @property
+    def names(self) -> list[str]:
+        names = ["iou", "f1_0px", "precision_1px", "recall_1px", "f1_1px", "tangent_error_deg"]
+        if self._full:
+            names += ["width_error_px", "offset_error_px"]
+            names += [f"{kind}_{part}" for kind in KEY_POINT_KINDS for part in ("precision", "recall", "f1")]
+        return names
+
+    def update(self, predictions: InkPredictions, batch: InkBatch) -> None:
+        """Add a batch; predictions and targets on any one device."""
+        sums = skeleton_sums(predictions.skeleton >= self._skeleton_threshold, batch.target.skeleton > 0)
+        sums |= error_sums(predictions, batch.target)
+        self._sums.update(
+            dict(zip(sums, torch.stack([value.double() for value in sums.values()]).tolist(), strict=True))
+        )
+        if predictions.key_points is not None:
+            found = peaks(predictions.key_points, self._key_point_threshold)
+            self._count_key_points(found.cpu().numpy(), batch.target)
+
+    def _count_key_points(self, found: NDArray[np.bool_], target: InkTarget) -> None:
+        true = (target.key_points > 0).cpu().numpy()
+        full = target.has_full_labels.tolist()
+        for image, number in np.ndindex(*true.shape[:2]):
+            if number == CORNER and not full[image]:
+                continue
+            kind, one, other = KEY_POINT_KINDS[number], found[image, number], true[image, number]
+            self._sums[f"{kind}_found"] += int(one.sum())
+            self._sums[f"{kind}_true"] += int(other.sum())
+            self._sums[f"{kind}_matched"] += num_matched(np.argwhere(one), np.argwhere(other))
+
+    def state(self) -> dict[str, float]:
+        return dict(self._sums)
+
+    def merge(self, state: dict[str, float]) -> None:
+        self._sums.update(state)
+
+    def compute(self) -> dict[str, float]:
+        sums = self._sums
+        precision = _ratio(sums["near_true"], sums["found"])
+        recall = _ratio(sums["near_found"], sums["true"])
+        values = {
+            "iou": _ratio(sums["both"], sums["found"] + sums["true"] - sums["both"]),
+            "f1_0px": _ratio(2 * sums["both"], sums["found"] + sums["true"]),
+            "precision_1px": precision,
+            "recall_1px": recall,
+            "f1_1px": _f1(sums["near_true"], sums["found"], sums["near_found"], sums["true"]),
+            "tangent_error_deg": _ratio(sums["tangent_error"], sums["true"]),
+        }
+        if self._full:
+            values["width_error_px"] = _ratio(sums["width_error"], sums["true"])
+            values["offset_error_px"] = _ratio(sums["offset_error"], sums["true_with_offset"])
+            for kind in KEY_POINT_KINDS:
+                matched, found, true = (sums[f"{kind}_{part}"] for part in ("matched", "found", "true"))
+                values[f"{kind}_precision"] = _ratio(matched, found)
+                values[f"{kind}_recall"] = _ratio(matched, true)
+                values[f"{kind}_f1"] = _f1(matched, found, matched, true)
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def skeleton_sums(found: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """Pixels of two skeletons (B, 1, H, W) bool: found, true, in both, and with one of the other within 1 px."""
+    return {
+        "found": found.sum(), "true": true.sum(), "both": (found & true).sum(),
+        "near_true": (found & grown(true)).sum(), "near_found": (true & grown(found)).sum(),
+    }  # fmt: skip
+
+
+def grown(pixels: Tensor) -> Tensor:
+    """(B, 1, H, W) bool: True where a pixel, or one of its four neighbours, is."""
+    padded = F.pad(pixels, (1, 1, 1, 1))
+    height, width = pixels.shape[2:]
+    result = pixels
+    for down, right in NEIGHBOURS:
+        result = result | padded[:, :, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+    return result
+
+
+def error_sums(predictions: InkPredictions, target: InkTarget) -> dict[str, Tensor]:
+    """Errors summed over the true skeleton, and the pixels of those images whose offsets are known."""
+    mask = target.skeleton > 0
+    (cos, sin), (true_cos, true_sin) = predictions.tangent.split(1, dim=1), target.tangent.split(1, dim=1)
+    doubled = torch.atan2((sin * true_cos - cos * true_sin).abs(), cos * true_cos + sin * true_sin)
+    sums = {"tangent_error": torch.where(mask, torch.rad2deg(doubled) / 2, 0.0).sum()}
+    if predictions.width is not None and predictions.offset is not None:
+        known = mask & target.has_full_labels[:, None, None, None]
+        distance = (predictions.offset - target.offset).norm(dim=1, keepdim=True)
+        sums["width_error"] = torch.where(mask, (predictions.width - target.width).abs(), 0.0).sum()
+        sums["offset_error"] = torch.where(known, distance, 0.0).sum()
+        sums["true_with_offset"] = known.sum()
+    return sums
+
+
+def peaks(scores: Tensor, threshold: float) -> Tensor:
+    """Where (B, K, H, W) scores reach ``threshold`` and are the highest of their 5×5 pixels; of equal ones the first is."""
+    flat = scores.flatten(2)
+    order = flat.argsort(dim=2, descending=True, stable=True)
+    # Ranks differ where scores are equal, and float32 holds them exactly.
+    places = torch.arange(flat.shape[2], 0, -1, device=scores.device, dtype=torch.float32)
+    rank = torch.empty_like(flat, dtype=torch.float32).scatter_(2, order, places.expand_as(flat)).view_as(scores)
+    return (scores >= threshold) & (rank == F.max_pool2d(rank, 5, stride=1, padding=2))
+
+
+def num_matched(found: NDArray[np.int64], true: NDArray[np.int64]) -> int:
+    """The most pairs of found (N, 2) and true (M, 2) points, one to one, that are at most ``MATCH_PX`` apart."""
+    if not len(found) or not len(true):
+        return 0
+    near = np.linalg.norm(found[:, None] - true[None], axis=2) <= MATCH_PX
+    return int(near[linear_sum_assignment(near, maximize=True)].sum())
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _f1(matched_found: float, found: float, matched_true: float, true: float) -> float | None:
+    """Of matched parts of what was found and what is true; 0 where only one of the two is there, None where neither is."""
+    if not found or not true:
+        return 0.0 if found or true else None
+    precision, recall = matched_found / found, matched_true / true
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

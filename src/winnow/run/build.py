@@ -1,0 +1,142 @@
+"""The parts of a run from its config: data, task, optimizer and what else the engine fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from winnow.builders import require_one_family
+from winnow.checkpoints.folder import CheckpointFolder
+from winnow.config.instantiate import check_node, instantiate, target_of, trusted
+from winnow.config.plain import Config
+from winnow.config.schema import RunSettings
+from winnow.data.plan import LoadingSettings
+from winnow.engine.allocator import keep_freed_memory
+from winnow.engine.batch_norm import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
+from winnow.engine.compilation import compile_steps
+from winnow.engine.ema import Ema
+from winnow.engine.foreign import adopt
+from winnow.engine.gradients import FirstLook
+from winnow.engine.loop import Fit, restore
+from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
+from winnow.engine.precision import Precision, choose_device
+from winnow.engine.progress import Progress
+from winnow.engine.ranks import ALONE, Ranks
+from winnow.engine.schedule import LrSchedule, SizeSchedule
+from winnow.engine.seeding import make_deterministic, seed_everything
+from winnow.engine.settings import Objective, TrainingSettings
+from winnow.engine.snapshot import Snapshot
+from winnow.engine.state import TrainState
+from winnow.engine.step import TrainStep
+from winnow.errors import ConfigError
+from winnow.protocols import Data, Evaluation, Task, Tracker
+from winnow.run.resume import Found
+from winnow.sweep.current import current_trial
+
+logger = logging.getLogger(__name__)
+
+
+def build(
+    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str],
+    ranks: Ranks = ALONE,
+) -> Fit:  # fmt: skip
+    """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
+    training = settings.training
+    device = choose_device(training.device, ranks)
+    if device.type == "cpu":
+        keep_freed_memory()
+    make_deterministic(training.deterministic)
+    seed_everything(seed)
+    evaluation = checked_evaluation(config)
+    data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
+    task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
+    precision = Precision.choose(training.amp, device)
+    prepare_model(task, training, precision, data, ranks)
+    sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
+    optimizer = build_optimizer(
+        optimizer_factory(config), task.model, training.param_groups,
+        scaled_lr(
+            training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
+            training.batch_size * training.accumulate * ranks.size,
+        ),
+    )  # fmt: skip
+    state = TrainState(choose_objective(settings.objective, task, data))
+    ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
+    step = TrainStep(
+        task, optimizer, LrSchedule.of(training, data, state),
+        precision, training.clip_grad_norm, ema, training.max_nonfinite, ranks,
+        FirstLook(task.model, training.require_gradients),
+    )  # fmt: skip
+    current = current_trial()
+    metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
+    return Fit(
+        task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
+        checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
+        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
+        trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
+    )  # fmt: skip
+
+
+def take_up(run: Fit, found: Found) -> None:
+    """Put ``run`` where the checkpoint ``found`` stands. Raises CheckpointError where that is another run's."""
+    if isinstance(found, tuple):
+        restore(run, found[1], found[0])
+    else:
+        adopt(run, found)
+
+
+def checked_evaluation(config: Config) -> Evaluation:
+    """The run's evaluation, checked as is the model's node, and that the two and the data fit together. Reads no data."""
+    require_one_family({key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")})
+    check_node(config, "evaluation", [])
+    evaluation: Evaluation = instantiate(config, "evaluation")
+    check_node(config, "model", evaluation.told)
+    return evaluation
+
+
+def prepare_model(
+    task: Task, training: TrainingSettings, precision: Precision, data: Data, ranks: Ranks = ALONE
+) -> None:
+    freeze(task.model, training.freeze)
+    if training.sync_batch_norm:
+        task.model = synchronise_batch_norm(task.model, precision.device, ranks)
+    require_batches(task, training, data)
+    task.model.to(precision.device).to(memory_format=precision.memory_format)
+    if training.compile:
+        compile_steps(task.model)
+
+
+def require_batches(task: Task, training: TrainingSettings, data: Data, start_sample: int = 0) -> None:
+    """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
+    with another batch size its end is cut anew."""
+    share = data.smallest_share(start_sample)
+    if training.sync_batch_norm:
+        require_share_of_each(share)
+        require_batches_for_batch_norm(task.model, data.smallest_batch(start_sample))
+    else:
+        require_batches_for_batch_norm(task.model, max(1, share))
+
+
+def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
+    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
+    if not data.num_val_batches():
+        logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
+        return Objective(metric="train/loss", mode="min")
+    known = ["train/loss", "val/loss", *(f"val/{name}" for name in task.new_metric().names)]
+    if asked.metric not in known:
+        raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
+    return asked
+
+
+def loading_settings(settings: RunSettings, seed: int, ranks: Ranks) -> LoadingSettings:
+    names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks"}
+    return LoadingSettings(
+        seed=seed, rank=ranks.rank, ranks=ranks.size, **{name: getattr(settings.training, name) for name in names}
+    )
+
+
+def optimizer_factory(config: Config) -> Callable[[list[dict[str, Any]]], Any]:
+    node = {**config["training"]["optimizer"], "_partial_": True}
+    return instantiate({**config, "optimizer": node}, "optimizer")

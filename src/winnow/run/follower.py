@@ -1,0 +1,84 @@
+"""Every rank but the first: it gets its job from rank 0, fits along, and writes nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from winnow.config.schema import RunSettings
+from winnow.engine.loop import fit
+from winnow.engine.ranks import Ranks
+from winnow.engine.seeding import seed_everything, seed_of_rank
+from winnow.engine.stop import StopRequest
+from winnow.errors import DivergedError, RankError, UntrainedError, WinnowError
+from winnow.run.build import build, take_up
+from winnow.run.leader import LEADER, Job, met, told_why
+from winnow.run.resume import read_found
+from winnow.run.torchrun import place_of, runs_nothing
+from winnow.settings import build_settings
+from winnow.tracking.null_tracker import NullTracker
+
+logger = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.5
+
+
+def follow() -> None:
+    """Train as rank 0 says, until it ends. Warnings and errors of this rank go to stderr, after its number."""
+    place = place_of()
+    if place is None or runs_nothing(sys.argv[1:]):
+        return
+    # Until the training begins there is nothing to save: Ctrl-C ends the process without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logging.basicConfig(level=logging.ERROR, format=f"rank {place.rank}: %(levelname)s %(message)s")
+    if LEADER in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[LEADER]),), daemon=True).start()
+    try:
+        with met(place) as ranks:
+            job = _wait_for_job(ranks)
+            if job is not None:
+                with told_why(ranks):
+                    fit_along(job, ranks)
+    except (DivergedError, UntrainedError):
+        raise SystemExit(1) from None  # all ranks saw it, and rank 0 says it
+    except WinnowError as error:
+        logger.error("%s", error)
+        raise SystemExit(1) from None
+
+
+def _wait_for_job(ranks: Ranks) -> Job | None:
+    """None where rank 0 has nothing to train, or ended and said itself why."""
+    try:
+        return ranks.broadcast(None)
+    except RankError:
+        return None
+
+
+def fit_along(job: Job, ranks: Ranks) -> None:
+    """Build the same parts as rank 0 and fit them with it."""
+    settings = build_settings(RunSettings, job.config, "")
+    seed = job.config["training"]["seed"]
+    run = build(job.config, settings, seed, job.folder, NullTracker(job.folder), {}, ranks)
+    seed_everything(seed_of_rank(seed, ranks.rank))
+    if job.checkpoint is not None:
+        take_up(run, read_found(job.checkpoint))
+    # What rank 0 warned of while building it did for all.
+    logging.getLogger().setLevel(logging.WARNING)
+    with StopRequest() as stop:
+        fit(run, stop)
+
+
+def _end_with(leader: int) -> None:
+    """End this process when rank 0 does, even by SIGKILL."""
+    while os.getppid() == leader:
+        time.sleep(_WATCH_SECONDS)
+    # Not an exception: the main thread may be waiting where none is heard. Nothing of this rank is to be saved.
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    follow()

@@ -1,0 +1,109 @@
+"""What a run leaves behind besides its checkpoints: facts of its origin, last numbers, pictures, ``result.json``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow.config.flat import flat
+from winnow.config.instantiate import instantiate
+from winnow.config.plain import Config
+from winnow.engine.loop import Fit
+from winnow.engine.memory import memory_explained
+from winnow.errors import WinnowError
+from winnow.protocols import Evaluation
+from winnow.run.result import RunResult
+from winnow.sweep.current import current_trial
+from winnow.tracking.provenance import command_line, environment, git_state, source_tags
+
+logger = logging.getLogger(__name__)
+
+_NUM_PICTURES = 12
+
+
+def record_origin(run: Fit, config: Config, folder: Path) -> None:
+    """Config, command line, code and machine, to the tracker and to the run folder, before the first step."""
+    git = git_state(Path.cwd())
+    facts = {"command": command_line(), "git_commit": git.commit if git else None, **environment()}
+    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+    tracker = run.tracker
+    tracker.log_params(flat(config))
+    tracker.set_tags({
+        **source_tags(git),
+        "winnow.command": facts["command"] or "",
+        "winnow.data_fingerprint": run.data.fingerprint,
+        "winnow.stage": config["stage"]["name"],
+        **trial_tags(),
+    })  # fmt: skip
+    for name in ("config.yaml", "environment.json"):
+        tracker.log_artifact(folder / name)
+    if git is not None and git.is_dirty:
+        (folder / "git_diff.patch").write_text(git.diff)
+        tracker.log_artifact(folder / "git_diff.patch")
+
+
+def trial_tags() -> dict[str, str]:
+    """Which trial of which study the run is; nothing outside of a sweep."""
+    current = current_trial()
+    if current is None:
+        return {}
+    seed = {"winnow.seed": str(current.seed)} if current.seed is not None else {}
+    return {"winnow.study": current.study, "winnow.trial": str(current.number), **seed}
+
+
+def record_end(run: Fit, config: Config, folder: Path) -> None:
+    """The last numbers, pictures and files of a run that came to its end."""
+    state, tracker = run.state, run.tracker
+    final = {
+        f"final/{name.removeprefix('val/')}": value for name, value in state.metrics.items() if name.startswith("val/")
+    }
+    tracker.log_metrics({**final, **state.cost.metrics()}, state.step)
+    if run.data.num_val_batches():
+        # What comes after the training must not make a failure of it.
+        try:
+            tracker.log_artifact(draw_val_grid(run, instantiate(config, "evaluation"), folder / "pictures"), "pictures")
+        except WinnowError as error:
+            logger.error("no pictures of the validation images: %s", error)
+    if config["tracking"].get("log_checkpoints"):
+        for path in (run.checkpoints.best, run.checkpoints.last):
+            if path.exists():
+                tracker.log_artifact(path, "checkpoints")
+
+
+def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
+    """The first validation images with what was found and what is true, by the weights that were evaluated."""
+    weights = run.step.ema.applied() if run.step.ema is not None else nullcontext()
+    run.task.model.eval()
+    seen: list[tuple[Any, Any]] = []
+    with weights, torch.inference_mode():
+        for host_batch in run.data.preview(_NUM_PICTURES, run.sizes.final):
+            with memory_explained([host_batch], run.step.precision, "the pictures"), run.step.precision.autocast():
+                batch = host_batch.to(run.device, run.step.precision.memory_format)
+                seen.append((host_batch, run.task.predictions(run.task.forward(batch), batch)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return evaluation.draw(seen, run.data.classes, folder)
+
+
+def result_of(run: Fit, status: str, reason: str | None) -> RunResult:
+    """What ``result.json`` says of the run as it stands."""
+    state, checkpoints = run.state, run.checkpoints
+    return RunResult(
+        status=status,
+        objective=state.best.value if state.best else None,
+        metrics=dict(state.metrics),
+        best=asdict(state.best) if state.best else None,
+        epochs=state.epoch,
+        steps=state.step,
+        cost=asdict(state.cost),
+        checkpoint_best=str(checkpoints.best) if checkpoints.best.exists() else None,
+        checkpoint_last=str(checkpoints.last) if checkpoints.last.exists() else None,
+        mlflow_run_id=run.tracker.run_id,
+        seconds=state.cost.seconds,
+        reason=reason,
+    )

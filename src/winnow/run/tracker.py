@@ -1,0 +1,48 @@
+"""The tracker that a config chooses, with TensorBoard files beside it where it asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from winnow.config.instantiate import check_node, instantiate
+from winnow.errors import ConfigError
+
+if TYPE_CHECKING:  # torch comes with it
+    from winnow.protocols import Tracker
+
+
+def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: Path | None = None) -> Tracker:
+    """What the node ``tracking`` names; its key ``tensorboard`` holds for every tracker and is none of its own.
+    ``parent_folder`` is that of the tracked run it belongs to.
+
+    Raises ConfigError for a wrong setting, and where TensorBoard is asked for and not installed, before anything else happens.
+    """
+    own, with_tensorboard = check_tracking(config)
+    injected = {"parent_folder": parent_folder} if parent_folder is not None else {}
+    if not with_tensorboard:
+        return _instantiate(own, run_folder, injected)
+    try:  # only here: TensorBoard's imports take a while
+        from winnow.tracking.tensorboard import TensorBoardTracker
+    except ImportError as error:
+        raise ConfigError(
+            f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install 'winnow[tensorboard]'"
+        ) from error
+    return TensorBoardTracker(_instantiate(own, run_folder, injected), run_folder)
+
+
+def check_tracking(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The config with the keys of the tracker itself, and whether TensorBoard files are wanted. ConfigError for a wrong key."""
+    node = dict(config["tracking"])
+    with_tensorboard = node.pop("tensorboard", False)
+    if not isinstance(with_tensorboard, bool):
+        raise ConfigError(f"tracking.tensorboard={with_tensorboard!r}: must be true or false")
+    own = {**config, "tracking": node}
+    check_node(own, "tracking", ["run_folder", "parent_folder"])
+    return own, with_tensorboard
+
+
+def _instantiate(config: Mapping[str, Any], run_folder: Path, injected: Mapping[str, Any]) -> Tracker:
+    tracker: Tracker = instantiate(config, "tracking", run_folder=run_folder, **injected)
+    return tracker

@@ -1,0 +1,203 @@
+"""From a search to full training: the best configurations of a study, trained as long as they deserve, and whether the search
+had ranked them truly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from winnow.config.flat import flat
+from winnow.config.moved import with_moved_names, with_moved_targets
+from winnow.errors import ConfigError, WinnowError
+from winnow.run_folder import PIPELINE_RECORD
+from winnow.sweep.stored_study import StoredStudy
+from winnow.sweep.table import Row, ranking
+
+logger = logging.getLogger(__name__)
+
+LIST = "promoted.json"
+# What may differ between a trial's run and its full training without making another run of it.
+_LENGTH = (
+    "training.max_epochs",
+    "training.max_iter",
+    "training.resume",
+    "training.save_interval",
+    "training.keep_last_n",
+)
+_NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
+_OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
+"""Settings of the sweeper that hold for the search and not for the full trainings."""
+_NOT_KEPT = (
+    "hydra.searchpath", "hydra.run.", "hydra.sweep.",
+    *(
+        f"hydra.sweeper.{name}"
+        for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *_OF_THE_SEARCH)
+    ),
+)  # fmt: skip
+
+
+class PromotionError(WinnowError):
+    """The full trainings did not come to an end; the same command goes on with them."""
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """``search`` and ``full`` are the objective in the study and after full training, None where that did not complete."""
+
+    number: int
+    search: float
+    full: float | None
+    status: str
+    run_folder: str | None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """``rank_correlation`` is Spearman's between both values, None with fewer than three completed trainings."""
+
+    runs: tuple[Promoted, ...]
+    rank_correlation: float | None
+
+
+def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
+    """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own beside
+    it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was stopped.
+    Raises ConfigError, PromotionError.
+    """
+    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    overrides = [text for text in overrides if text not in where]
+    best = ranking(source.rows(), source.maximize)[:top]
+    if not best:
+        raise ConfigError(f"{source.folder} has no completed trial to promote")
+    folder = source.folder.with_name(f"{source.folder.name}-promoted")
+    chosen = overrides if any(text.startswith("budget=") for text in overrides) else ["budget=full", *overrides]
+    found_in = _search_path(source)
+    entries = [_entry(row, chosen, [str(program), *found_in]) for row in best]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LIST).write_text(json.dumps(entries, indent=2) + "\n")
+    settings = {
+        "study_name": folder.name, "n_trials": len(entries), "trials_file": folder / LIST, "accept_changes": "true",
+        "direction": f"[{','.join(source.description['definition']['directions'])}]",
+        **dict.fromkeys(_OF_THE_SEARCH, "null"),
+    }  # fmt: skip
+    command = [
+        sys.executable, str(program), "--multirun", *found_in, *_kept_overrides(source, where), *_fixed_overrides(source),
+        f"hydra.sweep.dir={folder}", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
+    ]  # fmt: skip
+    ended = subprocess.run(command, check=False)
+    if ended.returncode != 0:
+        raise PromotionError(
+            f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}"
+        )
+    return _compared(best, StoredStudy.open(folder))
+
+
+def promotion_table(promotion: Promotion, metric: str) -> Table:
+    """Search value against final value, and how well the one ranks the other."""
+    correlation = promotion.rank_correlation
+    words = "too few to tell" if correlation is None else f"{correlation:.2f}"
+    table = Table(
+        title="promoted", title_justify="left", caption=f"rank correlation of search and full training: {words}"
+    )
+    for column in ("trial", f"{metric} in the search", f"{metric} in full", "status", "run folder"):
+        table.add_column(column, overflow="fold")
+    for run in promotion.runs:
+        full = "" if run.full is None else f"{run.full:.4f}"
+        table.add_row(str(run.number), f"{run.search:.4f}", full, run.status, run.run_folder or "")
+    return table
+
+
+def _kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
+    """What the study's own command said of Hydra, as its sweeper, slots and launcher, without what was the search's alone."""
+    anew = {_key(text) for text in said_anew}
+    return [
+        text
+        for text in source.description["hydra_overrides"]
+        if _key(text) not in anew and not _key(text).replace("/", ".").startswith(_NOT_KEPT)
+    ]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _search_path(source: StoredStudy) -> list[str]:
+    """Where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
+    places = source.description["search_path"]
+    quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
+    return [f"hydra.searchpath=[{quoted}]"] if places else []
+
+
+def _fixed_overrides(source: StoredStudy) -> list[str]:
+    """What the study's own command said of every run, without what it searched."""
+    searched = set(source.description["definition"]["search_space"])
+    began_with = with_moved_names(source.description["overrides"])
+    return [text for text in began_with if text.lstrip("+").split("=", 1)[0] not in searched]
+
+
+def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
+    """The explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing but the length of
+    the training differs, else afresh."""
+    run = Path(row.outcome.run_folder or "")
+    last = run / "checkpoints" / "last.pth"
+    added = dict(text.lstrip("+").split("=", 1) for text in chosen)
+    parsed = {key: yaml.safe_load(value) for key, value in added.items()}
+    if (run / PIPELINE_RECORD).exists():
+        logger.warning(
+            "trial %d is a pipeline: all of its stages are trained from the beginning, nothing of the search is gone on from",
+            row.number,
+        )
+        return {**row.params, **parsed}
+    if not last.exists() or not (run / ".hydra" / "overrides.yaml").exists():
+        logger.info("trial %d starts afresh: it left no checkpoint", row.number)
+        return {**row.params, **parsed}
+    old = flat(with_moved_targets(yaml.safe_load((run / "config.yaml").read_text())))
+    task = [
+        text
+        for text in with_moved_names(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()))
+        if "training.resume=" not in text
+    ]
+    new = flat(_composed([*task, *chosen], command))
+    changed = {
+        key: value for key, value in new.items() if old.get(key, None) != value and not key.startswith(_NOT_THE_RUN)
+    }
+    another = sorted(set(changed) - set(_LENGTH))
+    if another:
+        shown = ", ".join(f"{key} {old.get(key)} → {changed[key]}" for key in another[:5])
+        logger.info("trial %d starts afresh, for more than its length changes: %s", row.number, shown)
+        return {**row.params, **parsed}
+    logger.info("trial %d goes on from %s", row.number, last)
+    lengths = {key: value for key, value in changed.items() if key != "training.resume"}
+    return {**row.params, **lengths, "training.resume": str(last)}
+
+
+def _composed(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, Any]:
+    whole = [sys.executable, *command, "--cfg", "job", "--resolve", *overrides]
+    shown = subprocess.run(whole, check=False, capture_output=True, text=True)
+    if shown.returncode != 0:
+        raise ConfigError(f"{' '.join(overrides)} can't be composed:\n{shown.stderr.strip()}")
+    return dict(yaml.safe_load(shown.stdout))
+
+
+def _compared(best: Sequence[Row], full: StoredStudy) -> Promotion:
+    """Both values of each promoted trial; the list's order is the ranking's, and a listed trial's number its place there."""
+    rows = {row.number: row for row in full.rows()}
+    runs = []
+    for place, searched in enumerate(best):
+        row = rows.get(place)
+        value = row.value if row is not None and row.status == "completed" else None
+        folder = row.outcome.run_folder if row is not None else None
+        runs.append(Promoted(searched.number, searched.value or 0.0, value, row.status if row else "missing", folder))
+    pairs = [(run.search, run.full) for run in runs if run.full is not None]
+    correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic) if len(pairs) > 2 else None
+    return Promotion(tuple(runs), correlation)

@@ -1,0 +1,92 @@
+from functools import partial
+
+import pytest
+import torch
+from detection_parts import batch, target
+
+from winnow.errors import ConfigError, WeightsError
+from winnow.families.detection.metrics.coco_ap import CocoAp
+from winnow.families.detection.models.faster_rcnn import faster_rcnn_r50_fpn
+
+CLASSES = ["car", "bus"]
+TERMS = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
+
+
+@pytest.fixture(scope="module")
+def task():
+    torch.manual_seed(0)
+    return build(trainable_layers=5)
+
+
+def build(**changes):
+    values = {"pretrained": False, "offline": True, "trainable_layers": 3, **changes}
+    return faster_rcnn_r50_fpn(CLASSES, partial(CocoAp, CLASSES), 20, 0.0, **values)
+
+
+@pytest.fixture
+def data():
+    boxes = [[5, 5, 40, 40], [30, 20, 90, 60]]
+    return batch(
+        target(boxes, [0, 1], size=(64, 96), original_size=(128, 192)),
+        target([], [], size=(64, 64), image_id=2),
+        padded=(96, 128),
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_losses_and_predictions_come_from_one_forward_in_either_mode(task, data, training):
+    task.model.train(training)
+    outputs = task.forward(data)
+    terms = task.losses(outputs, data, task.loss_count(data))
+    found = task.predictions(outputs, data)
+    assert terms.keys() == TERMS
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert task.model.rpn.training == task.model.roi_heads.training == training
+    assert len(found) == 2
+
+
+def test_predictions_lie_in_the_original_image(task, data):
+    (first, second) = task.predictions(task.forward(data), data)
+    assert 0 < len(first.scores) <= 20
+    assert (first.boxes[:, [0, 2]] <= 192).all()
+    assert first.boxes[:, 2].max() > 96
+    assert (second.boxes <= 64).all()
+    assert set(first.labels.tolist()) <= {0, 1}
+
+
+def test_terms_are_weighted_by_images(task, data):
+    torch.manual_seed(1)
+    one = task.losses(task.forward(data), data, 2.0)
+    torch.manual_seed(1)
+    half = task.losses(task.forward(data), data, 4.0)
+    for name, term in one.items():
+        torch.testing.assert_close(half[name] * 2, term)
+
+
+def test_a_gradient_reaches_the_backbone(task, data):
+    sum(task.losses(task.forward(data), data, 2.0).values()).backward()
+    assert task.model.backbone.body.conv1.weight.grad.abs().sum() > 0
+
+
+def test_nan_in_gives_a_non_finite_loss(task, data):
+    outputs = {name: feature * torch.nan for name, feature in task.forward(data).items()}
+    assert not torch.isfinite(sum(task.losses(outputs, data, 2.0).values()))
+
+
+def test_weights_that_are_not_there_offline_are_an_error_that_says_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match=str(tmp_path)):
+        build(pretrained=True)
+
+
+def test_if_available_starts_at_random_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    build(pretrained="if_available")
+    assert any(
+        record.levelname == "WARNING" and "ALL WEIGHTS ARE RANDOM" in record.message for record in caplog.records
+    )
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ConfigError, match="model.trainable_layers=9"):
+        build(trainable_layers=9)

@@ -1,0 +1,3 @@
+"""Runs of tiny parts."""
+
+from engine_parts import make_fit  # noqa: F401 - a fixture
