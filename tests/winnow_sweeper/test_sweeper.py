@@ -14,6 +14,7 @@ from sweep_parts import (
     kill_with_children,
     session_of,
     start,
+    start_python,
     statuses,
     sweep,
     table,
@@ -35,7 +36,7 @@ def stored(app, study="study"):
 
 
 def test_a_sweep_fills_its_quota_and_leaves_its_files(app):
-    output = sweep(app)
+    output = finished(start_python(app, "app.py", "-m"))
     rows = table(app)
     assert [row["trial_id"] for row in rows] == ["0", "1", "2", "3"]
     assert list(rows[0])[:5] == ["trial_id", "status", "final_map", "final_loss", "param_x"]
