@@ -31,6 +31,13 @@ def warm_program():
     return warm_program_of_all()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("promise"):
+            item.add_marker("slow")
+
+
 def pytest_sessionfinish():
     if warm_program_of_all.cache_info().currsize:
         warm_program_of_all().close()
