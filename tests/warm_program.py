@@ -182,14 +182,15 @@ USED_LATER = (
 
 
 def main() -> None:
-    import hydra.core.plugins
+    import hydra
     import winnow.families
     import winnow.run.pipeline  # noqa: F401
 
     families = [module.name for module in pkgutil.walk_packages(winnow.families.__path__, "winnow.families.")]
     for name in (*USED_LATER, *families):
         importlib.import_module(name)
-    hydra.core.plugins.Plugins.instance()  # imports all of them
+    with hydra.initialize_config_dir(str(TRAIN.with_name("conf"))):
+        hydra.compose("config")  # imports Hydra's plugins, and its parser remembers what it has met
     gc.freeze()  # a collection in a child touches, and so copies, no page of these
     for line in sys.stdin:
         asked = json.loads(line)
