@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.config.flat import flat
-from winnow.config.moved import moved_choice, with_moved_choices, with_moved_targets
+from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
 
@@ -26,7 +26,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
     run.
     """
-    recorded = with_moved_targets(checkpoint["config"])
+    recorded = with_added_keys(with_moved_targets(checkpoint["config"]))
     require_plain_values(recorded)
     require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
@@ -35,13 +35,14 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.families.detection.evaluation.box_evaluation"
     began = plain_config(config)
-    choices = with_moved_choices(checkpoint["metadata"].get("choices", {}))
+    choices = with_moved_choices(checkpoint["metadata"].get("choices", {}), recorded)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element().lstrip("+~")
         if key == "tracking":
             config.tracking = composed["tracking"]
         elif key in choices or _is_group(key, override, config, composed):
-            if choices.get(key) != moved_choice(key, choice_text(override.value())):
+            chosen = with_moved_choices({key: choice_text(override.value())}, recorded)
+            if choices.get(key) != chosen[key]:
                 raise ConfigError(
                     f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
                     "give single values, as training.max_epochs=20"

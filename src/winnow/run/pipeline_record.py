@@ -35,7 +35,11 @@ def read_record(folder: Path) -> list[Stage]:
     try:
         content: dict[str, Any] = yaml.safe_load(path.read_text())
         return [
-            Stage(entry["name"], with_moved_targets(entry["config"]), with_moved_choices(entry["choices"]))
+            Stage(
+                entry["name"],
+                with_moved_targets(entry["config"]),
+                with_moved_choices(entry["choices"], entry["config"]),
+            )
             for entry in content["stages"]
         ]
     except (yaml.YAMLError, KeyError, TypeError) as error:

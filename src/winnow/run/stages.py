@@ -46,7 +46,7 @@ def asked_stages(command: Composed, compose: Callable[[str], Stage]) -> list[Sta
     resume, asked = config["training"]["resume"], config["stage"]
     recorded = read_record(folder) if resume is not None else []
     if not recorded and current_trial() is None:
-        require_todays_choices(command.choices)
+        require_todays_choices(command.overrides, command.choices)
     if asked["stages"] is not None:
         build_settings(StageSettings, asked, "stage")
         stages = [compose(name) for name in asked["stages"]]

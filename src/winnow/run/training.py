@@ -59,7 +59,7 @@ def run_in_folder(start: Start, folder: Path, stop: StopRequest) -> RunResult:
             config, found = config_of_run(start.config, folder, start.overrides)
             # Of a resumed run as they were when it began.
             choices = (
-                with_moved_choices(found[1]["metadata"].get("choices", {}))
+                with_moved_choices(found[1]["metadata"].get("choices", {}), config)
                 if isinstance(found, tuple)
                 else start.choices
             )
