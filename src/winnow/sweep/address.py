@@ -20,7 +20,7 @@ from winnow.errors import ConfigError
 from winnow.sweep.file_lock import locked_file
 from winnow.sweep.journal import SturdyJournal
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 JOURNAL_SUFFIXES = (".log", ".journal")
 ALLOWED = (
@@ -29,7 +29,7 @@ ALLOWED = (
 )
 SERVERS = ("postgresql", "mysql", "mariadb")
 PACKAGES = {
-    "psycopg": "'winnow[postgresql]'",
+    "psycopg": "-e '.[postgresql]'",
     "MySQLdb": "mysqlclient",
 }  # module → what to install, where the names differ
 SQLITE_TIMEOUT_SECONDS = 60
@@ -176,7 +176,7 @@ def _sqlite(url: URL) -> Address:
         )
     path = Path(name).expanduser().absolute()
     if kind := network_file_system(path, Path("/proc/mounts")):
-        log.warning(
+        logger.warning(
             "SQLite at %s is on a network file system (%s), where its locks fail: use a journal or a server", path, kind
         )
     return Address("sqlite", url.set(database=str(path)).render_as_string(hide_password=False), path)

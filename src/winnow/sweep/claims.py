@@ -14,7 +14,7 @@ from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED
 from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, Owner, liveness
 from winnow.sweep.patient import PatientStorage
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OBSERVATION_SECONDS, BEAT_SECONDS, GRACE_SECONDS = 60.0, 5.0, 60.0
 
@@ -78,7 +78,7 @@ class Claims:
         except SQLAlchemyError as error:
             if not is_away(error):
                 raise
-            log.warning(
+            logger.warning(
                 "trial %d was not taken over: the storage went away meanwhile: %s", trial.number, first_line(error)
             )
             return False

@@ -17,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 from winnow.sweep.file_lock import locked
 from winnow.sweep.journal_lock import shut_out_optuna
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RECORD_START = re.compile(rb'\{\s*"op_code"')
 BLOCK_BYTES = 1 << 16
@@ -89,7 +89,7 @@ class SturdyJournal(BaseJournalBackend):
                 break
         if end < size:
             os.ftruncate(file, end)
-            log.warning("%s: cut off %d bytes of a record that its writer did not finish", self._path, size - end)
+            logger.warning("%s: cut off %d bytes of a record that its writer did not finish", self._path, size - end)
 
     def _mend(self, number: int, offset: int, length: int) -> dict[str, Any]:
         """The record to take for a line that does not parse; writes it to the file in the line's place where it fits."""
@@ -107,7 +107,7 @@ class SturdyJournal(BaseJournalBackend):
             if len(mended) == length
             else "too short to be repaired: Optuna's own tools can't read on"
         )
-        log.warning("%s: record %d was torn by a killed writer; %s; %s", self._path, number, kept, place)
+        logger.warning("%s: record %d was torn by a killed writer; %s; %s", self._path, number, kept, place)
         return record
 
 

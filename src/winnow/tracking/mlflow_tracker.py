@@ -17,7 +17,7 @@ from winnow.tracking.folder import Owner, RunState, TrackingFolder, UploadSettin
 from winnow.tracking.naming import PARAM_LENGTH, TAG_LENGTH, cut, flatten, is_allowed_name
 from winnow.tracking.writer import OutboxWriter
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
@@ -96,7 +96,7 @@ class MlflowTracker:
                 number = float(value)
             except (TypeError, ValueError) as error:
                 if self._known_names.get((name, "value"), True):
-                    log.error("metric %s is no number and is not tracked: %s", name, error)
+                    logger.error("metric %s is no number and is not tracked: %s", name, error)
                 self._known_names[name, "value"] = False
                 continue
             if self._known_names.get(name) or self._is_allowed(name):
@@ -120,7 +120,7 @@ class MlflowTracker:
         """
         is_flushed = self._writer is None or self._writer.flush(seconds)
         if not is_flushed:
-            log.error("the record is not on disk yet: a kill between now and then loses what was logged last")
+            logger.error("the record is not on disk yet: a kill between now and then loses what was logged last")
         return is_flushed
 
     def finish(self, status: str) -> None:
@@ -136,7 +136,7 @@ class MlflowTracker:
         writer.stop(max(1.0, deadline - time.monotonic()))
         unsent = max(0, writer.last_sequence - state.sequence)
         if unsent or state.artifacts:
-            log.warning(
+            logger.warning(
                 "%s events and %s files are not with %s yet: `winnow sync %s` sends them",
                 *(unsent, len(state.artifacts), self._settings.uri, self.run_folder),
             )
@@ -158,7 +158,7 @@ class MlflowTracker:
     def _put(self, kind: Any, payload: Mapping[str, Any]) -> None:
         if self._writer is None or self._is_finished:
             if self._known_names.setdefault((kind, "closed"), True):
-                log.error("%s logged outside of the tracked run are not kept", kind)
+                logger.error("%s logged outside of the tracked run are not kept", kind)
             self._known_names[kind, "closed"] = False
             return
         self._writer.put(kind, payload)
@@ -167,7 +167,7 @@ class MlflowTracker:
         if name not in self._known_names:
             self._known_names[name] = is_allowed_name(name)
             if not self._known_names[name]:
-                log.error(
+                logger.error(
                     "%r can't be a name in MLflow and is not tracked; allowed: letters, digits, _ - . / and space", name
                 )
         return self._known_names[name]
@@ -180,7 +180,7 @@ class MlflowTracker:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.error("the tracked run can't be found again, starting a new one: %s", error)
+            logger.error("the tracked run can't be found again, starting a new one: %s", error)
         return UploadSettings(
             run_key=run_key,
             created_ms=created_ms,

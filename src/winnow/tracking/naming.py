@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -39,7 +39,7 @@ def cut(values: Mapping[str, str], length: int) -> dict[str, str]:
     """The same with long values cut to ``length`` characters, the last of them an ellipsis; says in the log which."""
     long = [name for name, value in values.items() if len(value) > length]
     if long:
-        log.info("cut to %s characters for MLflow (the run folder has them whole): %s", length, ", ".join(long))
+        logger.info("cut to %s characters for MLflow (the run folder has them whole): %s", length, ", ".join(long))
     return {name: value if len(value) <= length else value[: length - 1] + "…" for name, value in values.items()}
 
 

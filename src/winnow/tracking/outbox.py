@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Kind = Literal["start", "params", "tags", "metrics", "artifact", "finish"]
 TAIL_BYTES = 1 << 20  # no line is longer: the tracker splits what is larger
@@ -70,7 +70,7 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
             offset += len(line)
             event = decode(line)
             if event is None:
-                log.error("skipped a damaged line that ends at byte %s of %s: %.80r", offset, path, line)
+                logger.error("skipped a damaged line that ends at byte %s of %s: %.80r", offset, path, line)
             else:
                 yield event, offset
 

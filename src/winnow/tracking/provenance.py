@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GIT_SECONDS = 10
 DIFF_CHARACTERS = 1_000_000
@@ -107,7 +107,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments], capture_output=True, timeout=GIT_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        log.debug("git %s in %s: %s", arguments[0], folder, error)
+        logger.debug("git %s in %s: %s", arguments[0], folder, error)
         return None
     return done.stdout.decode(errors="replace")
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KEY_TAG = "winnow.run_key"
 STATUS_TAG = "winnow.status"
@@ -70,7 +70,7 @@ class RemoteRun:
                     self.send([event])
                 return
             self._raise_if_deleted()
-            log.error("the server refuses event %s, left out: %s", events[0], error)
+            logger.error("the server refuses event %s, left out: %s", events[0], error)
         self.sequence = events[-1].sequence
 
     def send_samples(self, samples: Sequence[tuple[int, int, Mapping[str, float]]]) -> None:
@@ -161,7 +161,7 @@ def _run_by_id(client: MlflowClient, run_id: str) -> Run | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        log.error("the server does not know run %s any more: all is sent again to a new one", run_id)
+        logger.error("the server does not know run %s any more: all is sent again to a new one", run_id)
         return None
 
 

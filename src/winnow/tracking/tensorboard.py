@@ -13,7 +13,7 @@ from winnow.protocols import Tracker
 from winnow.tracking.disk_thread import DiskThread
 from winnow.tracking.event_files import EventFiles
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FOLDER = "tensorboard"
 FLUSH_SECONDS = 5.0
@@ -57,7 +57,7 @@ class TensorBoardTracker:
         """True where both would survive a kill."""
         written = self._thread is None or self._thread.flush(FLUSH_SECONDS)
         if not written:
-            log.error("TensorBoard's files lack what was logged last: a kill between now and then loses it there")
+            logger.error("TensorBoard's files lack what was logged last: a kill between now and then loses it there")
         return self._inner.flush() and written
 
     def finish(self, status: str) -> None:
