@@ -91,7 +91,7 @@ def _require_same_model(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 
 
 def _place(run: Fit, file: ForeignCheckpoint, takeover: _Takeover) -> None:
-    """Where the run stands: it goes no further than counters, which nothing has been made of yet."""
+    """Set where the run stands: it goes no further than counters, which nothing has been made of yet."""
     per_epoch = -(-run.data.num_train_batches() // run.settings.accumulate)
     state = run.state
     if file.epoch is None and file.step is None:

@@ -84,7 +84,7 @@ class Address:
         return str(self.path) if self.kind == "journal" else make_url(self.url).render_as_string(hide_password=True)
 
     def open(self) -> Opened:
-        """A storage of Optuna's on this address; creates what is missing, one process at a time.
+        """Open Optuna's storage at this address; create what is missing, one process at a time.
 
         Raises ConfigError where a driver is missing or the database is of another version of Optuna.
         """
@@ -133,7 +133,7 @@ def _lock_server(connection: sqlalchemy.Connection, kind: str, name: str) -> Non
 
 
 def parse_storage_url(url: str) -> Address:
-    """The address that ``url`` names; relative paths become absolute ones. Raises ConfigError for what can't be."""
+    """Return the address that ``url`` names; relative paths become absolute ones. Raises ConfigError if ``url`` names none."""
     if url.startswith("journal:"):
         path = url.removeprefix("journal://")
         if not path.startswith("/") or len(path) < 2:
@@ -183,7 +183,7 @@ def _sqlite(url: URL) -> Address:
 
 
 def network_file_system(path: Path, mounts: Path) -> str | None:
-    """The kind of network file system that holds ``path`` by the table ``mounts`` (of /proc); None for a local one."""
+    """Return the kind of network file system that holds ``path`` by the table ``mounts`` (of /proc); None for a local one."""
     if not mounts.exists():
         return None
     rows = [line.split() for line in mounts.read_text().splitlines()]

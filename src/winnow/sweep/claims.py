@@ -55,7 +55,9 @@ class Claims:
         self._held.add(trial.number)
 
     def orphans(self) -> list[FrozenTrial]:
-        """RUNNING trials that nobody answers for, in order. Look again every few seconds: another host's death takes watching."""
+        """Return RUNNING trials that nobody answers for, in order. Call it again every few seconds: another host's
+        death takes watching.
+        """
         self._heartbeats.look(self._study.user_attrs)
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         numbers = {trial.number for trial in running}
@@ -107,7 +109,7 @@ class Claims:
         self._held.discard(number)
 
     def stored(self, number: int) -> FrozenTrial:
-        """A trial as the storage has it now."""
+        """Return a trial as the storage has it now."""
         return self._storage.get_trial(self._id(number))
 
     def beat(self) -> None:

@@ -92,7 +92,7 @@ class SturdyJournal(BaseJournalBackend):
             logger.warning("%s: cut off %d bytes of a record that its writer did not finish", self._path, size - end)
 
     def _mend(self, number: int, offset: int, length: int) -> dict[str, Any]:
-        """The record to take for a line that does not parse; writes it to the file in the line's place where it fits."""
+        """Return the record to take for a line that does not parse; write it in the line's place where it fits."""
         with self._locked() as file:
             line = os.pread(file, length, offset)
             if record := parse(line):
@@ -112,7 +112,7 @@ class SturdyJournal(BaseJournalBackend):
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The record in ``line``; None where there is none."""
+    """Return the record in ``line``; None if there is none."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -121,10 +121,11 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def salvage(line: bytes) -> tuple[dict[str, Any], bytes]:
-    """What can be kept of a line glued from a torn record and a later whole one, and the line that holds just that.
+    """Return what can be kept of a line glued from a torn record and a later whole one, and the line that holds just
+    that.
 
-    The new line is as long as the old one (blanks are no part of JSON) if what is kept fits. Of two whole records only the
-    later is kept: the earlier one's writer died before its newline, so nobody was told that it was stored.
+    The new line is as long as the old one (blanks are no part of JSON) if what is kept fits. Of two whole records only
+    the later is kept: the earlier one's writer died before its newline, so nobody was told that it was stored.
     """
     for start in RECORD_START.finditer(line):
         if record := parse(line[start.start() :]):

@@ -25,7 +25,9 @@ LASTING_ERRNOS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether ``error`` says that the storage is locked, restarted, full or gone, so that the same call may succeed later."""
+    """Return whether ``error`` says that the storage is locked, restarted, full or gone, so that the same call may
+    succeed later.
+    """
     cause = error.__cause__ or error if isinstance(error, StorageInternalError) else error
     if isinstance(cause, DBAPIError):
         return _is_database_away(cause)

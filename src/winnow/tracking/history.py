@@ -41,14 +41,14 @@ class History:
 
     @classmethod
     def read(cls, outbox: Path) -> History:
-        """Raises OSError when the outbox exists but can't be read."""
+        """Read what the outbox holds. Raises OSError if it exists but can't be read."""
         history = cls()
         for event, _ in read_events(outbox):
             history._add(event)
         return history
 
     def events(self, entry: Entry) -> list[Event]:
-        """The entry as events, none of them earlier than the one before; none when all of it was logged before."""
+        """Return the entry as events, none earlier than the one before; none if all of it was logged before."""
         payloads: list[tuple[Kind, Mapping[str, Any]]] = [(entry.kind, entry.payload)]
         if entry.kind == "params":
             payloads = list(self._new_params(entry.payload))

@@ -47,7 +47,7 @@ class UploaderProcess:
         return self._process.pid if self._process else None
 
     def keep_alive(self) -> None:
-        """Start it if it does not run, unless nothing is left for it to do. Raises OSError when it can't start."""
+        """Start it if it does not run, unless nothing is left for it to do. Raises OSError if it can't start."""
         if self._process is not None:
             code = self._process.poll()
             if code is None:
@@ -70,7 +70,9 @@ class UploaderProcess:
         if code == RUN_DELETED:
             logger.error("the run was deleted on the tracking server: tracking goes on in %s only", self._folder.outbox)
         elif code != ALL_SENT:
-            logger.warning("the tracking uploader ended with code %s (see %s): starting it again", code, self._folder.log)
+            logger.warning(
+                "the tracking uploader ended with code %s (see %s): starting it again", code, self._folder.log
+            )
             self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
 
     def _start(self) -> Spawned:

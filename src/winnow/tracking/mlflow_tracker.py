@@ -73,7 +73,7 @@ class MlflowTracker:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run; None until the server has been reached."""
+        """Return MLflow's id of the run; None until the server has been reached."""
         if self._run_id is None:
             state = RunState.read(self._folder.state)
             self._run_id = state.run_id if state.uri == self._settings.uri else None
@@ -84,7 +84,9 @@ class MlflowTracker:
         return self._writer.uploader.pid if self._writer else None
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Nested params get dotted names. A param that had another value before keeps it; the new one becomes a tag."""
+        """Log params, nested ones under dotted names. A param that had another value before keeps it; the new one
+        becomes a tag.
+        """
         flat = {name: value for name, value in flatten(params).items() if self._is_allowed(name)}
         if flat:
             self._put("params", cut(flat, PARAM_LENGTH))
@@ -110,7 +112,7 @@ class MlflowTracker:
             self._put("tags", cut(allowed, TAG_LENGTH))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """The file as it is when its turn comes; one that is replaced in the meantime is sent once, as it is then."""
+        """Send the file as it is when its turn comes; one that is replaced in the meantime is sent once, as it is then."""
         self._put("artifact", {"path": str(Path(path).absolute()), "folder": folder})
 
     def flush(self, seconds: float = 5.0) -> bool:

@@ -37,7 +37,7 @@ class NullTracker:
         pass
 
     def flush(self, seconds: float = 0.0) -> bool:
-        """True: nothing is ever waiting to be written."""
+        """Return True: nothing is ever waiting to be written."""
         return True
 
     def finish(self, status: str) -> None:

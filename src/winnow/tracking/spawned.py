@@ -31,7 +31,7 @@ class Spawned:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, 255 where it can't be known; None while it runs."""
+        """Return the exit code, negative for a signal, 255 where it can't be known; None while it runs."""
         return self._wait(os.WNOHANG)
 
     def wait(self) -> int | None:

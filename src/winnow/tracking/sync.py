@@ -31,7 +31,7 @@ class SyncReport:
 
 
 def tracked_folders(run_folder: Path) -> list[Path]:
-    """``run_folder``, and after it, for they are children of its run, those of its stages that were tracked."""
+    """Return ``run_folder`` and, after it, those of its stages' folders that were tracked: they are children of its run."""
     stages = run_folder.glob("*/tracking") if (run_folder / PIPELINE_RECORD).exists() else ()
     return [run_folder, *sorted(path.parent for path in stages)]
 

@@ -46,7 +46,7 @@ class SystemSampler:
         }
 
     def _process_tree(self) -> dict[str, float]:
-        """The training process with its workers; 100 % is one core. This uploader, a child too, is left out."""
+        """Measure the training process with its workers; 100 % is one core. This uploader, a child too, is left out."""
         try:
             root = self._processes.get(self._pid) or psutil.Process(self._pid)
             members = [root, *(child for child in root.children(recursive=True) if child.pid != os.getpid())]

@@ -54,7 +54,7 @@ class TensorBoardTracker:
         self._inner.set_tags(tags)
 
     def flush(self) -> bool:
-        """True where both would survive a kill."""
+        """Wait for both; return True if all that was logged would survive a kill of this process."""
         written = self._thread is None or self._thread.flush(FLUSH_SECONDS)
         if not written:
             logger.error("TensorBoard's files lack what was logged last: a kill between now and then loses it there")
@@ -112,7 +112,7 @@ class _TensorBoardSink:
 
 
 def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What is no number is left to the tracker inside to complain about."""
+    """Return the values that are numbers; the tracker inside complains about the others."""
     values = {}
     for name, value in metrics.items():
         with contextlib.suppress(TypeError, ValueError):

@@ -71,7 +71,7 @@ class Uploader:
             self._next_sample = time.monotonic() + self.settings.system_metrics_seconds
 
     def run(self) -> int:
-        """Until all is sent, or ``patience_seconds`` without success after the training's end; gives an exit code."""
+        """Send until all is sent, or for ``patience_seconds`` without success after the training's end; return an exit code."""
         while True:
             is_alive = self._is_training_alive()  # asked before reading: what a dead process wrote is all there is
             is_over = not is_alive or not self._follows or self._is_finish_last()
@@ -121,7 +121,7 @@ class Uploader:
         self._save_state()
 
     def _next_batch(self) -> tuple[list[Event], int]:
-        """Unsent events that fit into one request, with the offset behind them; a start or a finish travels alone."""
+        """Return unsent events that fit into one request, with the offset behind them; a start or a finish travels alone."""
         batch: list[Event] = []
         end = self._offset
         num_metrics = num_names = 0
@@ -169,7 +169,7 @@ class Uploader:
         return last is not None and last.kind == "finish"
 
     def _conclude(self, is_alive: bool) -> int:
-        """All is sent: mark a run that ended without a word, unless a new process has taken it over."""
+        """Mark a run that ended without a word, now that all is sent, unless a new process has taken it over."""
         last = read_last_event(self.folder.outbox)
         has_new_owner = UploadSettings.read(self.folder.settings).owner != self.settings.owner
         if last is not None and last.kind != "finish" and not is_alive and not has_new_owner and self._remote:
@@ -229,7 +229,7 @@ def _upload_alone(folder: TrackingFolder, parent: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point of the process; ends by itself, hence deaf to the signals that end a training."""
+    """Run the uploader's process; it ends by itself, hence ignores the signals that end a training."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
