@@ -70,7 +70,7 @@ class SlurmQueue:
 
 
 def ask_to_stop(name: str) -> None:
-    """Cancel jobs that wait in the queue, and have those that run save and end."""
+    """Ask the jobs ``name`` to stop: one that waits in the queue is cancelled; one that runs saves and ends."""
     _run("scancel", "--state=PENDING", f"--name={name}")
     _run("scancel", "--signal=USR1", f"--name={name}")
 

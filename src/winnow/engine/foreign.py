@@ -37,7 +37,7 @@ def adopt(run: Fit, file: ForeignCheckpoint) -> None:
     """Take over what ``file`` holds. Nothing is touched before all of it was checked.
 
     ``epoch`` counts finished epochs; without one it follows from the step, and the step from it, by this run's steps per epoch.
-    Raises CheckpointError where the weights are not this model's, ConfigError where the run would already be over.
+    Raises CheckpointError if the weights are not this model's, ConfigError where the run would already be over.
     """
     takeover = _checked(run, file)
     step = run.step

@@ -86,7 +86,7 @@ class Address:
     def open(self) -> Opened:
         """Open Optuna's storage at this address; create what is missing, one process at a time.
 
-        Raises ConfigError where a driver is missing or the database is of another version of Optuna.
+        Raises ConfigError if a driver is missing or the database is of another version of Optuna.
         """
         if self.kind == "journal":
             return Opened(JournalStorage(SturdyJournal(self.url)))  # creating an empty file needs no lock

@@ -17,7 +17,7 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 def locked(path: str, flags: int) -> Iterator[int]:
     """Open the file at ``path`` with ``flags`` once nobody else holds it, and hold it inside; waits without polling.
 
-    Works between threads too: a lock belongs to one opening of the file. Raises ConfigError where the file system has
+    Works between threads too: a lock belongs to one opening of the file. Raises ConfigError if the file system has
     no locks.
     """
     file = os.open(path, flags | os.O_CLOEXEC, 0o666)

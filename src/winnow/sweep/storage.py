@@ -39,7 +39,7 @@ def create_study_once(
 ) -> optuna.Study:
     """Return the study ``name``, created if it isn't there, with ``directions`` of ``minimize`` and ``maximize``.
 
-    Safe for any number of processes at once, on a database that does not exist yet. Raises ConfigError where the study
+    Safe for any number of processes at once, on a database that does not exist yet. Raises ConfigError if the study
     exists with other directions.
     """
     wanted = [StudyDirection[direction.upper()] for direction in directions]

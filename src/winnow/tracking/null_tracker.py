@@ -14,7 +14,7 @@ class NullTrackerSettings(Settings):
 
 
 class NullTracker:
-    """Obeys winnow.protocols.Tracker by doing nothing. Raises ConfigError when given a setting."""
+    """Obeys winnow.protocols.Tracker by doing nothing. Raises ConfigError if given a setting."""
 
     run_id: str | None = None
     log_checkpoints = False

@@ -39,7 +39,7 @@ def tracked_folders(run_folder: Path) -> list[Path]:
 def sync(run_folder: Path, patience_seconds: float = 60.0) -> SyncReport:
     """Send all of a run's outbox, and mark the run as killed when its process died without a word.
 
-    Gives up after ``patience_seconds`` without success. Raises WinnowError when the folder was never tracked, or when
+    Gives up after ``patience_seconds`` without success. Raises WinnowError if the folder was never tracked, or when
     another uploader keeps working on it.
     """
     folder = TrackingFolder.of_run(run_folder)
