@@ -54,7 +54,7 @@ class Definition:
         seeds: Iterable[int] | None,
         custom_search_space: str | None,
     ) -> Self:
-        """Build the definition; ``base`` is the composed config with the fixed overrides, as plain values."""
+        """``base`` is the composed config with the fixed overrides, as plain values."""
         left_out = {*MAY_CHANGE, *(bare(name) for name in space.distributions)}
         if seeds is not None:
             left_out.add("training.seed")
@@ -78,12 +78,12 @@ class Definition:
         return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
 
     def plain(self) -> dict[str, Any]:
-        """Return it for people: each searched key in words, everything else as it is."""
+        """For people: each searched key in words, everything else as it is."""
         space = {name: allowed(_distribution(self, name)) for name in self.search_space}
         return {**json.loads(self.to_json()), "search_space": space}
 
     def differences(self, new: Definition) -> list[str]:
-        """Return each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
+        """Each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
         # What one of the two searches is told by the search space alone.
         searched = [bare(name) for name in (*self.search_space, *new.search_space)]
         if self.seeds is not None or new.seeds is not None:
@@ -97,7 +97,7 @@ class Definition:
         ]
 
     def unacceptable(self, new: Definition) -> list[str]:
-        """Return the differences that Optuna itself can't take into a study that has trials, as lines."""
+        """The differences that Optuna itself can't take into a study that has trials, as lines."""
         lines = []
         if self.directions != new.directions:
             lines.append("hydra.sweeper.direction: Optuna keeps the direction a study began with")
@@ -114,9 +114,9 @@ class Definition:
 
 
 def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> list[str]:
-    """Return the differences to record when a study goes on; empty if nothing changed.
+    """The differences to record when a study goes on; empty where nothing changed.
 
-    Raises ConfigError listing them if they are not accepted, or if Optuna can't take them even so.
+    ConfigError listing them where they are not accepted, or where Optuna can't take them even so.
     """
     changed = old.differences(new)
     impossible = old.unacceptable(new) if changed else []
@@ -135,9 +135,8 @@ def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> 
 
 
 def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[str, Any]:
-    """Return ``config`` by dotted key, without the keys in ``left_out`` and all below them; lists are values, and so
-    are empty mappings.
-    """
+    """``config`` by dotted key, without the keys in ``left_out`` and all below them; lists are values, and so are empty
+    mappings."""
     # A group choice stands at its path, or at the package behind the @.
     skipped = {key.rpartition("@")[2].replace("/", ".") for key in left_out}
     flat: dict[str, Any] = {}

@@ -42,8 +42,7 @@ class Subject:
 
 
 def read_subject(given: str, which: str = BEST) -> Subject:
-    """Read a checkpoint of winnow's or another program's, or of a run folder its ``which`` (best.pth, where there is
-    none last.pth).
+    """A checkpoint of winnow's or another program's, or of a run folder its ``which`` (best.pth, where there is none last.pth).
 
     Raises ConfigError for a folder that holds no run, CheckpointError for a file that can't be read.
     """

@@ -30,11 +30,11 @@ class Gradients:
 
     @property
     def norms(self) -> dict[str, float | None]:
-        """Return the gradient norms of all trained parameters."""
+        """Of all that is trained."""
         return {name: norm for norms in self.groups.values() for name, norm in norms.items()}
 
     def merged(self, later: Gradients) -> Gradients:
-        """Return the larger norm of either step, a number before None."""
+        """The larger norm of either step, a number before None."""
         groups = {
             group: {name: _larger(norm, later.groups[group][name]) for name, norm in norms.items()}
             for group, norms in self.groups.items()
@@ -44,7 +44,7 @@ class Gradients:
 
 @torch.no_grad()
 def read_gradients(model: nn.Module, optimizer: Optimizer) -> Gradients:
-    """Return the norms as they stand after a backward pass; waits for the device once, changes nothing."""
+    """The norms as they stand after a backward pass; one wait for the device. Changes nothing."""
     named = dict(model.named_parameters())
     trained = {name for group in optimizer.param_groups for name in group["tensors"]}
     reached = [(name, parameter.grad) for name, parameter in named.items() if parameter.grad is not None]
@@ -59,7 +59,7 @@ def read_gradients(model: nn.Module, optimizer: Optimizer) -> Gradients:
 
 
 def joint_norm(norms: Norms) -> float | None:
-    """Return the norm over several parameters; None if none of them was reached."""
+    """The norm over several parameters; None where none of them was reached."""
     reached = [norm for norm in norms.values() if norm is not None]
     return math.hypot(*reached) if reached else None
 
@@ -73,11 +73,10 @@ class GradientFindings:
 
 
 def judge(gradients: Gradients, zero_is_none: bool) -> GradientFindings:
-    """Return what is wrong with ``gradients``: a group without any, a frozen parameter with one, single parameters that
-    none reached.
+    """What is wrong with ``gradients``: a group without any, a frozen parameter with one, single parameters that none reached.
 
-    ``zero_is_none`` counts a group whose gradients are all exactly 0 as one without, which is sure after several steps
-    only: behind a factor that starts at 0 they are 0 in the first.
+    ``zero_is_none`` counts a group whose gradients are all exactly 0 as one without, which is sure after several steps only:
+    behind a factor that starts at 0 they are 0 in the first.
     """
     errors: list[str] = []
     warnings: list[str] = []
@@ -110,9 +109,8 @@ def judge(gradients: Gradients, zero_is_none: bool) -> GradientFindings:
 
 
 def judge_modules(gradients: Gradients) -> list[str]:
-    """Return an error for each module at the top of the model that trains, none of whose parameters gets a gradient
-    other than 0, though it is no parameter group of its own.
-    """
+    """An error for each module at the top of the model that trains, none of whose parameters gets a gradient other than 0,
+    though it is no parameter group of its own."""
     norms = gradients.norms
     alone = {frozenset(names) for names in gradients.groups.values()}
     return [
@@ -135,10 +133,9 @@ class FirstLook:
         self._is_new: bool | None = None
 
     def __call__(self, optimizer: Optimizer, count: float, step: int) -> bool:
-        """Look at the gradients; return whether it has seen enough. ``count`` is the step's normaliser, 0 if its
-        batches hold nothing to learn.
+        """Whether it has seen enough; ``count`` is the step's normaliser, 0 where its batches hold nothing to learn.
 
-        Raises UntrainedError if ``judge`` finds an error in a run that requires none.
+        Raises UntrainedError.
         """
         if self._is_new is None:
             self._is_new = step == 0

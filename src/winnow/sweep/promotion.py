@@ -118,7 +118,7 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
 
 
 def _kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
-    """Return what the study's own command said of Hydra (sweeper, slots, launcher), without what was the search's alone."""
+    """What the study's own command said of Hydra, as its sweeper, slots and launcher, without what was the search's alone."""
     anew = {_key(text) for text in said_anew}
     return [
         text
@@ -132,23 +132,22 @@ def _key(override: str) -> str:
 
 
 def _search_path(source: StoredStudy) -> list[str]:
-    """Return where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
+    """Where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
     places = source.description["search_path"]
     quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
     return [f"hydra.searchpath=[{quoted}]"] if places else []
 
 
 def _fixed_overrides(source: StoredStudy) -> list[str]:
-    """Return what the study's own command said of every run, without what it searched."""
+    """What the study's own command said of every run, without what it searched."""
     searched = set(source.description["definition"]["search_space"])
     began_with = with_moved_names(source.description["overrides"], source.description["definition"]["base"])
     return [text for text in began_with if text.lstrip("+").split("=", 1)[0] not in searched]
 
 
 def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
-    """Return the explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing
-    but the length of the training differs, else afresh.
-    """
+    """The explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing but the length of
+    the training differs, else afresh."""
     run = Path(row.outcome.run_folder or "")
     last = run / "checkpoints" / "last.pth"
     added = dict(text.lstrip("+").split("=", 1) for text in chosen)
@@ -192,9 +191,7 @@ def _composed(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, 
 
 
 def _compared(best: Sequence[Row], full: StoredStudy) -> Promotion:
-    """Return both values of each promoted trial; the list's order is the ranking's, and a listed trial's number its
-    place there.
-    """
+    """Both values of each promoted trial; the list's order is the ranking's, and a listed trial's number its place there."""
     rows = {row.number: row for row in full.rows()}
     runs = []
     for place, searched in enumerate(best):

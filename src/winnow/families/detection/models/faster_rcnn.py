@@ -65,7 +65,7 @@ class FasterRcnnTask:
         return float(batch.num_images)
 
     def losses(self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: float) -> dict[str, Tensor]:
-        """Return ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
+        """``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
         # Class 0 is torchvision's background.
         targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
         with self._network(training=True) as network, torch.autocast(batch.images.device.type, enabled=False):
@@ -90,9 +90,8 @@ class FasterRcnnTask:
 
     @contextmanager
     def _network(self, training: bool) -> Iterator[FasterRcnnModel]:
-        """Give the model with its proposal network and box heads behaving as in training or not, whatever the model's
-        own mode.
-        """
+        """The model with its proposal network and box heads behaving as in training or not, whatever the model's own
+        mode."""
         network = cast(FasterRcnnModel, self.model)
         parts = (network.rpn, network.roi_heads)
         modes = [part.training for part in parts]
@@ -114,11 +113,10 @@ def faster_rcnn_r50_fpn(
     score_threshold: float,
     **values: Any,
 ) -> FasterRcnnTask:
-    """Build the task of ``model=faster_rcnn_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 37.0
-    AP.
+    """The task of ``model=faster_rcnn_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 37.0 AP.
 
     The box head fits ``classes`` and starts at random unless the weights know as many classes. Raises ConfigError
-    naming ``model.…`` if a setting is wrong, WeightsError if the weights can't be had or fit nothing.
+    naming ``model.…`` for wrong settings, WeightsError when the weights can't be had or fit nothing.
     """
     settings = build_settings(ResnetFpnSettings, values, "model")
     found = find_weights(settings.pretrained, settings.offline, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)

@@ -104,7 +104,7 @@ class LineTiles:
 
 
 def _digest(lines: Sequence[PageLine]) -> str:
-    """Return a digest that changes when the lines or their page files do."""
+    """Changes when the lines or their page files do."""
     sha = hashlib.sha256()
     for image in sorted({line.image for line in lines}):
         status = image.stat()
@@ -118,10 +118,8 @@ def _digest(lines: Sequence[PageLine]) -> str:
 def split_lines(
     lines: Sequence[PageLine], val_part: float, split_by: Literal["page", "line"]
 ) -> tuple[list[PageLine], list[PageLine]]:
-    """Return training and validation lines: whole pages, or single lines, in an order that depends on their names
-    alone, of which the first ``val_part`` are held out, at least one. Raises DataError if nothing would be left to
-    train on.
-    """
+    """Training and validation lines: whole pages, or single lines, in an order that depends on their names alone, of which the
+    first ``val_part`` are held out, at least one. DataError where nothing would be left to train on."""
     names = [line.image.stem if split_by == "page" else f"{line.image.stem} {line.line_id}" for line in lines]
     order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
     held_out = set(order[: max(1, math.floor(val_part * len(order)))])
@@ -138,7 +136,7 @@ def split_lines(
 @of_family("ink")
 @set_by(InkLinesSettings)
 def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
-    """Build the data of tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
+    """Tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
     settings = build_settings(InkLinesSettings, values, "data")
     train_lines = _read(settings.train)
     if settings.val is not None:
@@ -167,7 +165,7 @@ def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
 
 
 def _some(places: list[tuple[int, int]], loading: LoadingSettings) -> list[tuple[int, int]]:
-    """Return the places of a run on a subset, or of one that overfits."""
+    """The places of a run on a subset, or of one that overfits."""
     if loading.subset_size is not None and loading.subset_size < len(places):
         chosen = np.random.default_rng(loading.subset_seed).permutation(len(places))[: loading.subset_size]
         places = [places[index] for index in sorted(chosen)]

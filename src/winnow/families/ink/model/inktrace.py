@@ -77,7 +77,7 @@ class InktraceTask:
         return self._new_metric()
 
     def forward(self, batch: InkBatch) -> dict[str, Tensor]:
-        """Return a map per head of the network, by its name. Raises DataError if a tile can't be cut into blocks."""
+        """A map per head of the network, by its name. Raises DataError where a tile can't be cut into blocks."""
         height, width = batch.images.shape[2:]
         if height % TOKEN or width % TOKEN:
             raise DataError(f"tiles of {height}×{width} px; the ink network takes multiples of {TOKEN}")
@@ -91,18 +91,15 @@ class InktraceTask:
         return float(batch.num_images)
 
     def losses(self, outputs: dict[str, Tensor], batch: InkBatch, count: float) -> dict[str, Tensor]:
-        """Return ``loss_skeleton``, ``loss_tangent`` and, with full heads, ``loss_width``, ``loss_offset``,
-        ``loss_key_points``.
-        """
+        """``loss_skeleton``, ``loss_tangent`` and, with full heads, ``loss_width``, ``loss_offset``, ``loss_key_points``."""
         with torch.autocast(batch.images.device.type, enabled=False):
             terms = ink_losses(outputs, batch.target)
         return {name: self._weights[name] * term / count for name, term in terms.items()}
 
     @torch.no_grad()
     def predictions(self, outputs: dict[str, Tensor], batch: InkBatch) -> InkPredictions:
-        """Return the predictions of each image. A key point's score is the head's times the pixel's probability of
-        centre-line: off the skeleton, where it is not trained, the head may say anything.
-        """
+        """A key point's score is the head's times the pixel's probability of centre-line: off the skeleton, where it is not
+        trained, the head may say anything."""
         maps = dict(outputs)
         skeleton = maps.pop("skeleton").sigmoid()
         key_points = maps.pop("key_points", None)
@@ -112,11 +109,10 @@ class InktraceTask:
 
 
 def draw_hidden(num_images: int, rows: int, columns: int, ratio: float) -> Tensor:
-    """Return (num_images, 1, rows, columns) with 1 for a hidden block, the same number in every image.
+    """(num_images, 1, rows, columns) with 1 for a hidden block, the same number in every image.
 
-    Drawn from torch's generator on the CPU, whose state a checkpoint holds, one image after the other: a step's blocks
-    are the same on every device and however the step is cut into micro-batches. Nothing is drawn if nothing is to be
-    hidden.
+    Drawn from torch's generator on the CPU, whose state a checkpoint holds, one image after the other: a step's blocks are the
+    same on every device and however the step is cut into micro-batches. Nothing is drawn where nothing is to be hidden.
     """
     num_blocks = rows * columns
     num_hidden = round(ratio * num_blocks)
@@ -129,9 +125,9 @@ def draw_hidden(num_images: int, rows: int, columns: int, ratio: float) -> Tenso
 @of_family("ink")
 @set_by(InktraceSettings)
 def inktrace(new_metric: Callable[..., Metric], **values: Any) -> InktraceTask:
-    """Build the task of ``model=inktrace``; ``new_metric`` takes whether there are full heads to measure.
+    """The task of ``model=inktrace``; ``new_metric`` takes whether there are full heads to measure.
 
-    Raises ConfigError naming ``model.…`` if a setting is wrong.
+    Raises ConfigError naming ``model.…`` for wrong settings.
     """
     settings = build_settings(InktraceSettings, values, "model")
     model = InkNetwork(

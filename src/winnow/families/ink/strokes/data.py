@@ -138,7 +138,7 @@ class StoredStrokes:
 
 
 def draw_tiles(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int, int, int]], size: int) -> InkTiles:
-    """Draw a tile of ``size`` px per (epoch, index, level), each a function of these, ``seed`` and the settings alone."""
+    """A tile of ``size`` px per (epoch, index, level), each a function of these, ``seed`` and the settings alone."""
     parts = [
         _draw_few(settings, seed, cells[begin : begin + _AT_ONCE], size) for begin in range(0, len(cells), _AT_ONCE)
     ]
@@ -160,7 +160,7 @@ def _draw_few(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int
 @of_family("ink")
 @set_by(InkStrokesSettings)
 def ink_strokes(*, loading: LoadingSettings, **values: Any) -> InkData:
-    """Build the data of drawn strokes; the validation set is kept under ``data.root``."""
+    """Drawn strokes; the validation set is kept under ``data.root``."""
     settings = build_settings(InkStrokesSettings, values, "data")
     indices: Sequence[int] = range(settings.num_train)
     if loading.subset_size is not None and loading.subset_size < len(indices):
