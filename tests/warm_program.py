@@ -183,8 +183,9 @@ USED_LATER = (
 
 def main() -> None:
     import hydra
+
     import winnow.families
-    import winnow.run.pipeline  # noqa: F401
+    import winnow.run.pipeline
 
     families = [module.name for module in pkgutil.walk_packages(winnow.families.__path__, "winnow.families.")]
     for name in (*USED_LATER, *families):
@@ -212,7 +213,12 @@ def main() -> None:
 
 
 def run(
-    program: str, arguments: list[str], folder: str, streams: list[int], environment: dict[str, str], leads_session: bool
+    program: str,
+    arguments: list[str],
+    folder: str,
+    streams: list[int],
+    environment: dict[str, str],
+    leads_session: bool,
 ) -> None:
     """Do what ``python PROGRAM ARGUMENTS`` does in ``folder``, and end this process."""
     if leads_session:

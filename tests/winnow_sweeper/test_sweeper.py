@@ -153,7 +153,9 @@ def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
 
 
 def test_a_configuration_that_one_seed_ended_takes_no_harm_of_a_seed_that_runs_on(app):
-    sweep(app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=2", "mode=one_seed_fails")
+    sweep(
+        app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=2", "mode=one_seed_fails"
+    )
     (row,) = table(app)
     assert (row["status"], row["reason"]) == ("failed", "RuntimeError: only with this seed")
 
