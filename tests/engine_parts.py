@@ -166,7 +166,7 @@ def make_fit(tmp_path):
         task, data = task or VectorTask(), data or VectorData()
         lr = training.optimizer["lr"]
         optimizer = build_optimizer(
-            lambda groups: torch.optim.AdamW(groups, lr=lr), task.model, training.param_groups, lr
+            lambda groups: torch.optim.AdamW(groups, lr=lr), task.model, training.param_groups, lr, training.no_decay
         )
         state = TrainState(Objective(metric=objective, mode=mode))
         step = TrainStep(

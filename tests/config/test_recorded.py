@@ -6,6 +6,8 @@ from composed import compose_plain
 
 from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
 from winnow.checkpoints.layouts import ForeignCheckpoint
+from winnow.config.added import ADDED, with_added_keys
+from winnow.config.flat import flat
 from winnow.config.recorded import resumed_config
 from winnow.errors import CheckpointError, ConfigError
 from winnow.run.resume import (
@@ -203,3 +205,22 @@ def test_a_package_that_another_python_installed_is_not_a_projects_own(checkpoin
 def test_a_projects_own_package_is_trusted_as_it_was_when_the_run_began(checkpoint):
     checkpoint["config"]["trusted_targets"] = ["killed_parts"]
     assert resumed_config(checkpoint, compose_plain(), [])["trusted_targets"] == ["killed_parts"]
+
+
+def test_keys_that_came_later_can_be_given_to_an_older_run(checkpoint):
+    for key in ("no_decay", "frozen_weights", "frozen_source"):
+        checkpoint["config"]["training"].pop(key, None)
+    checkpoint["config"]["training"]["ema"] = {"decay": 0.9}
+    composed = compose_plain("training.ema.also_raw=true")
+    training = resumed_config(checkpoint, composed, ["training.ema.also_raw=true"])["training"]
+    assert training["ema"] == {"decay": 0.9, "also_raw": True}
+    assert training["no_decay"] == []
+
+
+def test_what_a_record_lacks_is_what_it_did_without():
+    composed = flat(compose_plain())
+    assert {key: composed[key] for key in ADDED} == ADDED
+    assert with_added_keys({"training.optimizer.lr": 0.1, "training.no_decay": ["norm"]})["training.no_decay"] == [
+        "norm"
+    ]
+    assert with_added_keys({"lr": 0.1}) == {"lr": 0.1}

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_parts import VectorData, VectorTask
+from engine_parts import VectorData, VectorTask, training_settings
 
 from winnow.checkpoints.file import read_checkpoint
+from winnow.engine.evaluate import evaluate
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DivergedError
@@ -127,8 +128,8 @@ def test_one_nonfinite_batch_is_skipped_and_counted(make_fit):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"accumulate": 4, "max_epochs": 8}, {"ema": {"decay": 0.9}}, {"amp": "bf16"}, {"amp": "fp16"}, {"clip_grad_norm": 0.1},
-    {"resize_schedule": [[1, 8], [2, 16]]}, {"early_stopping": {"patience": 2, "min_delta": 0.05}, "max_epochs": 6},
+    {}, {"accumulate": 4, "max_epochs": 8}, {"ema": {"decay": 0.9, "also_raw": True}}, {"amp": "bf16"}, {"amp": "fp16"},
+    {"clip_grad_norm": 0.1}, {"resize_schedule": [[1, 8], [2, 16]]}, {"early_stopping": {"patience": 2, "min_delta": 0.05}, "max_epochs": 6},
 ])  # fmt: skip
 @pytest.mark.parametrize("stop_at", [3, 6, 8, 13])
 def test_stopped_and_resumed_equals_uninterrupted_bit_by_bit(make_fit, changes, stop_at):
@@ -281,3 +282,29 @@ def test_a_run_stopped_at_its_very_last_step_is_still_evaluated_when_resumed(
         resumed.state.best,
         resumed.state.metrics,
     )
+
+
+def test_the_raw_weights_are_evaluated_beside_the_average(make_fit):
+    both = make_fit("both", ema={"decay": 0.9, "also_raw": True})
+    assert run_fit(both) == "completed"
+    alone = make_fit("alone", ema={"decay": 0.9})
+    assert run_fit(alone) == "completed"
+    assert_same(weights(both), weights(alone))
+    metrics = both.state.metrics
+    assert alone.state.metrics == {name: value for name, value in metrics.items() if not name.startswith("val_raw/")}
+    raw = evaluate(both.task, both.data, 8, both.step.precision, both.progress)
+    assert {name: metrics[name] for name in ("val_raw/score", "val_raw/loss")} == {
+        "val_raw/score": raw["val/score"], "val_raw/loss": raw["val/loss"],
+    }  # fmt: skip
+    assert metrics["val_raw/score"] != metrics["val/score"]
+
+
+def test_the_raw_weights_can_be_what_is_judged(make_fit):
+    run = make_fit(ema={"decay": 0.9, "also_raw": True}, objective="val_raw/score")
+    run_fit(run)
+    assert run.state.best.value == max(value for _, value in run.tracker.values("val_raw/score"))
+
+
+def test_raw_weights_beside_no_average_are_refused():
+    with pytest.raises(ValueError, match="also_raw=true with decay=null"):
+        training_settings(ema={"decay": None, "also_raw": True})

@@ -11,6 +11,7 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
+from winnow.config.added import with_added_keys
 from winnow.config.moved import with_moved_targets
 from winnow.errors import ConfigError
 
@@ -26,6 +27,8 @@ MAY_CHANGE = (
     "training.save_interval",
     "training.keep_last_n",
     "training.save_every_steps",
+    "training.frozen_weights",
+    "training.frozen_source",
     "training.resume",
     "training.oom_retry",
 )
@@ -85,7 +88,7 @@ class Definition:
     def differences(self, new: Definition) -> list[str]:
         """Each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
         # What one of the two searches is told by the search space alone.
-        searched = [bare(name) for name in (*self.search_space, *new.search_space)]
+        searched = [*MAY_CHANGE, *(bare(name) for name in (*self.search_space, *new.search_space))]
         if self.seeds is not None or new.seeds is not None:
             searched.append("training.seed")
         directions = ({"hydra.sweeper.direction": list(definition.directions)} for definition in (self, new))
@@ -93,7 +96,7 @@ class Definition:
             *_space_differences(self, new),
             *_changes(*directions),
             *_changes(_settings(self), _settings(new)),
-            *_changes(*(flattened(definition.base, searched) for definition in (self, new))),
+            *_changes(*(flattened(base, searched) for base in (with_added_keys(self.base), new.base))),
         ]
 
     def unacceptable(self, new: Definition) -> list[str]:

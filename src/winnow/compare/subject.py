@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,17 @@ def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
         objective=(saved["metric"], mode) if mode is not None else None,
         config=config or None,
         weights=dict(saved["model_state_dict"]),
-        groups={
-            group.get("name", str(n)): list(group.get("tensors", ()))
-            for n, group in enumerate(optimizer["param_groups"])
-        },
+        groups=_groups(optimizer["param_groups"]),
         origin=_origin(config, metadata),
     )
+
+
+def _groups(saved: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return group → names of its tensors; training.no_decay makes two of one name, which are one here."""
+    groups: dict[str, list[str]] = {}
+    for number, group in enumerate(saved):
+        groups.setdefault(group.get("name", str(number)), []).extend(group.get("tensors", ()))
+    return groups
 
 
 def _of_another(given: str, file: ForeignCheckpoint) -> Subject:

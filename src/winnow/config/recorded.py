@@ -29,9 +29,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     recorded = with_moved_targets(checkpoint["config"])
     require_plain_values(recorded)
     require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
-    # What these may say has grown since the first checkpoints.
-    grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
-    config = OmegaConf.create({**recorded, **grown})
+    config = OmegaConf.create(with_new_keys(recorded, composed))
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.families.detection.evaluation.box_evaluation"
     began = plain_config(config)
@@ -57,6 +55,16 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         if old != new:
             raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {reason}")
     return resumed
+
+
+def with_new_keys(recorded: Config, composed: Config) -> Config:
+    """Return ``recorded`` with the keys that its run's winnow did not have yet, as they are ``composed`` today."""
+    stage, training = ({**composed[key], **recorded[key]} for key in ("stage", "training"))
+    return {
+        **recorded,
+        "stage": stage,
+        "training": {**training, "ema": {**composed["training"]["ema"], **training["ema"]}},
+    }
 
 
 def require_plain_values(recorded: Mapping[str, Any]) -> None:

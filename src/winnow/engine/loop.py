@@ -145,10 +145,14 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
 
 
 def evaluate_weights(run: Fit) -> dict[str, float]:
-    """Evaluate the EMA weights where there are any, always at the final image size."""
+    """Evaluate the EMA weights where there are any, always at the final image size; the raw ones too if that is asked for
+    (training.ema.also_raw)."""
     began = time.perf_counter()
+    parts = (run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
     with run.step.ema.applied() if run.step.ema is not None else nullcontext():
-        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
+        metrics = evaluate(*parts)
+    if run.settings.ema.also_raw:
+        metrics |= {f"val_raw/{name.removeprefix('val/')}": value for name, value in evaluate(*parts).items()}
     run.state.cost.seconds += time.perf_counter() - began
     return metrics
 

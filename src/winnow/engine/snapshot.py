@@ -114,8 +114,12 @@ class Snapshot:
 
 
 def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
-    """Parameter name → name of its group."""
-    return {name: group["name"] for group in optimizer_state["param_groups"] for name in group["tensors"]}
+    """Return parameter name → name of its group, and whether it has no weight decay there."""
+    return {
+        name: f"{group['name']}{' (training.no_decay)' if group.get('no_decay') else ''}"
+        for group in optimizer_state["param_groups"]
+        for name in group["tensors"]
+    }
 
 
 def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

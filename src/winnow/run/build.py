@@ -61,8 +61,9 @@ def build(
             training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
             training.batch_size * training.accumulate * ranks.size,
         ),
+        training.no_decay,
     )  # fmt: skip
-    state = TrainState(choose_objective(settings.objective, task, data))
+    state = TrainState(choose_objective(settings.objective, task, data, training.ema.also_raw))
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
@@ -119,12 +120,14 @@ def require_batches(task: Task, training: TrainingSettings, data: Data, start_sa
         require_batches_for_batch_norm(task.model, max(1, share))
 
 
-def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
-    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
+def choose_objective(asked: Objective, task: Task, data: Data, also_raw: bool = False) -> Objective:
+    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives.
+    ``also_raw``: the raw weights are evaluated beside the averaged ones, as ``val_raw/…``."""
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
         return Objective(metric="train/loss", mode="min")
-    known = ["train/loss", "val/loss", *(f"val/{name}" for name in task.new_metric().names)]
+    splits = ["val", "val_raw"] if also_raw else ["val"]
+    known = ["train/loss", *(f"{split}/{name}" for split in splits for name in ("loss", *task.new_metric().names))]
     if asked.metric not in known:
         raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
     return asked

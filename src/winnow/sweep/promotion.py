@@ -16,6 +16,7 @@ import yaml
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from winnow.config.added import with_added_keys
 from winnow.config.flat import flat
 from winnow.config.moved import with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
@@ -33,6 +34,8 @@ _LENGTH = (
     "training.resume",
     "training.save_interval",
     "training.keep_last_n",
+    "training.frozen_weights",
+    "training.frozen_source",
 )
 _NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
 _OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
@@ -161,7 +164,7 @@ def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str,
     if not last.exists() or not (run / ".hydra" / "overrides.yaml").exists():
         logger.info("trial %d starts afresh: it left no checkpoint", row.number)
         return {**row.params, **parsed}
-    old = flat(with_moved_targets(yaml.safe_load((run / "config.yaml").read_text())))
+    old = with_added_keys(flat(with_moved_targets(yaml.safe_load((run / "config.yaml").read_text()))))
     task = [
         text
         for text in with_moved_names(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()))
