@@ -1,6 +1,7 @@
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from winnow.engine.evaluate import evaluate
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DivergedError
+
+RECORDED = Path(__file__).parent / "recorded"
 
 
 class NeverTwice:
@@ -308,3 +311,32 @@ def test_the_raw_weights_can_be_what_is_judged(make_fit):
 def test_raw_weights_beside_no_average_are_refused():
     with pytest.raises(ValueError, match="also_raw=true with decay=null"):
         training_settings(ema={"decay": None, "also_raw": True})
+
+
+def frozen_task():
+    task = VectorTask()
+    task.model[0].requires_grad_(False)
+    return task
+
+
+def test_a_checkpoint_that_averaged_frozen_weights_goes_on_bit_by_bit(make_fit):
+    """Both were written by the commit before frozen weights were left out, after the first layer had been changed as by init_from."""
+    part, end = (RECORDED / f"frozen_with_ema{name}.pth" for name in ("", "_end"))
+    run = make_fit("part", task=frozen_task(), ema={"decay": 0.9})
+    restore(run, read_checkpoint(part), part)
+    run_fit(run)
+    whole, resumed = read_checkpoint(end), read_checkpoint(run.checkpoints.last)
+    for key in ("model_state_dict", "training_state_dict"):
+        assert_same(whole[key], resumed[key])
+    assert_same(whole["ema_state_dict"]["weights"], resumed["ema_state_dict"]["weights"])
+    assert whole["metrics"] == resumed["metrics"]
+
+
+def test_frozen_weights_are_once_in_a_checkpoint_with_an_average(make_fit):
+    run = make_fit(task=frozen_task(), ema={"decay": 0.9}, max_epochs=1)
+    run_fit(run)
+    saved = read_checkpoint(run.checkpoints.last)
+    copies = [saved["model_state_dict"], saved["training_state_dict"], saved["ema_state_dict"]["weights"]]
+    assert len({copy["0.weight"].untyped_storage().data_ptr() for copy in copies}) == 1
+    assert len({copy["3.weight"].untyped_storage().data_ptr() for copy in copies}) == 2
+    assert_same({name: copies[0][name] for name in ("0.weight", "0.bias")}, dict(list(weights(run).items())[:2]))

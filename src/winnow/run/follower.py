@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from winnow.checkpoints.initial import initial_weights, load_initial_weights
 from winnow.config.schema import RunSettings
 from winnow.engine.loop import fit
 from winnow.engine.ranks import Ranks
@@ -66,6 +67,10 @@ def fit_along(job: Job, ranks: Ranks) -> None:
     seed_everything(seed_of_rank(seed, ranks.rank))
     if job.checkpoint is not None:
         take_up(run, read_found(job.checkpoint))
+    elif settings.training.init_from is not None:  # what trains comes from rank 0, what is frozen from the file
+        stages = None if settings.stage.is_alone else job.folder.parent
+        path = initial_weights(settings.training.init_from, stages)
+        load_initial_weights(run.task.model, path, settings.stage.init_allow_missing)
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:
