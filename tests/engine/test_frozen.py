@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from winnow.engine.frozen import changing_tensors, frozen_checksum, frozen_parameters, require_same_frozen
+from winnow.checkpoints.state_dicts import frozen_parameters
+from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same_frozen
 from winnow.errors import WeightsError
 
 

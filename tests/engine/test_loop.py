@@ -132,7 +132,8 @@ def test_one_nonfinite_batch_is_skipped_and_counted(make_fit):
 
 @pytest.mark.parametrize("changes", [
     {}, {"accumulate": 4, "max_epochs": 8}, {"ema": {"decay": 0.9, "also_raw": True}}, {"amp": "bf16"}, {"amp": "fp16"},
-    {"clip_grad_norm": 0.1}, {"resize_schedule": [[1, 8], [2, 16]]}, {"early_stopping": {"patience": 2, "min_delta": 0.05}, "max_epochs": 6},
+    {"clip_grad_norm": 0.1}, {"resize_schedule": [[1, 8], [2, 16]]},
+    {"early_stopping": {"patience": 2, "min_delta": 0.05}, "max_epochs": 6},
 ])  # fmt: skip
 @pytest.mark.parametrize("stop_at", [3, 6, 8, 13])
 def test_stopped_and_resumed_equals_uninterrupted_bit_by_bit(make_fit, changes, stop_at):
@@ -320,7 +321,7 @@ def frozen_task():
 
 
 def test_a_checkpoint_that_averaged_frozen_weights_goes_on_bit_by_bit(make_fit):
-    """Both were written by the commit before frozen weights were left out, after the first layer had been changed as by init_from."""
+    """Both were written by the commit before, their first layer changed after the average was made, as by training.init_from."""
     part, end = (RECORDED / f"frozen_with_ema{name}.pth" for name in ("", "_end"))
     run = make_fit("part", task=frozen_task(), ema={"decay": 0.9})
     restore(run, read_checkpoint(part), part)

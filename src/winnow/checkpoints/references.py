@@ -114,7 +114,8 @@ def file_tensors(checkpoint: Mapping[str, Any]) -> dict[str, FileTensor]:
     if recorded is None:
         return {}
     sources = [(source["source"], Path(source["file"])) for source in recorded["sources"]]
-    return {name: FileTensor(*sources[entry["source"]], entry["name"]) for name, entry in recorded["tensors"].items()}
+    of = {name: (*sources[entry["source"]], entry["name"]) for name, entry in recorded["tensors"].items()}
+    return {name: FileTensor(source, file, in_file) for name, (source, file, in_file) in of.items()}
 
 
 def moved_sources(checkpoint: Mapping[str, Any], path: Path, frozen_source: str | None) -> dict[str, str]:
@@ -158,7 +159,7 @@ def _not_found(source: Mapping[str, str], path: Path, named: Sequence[str], ther
             f"{path} takes its frozen weights from {source['source']}, which has changed since: its SHA-256 was "
             f"{source['sha256'][:_SHOWN]}…, not {now}; {advice}"
         )
+    looked_for = ", ".join(dict.fromkeys(named))
     return (
-        f"{path} takes its frozen weights from {source['source']}, which is missing (looked for {', '.join(dict.fromkeys(named))}); "
-        f"{advice}"
+        f"{path} takes its frozen weights from {source['source']}, which is missing (looked for {looked_for}); {advice}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from winnow.engine.frozen import frozen_parameters
+from winnow.checkpoints.state_dicts import frozen_parameters
 
 
 class Ema:

@@ -18,8 +18,9 @@ import torch
 from winnow.checkpoints.disk_room import warn_of_little_room
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.host_copy import state_bytes
+from winnow.checkpoints.state_dicts import frozen_parameters
 from winnow.engine.evaluate import evaluate
-from winnow.engine.frozen import changing_tensors, frozen_checksum, frozen_parameters, require_same_frozen
+from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same_frozen
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
 from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
@@ -293,7 +294,7 @@ def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
 
 def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
-    run.snapshot.restore(checkpoint)
+    run.snapshot.restore(checkpoint, path)
     run.state.load_checkpoint(checkpoint, run.device)
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
     if run.ranks.rank < len(streams):

@@ -18,6 +18,7 @@ from winnow.engine.batch_norm import require_batches_for_batch_norm, require_sha
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
 from winnow.engine.foreign import adopt
+from winnow.engine.frozen import References
 from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import Fit, restore
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
@@ -72,10 +73,11 @@ def build(
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
+    references = References(folder) if training.frozen_weights == "referenced" else None
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
-        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
+        snapshot=Snapshot(step, config, list(data.classes), metadata, references, training.frozen_source), tracker=tracker,
         trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
     )  # fmt: skip
 

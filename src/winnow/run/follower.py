@@ -70,7 +70,7 @@ def fit_along(job: Job, ranks: Ranks) -> None:
     elif settings.training.init_from is not None:  # what trains comes from rank 0, what is frozen from the file
         stages = None if settings.stage.is_alone else job.folder.parent
         path = initial_weights(settings.training.init_from, stages)
-        load_initial_weights(run.task.model, path, settings.stage.init_allow_missing)
+        load_initial_weights(run.task.model, path, settings.stage.init_allow_missing, settings.training.frozen_source)
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign
+from winnow.checkpoints.references import moved_sources
 from winnow.checkpoints.seal import is_of_winnow, is_sealed
 from winnow.config.flat import differences_by_name, flat
 from winnow.config.plain import Config, plain_config
@@ -32,13 +33,28 @@ def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple
     foreign = foreign_to_resume(resume)
     saved = checkpoint_to_resume(resume, folder) if foreign is None else None
     if saved is not None:
-        return resumed_config(saved[1], composed, overrides), saved
+        return with_moved_source(resumed_config(saved[1], composed, overrides), saved), saved
     config = plain_config(OmegaConf.create(composed))
     if resume is None or foreign is not None:
         require_unused(folder)
     if foreign is not None:
         log_other_config(foreign, config)
     return config, foreign
+
+
+def with_moved_source(config: Config, saved: tuple[Path, dict[str, Any]]) -> Config:
+    """Return ``config`` with the file that training.frozen_source gives where the model's node names the one that the frozen
+    weights of ``saved`` came from, so that the model is built from it too. Raises WeightsError where it is not that file."""
+    frozen_source = config["training"].get("frozen_source")
+    if frozen_source is None:
+        return config
+    moved = moved_sources(saved[1], saved[0], frozen_source)
+    for source, file in moved.items():
+        logger.info("%s has moved: its weights are taken from %s (training.frozen_source)", source, file)
+    model = {
+        key: moved.get(value, value) if isinstance(value, str) else value for key, value in config["model"].items()
+    }
+    return {**config, "model": model}
 
 
 def require_one_start(config: Config) -> None:

@@ -112,7 +112,12 @@ def fit_as_leader(
             return result_of(assembled, "completed", None)
     elif init_from is not None:
         weights = initial_weights(init_from, None if settings.stage.is_alone else folder.parent)
-        write_report(load_initial_weights(assembled.task.model, weights, settings.stage.init_allow_missing), folder)
+        write_report(
+            load_initial_weights(
+                assembled.task.model, weights, settings.stage.init_allow_missing, settings.training.frozen_source
+            ),
+            folder,
+        )
     ranks.broadcast(Job(config, folder.absolute(), path_of(found).absolute() if found is not None else None))
     with tracker:
         return fit_and_record(assembled, config, folder, stop)
