@@ -341,3 +341,16 @@ def test_frozen_weights_are_once_in_a_checkpoint_with_an_average(make_fit):
     assert len({copy["0.weight"].untyped_storage().data_ptr() for copy in copies}) == 1
     assert len({copy["3.weight"].untyped_storage().data_ptr() for copy in copies}) == 2
     assert_same({name: copies[0][name] for name in ("0.weight", "0.bias")}, dict(list(weights(run).items())[:2]))
+
+
+def test_frozen_weights_are_copied_once_for_all_saves(make_fit):
+    class Touching(VectorData):
+        def train_batches(self, epoch, *arguments, **options):
+            if epoch == 2:
+                run.task.model[0].weight.data.add_(1)  # unseen by its version: a second copy would show it
+            return super().train_batches(epoch, *arguments, **options)
+
+    run = make_fit(task=frozen_task(), data=Touching())
+    before = run.task.model[0].weight.clone()
+    run_fit(run)
+    assert read_checkpoint(run.checkpoints.last)["model_state_dict"]["0.weight"].equal(before)

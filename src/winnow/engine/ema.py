@@ -72,7 +72,7 @@ class Ema:
         for name, live in self._live.items():
             # Until frozen weights were left out, the average of a run that took them from training.init_from came near to them
             # only by and by; such a run goes on as it was.
-            if name not in self._average and not torch.equal(state["weights"][name].to(live.device), live):
+            if name not in self._average and not torch.equal(state["weights"][name].to(live), live):
                 self._average[name] = live.clone()
                 (self._learned if live.is_floating_point() else self._copied).append(name)
         self._copy(state["weights"], self._average)

@@ -44,11 +44,9 @@ def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple
 
 def with_moved_source(config: Config, saved: tuple[Path, dict[str, Any]]) -> Config:
     """Return ``config`` with the file that training.frozen_source gives where the model's node names the one that the frozen
-    weights of ``saved`` came from, so that the model is built from it too. Raises WeightsError where it is not that file."""
-    frozen_source = config["training"].get("frozen_source")
-    if frozen_source is None:
-        return config
-    moved = moved_sources(saved[1], saved[0], frozen_source)
+    weights of ``saved`` came from, so that the model is built from it too. Raises WeightsError, before anything is built, where
+    that file is missing or has changed."""
+    moved = moved_sources(saved[1], saved[0], config["training"]["frozen_source"])
     for source, file in moved.items():
         logger.info("%s has moved: its weights are taken from %s (training.frozen_source)", source, file)
     model = {
