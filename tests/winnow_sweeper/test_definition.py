@@ -6,7 +6,7 @@ import pytest
 from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes, flattened
-from winnow.config.added import ADDED
+from winnow.config.moved import ADDED
 from winnow.errors import ConfigError
 
 

@@ -11,8 +11,7 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
-from winnow.config.added import with_added_keys
-from winnow.config.moved import with_moved_targets
+from winnow.config.moved import ADDED, with_moved_targets
 from winnow.errors import ConfigError
 
 MAY_CHANGE = (
@@ -76,7 +75,7 @@ class Definition:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields: dict[str, Any] = json.loads(text)
-        fields = {**fields, "base": with_moved_targets(fields["base"]), "pruner": with_moved_targets(fields["pruner"])}
+        fields = {**fields, "base": _in_todays_words(fields["base"]), "pruner": with_moved_targets(fields["pruner"])}
         seeds = None if fields["seeds"] is None else tuple(fields["seeds"])
         return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
 
@@ -88,7 +87,7 @@ class Definition:
     def differences(self, new: Definition) -> list[str]:
         """Each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
         # What one of the two searches is told by the search space alone.
-        searched = [*MAY_CHANGE, *(bare(name) for name in (*self.search_space, *new.search_space))]
+        searched = [bare(name) for name in (*self.search_space, *new.search_space)]
         if self.seeds is not None or new.seeds is not None:
             searched.append("training.seed")
         directions = ({"hydra.sweeper.direction": list(definition.directions)} for definition in (self, new))
@@ -96,7 +95,7 @@ class Definition:
             *_space_differences(self, new),
             *_changes(*directions),
             *_changes(_settings(self), _settings(new)),
-            *_changes(*(flattened(base, searched) for base in (with_added_keys(self.base), new.base))),
+            *_changes(*(flattened(definition.base, searched) for definition in (self, new))),
         ]
 
     def unacceptable(self, new: Definition) -> list[str]:
@@ -156,6 +155,12 @@ def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[s
 
     walk(config, "")
     return {path: value for path, value in flat.items() if not any(path.startswith(f"{key}.") for key in skipped)}
+
+
+def _in_todays_words(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded ``base`` with moved targets and, if it is of a run of winnow's, with the keys that came later."""
+    later = flattened(ADDED, MAY_CHANGE) if "budget.name" in base else {}
+    return {**later, **with_moved_targets(base)}
 
 
 def _space_differences(old: Definition, new: Definition) -> list[str]:

@@ -61,7 +61,7 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
     unless changes are accepted."""
     stored = study.user_attrs.get(DEFINITION)
     if stored is None and plan.is_winnow_run:
-        require_todays_choices(group_choices(plan.config))
+        require_todays_choices(list(plan.config.hydra.overrides.task), group_choices(plan.config))
     if stored is not None:
         changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
         if changes:
