@@ -248,3 +248,13 @@ def test_a_source_is_hashed_once_per_process(made):
     run_fit(run)
     whole(run.checkpoints.last)
     assert references._sha256.cache_info().misses == before + 1
+
+
+@pytest.mark.parametrize("wrong", [
+    [], {"sources": [{}]}, {"sources": [], "tensors": {"a": {"source": 3, "name": "a", "dtype": "float32"}}, "names": []},
+    {"sources": [], "tensors": {}, "names": ["nowhere"]},
+])  # fmt: skip
+def test_references_that_are_none_end_in_one_message(tmp_path, wrong):
+    torch.save({"model_state_dict": {"a": torch.zeros(1)}, "frozen_references": wrong}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match="odd.pth: its frozen_references are not as winnow writes them"):
+        read_tensors(tmp_path / "odd.pth")

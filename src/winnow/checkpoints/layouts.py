@@ -85,7 +85,10 @@ def read_tensors(path: Path) -> Weights:
 def with_frozen_weights(checkpoint: Mapping[str, Any], path: Path, frozen_source: str | None = None) -> dict[str, Any]:
     """Return a checkpoint of winnow's with the frozen weights that it only names (training.frozen_weights=referenced), as
     ``references.filled`` does."""
-    return filled(checkpoint, path, frozen_source, read_tensors)
+    try:
+        return filled(checkpoint, path, frozen_source, read_tensors)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise WeightsError(f"{path}: its {REFERENCES} are not as winnow writes them ({error!r})") from error
 
 
 def _described(path: Path, key: str, weights: Weights, content: Mapping[str, Any]) -> ForeignCheckpoint:

@@ -132,7 +132,7 @@ def _with_weights(
     """Return ``checkpoint`` with each of its sets of weights changed."""
     keys = ("model_state_dict", "training_state_dict")
     changed = {key: change(checkpoint[key]) for key in keys if checkpoint.get(key) is not None}
-    ema = checkpoint["ema_state_dict"]
+    ema = checkpoint.get("ema_state_dict")
     return {**checkpoint, **changed, "ema_state_dict": ema and {**ema, "weights": change(ema["weights"])}}
 
 
