@@ -2,6 +2,7 @@
 
 import mmap
 import sys
+import time
 
 import pytest
 import torch
