@@ -1,4 +1,4 @@
-"""What a trial's outcomes come to, and how the study is told."""
+"""Judging a trial: the result of its runs' outcomes, and how the study is told."""
 
 from __future__ import annotations
 

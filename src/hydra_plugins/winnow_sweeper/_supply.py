@@ -1,4 +1,4 @@
-"""Which job a free slot gets next: what died goes on first, then what was listed, then what the sampler proposes."""
+"""The supply of jobs for free slots: dead trials first, then listed ones, then what the sampler proposes."""
 
 from __future__ import annotations
 

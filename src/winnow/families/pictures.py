@@ -1,4 +1,4 @@
-"""What all pictures have in common: their colours and their font."""
+"""Colours and font that all pictures share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a preflight found, as values, as JSON for scripts and as text for people."""
+"""A preflight's findings: as values, as JSON for scripts and as text for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs and leaves behind: console, ``trials.csv``, and the study's own tracked run."""
+"""A sweep's report, while it runs and at its end: console, ``trials.csv``, and the study's own tracked run."""
 
 from __future__ import annotations
 

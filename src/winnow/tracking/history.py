@@ -1,4 +1,4 @@
-"""What a run has logged so far: numbers what training hands over as events, and leaves out what a resume replays."""
+"""A run's logged history: numbers what training hands over as events, and leaves out what a resume replays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a line on a page to a level strip of one height, with the ink taken off the paper."""
+"""Cutting a line out of a page: to a level strip of one height, with the ink taken off the paper."""
 
 from __future__ import annotations
 
