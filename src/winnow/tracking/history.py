@@ -83,7 +83,7 @@ class History:
         if rewritten and not self._is_rewriting_told:
             self._is_rewriting_told = True
             logger.warning(
-                "this run goes another way than before from step %s on (%s was %r, is %r): MLflow keeps the old values",
+                "this run differs from its earlier part from step %s on (%s was %r, is %r): MLflow keeps the old values",
                 *(step, rewritten[0], self._recent[rewritten[0]][step], values[rewritten[0]]),
             )
             yield "tags", {REWRITTEN_TAG: str(step)}
