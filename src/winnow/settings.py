@@ -22,10 +22,10 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def build_settings(settings_class: type[S], values: Mapping[str, Any], key: str) -> S:
-    """``settings_class`` from plain values.
+    """Build ``settings_class`` from plain values.
 
-    ``key`` is where they stand in the config (``training``, or empty for the whole). Raises ConfigError naming every wrong
-    key under it, the value it has, and what is allowed.
+    ``key`` is where they stand in the config (``training``, or empty for the whole). Raises ConfigError naming every
+    wrong key under it, the value it has, and what is allowed.
     """
     try:
         return settings_class.model_validate(dict(values))

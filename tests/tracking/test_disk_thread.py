@@ -32,7 +32,7 @@ class Disk:
         self.written += self.taken
         self.taken.clear()
 
-    def tend(self, is_ending: bool) -> None:
+    def after_write(self, is_ending: bool) -> None:
         pass
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a job may have changed in its process, put back so that the next one starts as if the process were new."""
+"""A process's state put back after a job, so that the next one starts as if the process were new."""
 
 from __future__ import annotations
 

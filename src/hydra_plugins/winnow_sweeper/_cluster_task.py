@@ -52,15 +52,15 @@ class ClusterTask:
         if os.getpid() == self.sweep_pid:
             return self.task(config)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        with output_to(folder / "output.log"), self._listening():
+        with output_to(folder / "output.log"), self._obeying_stop_note():
             if self.notes.start(self.name):
-                _go_on(config, folder)
+                _resume_if_restarted(config, folder)
             outcome = self.task(config)
         self.notes.end(self.name, outcome)
         return outcome
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
+    def _obeying_stop_note(self) -> Iterator[None]:
         """Obey the stop note; only where this is a main thread, since no other can be interrupted."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -88,7 +88,7 @@ def _preemption_signals() -> tuple[signal.Signals, ...]:
     return (signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"],)
 
 
-def _go_on(config: DictConfig, folder: Path) -> None:
+def _resume_if_restarted(config: DictConfig, folder: Path) -> None:
     """Let a winnow run that was started before resume. One that began from another run's checkpoint does so again until it has
     its own."""
     if "resume" not in (OmegaConf.select(config, "training") or {}):

@@ -43,7 +43,7 @@ def lease_devices(
     devices: Devices, num_slots: int, folder: Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> list[Lease] | None:
     """Lease one device per slot: of those named (numbers as torch counts them here, or UUIDs), or of all visible ones
-    (``auto``).
+    (auto).
 
     Return None if none are wanted, or ``auto`` finds none. Raises ConfigError if too few are free.
     """

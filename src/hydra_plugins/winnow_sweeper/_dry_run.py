@@ -1,4 +1,4 @@
-"""What a sweep would run and its worst-case cost, composed and validated; starts nothing."""
+"""The dry run of a sweep: what it would run and its worst-case cost, composed and validated; starts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a request to stop reaches the job in this process: never lost, never given to another job, whatever the job is doing."""
+"""Requests to stop, on their way to the job in this process: never lost, never given to another job, whatever it is doing."""
 
 from __future__ import annotations
 

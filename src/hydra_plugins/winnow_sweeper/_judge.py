@@ -1,4 +1,4 @@
-"""What a trial's outcomes come to, and how the study is told."""
+"""Judging a trial: the result of its runs' outcomes, and how the study is told."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Judge:
 
     def settle(self, trial: FrozenTrial) -> Outcome | None:
         """Tell what the outcomes stored on ``trial`` come to, and give it; None where runs are missing yet."""
-        outcome = self._together(trial)
+        outcome = self._combine_seeds(trial)
         if outcome is None:
             return None
         state = _STATES[outcome.status]
@@ -60,7 +60,7 @@ class Judge:
                 raise
         return outcome
 
-    def _together(self, trial: FrozenTrial) -> Outcome | None:
+    def _combine_seeds(self, trial: FrozenTrial) -> Outcome | None:
         stored = trial.user_attrs
         if self._seeds is None:
             return Outcome.from_json(stored[OUTCOME]) if OUTCOME in stored else None

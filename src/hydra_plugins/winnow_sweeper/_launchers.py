@@ -194,7 +194,7 @@ class LauncherSlots:
         )
         self._name_jobs(launcher, flight)
         if self._is_ray:
-            _leave_retries_to_us(launcher)
+            _disable_ray_retries(launcher)
         return launcher
 
     def _name_jobs(self, launcher: Launcher, flight: _Flight) -> None:
@@ -230,9 +230,7 @@ class LauncherSlots:
         return Finished(flight.job, death=why)
 
     def _kill_processes_here(self) -> None:
-        """Kill what runs on for our jobs on this machine, with its children, but for what has left the session (the
-        uploader).
-        """
+        """Kill what our jobs left running here, with its children, but for what has left the session (the uploader)."""
         for flight in self._running.values():
             pid = self._notes.pid_here(flight.key)
             if pid is not None and pid != os.getpid():
@@ -259,10 +257,8 @@ class LauncherSlots:
         return not was_there
 
 
-def _leave_retries_to_us(launcher: Any) -> None:
-    """Switch Ray's retries off, and its sharing of processes between tasks: it reruns a dead task up to three times,
-    unasked.
-    """
+def _disable_ray_retries(launcher: Any) -> None:
+    """Disable Ray's retries (a dead task runs up to three times more, unasked) and its sharing of processes by tasks."""
     with read_write(launcher.ray_cfg), open_dict(launcher.ray_cfg):
         launcher.ray_cfg.remote = OmegaConf.merge({"max_retries": 0, "max_calls": 1}, launcher.ray_cfg.remote)
 

@@ -1,4 +1,4 @@
-"""When a sweep ends before its last trial: time or cost spent, or too much going wrong."""
+"""Limits that end a sweep before its last trial: time or cost spent, or too many failures."""
 
 from __future__ import annotations
 

@@ -129,11 +129,11 @@ class SweepLoop:
                 logger.warning(
                     "trial %s %s; it goes on from its checkpoint", job.name, finished.death or "was interrupted"
                 )
-                self._supply.again(job, counts=outcome is None)
+                self._supply.put_back(job, counts=outcome is None)
             return
         if outcome.is_retryable and job.attempt < self._max_retries and not is_ending:
             logger.warning("trial %s failed and is tried again: %s", job.name, outcome.reason)
-            self._supply.again(job, counts=True)
+            self._supply.put_back(job, counts=True)
             return
         trial = self._claims.stored(job.number)
         if trial.state.is_finished():

@@ -1,4 +1,4 @@
-"""Where a trial's output goes: into its own folder, whoever writes it."""
+"""A trial's output, sent into its own folder whoever writes it."""
 
 from __future__ import annotations
 

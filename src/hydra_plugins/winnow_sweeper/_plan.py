@@ -1,4 +1,4 @@
-"""What a sweep is to do, checked whole before anything starts."""
+"""The plan of a sweep, checked whole before anything starts."""
 
 from __future__ import annotations
 

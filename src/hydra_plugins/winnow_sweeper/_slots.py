@@ -1,4 +1,4 @@
-"""Which slots a sweep gets: decided by ``hydra/launcher`` and a few of the sweeper's settings."""
+"""The choice of a sweep's slots, by ``hydra/launcher`` and a few of the sweeper's settings."""
 
 from __future__ import annotations
 

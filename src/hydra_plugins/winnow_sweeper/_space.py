@@ -92,7 +92,9 @@ class SearchSpace:
         """Return this space with its choices written as in ``study`` (distributions by name, from its trials) wherever
         they are the same values in the same order, so that other quotes in the YAML don't make another parameter.
         """
-        return replace(self, distributions={n: _spelt_as(study.get(n), d) for n, d in self.distributions.items()})
+        return replace(
+            self, distributions={n: _with_stored_choices(study.get(n), d) for n, d in self.distributions.items()}
+        )
 
     def grid(self) -> dict[str, list[Any]]:
         """Return every value of each parameter, for GridSampler. Raises ConfigError naming the parameters that have no
@@ -206,7 +208,7 @@ def _conflicts(entries: list[_Entry]) -> list[str]:
     ]
 
 
-def _spelt_as(study: BaseDistribution | None, ours: BaseDistribution) -> BaseDistribution:
+def _with_stored_choices(study: BaseDistribution | None, ours: BaseDistribution) -> BaseDistribution:
     if not isinstance(study, CategoricalDistribution) or not isinstance(ours, CategoricalDistribution):
         return ours
     try:

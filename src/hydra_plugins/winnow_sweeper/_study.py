@@ -43,13 +43,13 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
         study = create_study_once(storage, plan.name, plan.settings.direction)
-        plan = spelt_as(plan, study)
+        plan = with_stored_choices(plan, study)
         describe_study(plan, study)
         enqueue(plan, study)
     return study, plan
 
 
-def spelt_as(plan: Plan, study: optuna.Study) -> Plan:
+def with_stored_choices(plan: Plan, study: optuna.Study) -> Plan:
     """Return ``plan`` with its choices written as the study has them: other quotes in the YAML make no other parameter."""
     stored = study.user_attrs.get(DEFINITION)
     if stored is None:
@@ -59,8 +59,9 @@ def spelt_as(plan: Plan, study: optuna.Study) -> Plan:
 
 
 def describe_study(plan: Plan, study: optuna.Study) -> None:
-    """Write down what the study searches and give it its sampler. ConfigError where an earlier start searched something else,
-    unless changes are accepted."""
+    """Write down what the study searches and give it its sampler. Raises ConfigError if an earlier start searched
+    something else, unless changes are accepted.
+    """
     stored = study.user_attrs.get(DEFINITION)
     if stored is None and plan.is_winnow_run:
         require_todays_choices(list(plan.config.hydra.overrides.task), group_choices(plan.config))
@@ -147,8 +148,8 @@ def enqueue(plan: Plan, study: optuna.Study) -> None:
 
 
 def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
-    """Return upstream's ``custom_search_space``: a function of the user's that suggests further, perhaps conditional,
-    parameters.
+    """Return upstream's ``custom_search_space``, a function of the user's that suggests further parameters; None if
+    there is none.
     """
     name = plan.settings.custom_search_space
     if name is None:

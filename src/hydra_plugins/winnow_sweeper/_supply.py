@@ -1,4 +1,4 @@
-"""Which job a free slot gets next: what died goes on first, then what was listed, then what the sampler proposes."""
+"""The supply of jobs for free slots: dead trials first, then listed ones, then what the sampler proposes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Supply:
                 self._recall(trial.number)
                 self._queue(self._claims.stored(trial.number))
 
-    def again(self, job: Job, counts: bool) -> None:
+    def put_back(self, job: Job, counts: bool) -> None:
         """Put ``job``, which ended too early, back: to be started again, from its own checkpoint, before anything new.
         ``counts`` says whether that was its own fault.
         """

@@ -1,4 +1,4 @@
-"""From a checked plan to a running sweep: rehearse, open the parts, run, conclude."""
+"""A sweep from its checked plan: dry run of the first trials, open the parts, run, conclude."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job runs: the user's task function with its trial around it. Ends with an ``Outcome``, never with an exception."""
+"""A job's task: the user's task function with its trial around it. Ends with an ``Outcome``, never with an exception."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class DiskRoom:
 
     @property
     def needed_bytes(self) -> int:
-        """Beyond what is there already."""
+        """Return the bytes needed beyond what is there already."""
         return max(0, self.num_files * self.checkpoint_bytes - self.held_bytes)
 
     @property
@@ -39,7 +39,7 @@ class DiskRoom:
 
 
 def disk_room(checkpoint_bytes: int, checkpoints: CheckpointFolder, num_epochs: int) -> DiskRoom:
-    """For a run of ``num_epochs`` in all. Raises OSError where the disk can't be asked."""
+    """Return the room for a run of ``num_epochs`` in all. Raises OSError if the disk can't be asked."""
     folder = checkpoints.folder.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -60,7 +60,7 @@ def warn_of_little_room(checkpoint_bytes: int, checkpoints: CheckpointFolder, nu
 
 
 def in_units(num_bytes: float) -> str:
-    """``1234567`` → ``1.2 MB``."""
+    """Format bytes for people: ``1234567`` → ``1.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.{0 if unit == 'B' else 1}f} {unit}"

@@ -40,10 +40,10 @@ class Opaque:
 
 
 def read_inert(path: Path, as_what: str, error: type[WinnowError]) -> Any:
-    """The content of ``path``, on the CPU, after its checksums were compared.
+    """Return the content of ``path``, on the CPU, after its checksums were compared.
 
-    Tensors and plain values; settings kept as ``argparse.Namespace``, OmegaConf, NumPy or paths become plain values too.
-    Raises ``error`` for a file that is missing, damaged, of another kind, or that names anything that would have to run.
+    Tensors and plain values; settings kept as ``argparse.Namespace``, OmegaConf, NumPy or paths become plain values
+    too. Raises ``error`` if the file is missing, damaged, of another kind, or names anything that would have to run.
     """
     if not path.is_file():
         what = "a folder" if path.is_dir() else f"looked for {path.absolute()}"
@@ -81,7 +81,7 @@ def _kind(path: Path) -> str | None:
 
 
 def _is_safetensors(begin: bytes) -> bool:
-    """The length of a JSON header in eight bytes, and the header."""
+    """Return whether a file is safetensors: the length of a JSON header in eight bytes, and the header."""
     return len(begin) > 8 and begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < _LONGEST_HEADER
 
 
@@ -91,7 +91,7 @@ def _first_bytes(path: Path, number: int) -> bytes:
 
 
 def _require_whole(path: Path) -> None:
-    """torch itself does not compare the checksums of its zips, and warns before it refuses a program."""
+    """Compare the checksums of a zip, as torch does not, and refuse a program before torch warns of one."""
     with zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise pickle.UnpicklingError("a TorchScript program: GLOBAL torch.jit.load")
@@ -118,7 +118,7 @@ def _refusal(path: Path, as_what: str, reason: Exception) -> str:
 
 
 def _inert_globals() -> list[Any]:
-    """Names that a file may hold besides torch's own, and what stands for them here: none of it does anything when made."""
+    """Return names that a file may hold besides torch's own, and what stands for them: none of it does anything when made."""
     return [
         argparse.Namespace,
         (_plain_dict, "collections.defaultdict"),
@@ -161,7 +161,7 @@ _DICTS_OF_LIBRARIES = (
 
 
 def _plain(value: Any, within: tuple[int, ...]) -> Any:
-    """Plain values for the settings objects that were let in; tensors and all else as they are."""
+    """Return plain values for the settings objects that were let in; tensors and all else as they are."""
     if id(value) in within:
         return None  # an OmegaConf node knows its parent
     inside = (*within, id(value))

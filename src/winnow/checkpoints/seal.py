@@ -21,7 +21,7 @@ OWN_NAME = re.compile(r"(last|best|checkpoint_epoch_\d+)\.pth")
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file ends as winnow's checkpoints do, whole or not."""
+    """Return whether a file ends as winnow's checkpoints do, whole or not."""
     if not path.is_file() or path.stat().st_size < COMMENT_LENGTH:
         return False
     with path.open("rb") as file:
@@ -30,8 +30,9 @@ def is_sealed(path: Path) -> bool:
 
 
 def is_of_winnow(path: Path) -> bool:
-    """Whether a file is a checkpoint of winnow's. One that lost its end is, where a whole one lies beside it: no other program's
-    ``last.pth`` lies in such a folder."""
+    """Return whether a file is a checkpoint of winnow's. One that lost its end is, where a whole one lies beside it: no
+    other program's ``last.pth`` lies in such a folder.
+    """
     if is_sealed(path):
         return True
     is_named_so = path.is_file() and OWN_NAME.fullmatch(path.name) is not None
@@ -39,12 +40,12 @@ def is_of_winnow(path: Path) -> bool:
 
 
 def run_folder_of(path: Path) -> Path | None:
-    """The run folder that a checkpoint of winnow's lies in; None for any other file, and for one that lies elsewhere."""
+    """Return the run folder that a checkpoint of winnow's lies in; None for any other file, and for one that lies elsewhere."""
     return path.parent.parent if path.parent.name == "checkpoints" and is_of_winnow(path) else None
 
 
 def verify(path: Path) -> None:
-    """Raises CheckpointError for a file that is not, byte for byte, a checkpoint as winnow wrote it."""
+    """Raise CheckpointError if a file is not, byte for byte, a checkpoint as winnow wrote it."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = size - COMMENT_LENGTH
@@ -59,7 +60,7 @@ def verify(path: Path) -> None:
 
 
 def has_whole_checkpoint(run: Path) -> bool:
-    """Whether the folder of a run holds a checkpoint to resume from; a damaged one is none."""
+    """Return whether the folder of a run holds a checkpoint to resume from; a damaged one is none."""
     for path in (run / "checkpoints").glob("*.pth"):
         try:
             verify(path)

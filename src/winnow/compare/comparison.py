@@ -1,4 +1,4 @@
-"""What sets checkpoints apart: their configs, their metrics, and how far their weights lie from the first one's."""
+"""Differences between checkpoints: their configs, their metrics, and how far their weights lie from the first one's."""
 
 from __future__ import annotations
 

@@ -20,12 +20,13 @@ class ImageSizeError(DataError):
 
 
 def read_image(path: Path, width: int, height: int) -> torch.Tensor:
-    """(3, H, W) uint8 RGB, a view on channels-last memory, for an image annotated as ``width`` × ``height`` pixels.
+    """Return (3, H, W) uint8 RGB, a view on channels-last memory, for an image annotated as ``width`` × ``height``
+    pixels.
 
-    An EXIF rotation is applied only when the stored size is the transpose of the annotated one: then the annotator saw
+    An EXIF rotation is applied only if the stored size is the transpose of the annotated one: then the annotator saw
     the rotated image; otherwise the boxes belong to the pixels as stored. 16-bit values keep their upper 8 bits, alpha
-    is dropped, and of several frames the first is taken. Raises DataError naming the file when it is missing, truncated
-    or of a kind that has no right conversion, and ImageSizeError when its size is neither the annotated one nor its
+    is dropped, and of several frames the first is taken. Raises DataError naming the file if it is missing, truncated
+    or of a kind that has no right conversion, and ImageSizeError if its size is neither the annotated one nor its
     rotation.
     """
     try:
@@ -44,7 +45,7 @@ def read_image(path: Path, width: int, height: int) -> torch.Tensor:
 
 
 def read_grey(path: Path, width: int, height: int) -> np.ndarray:
-    """(H, W) uint8 brightness (ITU-R BT.601), else as ``read_image``."""
+    """Return (H, W) uint8 brightness (ITU-R BT.601), else as ``read_image``."""
     return np.asarray(Image.fromarray(read_image(path, width, height).permute(1, 2, 0).numpy()).convert("L"))
 
 

@@ -97,7 +97,7 @@ class BatchLoader:
 
 
 def require_batch(loaded: Any, patience_seconds: float) -> Any:
-    """``loaded`` where it is a batch. Raises DataError, TransientDataError for what stands for one."""
+    """Return ``loaded`` if it is a batch. Raises the DataError or TransientDataError that stands for one otherwise."""
     if isinstance(loaded, FolderGone):
         folder = Path(loaded.folder)
         raise TransientDataError(
@@ -111,7 +111,7 @@ def require_batch(loaded: Any, patience_seconds: float) -> Any:
 
 
 def is_gone(folder: Path) -> bool:
-    """Whether a folder can't be listed or is empty, as the mount point of a share that is away."""
+    """Return whether a folder can't be listed or is empty, as the mount point of a share that is away."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
@@ -120,8 +120,9 @@ def is_gone(folder: Path) -> bool:
 
 
 def _is_death(error: Exception) -> bool:
-    """Whether a worker process died. One that is still dying is seen by its closed sockets only; what its own code raises
-    comes with a message that begins with "Caught"."""
+    """Return whether a worker process died. One that is still dying is seen by its closed sockets only; what its own
+    code raises comes with a message that begins with "Caught".
+    """
     if isinstance(error, ConnectionError | FileNotFoundError | EOFError):
         return not str(error).startswith("Caught")
     return isinstance(error, RuntimeError) and _DEAD_WORKER.search(str(error)) is not None

@@ -61,7 +61,7 @@ class BatchPlan(Sampler[list[SampleKey]]):
         self._epoch, self._image_size, self._start_sample = epoch, image_size, start_sample
 
     def num_batches(self, start_sample: int = 0) -> int:
-        """Of what is left of an epoch after its first ``start_sample`` samples."""
+        """Return the number of batches in what is left of an epoch after its first ``start_sample`` samples."""
         left = self._num_samples - start_sample
         return (left if self.drop_last else left + self.batch_size - 1) // self.batch_size
 
@@ -76,7 +76,7 @@ class BatchPlan(Sampler[list[SampleKey]]):
             yield [SampleKey(self._epoch, int(index), self._image_size) for index in share]
 
     def _bound(self, count: int, rank: int) -> int:
-        """Where the share of ``rank`` begins, the larger shares first."""
+        """Return where the share of ``rank`` begins, the larger shares first."""
         return -(-count * rank // self._ranks)
 
     def _order(self) -> np.ndarray:
@@ -86,5 +86,5 @@ class BatchPlan(Sampler[list[SampleKey]]):
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """For torch's generator."""
+    """Return the seed of a sample, for torch's generator."""
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)

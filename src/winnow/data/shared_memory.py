@@ -10,7 +10,9 @@ from torch.utils.data import get_worker_info
 
 
 def new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised; in a worker process right in shared memory, so that handing the batch over copies nothing."""
+    """Return an uninitialised tensor; in a worker process right in shared memory, so that handing the batch over copies
+    nothing.
+    """
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)

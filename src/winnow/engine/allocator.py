@@ -1,4 +1,4 @@
-"""How the C library hands memory out on a CPU: what a step frees is kept for the next one."""
+"""The C library's memory on a CPU: what a step frees is kept for the next one."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def require_batches_for_batch_norm(model: nn.Module, smallest_batch: int) -> None:
-    """ConfigError where a batch norm that trains would see a batch of one image: its statistics would be that image alone."""
+    """Raise ConfigError if a batch norm that trains would see a batch of one image: its statistics would be that image
+    alone.
+    """
     if smallest_batch > 1:
         return
     names = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.affine]
@@ -29,7 +31,9 @@ def require_batches_for_batch_norm(model: nn.Module, smallest_batch: int) -> Non
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
-    """``model`` with batch norms that see the images of all ranks; names in its state stay. ConfigError where that can't be."""
+    """Return ``model`` with batch norms that see the images of all ranks; names in its state stay. Raises ConfigError
+    if that can't be.
+    """
     if device.type != "cuda":
         raise ConfigError("training.sync_batch_norm=true: torch has it for GPUs only; set it to false on a CPU")
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -38,7 +42,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device, ranks: Ranks)
 
 
 def require_share_of_each(smallest_share: int) -> None:
-    """ConfigError where a rank would go without an image: its synchronised batch norms would leave the others waiting."""
+    """Raise ConfigError if a rank would go without an image: its synchronised batch norms would leave the others waiting."""
     if smallest_share == 0:
         raise ConfigError(
             "training.sync_batch_norm=true: the epoch's last batch has fewer images than there are ranks, and each must take "

@@ -1,4 +1,4 @@
-"""How a model is compiled: which shapes share a program, and that evaluation runs without one."""
+"""Compilation of a model: which shapes share a program, and that evaluation runs without one."""
 
 from __future__ import annotations
 

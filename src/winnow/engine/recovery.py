@@ -26,7 +26,7 @@ class StoppedWaiting(Exception):  # noqa: N818 - an answer to a signal, not an e
 def persist(act: Callable[[], Result], save: Callable[[], None], stop: StopRequest) -> Result:
     """Call ``act`` again after each TransientDataError that passes; ``act`` must continue from the saved position.
 
-    Save before waiting. Raises StoppedWaiting if a stop is requested meanwhile, DataError if the data does not come
+    Saves before it waits. Raises StoppedWaiting if a stop is requested meanwhile, DataError if the data does not come
     back in time.
     """
     while True:

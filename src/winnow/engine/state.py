@@ -55,7 +55,7 @@ class LossSums:
             self._sums[name] = self._sums[name] + term if name in self._sums else term.clone()
 
     def means(self) -> dict[str, float]:
-        """``train/NAME`` of every term and ``train/loss`` of their sum; empty before the first step."""
+        """Return ``train/NAME`` of every term and ``train/loss`` of their sum; empty before the first step."""
         if self.num_steps == 0:
             return {}
         values = (torch.stack(list(self._sums.values())).double() / self.num_steps).tolist()
@@ -115,7 +115,8 @@ class TrainState:
         }
 
     def load_checkpoint(self, checkpoint: Mapping[str, Any], device: torch.device) -> None:
-        """From a whole checkpoint: its own keys hold what a reader of the file looks for, ``progress`` the rest.
+        """Restore from a whole checkpoint: its own keys hold what a reader of the file looks for, ``progress`` the
+        rest.
 
         A best value of another objective is forgotten, for the two do not compare.
         """

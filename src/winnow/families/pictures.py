@@ -1,4 +1,4 @@
-"""What all pictures have in common: their colours and their font."""
+"""Colours and font that all pictures share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,5 @@ TEXT: Colour = (220, 222, 226)
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Return letters of ``size`` px, in matplotlib's font: Pillow's own has no ≥ and few of the alphabets that names
-    come in.
-    """
+    """Return matplotlib's font at ``size`` px: Pillow's own has no ≥ and few of the alphabets that names come in."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)

@@ -1,4 +1,4 @@
-"""What a preflight found, as values, as JSON for scripts and as text for people."""
+"""A preflight's findings: as values, as JSON for scripts and as text for people."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class PreflightReport:
         yield f"preflight: {verdict} ({self.seconds:.0f} s)"
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format seconds for people: ``5400`` → ``1 h 30 min``."""
     if seconds < 90:
         return f"{seconds:.1f} s"
@@ -155,14 +155,14 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
 def _estimate_lines(estimate: dict[str, Any], evaluation: dict[str, Any] | None) -> Iterator[str]:
     for size in estimate["sizes"]:
         yield (
-            f"estimate: {size['num_epochs']} epochs at size {size['image_size']}, {in_words(size['epoch_seconds'])} each"
+            f"estimate: {size['num_epochs']} epochs at size {size['image_size']}, {format_duration(size['epoch_seconds'])} each"
         )
     if evaluation is not None:
         yield (
-            f"estimate: {estimate['num_evaluations']} evaluations, {in_words(evaluation['seconds'])} each "
+            f"estimate: {estimate['num_evaluations']} evaluations, {format_duration(evaluation['seconds'])} each "
             f"(from {evaluation['num_batches']} of {evaluation['of_batches']} batches)"
         )
-    yield f"estimate: {in_words(estimate['seconds'])} in all, {estimate['num_steps']} steps"
+    yield f"estimate: {format_duration(estimate['seconds'])} in all, {estimate['num_steps']} steps"
 
 
 def _group_cells(group: GroupReport) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where a study is stored: reads a storage URL, opens what it names, and excludes other processes from it for a moment."""
+"""Addresses of studies: reads a storage URL, opens what it names, and excludes other processes from it for a moment."""
 
 from __future__ import annotations
 

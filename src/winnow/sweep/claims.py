@@ -1,4 +1,4 @@
-"""Which running trials this process answers for, and how it takes over those whose owner died."""
+"""Claims on running trials: which ones this process answers for, and how it takes over those whose owner died."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trial of which study the run in this process is. Knows no Optuna, so that a run outside of a sweep never imports it."""
+"""The trial that the run in this process belongs to. Knows no Optuna, so that a run outside of a sweep never imports it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import BaseJournalBackend
 
 from winnow.sweep.file_lock import locked
-from winnow.sweep.journal_lock import shut_out_optuna
+from winnow.sweep.journal_lock import exclude_optuna_writers
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class SturdyJournal(BaseJournalBackend):
         with locked(self._path, os.O_RDWR | flags) as file:
             if os.fstat(file).st_nlink == 0:
                 raise FileNotFoundError(f"{self._path} was deleted")
-            with shut_out_optuna(self._path):
+            with exclude_optuna_writers(self._path):
                 yield file
 
     def _cut_torn_tail(self, file: int) -> None:

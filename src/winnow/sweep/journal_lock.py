@@ -20,7 +20,7 @@ NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def shut_out_optuna(path: str) -> Iterator[None]:
+def exclude_optuna_writers(path: str) -> Iterator[None]:
     """Hold the link that Optuna takes for its lock on the journal at ``path``; only for holders of the journal's flock.
 
     So a link of ours found here was left by a dead process and goes at once. One of Optuna's goes when it is the same for

@@ -1,4 +1,4 @@
-"""How a trial's run ended, as a fact that is stored on the trial itself before anybody is told."""
+"""The outcome of a trial's run, as a fact that is stored on the trial itself before anybody is told."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class PatientStorage(BaseStorage):
                 self._current.close()
             self._current = None
 
-    def _patiently(self, act: Callable[[BaseStorage, bool], Answer]) -> Answer:
+    def _retry_while_away(self, act: Callable[[BaseStorage, bool], Answer]) -> Answer:
         """Return what ``act(storage, is_repeated)`` gives, repeating it while the storage is away."""
         deadline, pause = None, FIRST_PAUSE_SECONDS
         while True:
@@ -108,13 +108,13 @@ class PatientStorage(BaseStorage):
                 return answer
 
     def _call(self, name: str, *args: Any) -> Any:
-        return self._patiently(lambda storage, is_repeated: getattr(storage, name)(*args))
+        return self._retry_while_away(lambda storage, is_repeated: getattr(storage, name)(*args))
 
     @contextmanager
     def exclusive(self, purpose: str) -> Iterator[None]:
         """Hold the lock as ``Address.exclusive`` does, but wait for a storage that is away to come back first."""
         with ExitStack() as stack:
-            self._patiently(lambda storage, is_repeated: stack.enter_context(self.address.exclusive(purpose)))
+            self._retry_while_away(lambda storage, is_repeated: stack.enter_context(self.address.exclusive(purpose)))
             yield
 
     # Studies
@@ -130,7 +130,7 @@ class PatientStorage(BaseStorage):
                 if not is_repeated:
                     raise
 
-        self._patiently(delete)
+        self._retry_while_away(delete)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._call("set_study_user_attr", study_id, key, value)
@@ -182,7 +182,7 @@ class PatientStorage(BaseStorage):
                 storage.set_trial_state_values(doubled, TrialState.WAITING)
             return found[0]
 
-        return self._patiently(create)
+        return self._retry_while_away(create)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
@@ -203,7 +203,7 @@ class PatientStorage(BaseStorage):
                     raise
                 return True
 
-        return self._patiently(tell)
+        return self._retry_while_away(tell)
 
     def _give_back(self, trial_id: int, values: Sequence[float] | None) -> bool:
         started = self.get_trial(trial_id).datetime_start
@@ -215,7 +215,7 @@ class PatientStorage(BaseStorage):
                     return True
             return storage.set_trial_state_values(trial_id, TrialState.WAITING, values)
 
-        return self._patiently(give_back)
+        return self._retry_while_away(give_back)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         self._call("set_trial_intermediate_value", trial_id, step, intermediate_value)

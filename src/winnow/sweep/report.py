@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs and leaves behind: console, ``trials.csv``, and the study's own tracked run."""
+"""A sweep's report, while it runs and at its end: console, ``trials.csv``, and the study's own tracked run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StudyReport:
             self._live = None
 
     def started(self, name: str, overrides: Sequence[str]) -> None:
-        own = [_in_short(text) for text in overrides if text not in self._common]
+        own = [_short_parameter(text) for text in overrides if text not in self._common]
         logger.info("trial %s starts: %s", name, "  ".join(own))
 
     def finished(self, number: int, outcome: Outcome) -> None:
@@ -212,7 +212,7 @@ def _words(params: Mapping[str, Any]) -> str:
     )
 
 
-def _in_short(override: str) -> str:
+def _short_parameter(override: str) -> str:
     """Return ``KEY=VALUE`` with a number that people can read; the exact one is in ``trials.csv``."""
     key, _, value = override.partition("=")
     try:

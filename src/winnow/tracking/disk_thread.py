@@ -36,7 +36,7 @@ class Sink(Protocol[Item]):
         """Write all that was taken, so that it survives a kill of the process; after an OSError, try again."""
         ...
 
-    def tend(self, is_ending: bool) -> None:
+    def after_write(self, is_ending: bool) -> None:
         """Look after the files, after each writing."""
         ...
 
@@ -60,8 +60,8 @@ class DiskThread(threading.Thread, Generic[Item]):
         self._has_been_too_slow = False
 
     def put(self, item: Item, at_once: bool = False, is_last: bool = False) -> None:
-        """Queue ``item``, within microseconds; one thread calls this. The caller must not change ``item`` afterwards.
-        The last is never dropped.
+        """Queue ``item``, within microseconds; one thread calls this. The caller must not change it afterwards. The
+        last is never dropped.
         """
         if len(self._waiting) >= self._max_waiting and not is_last:
             self._num_dropped += 1
@@ -130,7 +130,7 @@ class DiskThread(threading.Thread, Generic[Item]):
         with self._written:
             self._num_written = self._num_taken
             self._written.notify_all()
-        self._sink.tend(is_ending)
+        self._sink.after_write(is_ending)
         if self._retry_seconds:
             logger.warning("%s writes to %s again; nothing waits in memory", self._sink.name, self._sink.place)
             self._retry_seconds = 0.0

@@ -1,4 +1,4 @@
-"""What lies in ``<run>/tracking`` besides the outbox: who writes which file, and their contents as dataclasses."""
+"""The folder ``<run>/tracking`` besides the outbox: who writes which file, and their contents as dataclasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has logged so far: numbers what training hands over as events, and leaves out what a resume replays."""
+"""A run's logged history: numbers what training hands over as events, and leaves out what a resume replays."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class History:
         if rewritten and not self._is_rewriting_told:
             self._is_rewriting_told = True
             logger.warning(
-                "this run goes another way than before from step %s on (%s was %r, is %r): MLflow keeps the old values",
+                "this run differs from its earlier part from step %s on (%s was %r, is %r): MLflow keeps the old values",
                 *(step, rewritten[0], self._recent[rewritten[0]][step], values[rewritten[0]]),
             )
             yield "tags", {REWRITTEN_TAG: str(step)}

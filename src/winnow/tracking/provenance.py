@@ -1,4 +1,4 @@
-"""Where a run comes from: code, machine, software, command. Imports neither MLflow nor anything heavy."""
+"""A run's origin: code, machine, software, command. Imports neither MLflow nor anything heavy."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class _TensorBoardSink:
             self._is_open = True
             self._unwritten.clear()
 
-    def tend(self, is_ending: bool) -> None:
+    def after_write(self, is_ending: bool) -> None:
         pass
 
     def close(self) -> None:

@@ -202,7 +202,7 @@ class Uploader:
 
     def _note_trouble(self, error: Exception) -> None:
         if self.trouble is None or time.monotonic() - self._last_complaint > COMPLAINT_SECONDS:
-            logger.warning("can't send, trying on: %s", error)
+            logger.warning("can't send, retrying: %s", error)
             self._last_complaint = time.monotonic()
         self.trouble, self._remote = error, None
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)

@@ -82,7 +82,7 @@ class _OutboxSink:
             self._unwritten.clear()
             self._needs_sync = True
 
-    def tend(self, is_ending: bool) -> None:
+    def after_write(self, is_ending: bool) -> None:
         now = time.monotonic()
         if self._needs_sync and (is_ending or now - self._last_sync > SYNC_SECONDS):
             self._file.sync()

@@ -1,4 +1,4 @@
-"""From a decoded image and its record to a training or evaluation sample: augment, resize, clip."""
+"""Transforms of a decoded image and its record to a training or evaluation sample: augment, resize, clip."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def peaks(scores: Tensor, threshold: float) -> Tensor:
 
 
 def num_matched(found: NDArray[np.int64], true: NDArray[np.int64]) -> int:
-    """Return the most pairs of found (N, 2) and true (M, 2) points, one to one, that are at most ``MATCH_PX`` apart."""
+    """Count the most pairs of found (N, 2) and true (M, 2) points, one to one, that are at most ``MATCH_PX`` apart."""
     if not len(found) or not len(true):
         return 0
     near = np.linalg.norm(found[:, None] - true[None], axis=2) <= MATCH_PX

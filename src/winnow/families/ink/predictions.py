@@ -1,4 +1,4 @@
-"""What an ink task predicts of a batch of tiles."""
+"""An ink task's predictions for a batch of tiles."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def find_bdd100k(root: Path, cache: Path) -> dict[str, tuple[Path, Path]]:
 
     Takes the converted form (``images/{train,val}`` and ``annotations/instances_{train,val}.json``) as it is, and
     converts BDD100K's own layout into ``cache``, once for each state of its label files and image folders. Raises
-    DataError where neither is complete.
+    DataError if neither is complete.
     """
     converted = {split: (root / f"annotations/instances_{split}.json", root / f"images/{split}") for split in SPLITS}
     if all(annotations.is_file() and images.is_dir() for annotations, images in converted.values()):
@@ -188,7 +188,7 @@ def _fingerprint(source: Source) -> str:
 
 
 def _read_frames(source: Source) -> dict[str, dict[str, Any]]:
-    """Read frames by file name; of several label files the newest that has a frame wins."""
+    """Read frames by file name; of several label files the first that has a frame wins: they come newest first."""
     frames: dict[str, dict[str, Any]] = {}
     for path in source.labels:
         in_file: dict[str, dict[str, Any]] = {}

@@ -140,9 +140,7 @@ def _around_centers(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor, Ten
 
 
 def _smallest_wins(places: Tensor, areas: Tensor, is_positive: Tensor, num_places: int) -> Tensor:
-    """Choose per place at most one winner: of the positive candidates the one with the smallest area, among equals the
-    first.
-    """
+    """Choose at most one winner per place: the positive candidate with the smallest area, among equals the first."""
     areas = torch.where(is_positive, areas, torch.inf)
     smallest = areas.new_full((num_places,), torch.inf).scatter_reduce(0, places, areas, "amin")
     is_smallest = is_positive & (areas == smallest[places])

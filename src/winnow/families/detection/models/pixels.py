@@ -1,4 +1,4 @@
-"""From uint8 batches to what networks trained on ImageNet expect."""
+"""Normalisation of uint8 batches to what networks trained on ImageNet expect."""
 
 from __future__ import annotations
 

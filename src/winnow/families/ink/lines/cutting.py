@@ -1,4 +1,4 @@
-"""From a line on a page to a level strip of one height, with the ink taken off the paper."""
+"""Cutting a line out of a page: to a level strip of one height, with the ink taken off the paper."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cut_line(page: NDArray[np.uint8], line: PageLine, size: int) -> Strip | None
     # Pixel centres are at half numbers, map_coordinates counts them from 0.
     place = np.stack((y - top - 0.5, x - left - 0.5))
     strip = ndimage.map_coordinates(grey, place, order=1, mode="nearest", prefilter=False)
-    return _take_ink_off(strip, frame.mask())
+    return _extract_ink(strip, frame.mask())
 
 
 class _Frame:
@@ -62,7 +62,7 @@ class _Frame:
         along, below = self._turn @ (line.baseline - start).T
         order = np.argsort(along, kind="stable")
         self._baseline = along[order], below[order]
-        outline = self._turn @ (_densely(line.polygon) - start).T
+        outline = self._turn @ (_sample_outline(line.polygon) - start).T
         height = outline[1] - np.interp(outline[0], *self._baseline)
         top, bottom = np.quantile(height, (_STICKING_OUT, 1 - _STICKING_OUT))
         self._left, self._top = outline[0].min(), top
@@ -84,7 +84,7 @@ class _Frame:
         return ndimage.binary_dilation(np.asarray(canvas), iterations=1)
 
 
-def _densely(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sample_outline(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return points every px or so along the closed outline, so that each side counts by its length."""
     closed = np.concatenate((polygon, polygon[:1]))
     length = np.concatenate(([0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))))
@@ -118,7 +118,7 @@ def _paper(grey: Array) -> Array:
     return ndimage.map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
 
 
-def _take_ink_off(grey: Array, mask: NDArray[np.bool_]) -> Strip:
+def _extract_ink(grey: Array, mask: NDArray[np.bool_]) -> Strip:
     """Return darkness relative to the paper around, from 0 to 1 as the line's darkest ink, and Sauvola's threshold on it."""
     from skimage.filters import threshold_sauvola
     from skimage.morphology import remove_small_objects

@@ -24,7 +24,7 @@ from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
 
-# Of what is cut from given pages: another one makes other files.
+# Version of the cutting algorithm, part of the cache file's name.
 _VERSION = 2
 
 

@@ -31,10 +31,8 @@ class PageLine:
 
 
 def read_pages(annotations: Path, images: Path) -> list[PageLine]:
-    """Read all lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page
-    images in ``images``. Raises DataError naming file and line if one has no image, polygon or baseline, or is
-    malformed.
-    """
+    """All lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page images in
+    ``images``. Raises DataError naming file and line for what has no image, polygon or baseline, or is malformed."""
     if annotations.is_dir():
         files = sorted(annotations.glob("*.xml"))
         if not files:

@@ -76,8 +76,9 @@ class InkStrips:
 
 
 def make_strips(lines: Sequence[PageLine], size: int) -> InkStrips:
-    """Cut all ``lines`` out of their pages, ``size`` px high. Lines of a few px and without ink are left out; DataError where a
-    page can't be read or has another size than its lines were drawn on, or where nothing is left."""
+    """Cut all ``lines`` out of their pages, ``size`` px high. Lines of a few px and without ink are left out. Raises
+    DataError if a page can't be read or has another size than its lines were drawn on, or if nothing is left.
+    """
     numbers = {id(line): number for number, line in enumerate(lines)}
     images, kept, labels = [], [], []
     columns = 0

@@ -27,7 +27,7 @@ from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
 
-# Of what is drawn for given numbers: another one makes other validation files.
+# Version of the drawing algorithm, part of the cache file's name.
 _VERSION = 1
 # The arrays of so many tiles fit a core's cache together.
 _AT_ONCE = 16

@@ -1,4 +1,4 @@
-"""Where strokes end, meet, cross and turn sharply, found on the curves and marked at the nearest pixels of their skeletons."""
+"""Key points, where strokes end, meet, cross and turn sharply: found on the curves, marked at the nearest skeleton pixels."""
 
 from __future__ import annotations
 

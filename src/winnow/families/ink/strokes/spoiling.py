@@ -1,4 +1,4 @@
-"""What pen, paper and camera do to ink: an uneven flow, stains, blur and noise, tile by tile."""
+"""Pen, paper and camera as they spoil ink: an uneven flow, stains, blur and noise, tile by tile."""
 
 from __future__ import annotations
 
