@@ -15,12 +15,13 @@ from torchvision.models.detection.fcos import FCOSHead
 
 from winnow.builders import of_family, set_by
 from winnow.checkpoints.state_dicts import load_pretrained, read_state
+from winnow.families.convolution import CHANNELS_PER_GROUP
+from winnow.families.detection.models.conv_backbone import convolution
 from winnow.families.detection.models.fcos import FcosModel, FcosTask
 from winnow.protocols import Metric
 from winnow.settings import Settings, build_settings
 
 STRIDES = (8, 16)
-CHANNELS_PER_GROUP = 8
 HEAD_GROUPS = 32
 """torchvision's head normalises in 32 groups."""
 
@@ -56,7 +57,7 @@ class TinyBackbone(nn.Module):
     def __init__(self, channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(_convolution(before, after, 2), _convolution(after, after, 1))
+            nn.Sequential(convolution(before, after, 2), convolution(after, after, 1))
             for before, after in zip([3, *channels[:-1]], channels, strict=True)
         )
         self.laterals = nn.ModuleList(nn.Conv2d(count, out_channels, 1) for count in channels[-len(STRIDES) :])
@@ -93,9 +94,3 @@ def fcos_tiny(
     if isinstance(settings.pretrained, str):
         load_pretrained(model, read_state(Path(settings.pretrained).expanduser()), settings.pretrained)
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)
-
-
-def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.GroupNorm(after // CHANNELS_PER_GROUP, after), nn.ReLU(inplace=True))
