@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 
 from winnow.builders import of_family, set_by
-from winnow.checkpoints.state_dicts import load_pretrained, read_state
+from winnow.checkpoints.pretrained import check_pretrained, find_weights
+from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.convolution import CHANNELS_PER_GROUP
 from winnow.families.detection.models.conv_backbone import convolution
 from winnow.families.detection.models.fcos import FcosModel, FcosTask
@@ -42,13 +42,6 @@ class FcosTinySettings(Settings):
         if any(count < 1 or count % CHANNELS_PER_GROUP for count in channels):
             raise ValueError(f"must be positive multiples of {CHANNELS_PER_GROUP}")
         return channels
-
-    @field_validator("pretrained")
-    @classmethod
-    def _check_pretrained(cls, pretrained: bool | str) -> bool | str:
-        if pretrained is True or pretrained == "if_available":
-            raise ValueError("nobody publishes weights for fcos_tiny; allowed: false or the path of a weights file")
-        return pretrained
 
 
 class TinyBackbone(nn.Module):
@@ -87,10 +80,12 @@ def fcos_tiny(
     nothing.
     """
     settings = build_settings(FcosTinySettings, values, "model")
+    check_pretrained(settings.pretrained, checkpoint=None)
     model = FcosModel(
         TinyBackbone(settings.channels, settings.head_channels),
         FCOSHead(settings.head_channels, num_anchors=1, num_classes=len(classes), num_convs=settings.head_convs),
     )
-    if isinstance(settings.pretrained, str):
-        load_pretrained(model, read_state(Path(settings.pretrained).expanduser()), settings.pretrained)
+    found = find_weights(settings.pretrained, settings.offline, None)
+    if found is not None:
+        load_pretrained(model, found.state, found.source)
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)
