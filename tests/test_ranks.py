@@ -304,3 +304,33 @@ def test_gradients_that_no_rank_has_are_said_by_rank_0_alone(warm_program, workp
     leader, follower = run_ranks(warm_program, workplace, *common, codes=(1, 1))
     assert "UntrainedError: parameter group 'spare' gets no gradient" in leader
     assert follower == ""
+
+
+def test_every_rank_loads_its_own_frozen_weights(warm_program, workplace):
+    """And what they train on them is what one rank trains; the file is not what is drawn from the seed."""
+    weights = {
+        name: value + 0.01 for name, value in last(trained_once(warm_program, workplace))["model_state_dict"].items()
+    }
+    torch.save(weights, workplace / "weights.pth")
+    common = [
+        *PLAIN, *FCOS, "training.amp=off", "training.freeze=[backbone]", "training.ema.decay=0.9",
+        "training.init_from=weights.pth",
+    ]  # fmt: skip
+    warm_program.run(workplace, *common, "training.batch_size=4", "hydra.run.dir=frozen_1")
+    run_ranks(warm_program, workplace, *common, "training.batch_size=2", "hydra.run.dir=frozen_2")
+    assert_close_ends(workplace / "frozen_1", workplace / "frozen_2")
+    frozen = last(workplace / "frozen_2")["model_state_dict"]
+    assert all(value.equal(weights[name]) for name, value in frozen.items() if name.startswith("backbone"))
+
+
+def trained_once(program, workplace):
+    program.run(workplace, *PLAIN, *FCOS, "training.max_iter=1", "hydra.run.dir=once")
+    return workplace / "once"
+
+
+def test_ranks_whose_frozen_weights_differ_end_before_they_train(warm_program, workplace):
+    leader, _ = run_ranks(
+        warm_program, workplace, *PLAIN, *FCOS, "model._target_=troubled.plainly_troubled", "training.freeze=[backbone]",
+        "training.batch_size=2", "hydra.run.dir=other", codes=(1, 1), troubles=("", "other weights"),
+    )  # fmt: skip
+    assert "rank 1: WeightsError: the frozen weights of rank 1 differ from rank 0's" in leader
