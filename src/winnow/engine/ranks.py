@@ -143,7 +143,7 @@ class Ranks:
             if reason is not None:
                 return RankError(reason)
             if gone:
-                who = ", ".join(f"rank {rank} (process {self.peers[rank].process})" for rank in gone)
+                who = ", ".join(f"rank {rank} (process {self.peers[rank].pid})" for rank in gone)
                 return RankError(f"{who} vanished: killed or crashed, without a word; go on with training.resume")
         return RankError(f"the connection to another rank broke: {str(error).splitlines()[0]}")
 
