@@ -11,7 +11,7 @@ from killed_parts import RECORDED, TINY, assert_same_end, record
 
 from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
 from winnow.checkpoints.folder import CheckpointFolder
-from winnow.tracking.folder import Owner
+from winnow.process import ProcessStamp
 from winnow.tracking.outbox import read_events
 
 FAKETIME = next(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"), None)
@@ -66,9 +66,9 @@ def test_the_newest_checkpoint_is_the_furthest_whatever_its_date(tmp_path):
 
 
 def test_a_process_is_known_by_a_start_that_no_clock_moves():
-    owner = Owner.this_process()
+    owner = ProcessStamp.this_process()
     assert owner.is_alive()
-    assert 0 < owner.started < float(Path("/proc/uptime").read_text().split()[0])
+    assert 0 < int(owner.start_time) / os.sysconf("SC_CLK_TCK") < float(Path("/proc/uptime").read_text().split()[0])
 
 
 @pytest.mark.slow

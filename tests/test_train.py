@@ -210,7 +210,7 @@ def test_two_runs_do_not_share_a_folder(warm_program, train, workplace):
     second = train(workplace, *overrides, check=False)
     first.signal(signal.SIGTERM)
     assert (first.wait(), second.returncode) == (75, 1)
-    assert "shared belongs to a run that is still going on" in second.stderr
+    assert f"shared belongs to a run that is still going on (process {first.pid} on " in second.stderr
     assert json.loads((workplace / "shared/result.json").read_text())["status"] == "interrupted"
 
 

@@ -9,16 +9,16 @@ import pytest
 from optuna.trial import TrialState
 from processes import CONTEXT, kill, run_at_once, start
 
+from winnow.process import ProcessStamp
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OUTCOME, OWNER
-from winnow.sweep.ownership import Owner
 from winnow.sweep.storage import create_study_once, open_storage
 
 QUICK = {"observation_seconds": 1.0, "beat_seconds": 0.1, "grace_seconds": 0.3}
 
 
 def open_claims(url, owner=None, is_stamping=True, **settings):
-    owner = owner or Owner.this_process()
+    owner = owner or ProcessStamp.this_process()
     storage = open_storage(url, stamp={OWNER: owner.to_json()} if is_stamping else None)
     study = create_study_once(storage, "s", ["maximize"])
     return study, Claims(study, storage, owner, **{**QUICK, **settings})
@@ -27,8 +27,8 @@ def open_claims(url, owner=None, is_stamping=True, **settings):
 @pytest.fixture(scope="module")
 def dead():
     """The stamp of a process that has ended."""
-    code = "from winnow.sweep.ownership import Owner; print(Owner.this_process().to_json())"
-    return Owner.from_json(
+    code = "from winnow.process import ProcessStamp; print(ProcessStamp.this_process().to_json())"
+    return ProcessStamp.from_json(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     )
 
@@ -91,7 +91,7 @@ def test_a_trial_of_ours_that_was_never_claimed_is_an_orphan_after_a_grace(url):
 
 
 def test_trials_of_another_host_are_orphans_when_its_heart_stops(url):
-    study, far = open_claims(url, owner=replace(Owner.this_process(), host="far"))
+    study, far = open_claims(url, owner=replace(ProcessStamp.this_process(), host="far"))
     _, near = open_claims(url)
     far.claim(study.ask())
     assert orphans_within(near, 2.0, far) == []
@@ -179,7 +179,7 @@ def test_a_trial_that_started_is_not_given_back(url, trace):
 
 
 def test_a_trial_of_somebody_else_is_not_given_back(url):
-    study, _ = open_claims(url, owner=replace(Owner.this_process(), pid=1))
+    study, _ = open_claims(url, owner=replace(ProcessStamp.this_process(), pid=1))
     _, claims = open_claims(url)
     with pytest.raises(ValueError, match="belongs to"):
         claims.give_back(study.ask())

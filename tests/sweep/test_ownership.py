@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, Owner, liveness, process_start
+from winnow.process import ProcessStamp, process_start
+from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, liveness
 
 STAMP = """
 import sys
-from winnow.sweep.ownership import Owner
-print(Owner.this_process().to_json(), flush=True)
+from winnow.process import ProcessStamp
+print(ProcessStamp.this_process().to_json(), flush=True)
 sys.stdin.read()
 """
 
@@ -23,7 +24,7 @@ sys.stdin.read()
 def other():
     """Another process that lives until its input ends, and its stamp."""
     process = subprocess.Popen([sys.executable, "-c", STAMP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process, Owner.from_json(process.stdout.readline())
+    yield process, ProcessStamp.from_json(process.stdout.readline())
     process.kill()
     process.communicate()
 
@@ -33,7 +34,7 @@ def judge(owner):
 
 
 def test_this_process_lives():
-    assert judge(Owner.this_process()) == Liveness.ALIVE
+    assert judge(ProcessStamp.this_process()) == Liveness.ALIVE
 
 
 def test_another_process_lives_until_it_is_killed(other):
@@ -57,23 +58,23 @@ def test_a_later_process_of_the_same_number_is_another(other):
 
 @pytest.mark.parametrize("field", ["host", "boot_id", "pid_namespace"])
 def test_nothing_is_said_of_a_process_that_cannot_be_seen(field):
-    assert judge(replace(Owner.this_process(), **{field: "other"})) == Liveness.UNKNOWN
+    assert judge(replace(ProcessStamp.this_process(), **{field: "other"})) == Liveness.UNKNOWN
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
 def test_a_process_of_another_namespace_is_not_looked_up_here(other):
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", STAMP]
     inside = subprocess.run(command, input="", capture_output=True, text=True, check=True)
-    owner = Owner.from_json(inside.stdout)
+    owner = ProcessStamp.from_json(inside.stdout)
     assert owner.pid == 1  # a process of that number lives here
     assert judge(owner) == Liveness.UNKNOWN
 
 
 def test_a_stamp_is_read_back():
-    owner = Owner.this_process()
-    assert Owner.from_json(owner.to_json()) == owner
-    with pytest.raises(ValueError, match="no owner's stamp"):
-        Owner.from_json('{"host": "a"}')
+    owner = ProcessStamp.this_process()
+    assert ProcessStamp.from_json(owner.to_json()) == owner
+    with pytest.raises(ValueError, match="no stamp of a process"):
+        ProcessStamp.from_json('{"host": "a"}')
 
 
 def test_a_process_that_is_not_there_has_no_start():

@@ -16,7 +16,8 @@ import pytest
 from tracking_parts import DEFAULTS, assert_server_equals_outbox, mlflow_client, outbox_points, uploaders, wait_for
 
 from winnow.errors import WinnowError
-from winnow.tracking.folder import Owner, RunState, TrackingFolder, UploadSettings
+from winnow.process import ProcessStamp
+from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.outbox import Event
 from winnow.tracking.remote import RemoteRun
@@ -91,7 +92,7 @@ def test_all_kinds_of_events_arrive(database_uri: str, run_folder: Path, new_tra
     ],
 )
 def test_winnows_word_for_the_end_becomes_mlflows(database_uri: str, run_folder: Path, status: str, expected: str):
-    settings = UploadSettings("key", 1000, Owner.this_process(), database_uri, "winnow", "run")
+    settings = UploadSettings("key", 1000, ProcessStamp.this_process(), database_uri, "winnow", "run")
     run = RemoteRun.open(settings, None)
     run.send([Event(1, 1000, "start", {}), Event(2, 2000, "finish", {"status": status})])
     found = mlflow_client(database_uri).get_run(run.run_id)
@@ -106,7 +107,9 @@ def test_winnows_word_for_the_end_becomes_mlflows(database_uri: str, run_folder:
 def test_a_batch_and_its_tag_always_fit_into_one_request(run_folder: Path, kind: str, size: int):
     folder = TrackingFolder.of_run(run_folder)
     folder.path.mkdir()
-    UploadSettings("key", 1000, Owner.this_process(), "sqlite:///unused.db", "winnow", "run").write(folder.settings)
+    UploadSettings("key", 1000, ProcessStamp.this_process(), "sqlite:///unused.db", "winnow", "run").write(
+        folder.settings
+    )
     names = {f"name{n}": "1" for n in range(size)}
     payload = {"step": 1, "values": names} if kind == "metrics" else names
     folder.outbox.write_bytes(b"".join(Event(n, 1000, kind, payload).encode() for n in range(1, 301)))

@@ -26,7 +26,7 @@ from sweep_parts import (
     write_app,
 )
 
-from hydra_plugins.winnow_sweeper._pool import CLOSING_SECONDS
+from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS
 from winnow.sweep.outcome import OWNER, RELEASED
 from winnow.sweep.storage import open_storage
 from winnow.sweep.stored_study import StoredStudy

@@ -11,7 +11,7 @@ from hydra.core.utils import configure_log
 
 from hydra_plugins.winnow_sweeper._clean_slate import CleanSlate
 from hydra_plugins.winnow_sweeper._devices import Lease
-from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._job import Finished, Job, require_free
 from hydra_plugins.winnow_sweeper._single_run import Work, compose, finished, guarded, interrupted, run
 
 
@@ -34,8 +34,7 @@ class InProcessSlots:
         return int(self._job is None)
 
     def submit(self, job: Job) -> None:
-        if self._job is not None:
-            raise ValueError(f"job {job.name}: the only slot is taken")
+        require_free(self, job)
         self._job = job
 
     def wait(self, seconds: float) -> list[Finished]:

@@ -7,6 +7,11 @@ from typing import Protocol
 
 from winnow.sweep.outcome import Outcome
 
+CLOSING_SECONDS = 30.0
+"""What jobs that run get to save when their slots are closed."""
+MAX_FAILED_STARTS = 3
+"""So many processes in a row that end before they start a job are the sweep's end."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -55,3 +60,9 @@ class Slots(Protocol):
     def close(self, at_once: bool = False) -> None:
         """Leave no process, cluster job or lease behind; ``at_once`` without waiting for anybody."""
         ...
+
+
+def require_free(slots: Slots, job: Job) -> None:
+    """Raise ValueError if no slot is free for ``job``."""
+    if slots.num_free() < 1:
+        raise ValueError(f"job {job.name}: all slots are taken, of {slots.size}")

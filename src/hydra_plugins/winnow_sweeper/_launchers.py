@@ -27,7 +27,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 
 from hydra_plugins.winnow_sweeper._cluster_task import ClusterTask
 from hydra_plugins.winnow_sweeper._devices import Lease
-from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS, MAX_FAILED_STARTS, Finished, Job, require_free
 from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, finished, in_one_line, interrupted
 from hydra_plugins.winnow_sweeper._slurm import SlurmQueue, ask_to_stop, cancel
@@ -36,9 +36,7 @@ from winnow.sweep.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
-CLOSING_SECONDS = 30.0
 ENDING_SECONDS = 5.0
-MAX_FAILED_STARTS = 3
 
 # Exceptions that say: the process is gone, and nobody knows what it came to. By name, for none of these packages need be there.
 _VANISHED = {
@@ -87,9 +85,7 @@ class LauncherSlots:
         return self.size - len(self._running)
 
     def submit(self, job: Job) -> None:
-        free = [slot for slot in range(self.size) if slot not in self._running]
-        if not free:
-            raise ValueError(f"job {job.name}: all {self.size} slots are taken")
+        require_free(self, job)
         if self._num_failed_starts >= MAX_FAILED_STARTS:
             raise WinnowError(
                 f"jobs of hydra/launcher ({self._target.rpartition('.')[2]}) end before they start, "
@@ -98,12 +94,13 @@ class LauncherSlots:
         key = f"{job.name}-{self._num_submitted[job.name]}"
         self._num_submitted[job.name] += 1
         flight = _Flight(job, key, f"{self._tag}-{key}" if self._slurm is not None else "")
+        slot = next(slot for slot in range(self.size) if slot not in self._running)
         # Built here: two threads that resolve one config get in each other's way.
-        launcher = self._launcher(free[0], flight)
+        launcher = self._launcher(slot, flight)
         self._notes.submit(key, flight.slurm_name)
-        self._running[free[0]] = flight
+        self._running[slot] = flight
         context = contextvars.copy_context()  # Hydra keeps what may be executed in a context variable
-        arguments = (self._launch, free[0], flight, launcher)
+        arguments = (self._launch, slot, flight, launcher)
         threading.Thread(target=context.run, args=arguments, name=f"trial {job.name}", daemon=True).start()
 
     def wait(self, seconds: float) -> list[Finished]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_plugins.winnow_sweeper._slurm import ask_to_stop
+from winnow.process import ProcessStamp
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.ownership import Heartbeats, Liveness, Owner, liveness
+from winnow.sweep.ownership import Heartbeats, Liveness, liveness
 
 _PREFIX = ".jobs-"
 _SUBMITTED = ".submitted"
@@ -31,7 +32,7 @@ class Notes:
     def new(cls, study_folder: Path) -> Notes:
         """Make the notes for a sweep of this process, in a folder of their own."""
         notes = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=study_folder)))
-        (notes.folder / _OWNER).write_text(Owner.this_process().to_json())
+        (notes.folder / _OWNER).write_text(ProcessStamp.this_process().to_json())
         return notes
 
     def submit(self, key: str, slurm_name: str) -> None:
@@ -94,7 +95,7 @@ def clear_up(study_folder: Path) -> None:
     never = Heartbeats(math.inf)
     for folder in study_folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):  # one that somebody else is making, or removing
-            if liveness(Owner.from_json((folder / _OWNER).read_text()), never) == Liveness.DEAD:
+            if liveness(ProcessStamp.from_json((folder / _OWNER).read_text()), never) == Liveness.DEAD:
                 for submitted in folder.glob(f"*{_SUBMITTED}"):
                     _recall(submitted)
                 shutil.rmtree(folder)

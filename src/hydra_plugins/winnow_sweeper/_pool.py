@@ -19,14 +19,12 @@ import cloudpickle
 from hydra.core.singleton import Singleton
 
 from hydra_plugins.winnow_sweeper._devices import Lease
-from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS, MAX_FAILED_STARTS, Finished, Job, require_free
 from hydra_plugins.winnow_sweeper._single_run import Work, describe_exit, finished, interrupted
 from hydra_plugins.winnow_sweeper._worker import READY, Start, job_key
 from winnow.errors import WinnowError
 
-CLOSING_SECONDS = 30.0
 LEAVING_SECONDS = 5.0
-MAX_FAILED_STARTS = 3
 _NOT_BEGUN = "asked to stop before the run began"
 
 
@@ -171,9 +169,8 @@ class PoolSlots:
         return sum(slot.job is None for slot in self._slots)
 
     def submit(self, job: Job) -> None:
+        require_free(self, job)
         free = [slot for slot in self._slots if slot.job is None]
-        if not free:
-            raise ValueError(f"job {job.name}: all {self.size} slots are taken")
         slot = max(free, key=lambda slot: slot.worker.is_ready)
         slot.job, slot.is_sent = job, False
         _hand_over(slot)

@@ -31,11 +31,11 @@ from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.console import CONSOLE
 from winnow.errors import ConfigError
+from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.run.tracker import choose_tracker
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
-from winnow.sweep.ownership import Owner
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport
 from winnow.sweep.storage import open_storage
@@ -98,7 +98,7 @@ def show(rehearsed: DryRun) -> None:
 
 def sweep(plan: Plan) -> str | None:
     """Run this process's share of the study; why it ended early, or None."""
-    owner = Owner.this_process()
+    owner = ProcessStamp.this_process()
     storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
     study, plan = open_study(plan, storage)
     failure: SweepFailedError | None = None

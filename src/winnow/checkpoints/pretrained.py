@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from winnow.checkpoints.state_dicts import FileWeights, read_state
+from winnow.checkpoints.state_dicts import read_state
 from winnow.errors import ConfigError, WeightsError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def check_pretrained(pretrained: bool | str, checkpoint: str | None) -> None:
 
 def load_or_start_random(
     pretrained: bool | str,
-    checkpoint: str | None,
+    published: str | WeightsEnum | None,
     offline: bool,
     *,
     load: Callable[[Path], Model],
@@ -51,7 +51,7 @@ def load_or_start_random(
     if pretrained is False:
         return start_random()
     try:
-        return load(locate_weights(pretrained, checkpoint, offline))
+        return load(locate_weights(pretrained, published, offline))
     except WeightsError as error:
         if pretrained != IF_AVAILABLE:
             raise
@@ -61,9 +61,10 @@ def load_or_start_random(
     return start_random()
 
 
-def locate_weights(pretrained: bool | str, checkpoint: str | None, offline: bool) -> Path:
-    """A folder written by ``save_pretrained`` or a weights file: ``pretrained`` itself if it is a path, else
-    ``checkpoint`` from the local hub cache or, unless ``offline``, fetched into it. Raises WeightsError."""
+def locate_weights(pretrained: bool | str, published: str | WeightsEnum | None, offline: bool) -> Path:
+    """Return a folder written by ``save_pretrained`` or a weights file: ``pretrained`` itself if it is a path, else what is
+    ``published``, a repository of the hub or weights of torchvision, from the local cache or, unless ``offline``, fetched into
+    it. Raises WeightsError."""
     if isinstance(pretrained, str) and pretrained != IF_AVAILABLE:
         path = Path(pretrained).expanduser()
         if not path.exists():
@@ -72,9 +73,9 @@ def locate_weights(pretrained: bool | str, checkpoint: str | None, offline: bool
                 "folder written by save_pretrained or of a .safetensors, .pth or .bin file"
             )
         return path
-    if checkpoint is None:
+    if published is None:
         raise WeightsError("no weights of this model are published; model.pretrained=PATH names your own")
-    return _snapshot(checkpoint, offline)
+    return _snapshot(published, offline) if isinstance(published, str) else _fetched_once(published, offline)
 
 
 def _snapshot(checkpoint: str, offline: bool) -> Path:
@@ -119,35 +120,34 @@ class FoundWeights(NamedTuple):
     source: str
 
 
-def find_weights(pretrained: bool | str, offline: bool, weights: WeightsEnum) -> FoundWeights | None:
-    """What ``model.pretrained`` asks for: true (``weights``), false (None), ``if_available`` or the path of a file.
+def find_weights(pretrained: bool | str, offline: bool, weights: WeightsEnum | None) -> FoundWeights | None:
+    """Return the tensors that ``model.pretrained`` asks for, of a file or of torchvision's ``weights``; None for a random start.
 
-    ``weights`` are looked for in torch.hub's cache and, unless ``offline``, fetched there. Raises WeightsError when
-    they can't be had; with ``if_available`` that is only logged, loudly, and gives None.
+    For models that load them by themselves; as ``load_or_start_random`` in all else.
     """
-    if pretrained is False:
-        logger.info("model.pretrained=false: all weights are random")
-        return None
-    if isinstance(pretrained, str) and pretrained != "if_available":
-        return FoundWeights(read_state(Path(pretrained).expanduser()), pretrained)
-    try:
-        return FoundWeights(_cached_or_fetched(weights, offline), str(weights))
-    except WeightsError as error:
-        if pretrained is True:
-            raise
-        logger.warning("ALL WEIGHTS ARE RANDOM (model.pretrained=if_available): %s", error)
-        return None
+
+    def load(path: Path) -> FoundWeights | None:
+        is_own = isinstance(pretrained, str) and pretrained != IF_AVAILABLE
+        return FoundWeights(read_state(path), str(pretrained if is_own else weights))
+
+    return load_or_start_random(pretrained, weights, offline, load=load, start_random=lambda: None)
 
 
-def _cached_or_fetched(weights: WeightsEnum, offline: bool) -> Mapping[str, Tensor]:
+def _fetched_once(weights: WeightsEnum, offline: bool) -> Path:
+    """Return the file of ``weights`` in torch.hub's cache, fetched there first if need be and allowed."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    how = f"fetch {weights.url} into {file.parent} (TORCH_HOME moves it) or give model.pretrained=PATH"
+    how = (
+        f"fetch {weights.url} into {file.parent} (TORCH_HOME moves it), or set model.pretrained=PATH to a local copy, or "
+        "model.pretrained=if_available to start from random values"
+    )
     if file.is_file():
-        return read_state(file)
+        return file
     if offline:
         raise WeightsError(f"{weights} are not in {file.parent} and model.offline=true: {how}")
+    logger.info("fetching %s from %s", weights, weights.url)
     try:
-        state = torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True, weights_only=True)
-        return FileWeights(state, file)
+        # What it returns is read again by whoever asked, so that a file is read in one way whether it was there or not.
+        torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"{weights} could not be fetched ({error}): {how}") from error
+    return file

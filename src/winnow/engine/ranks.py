@@ -4,22 +4,19 @@ torch.distributed is not touched."""
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pickle
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from winnow.errors import RankError
+from winnow.process import ProcessStamp
 
 # Rank 0 may read a large data set or evaluate a large validation set while the others wait.
 TIMEOUT = timedelta(minutes=30)
@@ -30,29 +27,6 @@ _GONE_SECONDS = 1.0
 _EXPLAIN_SECONDS = 6.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A rank's process; ``started`` tells it from another one that was given its number later."""
-
-    host: str
-    process: int
-    started: float
-
-    @classmethod
-    def me(cls) -> Peer:
-        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
-
-    def is_gone(self) -> bool:
-        """Whether the process has ended, as far as this machine can tell."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.process)
-            return process.create_time() != self.started or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
 
 
 @dataclass(frozen=True)
@@ -67,7 +41,7 @@ class Ranks:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    peers: Sequence[Peer] = ()
+    peers: Sequence[ProcessStamp] = ()
     store: Any = None
 
     @property
@@ -169,7 +143,7 @@ class Ranks:
             if reason is not None:
                 return RankError(reason)
             if gone:
-                who = ", ".join(f"rank {rank} (process {self.peers[rank].process})" for rank in gone)
+                who = ", ".join(f"rank {rank} (process {self.peers[rank].pid})" for rank in gone)
                 return RankError(f"{who} vanished: killed or crashed, without a word; go on with training.resume")
         return RankError(f"the connection to another rank broke: {str(error).splitlines()[0]}")
 
@@ -179,7 +153,7 @@ class Ranks:
         return None
 
     def _gone(self) -> list[int]:
-        return [rank for rank, peer in enumerate(self.peers) if rank != self.rank and peer.is_gone()]
+        return [rank for rank, peer in enumerate(self.peers) if rank != self.rank and peer.is_alive() is False]
 
 
 ALONE = Ranks()
@@ -192,8 +166,7 @@ def joined(store: Any, place: Ranks, require_others: Callable[[], None]) -> Iter
     ``store`` is a torch.distributed Store that all ranks reach; ``require_others`` is called while they are waited for, to
     raise where that is in vain.
     """
-    me = Peer.me()
-    store.set(f"peer/{place.rank}", json.dumps([me.host, me.process, me.started]))
+    store.set(f"peer/{place.rank}", ProcessStamp.this_process().to_json())
     keys = [f"peer/{rank}" for rank in range(place.size)]
     end = time.monotonic() + TIMEOUT.total_seconds()
     while not store.check(keys):
@@ -201,7 +174,7 @@ def joined(store: Any, place: Ranks, require_others: Callable[[], None]) -> Iter
         if time.monotonic() > end:
             raise RankError(f"not all of {place.size} ranks came within {TIMEOUT}")
         time.sleep(0.02)
-    peers = [Peer(*json.loads(store.get(key))) for key in keys]
+    peers = [ProcessStamp.from_json(store.get(key).decode()) for key in keys]
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=TIMEOUT)
     try:

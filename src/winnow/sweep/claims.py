@@ -9,9 +9,10 @@ from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from winnow.process import ProcessStamp
 from winnow.sweep.outage import first_line, is_away
 from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED
-from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, Owner, liveness
+from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, liveness
 from winnow.sweep.patient import PatientStorage
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Claims:
         self,
         study: Study,
         storage: PatientStorage,
-        owner: Owner,
+        owner: ProcessStamp,
         *,
         observation_seconds: float = OBSERVATION_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
@@ -127,7 +128,7 @@ class Claims:
         self._unclaimed_since.pop(trial.number, None)
         if stamp == RELEASED:
             return True
-        return liveness(Owner.from_json(stamp), self._heartbeats) == Liveness.DEAD
+        return liveness(ProcessStamp.from_json(stamp), self._heartbeats) == Liveness.DEAD
 
     def _stamp(self, number: int, stamp: str | None) -> None:
         self._storage.set_trial_user_attr(self._id(number), OWNER, stamp)

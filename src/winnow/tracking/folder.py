@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
+from winnow.process import ProcessStamp
 
 TRACKING = "tracking"
 
@@ -46,42 +45,6 @@ class TrackingFolder:
 
 
 @dataclass(frozen=True)
-class Owner:
-    """A process, told apart from a later one with the same number by its start; ``started`` in seconds after the machine's,
-    which no correction of the clock moves."""
-
-    host: str
-    pid: int
-    started: float
-
-    @classmethod
-    def this_process(cls) -> Self:
-        return cls(socket.gethostname(), os.getpid(), _start_of(psutil.Process()))
-
-    def is_alive(self) -> bool | None:
-        """Return whether the process runs; None if it ran on another host, so that nobody here can tell."""
-        if self.host != socket.gethostname():
-            return None
-        try:
-            process = psutil.Process(self.pid)
-            is_same = abs(_start_of(process) - self.started) < 0.5
-            return is_same and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            return False
-        except psutil.AccessDenied:
-            return True
-
-
-def _start_of(process: psutil.Process) -> float:
-    """Return seconds from the machine's start where Linux tells it; psutil's time of day would move when the clock is set."""
-    try:
-        behind_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return process.create_time()
-    return int(behind_name[19]) / os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
 class UploadSettings:
     """What the uploader must know: ``run_key`` names the run for ever, ``created_ms`` is its first start in Unix ms.
 
@@ -91,7 +54,7 @@ class UploadSettings:
 
     run_key: str
     created_ms: int
-    owner: Owner
+    owner: ProcessStamp
     uri: str
     experiment: str
     run_name: str
@@ -104,12 +67,18 @@ class UploadSettings:
         """Read the settings. Raises FileNotFoundError if there are none, ValueError if the file is damaged."""
         fields = json.loads(path.read_text())
         try:
-            return cls(**{**fields, "owner": Owner(**fields["owner"])})
+            return cls(**{**fields, "owner": _read_owner(fields["owner"])})
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path} is no settings file of winnow's tracking: {error}") from None
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self), mode=0o600)  # the uri may hold a password
+
+
+def _read_owner(fields: dict[str, Any]) -> ProcessStamp:
+    if "started" in fields:  # earlier versions wrote no boot and no namespace, so nobody can tell which process it was
+        return ProcessStamp(fields["host"], "", "", fields["pid"], "")
+    return ProcessStamp(**fields)
 
 
 @dataclass

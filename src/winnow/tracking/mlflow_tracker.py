@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
+from winnow.process import ProcessStamp
 from winnow.settings import Settings, build_settings
-from winnow.tracking.folder import Owner, RunState, TrackingFolder, UploadSettings
+from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.naming import PARAM_LENGTH, TAG_LENGTH, cut, flatten, is_allowed_name
 from winnow.tracking.writer import OutboxWriter
 
@@ -186,7 +187,7 @@ class MlflowTracker:
         return UploadSettings(
             run_key=run_key,
             created_ms=created_ms,
-            owner=Owner.this_process(),
+            owner=ProcessStamp.this_process(),
             uri=self._settings.uri,
             experiment=self._settings.experiment,
             run_name=self._settings.run_name or self.run_folder.name,

@@ -10,8 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from winnow.errors import WinnowError
+from winnow.process import ProcessStamp
 from winnow.run_folder import PIPELINE_RECORD
-from winnow.tracking.folder import Owner, TrackingFolder, UploadSettings
+from winnow.tracking.folder import TrackingFolder, UploadSettings
 from winnow.tracking.launcher import prepare_environment
 from winnow.tracking.outbox import read_last_event
 from winnow.tracking.uploader import Uploader
@@ -68,7 +69,7 @@ def _sync(folder: TrackingFolder, patience_seconds: float) -> SyncReport:
     )
 
 
-def _is_alive(owner: Owner, folder: TrackingFolder) -> bool:
+def _is_alive(owner: ProcessStamp, folder: TrackingFolder) -> bool:
     is_alive = owner.is_alive()
     if is_alive is None:
         # A clock that was set back makes the file younger than now; that says as little as a file that is old.

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from dispatch_parts import act, collect, facts, is_alive, job, run_all, wait_for, wait_until
 
-from hydra_plugins.winnow_sweeper._job import Finished
-from hydra_plugins.winnow_sweeper._pool import CLOSING_SECONDS
+from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS, Finished
 from winnow.errors import WinnowError
 
 

@@ -9,7 +9,8 @@ import pytest
 from dispatch_parts import collect, compose_work, facts, is_alive, job, run_all, wait_for, wait_until
 
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
-from hydra_plugins.winnow_sweeper._launchers import CLOSING_SECONDS, LauncherSlots
+from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS
+from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
 from hydra_plugins.winnow_sweeper._pool import PoolSlots
 from hydra_plugins.winnow_sweeper._slots import open_slots
 from winnow.errors import ConfigError

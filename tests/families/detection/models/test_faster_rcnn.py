@@ -82,9 +82,7 @@ def test_weights_that_are_not_there_offline_are_an_error_that_says_where(tmp_pat
 def test_if_available_starts_at_random_and_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     build(pretrained="if_available")
-    assert any(
-        record.levelname == "WARNING" and "ALL WEIGHTS ARE RANDOM" in record.message for record in caplog.records
-    )
+    assert any(record.levelname == "WARNING" and "NO PRETRAINED WEIGHTS" in record.message for record in caplog.records)
 
 
 def test_impossible_settings_are_refused():

@@ -180,7 +180,7 @@ def test_weights_of_a_file_are_loaded_but_for_what_does_not_fit(tmp_path, caplog
 @pytest.mark.parametrize(("changes", "message"), [
     ({"channels": [8, 8]}, "model.channels"), ({"channels": [8, 8, 8, 9]}, "multiples of 8"),
     ({"head_convs": 0}, "model.head_convs=0"),
-    ({"head_channels": 48}, "model.head_channels=48"), ({"pretrained": True}, "nobody publishes weights for fcos_tiny"),
+    ({"head_channels": 48}, "model.head_channels=48"), ({"pretrained": True}, "no weights of this model are published"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):

@@ -7,7 +7,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-CHANNELS_PER_GROUP = 8
+from winnow.families.convolution import normalization, normalized_convolution
+
+
+def convolution(before: int, after: int, stride: int) -> nn.Sequential:
+    """Build a 3×3 convolution, normalised, with ReLU."""
+    return nn.Sequential(*normalized_convolution(before, after, stride), nn.ReLU(inplace=True))
 
 
 class ConvBackbone(nn.Module):
@@ -15,9 +20,9 @@ class ConvBackbone(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.stem = _convolution(3, channels[0], stride=2)
+        self.stem = convolution(3, channels[0], stride=2)
         self.stages = nn.ModuleList(
-            nn.Sequential(_convolution(before, after, stride=2), ResidualBlock(after))
+            nn.Sequential(convolution(before, after, stride=2), ResidualBlock(after))
             for before, after in pairwise(channels)
         )
 
@@ -36,18 +41,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _convolution(channels, channels, stride=1)
+        self.first = convolution(channels, channels, stride=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
+        self.norm = normalization(channels)
         self.activation = nn.ReLU(inplace=True)
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.activation(features + self.norm(self.second(self.first(features))))
-
-
-def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    norm = nn.GroupNorm(after // CHANNELS_PER_GROUP, after)
-    return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -14,13 +13,15 @@ from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 
 from winnow.builders import of_family, set_by
-from winnow.checkpoints.state_dicts import load_pretrained, read_state
+from winnow.checkpoints.pretrained import check_pretrained, find_weights
+from winnow.checkpoints.state_dicts import load_pretrained
+from winnow.families.convolution import CHANNELS_PER_GROUP
+from winnow.families.detection.models.conv_backbone import convolution
 from winnow.families.detection.models.fcos import FcosModel, FcosTask
 from winnow.protocols import Metric
 from winnow.settings import Settings, build_settings
 
 STRIDES = (8, 16)
-CHANNELS_PER_GROUP = 8
 HEAD_GROUPS = 32
 """torchvision's head normalises in 32 groups."""
 
@@ -42,13 +43,6 @@ class FcosTinySettings(Settings):
             raise ValueError(f"must be positive multiples of {CHANNELS_PER_GROUP}")
         return channels
 
-    @field_validator("pretrained")
-    @classmethod
-    def _check_pretrained(cls, pretrained: bool | str) -> bool | str:
-        if pretrained is True or pretrained == "if_available":
-            raise ValueError("nobody publishes weights for fcos_tiny; allowed: false or the path of a weights file")
-        return pretrained
-
 
 class TinyBackbone(nn.Module):
     """Maps of strides 8 and 16 with ``out_channels`` each, the coarser added to the finer as in a feature pyramid."""
@@ -56,7 +50,7 @@ class TinyBackbone(nn.Module):
     def __init__(self, channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(_convolution(before, after, 2), _convolution(after, after, 1))
+            nn.Sequential(convolution(before, after, 2), convolution(after, after, 1))
             for before, after in zip([3, *channels[:-1]], channels, strict=True)
         )
         self.laterals = nn.ModuleList(nn.Conv2d(count, out_channels, 1) for count in channels[-len(STRIDES) :])
@@ -86,16 +80,12 @@ def fcos_tiny(
     nothing.
     """
     settings = build_settings(FcosTinySettings, values, "model")
+    check_pretrained(settings.pretrained, checkpoint=None)
     model = FcosModel(
         TinyBackbone(settings.channels, settings.head_channels),
         FCOSHead(settings.head_channels, num_anchors=1, num_classes=len(classes), num_convs=settings.head_convs),
     )
-    if isinstance(settings.pretrained, str):
-        load_pretrained(model, read_state(Path(settings.pretrained).expanduser()), settings.pretrained)
+    found = find_weights(settings.pretrained, settings.offline, None)
+    if found is not None:
+        load_pretrained(model, found.state, found.source)
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)
-
-
-def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.GroupNorm(after // CHANNELS_PER_GROUP, after), nn.ReLU(inplace=True))

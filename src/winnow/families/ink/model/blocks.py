@@ -7,18 +7,13 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-CHANNELS_PER_GROUP = 8
-
-
-def normalization(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
+from winnow.families.convolution import normalization, normalized_convolution
 
 
 def convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
     """Build a 3×3 convolution, normalised, with GELU; ``stride`` 2 halves the map."""
-    conv = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(OrderedDict(conv=conv, norm=normalization(after), activation=nn.GELU()))
+    conv, norm = normalized_convolution(before, after, stride)
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm, activation=nn.GELU()))
 
 
 class RepVitBlock(nn.Module):

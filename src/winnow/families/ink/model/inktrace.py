@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from winnow.builders import of_family, set_by
 from winnow.errors import DataError
+from winnow.families.convolution import CHANNELS_PER_GROUP
 from winnow.families.ink.batch import KEY_POINT_KINDS, InkBatch
-from winnow.families.ink.model.blocks import CHANNELS_PER_GROUP
 from winnow.families.ink.model.losses import ink_losses
 from winnow.families.ink.model.network import TOKEN, InkNetwork
 from winnow.families.ink.predictions import InkPredictions
