@@ -39,7 +39,7 @@ class Noise:
     image_ids: tuple[int, ...] = ()
 
     @property
-    def num_images(self) -> int:
+    def num_samples(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device) -> Noise:

@@ -60,7 +60,7 @@ def measure(data: InkData, epoch: int, workers: int) -> float:
     """Tiles per second of processor time, or of wall time where other processes draw."""
     clock = time.perf_counter if workers else time.process_time
     begin = clock()
-    count = sum(batch.num_images for batch in data.train_batches(epoch, data.image_size))
+    count = sum(batch.num_samples for batch in data.train_batches(epoch, data.image_size))
     return count / (clock() - begin)
 
 

@@ -113,7 +113,7 @@ def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> N
 
         def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
             terms = task.losses(task.forward(batch), batch, max(1.0, task.loss_count(batch)))
-            self.log_dict(terms, batch_size=batch.num_images)
+            self.log_dict(terms, batch_size=batch.num_samples)
             return torch.stack(list(terms.values())).sum()
 
         def configure_optimizers(self) -> Any:

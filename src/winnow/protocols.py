@@ -15,11 +15,15 @@ class Batch(Protocol):
     """Samples that travel together through one forward pass."""
 
     @property
-    def num_images(self) -> int: ...
+    def num_samples(self) -> int:
+        """Samples, not images: six cameras are one sample. The position at which a run resumes counts these, in the order of
+        ``Data.train_batches``; 0 in the share of a rank that goes empty."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Images, height and width in pixels, padding included."""
+        """Images, height and width in pixels, padding included; a sample may have several images. Cost and speed count
+        these."""
         ...
 
     @property
@@ -116,7 +120,7 @@ class Data(Protocol):
 
     def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[Any]:
         """Batches of what is left of epoch ``epoch`` (from 1) after the first ``start_sample`` samples of its order, over all
-        ranks; those before are not read. Of many ranks each gets its own share of every batch, which may hold no image.
+        ranks; those before are not read. Of many ranks each gets its own share of every batch, which may hold no sample.
         Raises TransientDataError where trying again later may help."""
         ...
 

@@ -33,7 +33,7 @@ def evaluate(
     try:
         with uncompiled(), undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
-                if not host_batch.num_images:
+                if not host_batch.num_samples:
                     continue
                 count = task.loss_count(host_batch)
                 divisor = max(1.0, count)
@@ -44,7 +44,7 @@ def evaluate(
                 losses.append(float(torch.stack(list(terms.values())).sum()) * divisor)
                 counts.append(count)
                 metric.update(task.predictions(outputs, batch), batch)
-                advance(images=batch.num_images)
+                advance(samples=batch.num_samples)
     finally:
         task.model.train(was_training)
     parts = ranks.gather((metric.state(), math.fsum(losses), math.fsum(counts)))

@@ -62,7 +62,7 @@ class TrainStep:
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         """Update ``step`` + 1; the step's detached loss terms over all ranks, or None where a non-finite one made it leave the
-        weights alone. A rank's ``batches`` may hold no image.
+        weights alone. A rank's ``batches`` may hold no sample.
 
         The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
         back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, and MemoryExhaustedError.
@@ -74,7 +74,7 @@ class TrainStep:
         self._set_learning_rates(step)
         began = time.perf_counter()
         # Counted before the batches move: on a GPU each count would have to be waited for.
-        batches = [batch for batch in batches if batch.num_images]
+        batches = [batch for batch in batches if batch.num_samples]
         count = self._agreed_count(sum(self.task.loss_count(batch) for batch in batches))
         terms = self._gradient_sum(self._backward(batches, max(1.0, count)), self.precision.device)
         if self._is_first:

@@ -41,7 +41,7 @@ def crowded(seed=0, count=4, size=(128, 128)):
 def random_outputs(data, seed=0):
     generator = torch.Generator().manual_seed(seed)
     num = sum(rows * columns for rows, columns in grid_shapes(tuple(data.images.shape[2:]), STRIDES))
-    shape = (data.num_images, num)
+    shape = (data.num_samples, num)
     return FcosOutputs(
         torch.randn(*shape, 3, generator=generator),
         torch.rand(*shape, 4, generator=generator) * 4,
@@ -114,7 +114,7 @@ def test_nan_in_gives_a_non_finite_loss_and_no_exception():
         next(task.model.head.parameters()).fill_(torch.nan)
     outputs = task.forward(data)
     assert not torch.isfinite(sum(task.losses(outputs, data, 1.0).values()))
-    assert len(task.predictions(outputs, data)) == data.num_images
+    assert len(task.predictions(outputs, data)) == data.num_samples
 
 
 @pytest.mark.parametrize("padded", [None, (128, 160), (256, 256)])

@@ -62,7 +62,7 @@ class FasterRcnnTask:
 
     def loss_count(self, batch: DetectionBatch) -> float:
         """Images."""
-        return float(batch.num_images)
+        return float(batch.num_samples)
 
     def losses(self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: float) -> dict[str, Tensor]:
         """``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
@@ -72,7 +72,7 @@ class FasterRcnnTask:
             features, images = _in_float32(outputs), _image_list(batch)
             proposals, rpn_losses = network.rpn(images, features, targets)
             _, box_losses = network.roi_heads(features, proposals, images.image_sizes, targets)
-        share = batch.num_images / count
+        share = batch.num_samples / count
         return {name: term * share for name, term in (rpn_losses | box_losses).items()}
 
     @torch.no_grad()

@@ -82,13 +82,13 @@ class InktraceTask:
         if height % TOKEN or width % TOKEN:
             raise DataError(f"tiles of {height}×{width} px; the ink network takes multiples of {TOKEN}")
         ratio = self._mask_ratio if self.model.training else 0.0
-        hidden = draw_hidden(batch.num_images, height // TOKEN, width // TOKEN, ratio)
+        hidden = draw_hidden(batch.num_samples, height // TOKEN, width // TOKEN, ratio)
         outputs: dict[str, Tensor] = self.model(batch.images, hidden.to(batch.images.device, non_blocking=True))
         return outputs
 
     def loss_count(self, batch: InkBatch) -> float:
         """Images."""
-        return float(batch.num_images)
+        return float(batch.num_samples)
 
     def losses(self, outputs: dict[str, Tensor], batch: InkBatch, count: float) -> dict[str, Tensor]:
         """``loss_skeleton``, ``loss_tangent`` and, with full heads, ``loss_width``, ``loss_offset``, ``loss_key_points``."""
