@@ -65,9 +65,9 @@ class Metric(Protocol):
 class Task(Protocol):
     """A model, its losses and its predictions. Never steps, logs, moves itself between devices, or knows the epoch.
 
-    One training step over micro-batches b: ``count = Σ_b loss_count(b)``, then for each b
-    ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they equal
-    the terms of the same samples in one batch, whatever the split.
+    One training step over micro-batches b: ``count[name] = Σ_b loss_count(b)[name]``, over all ranks and at least 1, then for
+    each b ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they
+    equal the terms of the same samples in one batch, whatever the split.
     """
 
     model: nn.Module
@@ -79,13 +79,20 @@ class Task(Protocol):
         """Run the model once; what it gives is only read by ``losses`` and ``predictions``."""
         ...
 
-    def loss_count(self, batch: Any) -> float:
-        """The number that the batch adds to the step's normaliser (boxes, positive locations, images …)."""
+    @property
+    def counted_by(self) -> Mapping[str, str]:
+        """Loss term → name of the count that divides it, by which the evaluation normalises the term over its whole set. Terms
+        of a task with a single count need not be named."""
         ...
 
-    def losses(self, outputs: Any, batch: Any, count: float) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` > 0 is the normaliser of the
-        whole step, over all ranks."""
+    def loss_count(self, batch: Any) -> Mapping[str, float]:
+        """What the batch adds to each of the step's normalisers, by name: ``{"boxes": 12}``, ``{"images": 4, "objects": 9}``. The
+        same names whatever the batch; all are 0 where there is nothing to learn from."""
+        ...
+
+    def losses(self, outputs: Any, batch: Any, count: Mapping[str, float]) -> dict[str, Tensor]:
+        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` holds the normalisers of the
+        whole step, over all ranks, each at least 1."""
         ...
 
     def predictions(self, outputs: Any, batch: Any) -> Any:

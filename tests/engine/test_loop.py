@@ -219,7 +219,9 @@ class ImageCounting(SixCameras):
 def test_batches_that_count_more_samples_than_there_are_end_the_run(make_fit):
     data = VectorData()
     data.batch_class = ImageCounting
-    with pytest.raises(DataError, match=r"at sample 48 of epoch 1, but the data set has 24 training samples; .*not their images"):
+    with pytest.raises(
+        DataError, match=r"at sample 48 of epoch 1, but the data set has 24 training samples; .*not their images"
+    ):
         run_fit(make_fit(data=data))
 
 
@@ -229,7 +231,9 @@ def test_a_position_past_the_end_of_the_data_is_refused(make_fit):
     run_fit(part)
     checkpoint = read_checkpoint(part.checkpoints.last)
     checkpoint["progress"]["sample"] = 96
-    with pytest.raises(CheckpointError, match=r"last\.pth stands at sample 96 of epoch 1, but the data set has 24 training"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.pth stands at sample 96 of epoch 1, but the data set has 24 training"
+    ):
         restore(make_fit(), checkpoint, part.checkpoints.last)
 
 

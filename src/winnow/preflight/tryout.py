@@ -71,9 +71,9 @@ class GradientRecord(FirstLook):
         self.first: Gradients | None = None
         self.over_all: Gradients | None = None
 
-    def __call__(self, optimizer: Optimizer, count: float, step: int) -> bool:
+    def __call__(self, optimizer: Optimizer, can_learn: bool, step: int) -> bool:
         del step
-        if count > 0:
+        if can_learn:
             found = read_gradients(self._model, optimizer)
             self.first = self.first or found
             self.over_all = found if self.over_all is None else self.over_all.merged(found)
