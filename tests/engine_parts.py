@@ -85,6 +85,7 @@ class VectorData:
 
 class MeanError:
     names = ("score",)
+    headlines = ("score",)
 
     def __init__(self):
         self.errors = []

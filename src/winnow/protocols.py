@@ -49,6 +49,11 @@ class Metric(Protocol):
         """Every name that ``compute`` may give, known before the first ``update``."""
         ...
 
+    @property
+    def headlines(self) -> Sequence[str]:
+        """The few of ``names`` that the log's line of an epoch shows beside the losses and the objective."""
+        ...
+
     def update(self, predictions: Any, batch: Any) -> None: ...
 
     def state(self) -> Any:

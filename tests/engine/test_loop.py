@@ -1,3 +1,4 @@
+import re
 import signal
 import time
 from dataclasses import replace
@@ -53,6 +54,14 @@ def test_it_learns(make_fit):
     scores = [value for _, value in run.tracker.values("val/score")]
     assert len(scores) == 20
     assert scores[-1] > 1.5 * scores[0]
+
+
+def test_the_line_of_an_epoch_shows_the_losses_the_headlines_and_the_objective(make_fit, caplog):
+    with caplog.at_level("INFO"):
+        run_fit(make_fit(max_epochs=1, objective="train/loss", mode="min"))
+    (line,) = [message for message in caplog.messages if message.startswith("epoch ")]
+    names = re.findall(r"([a-z/_]+) +\d+\.\d{4}", line)
+    assert names == ["loss", "val/loss", "val/score", "train/loss"]
 
 
 def test_max_iter_ends_the_run_at_that_step_with_an_evaluation(make_fit):

@@ -240,10 +240,8 @@ def log_interval(run: Fit) -> float | None:
 def log_epoch_line(run: Fit, is_best: bool) -> None:
     state = run.state
     total = run.step.schedule.total_epochs
-    shown = {
-        "loss": state.metrics.get("train/loss"),
-        **{key: state.metrics.get(key) for key in ("val/loss", "val/map", "val/map_50")},
-    }
+    names = ["val/loss", *(f"val/{name}" for name in run.task.new_metric().headlines)]
+    shown = {"loss": state.metrics.get("train/loss"), **{name: state.metrics.get(name) for name in names}}
     shown.setdefault(state.objective.metric, state.metrics.get(state.objective.metric))
     numbers = "  ".join(f"{name} {value:7.4f}" for name, value in shown.items() if value is not None)
     logger.info(
