@@ -45,7 +45,7 @@ class Troubled:
         return getattr(self._task, name)
 
     def forward(self, batch: Any) -> Any:
-        if self._trouble[:1] == ["memory"] and batch.num_images > int(self._trouble[1]):
+        if self._trouble[:1] == ["memory"] and batch.num_samples > int(self._trouble[1]):
             torch.empty(10**15)
         return self._troubled("forward", batch)
 

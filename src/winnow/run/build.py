@@ -124,7 +124,13 @@ def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
         return Objective(metric="train/loss", mode="min")
-    known = ["train/loss", "val/loss", *(f"val/{name}" for name in task.new_metric().names)]
+    metric = task.new_metric()
+    known = ["train/loss", "val/loss", *(f"val/{name}" for name in metric.names)]
+    unknown = [name for name in metric.headlines if name not in metric.names]
+    if unknown:
+        raise ConfigError(
+            f"{type(metric).__name__}.headlines={unknown!r} are not among its names: {', '.join(metric.names)}"
+        )
     if asked.metric not in known:
         raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
     return asked

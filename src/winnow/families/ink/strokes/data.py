@@ -16,7 +16,8 @@ from pydantic import Field, field_validator
 
 from winnow.builders import of_family, set_by
 from winnow.data.plan import LoadingSettings, SampleKey
-from winnow.families.ink.data import InkData
+from winnow.data.splits import SplitData, chosen_samples
+from winnow.families.ink.data import ink_data
 from winnow.families.ink.store import stored
 from winnow.families.ink.strokes.drawing import NUM_DRAWN, NUM_LEVELS, draw_strokes
 from winnow.families.ink.strokes.render import render
@@ -159,23 +160,18 @@ def _draw_few(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int
 
 @of_family("ink")
 @set_by(InkStrokesSettings)
-def ink_strokes(*, loading: LoadingSettings, **values: Any) -> InkData:
+def ink_strokes(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Drawn strokes; the validation set is kept under ``data.root``."""
     settings = build_settings(InkStrokesSettings, values, "data")
-    indices: Sequence[int] = range(settings.num_train)
-    if loading.subset_size is not None and loading.subset_size < len(indices):
-        chosen = np.random.default_rng(loading.subset_seed).permutation(len(indices))[: loading.subset_size]
-        indices = sorted(chosen.tolist())
+    indices = chosen_samples(settings.num_train, loading)
     is_overfit = loading.overfit is not None
-    if is_overfit:
-        indices = indices[: loading.overfit]
     train = DrawnStrokes(settings, loading.seed, indices, frozen=is_overfit)
     stored = StoredStrokes(settings)
     val = train if is_overfit else stored
     drawn = settings.model_dump(exclude={"name", "root", "image_size"})
-    sha = hashlib.sha256(f"{_VERSION} {drawn} {list(indices)} {is_overfit}".encode())
+    sha = hashlib.sha256(f"{_VERSION} {drawn} {indices} {is_overfit}".encode())
     if not is_overfit and settings.num_val:
         sha.update(stored.all(settings.image_size).images.tobytes())
     logger.info("train %d tiles of %d px per epoch, levels %s", len(indices), settings.image_size, settings.curriculum)
     logger.info("val   %d tiles, level %s", len(val), settings.val_level or f"1 to {NUM_LEVELS}")
-    return InkData(train, val, settings.image_size, loading, sha.hexdigest()[:16])
+    return ink_data(train, val, settings.image_size, loading, sha.hexdigest()[:16])
