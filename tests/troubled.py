@@ -24,7 +24,7 @@ import psutil
 import torch
 from torch import nn
 
-from winnow.builders import set_by
+from winnow.builders import builder
 from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 from winnow.families.ink.model.inktrace import InktraceSettings, inktrace
 from winnow.tracking.history import Entry, History
@@ -86,19 +86,19 @@ def act(kind: str, details: list[str]) -> None:
         Path(details[0]).rename(f"{details[0]}.away")
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def troubled(**values: Any) -> Troubled:
     """The task of ``model=fcos_tiny``, with dropout."""
     return Troubled(with_dropout(values), "TROUBLE")
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def plainly_troubled(**values: Any) -> Troubled:
     """The task of ``model=fcos_tiny`` as it is."""
     return Troubled(fcos_tiny(**values), "TROUBLE")
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def troubled_later(**values: Any) -> Troubled:
     """The same for a later stage, whose trouble the variable TROUBLE_LATER names."""
     global _built
@@ -119,7 +119,7 @@ def with_dropout(values: dict[str, Any]) -> Any:
     return task
 
 
-@set_by(InktraceSettings)
+@builder(InktraceSettings)
 def troubled_ink(**values: Any) -> Troubled:
     """The task of ``model=inktrace``."""
     return Troubled(inktrace(**values), "TROUBLE")

@@ -95,7 +95,7 @@ def _group_report(
     name: str, parameters: Mapping[str, nn.Parameter], lr: float | None, weight_decay: float | None,
     norms: Mapping[str, float | None],
 ) -> GroupReport:  # fmt: skip
-    sources = Counter(loaded_from(parameter) or "random" for parameter in parameters.values())
+    sources = Counter(loaded_from(parameter) or unmarked for parameter in parameters.values())
     return GroupReport(
         name, len(parameters), *_counts(parameters), lr, weight_decay, dict(sources),
         joint_norm({key: norms.get(key) for key in parameters}),

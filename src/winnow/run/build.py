@@ -52,7 +52,7 @@ def build(
     evaluation = checked_evaluation(config)
     data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
     task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
-    precision = Precision.choose(training.amp, device)
+    precision = Precision.choose(training.amp, device, training.memory_format)
     prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(

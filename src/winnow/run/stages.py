@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from omegaconf import OmegaConf
 
 import winnow.families
+from winnow.builders import family_of
 from winnow.checkpoints.initial import StageWeights, initial_weights
 from winnow.config.compose import Composed, Stage
 from winnow.config.instantiate import check_node, target_of, trusted
@@ -178,7 +179,7 @@ def require_stage_of_family(stage: Stage) -> None:
     """Raise ConfigError where ``stage`` lies in the folder of a family, as ``stage=ink/dense``, and the model is of another."""
     choice = stage.choices.get("stage", "")
     folder = PurePosixPath(choice).parts[0] if "/" in choice else None
-    family = getattr(target_of(stage.config["model"], "model", trusted(stage.config)), "family", None)
+    family = family_of(target_of(stage.config["model"], "model", trusted(stage.config)))
     if family is not None and folder in FAMILIES and folder != family:
         raise ConfigError(
             f"stage={choice} is for models of the family {folder}, but model={stage.choices.get('model')} is of {family}; choose "

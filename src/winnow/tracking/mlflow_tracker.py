@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
+from winnow.builders import builder
 from winnow.settings import Settings, build_settings
 from winnow.tracking.folder import Owner, RunState, TrackingFolder, UploadSettings
 from winnow.tracking.naming import PARAM_LENGTH, TAG_LENGTH, cut, flatten, is_allowed_name
@@ -48,6 +49,7 @@ class MlflowSettings(Settings):
     log_checkpoints: bool
 
 
+@builder()
 class MlflowTracker:
     """Obeys winnow.protocols.Tracker.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from winnow.builders import of_family
+from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, SplitData, chosen_samples
 from winnow.errors import ConfigError, DataError
@@ -75,7 +75,7 @@ class DetectionData(SplitData):
             yield batch
 
 
-@of_family("detection")
+@builder()
 def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
     """The embedded data set, made under ``root`` where it is not there yet."""
     del name
@@ -85,7 +85,7 @@ def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any
     return DetectionData(train, val, common, loading)
 
 
-@of_family("detection")
+@builder()
 def coco_data(
     *,
     loading: LoadingSettings,
@@ -103,7 +103,7 @@ def coco_data(
     return DetectionData(train_split, val_split, common, loading)
 
 
-@of_family("detection")
+@builder()
 def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
     """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     del name

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from transformers import DeformableDetrConfig
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.checkpoints.pretrained import check_pretrained, load_or_start_random
 from winnow.errors import ConfigError
 from winnow.families.detection.batch import DetectionBatch, Detections
@@ -135,8 +135,7 @@ class DeformableDetr:
         return Detections(boxes=boxes, scores=rows[:, 4], labels=rows[:, 5].long())
 
 
-@of_family("detection")
-@set_by(HubSettings)
+@builder(HubSettings)
 def deformable_detr(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
@@ -173,8 +172,7 @@ def deformable_detr(
     return _task(network, settings, classes, new_metric, max_detections, score_threshold)
 
 
-@of_family("detection")
-@set_by(TinySettings)
+@builder(TinySettings)
 def deformable_detr_tiny(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],

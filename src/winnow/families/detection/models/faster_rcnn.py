@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.image_list import ImageList
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.checkpoints.pretrained import find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.detection.batch import DetectionBatch, Detections
@@ -110,8 +110,7 @@ class FasterRcnnTask:
                 part.train(mode)
 
 
-@of_family("detection")
-@set_by(ResnetFpnSettings)
+@builder(ResnetFpnSettings)
 def faster_rcnn_r50_fpn(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],

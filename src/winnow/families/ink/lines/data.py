@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.data.plan import LoadingSettings, SampleKey
 from winnow.data.splits import SplitData, chosen_samples
 from winnow.errors import DataError
@@ -134,8 +134,7 @@ def split_lines(
     return parts
 
 
-@of_family("ink")
-@set_by(InkLinesSettings)
+@builder(InkLinesSettings)
 def ink_lines(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
     settings = build_settings(InkLinesSettings, values, "data")

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.errors import DataError
 from winnow.families.ink.batch import KEY_POINT_KINDS, InkBatch
 from winnow.families.ink.model.blocks import CHANNELS_PER_GROUP
@@ -124,8 +124,7 @@ def draw_hidden(num_images: int, rows: int, columns: int, ratio: float) -> Tenso
     return (order < num_hidden).float().view(num_images, 1, rows, columns)
 
 
-@of_family("ink")
-@set_by(InktraceSettings)
+@builder(InktraceSettings)
 def inktrace(new_metric: Callable[..., Metric], **values: Any) -> InktraceTask:
     """The task of ``model=inktrace``; ``new_metric`` takes whether there are full heads to measure.
 

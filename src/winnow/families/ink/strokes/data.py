@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.data.plan import LoadingSettings, SampleKey
 from winnow.data.splits import SplitData, chosen_samples
 from winnow.families.ink.data import ink_data
@@ -158,8 +158,7 @@ def _draw_few(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int
     return tiles.with_images((ink * 255 + 0.5).astype(np.uint8))
 
 
-@of_family("ink")
-@set_by(InkStrokesSettings)
+@builder(InkStrokesSettings)
 def ink_strokes(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Drawn strokes; the validation set is kept under ``data.root``."""
     settings = build_settings(InkStrokesSettings, values, "data")
