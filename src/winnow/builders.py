@@ -59,6 +59,11 @@ def mark_of(target: Any) -> Builder | None:
     return mark if isinstance(mark, Builder) else None
 
 
+def is_own(target: Any) -> bool:
+    """Whether a builder is one of winnow's own, whose weights are random unless they are marked as loaded."""
+    return str(getattr(target, "__module__", "")).startswith(_FAMILIES)
+
+
 def family_of(target: Any) -> str | None:
     """Return the family of a builder, None where it fits any."""
     mark, home = mark_of(target), str(getattr(target, "__module__", ""))
@@ -78,7 +83,11 @@ def require_one_family(builders: Mapping[str, Any]) -> None:
 
 
 def check_arguments(
-    target: Callable[..., Any], values: Mapping[str, Any], injected: Collection[str], key: str, optional: Collection[str] = ()
+    target: Callable[..., Any],
+    values: Mapping[str, Any],
+    injected: Collection[str],
+    key: str,
+    optional: Collection[str] = (),
 ) -> None:
     """Check the config node ``key`` against the signature of what it builds, without building it: its parameters, less those
     ``injected`` by code, are the node's keys, and their annotations say what each may hold; a builder with a settings class
@@ -165,7 +174,9 @@ def members(protocol: type) -> list[str]:
 
 
 def _expected(protocol: type, key: str) -> str:
-    return f"what builds {key} must return an object that obeys winnow.protocols.{protocol.__name__} (docs/your_family.md)"
+    return (
+        f"what builds {key} must return an object that obeys winnow.protocols.{protocol.__name__} (docs/your_family.md)"
+    )
 
 
 def _what(kind: type) -> str:

@@ -9,11 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from stage_parts import UNTRACKED, write_stages
 
-from winnow.config.compose import composed_job
+from winnow.config.compose import compose_command_line, job_command
 from winnow.errors import ConfigError, WinnowError
-from winnow.preflight.stages import stages_of
 from winnow.run.pipeline import prepare
-from winnow.run.stages import asked_stages, handed_over
+from winnow.run.resolve import resolve
 
 HEADER = "# @package _global_\n"
 OTHERS = {
@@ -54,7 +53,7 @@ def prepared(workplace, tmp_path, monkeypatch):
             HydraConfig.instance().set_config(config)
             with open_dict(config):
                 del config["hydra"]
-            return prepare(handed_over(asked_stages(*composed_job(config))), tmp_path)
+            return prepare(resolve(job_command(config)), tmp_path)
 
     yield prepare_in_process
     HydraConfig.instance().cfg = None
@@ -122,4 +121,4 @@ def test_a_run_folder_holds_one_run_or_stages(warm_program, workplace):
 ])  # fmt: skip
 def test_a_stage_that_moved_or_is_of_another_family_is_refused(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        stages_of(REPOSITORY / "conf", [*arguments, "tracking=off", f"hydra.run.dir={tmp_path}"], None)
+        resolve(compose_command_line(REPOSITORY / "conf", [*arguments, "tracking=off", f"hydra.run.dir={tmp_path}"]))

@@ -17,7 +17,7 @@ from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
 from hydra_plugins.winnow_sweeper._values import override_text
-from winnow.config.plain import group_choices, plain_config, said_of, stage_beside, with_stage
+from winnow.config.plain import group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
 from winnow.errors import ConfigError
 from winnow.settings import build_settings
@@ -135,7 +135,7 @@ def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Seq
         for name in names:
             choice = stage_beside(group_choices(composed)["stage"], name)
             stage = without_hydra(compose(hydra_context, config, with_stage(overrides, choice)))
-            with said_of(name):
+            with naming_stage(name):
                 epochs += build_settings(RunSettings, stage, "").training.max_epochs
         run["training"]["max_epochs"] = epochs
     return run

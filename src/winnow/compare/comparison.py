@@ -12,7 +12,7 @@ from torch import Tensor
 from winnow.checkpoints.layouts import aligned
 from winnow.checkpoints.state_dicts import top_modules
 from winnow.compare.subject import Subject
-from winnow.config.flat import in_words_of, same
+from winnow.config.flat import rename_keys_to_match, same
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norms keep beside their parameters."""
@@ -141,7 +141,7 @@ def plain(value: Any) -> Any:
 def _configs(subjects: Sequence[Subject]) -> list[Mapping[str, Any]]:
     """Each under the keys of the first that has one."""
     own = next((subject.config for subject in subjects if subject.config is not None), {})
-    return [in_words_of(subject.config, own) if subject.config is not None else {} for subject in subjects]
+    return [rename_keys_to_match(subject.config, own) if subject.config is not None else {} for subject in subjects]
 
 
 def _differs(row: Row, subjects: Sequence[Subject]) -> bool:

@@ -44,9 +44,7 @@ def instantiate(config: Mapping[str, Any], key: str, **injected: Any) -> Any:
     return built
 
 
-def check_node(
-    config: Mapping[str, Any], key: str, injected: Collection[str], optional: Collection[str] = ()
-) -> None:
+def check_node(config: Mapping[str, Any], key: str, injected: Collection[str], optional: Collection[str] = ()) -> None:
     """Raise ConfigError for what the node's target does not take, and for one that says itself that it gives something else than
     is needed, before anything slow happens. ``injected`` are the parameters that code gives, ``optional`` those that it gives
     where they are needed."""
@@ -54,11 +52,14 @@ def check_node(
     target = target_of(node, key, trusted(config))
     if key in _PROTOCOLS:
         require_promised(target, _PROTOCOLS[key], key)
-    check_arguments(target, {name: value for name, value in node.items() if name != "_target_"}, injected, key, optional)
+    check_arguments(
+        target, {name: value for name, value in node.items() if name != "_target_"}, injected, key, optional
+    )
 
 
 def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
-    """What the node's ``_target_`` names; ConfigError for what is not under the patterns of ``trusted`` or can't be imported."""
+    """What the node's ``_target_`` names; ConfigError for what is not under the patterns of ``trusted`` or can't be
+    imported."""
     name = node.get("_target_")
     if not isinstance(name, str):
         raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
@@ -75,9 +76,9 @@ def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
 
 
 def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
-    """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything but
-    builders and trackers, of torch.optim anything but optimizers, unless its package is among those that ``trusted`` adds to
-    ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file may ask for."""
+    """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything
+    but builders and trackers, of torch.optim anything but optimizers, unless its package is among those that ``trusted`` adds
+    to ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file may ask for."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             target = target_of(node, key, trusted)

@@ -18,8 +18,8 @@ Config = dict[str, Any]
 
 
 def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
-    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``, unless it
-    ``may_lack`` some, as that of a command which resumes a run."""
+    """Return the composed config as plain values, interpolations resolved. Raises ConfigError for a value that is still
+    ``???``, unless it ``may_lack`` some, as that of a command which resumes a run."""
     try:
         return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=not may_lack))
     except MissingMandatoryValue as error:
@@ -70,8 +70,8 @@ def with_stage(overrides: Sequence[str], choice: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def said_of(name: str) -> Iterator[None]:
-    """Errors inside begin with the stage they are about."""
+def naming_stage(name: str) -> Iterator[None]:
+    """Prefix errors raised inside with ``stage=NAME:``."""
     try:
         yield
     except WinnowError as error:

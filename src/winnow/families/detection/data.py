@@ -15,6 +15,7 @@ from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, SplitData, chosen_samples
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.batch import DetectionBatch
+from winnow.families.detection.check import check_bdd100k, check_coco, check_digits
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import DigitsSettings, make_digits
@@ -75,7 +76,7 @@ class DetectionData(SplitData):
             yield batch
 
 
-@builder()
+@builder(check=check_digits)
 def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
     """The embedded data set, made under ``root`` where it is not there yet."""
     del name
@@ -85,7 +86,7 @@ def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any
     return DetectionData(train, val, common, loading)
 
 
-@builder()
+@builder(check=check_coco)
 def coco_data(
     *,
     loading: LoadingSettings,
@@ -103,7 +104,7 @@ def coco_data(
     return DetectionData(train_split, val_split, common, loading)
 
 
-@builder()
+@builder(check=check_bdd100k)
 def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
     """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     del name

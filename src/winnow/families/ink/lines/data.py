@@ -10,44 +10,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings, SampleKey
 from winnow.data.splits import SplitData, chosen_samples
 from winnow.errors import DataError
 from winnow.families.ink.data import ink_data
+from winnow.families.ink.lines.check import check_ink_lines
 from winnow.families.ink.lines.pages import PageLine, read_pages
+from winnow.families.ink.lines.settings import InkLinesSettings, PagesSettings
 from winnow.families.ink.lines.strips import InkStrips, make_strips
 from winnow.families.ink.store import stored
 from winnow.families.ink.tiles import InkTiles, no_tiles
-from winnow.settings import Settings, build_settings
+from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
 
 # Of what is cut from given pages: another one makes other files.
 _VERSION = 2
-
-
-class PagesSettings(Settings):
-    """Pages, in the folder ``images``, and what is written on them: ``annotations`` is a COCO file, an ALTO file or a folder of
-    those."""
-
-    images: str
-    annotations: str
-
-
-class InkLinesSettings(Settings):
-    """The keys of ``conf/data/ink_lines.yaml``."""
-
-    name: str
-    train: PagesSettings
-    val: PagesSettings | None
-    val_part: float = Field(gt=0, lt=1, strict=False)
-    split_by: Literal["page", "line"]
-    image_size: int = Field(ge=32)
-    shift: int = Field(ge=0)
-    cache: str
 
 
 class CutLines:
@@ -134,7 +114,7 @@ def split_lines(
     return parts
 
 
-@builder(InkLinesSettings)
+@builder(InkLinesSettings, check=check_ink_lines)
 def ink_lines(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
     settings = build_settings(InkLinesSettings, values, "data")
