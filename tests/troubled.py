@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from winnow.builders import builder
+from winnow.families.detection.data import digits_data
 from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 from winnow.families.ink.model.inktrace import InktraceSettings, inktrace
 from winnow.tracking.history import Entry, History
@@ -123,6 +124,11 @@ def with_dropout(values: dict[str, Any]) -> Any:
 def troubled_ink(**values: Any) -> Troubled:
     """The task of ``model=inktrace``."""
     return Troubled(inktrace(**values), "TROUBLE")
+
+
+def unchecked_data(*, loading: Any, **values: Any) -> Any:
+    """The embedded data set by a builder that brings no check."""
+    return digits_data(loading=loading, **values)
 
 
 class OutboxTracker(NullTracker):

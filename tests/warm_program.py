@@ -110,6 +110,8 @@ def train(arguments: list[str], folder: str, output: str, environment: dict[str,
         os.dup2(descriptor, standard)
     os.chdir(folder)
     os.environ |= environment
+    if "PYTHONPATH" in environment:  # this interpreter has read its own long ago
+        sys.path[1:1] = environment["PYTHONPATH"].split(os.pathsep)
     sys.argv = [str(TRAIN), *arguments]
     code = 0
     try:

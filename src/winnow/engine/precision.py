@@ -27,8 +27,8 @@ class Precision:
 
     @classmethod
     def choose(cls, amp: str, device: torch.device, memory_format: MemoryFormat = "auto") -> Precision:
-        """Return what ``training.amp`` and ``training.memory_format`` come to on ``device``. For amp auto is bf16 where the GPU has it, else fp16; on a CPU bf16 where it can multiply that format,
-        else off."""
+        """Return what ``training.amp`` and ``training.memory_format`` come to on ``device``. For amp auto is bf16 where the GPU
+        has it, else fp16; on a CPU bf16 where it can multiply that format, else off."""
         dtype: torch.dtype | None
         if amp == "auto" and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from functools import partial
@@ -52,10 +53,8 @@ def _check_pages(pages: PagesSettings, size: int, progress: Progress) -> tuple[S
     on_pages, hashes = pages_of(lines), {}
     for done, (path, on_page) in enumerate(on_pages.items(), start=1):
         found += _check_page(path, on_page, size)
-        try:
+        with contextlib.suppress(OSError):  # it is named above as unreadable
             hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
-            pass  # named above as unreadable
         progress(done, len(on_pages))
     return SplitReport(pages.annotations, len(on_pages), len(lines), tuple(found)), hashes
 

@@ -34,8 +34,8 @@ class PageLine:
 
 
 def read_pages(annotations: Path, images: Path, on_refusal: OnRefusal | None = None) -> list[PageLine]:
-    """Return all lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page images in
-    ``images``. Raises DataError naming file and line for what has no image, polygon or baseline, or is malformed; with
+    """Return all lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page
+    images in ``images``. Raises DataError naming file and line for what has no image, polygon or baseline, or is malformed; with
     ``on_refusal`` that is called instead, and the rest is read."""
     refuse = on_refusal or _raise
     if annotations.is_dir():
