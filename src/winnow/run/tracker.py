@@ -27,7 +27,7 @@ def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: P
         from winnow.tracking.tensorboard import TensorBoardTracker
     except ImportError as error:
         raise ConfigError(
-            f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install 'winnow[tensorboard]'"
+            f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install -e '.[tensorboard]'"
         ) from error
     return TensorBoardTracker(_instantiate(own, run_folder, injected), run_folder)
 
