@@ -105,15 +105,22 @@ def test_what_was_built_must_obey_its_protocol(key, target, message):
 
 
 def test_data_names_the_methods_that_it_lacks():
-    with pytest.raises(ConfigError, match=r"data\._target_=.*returned a Half, which lacks num_train_batches, train_batches, "):
+    with pytest.raises(
+        ConfigError, match=r"data\._target_=.*returned a Half, which lacks num_train_batches, train_batches, "
+    ):
         instantiate(config_of("data", "forgets_a_method"), "data", loading=None)
     with pytest.raises(ConfigError, match=r"data\._target_=.*without_loading: it has no parameter loading"):
         check_node(config_of("data", "without_loading"), "data", ["loading"])
 
 
 def test_a_torchvision_model_is_refused_by_the_models_key():
-    config = {"trusted_targets": ["torchvision"], "model": {"_target_": "torchvision.models.detection.fcos_resnet50_fpn"}}
-    with pytest.raises(ConfigError, match=r"model\._target_=torchvision\..* gives a FCOS, a torch module without a task"):
+    config = {
+        "trusted_targets": ["torchvision"],
+        "model": {"_target_": "torchvision.models.detection.fcos_resnet50_fpn"},
+    }
+    with pytest.raises(
+        ConfigError, match=r"model\._target_=torchvision\..* gives a FCOS, a torch module without a task"
+    ):
         check_node(config, "model", TOLD)
 
 
