@@ -66,12 +66,14 @@ def test_it_trains_resumes_and_sweeps(workplace, warm_program):
     assert epoch_of(run) == 3
     swept = ["hydra.sweeper.plots=false", "hydra.sweeper.devices=null", "hydra.sweeper.n_jobs=1"]
     warm_program.run(workplace, *arguments(4, *QUICK, *swept), **environment)
-    assert [row["state"] for row in table(workplace / "multirun", "marks")] == ["COMPLETE", "COMPLETE"]
+    assert [row["status"] for row in table(workplace / "multirun", "marks")] == ["completed", "completed"]
 
 
 def test_another_familys_data_is_refused(workplace, warm_program):
-    mixed = [argument for argument in arguments(2, *QUICK) if not argument.startswith("data")]
-    printed = warm_program.run(workplace, *mixed, "data=digits", code=1, PYTHONPATH=str(workplace))
+    mixed = [argument for argument in arguments(2, *QUICK) if not argument.startswith(("data", "hydra.run.dir"))]
+    printed = warm_program.run(
+        workplace, *mixed, "data=digits", "hydra.run.dir=outputs/mixed", code=1, PYTHONPATH=str(workplace)
+    )
     assert "data=digits_data is of detection" in printed
     assert "model=mark_model is of marks" in printed
 

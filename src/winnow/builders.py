@@ -145,10 +145,9 @@ def require_promised(target: Any, protocol: type, key: str) -> None:
         return
     if promised is type(None):
         raise ConfigError(f"{key}._target_={_name(target)} returns None; {_expected(protocol, key)}")
-    says_nothing = (
-        not inspect.isclass(promised) or promised in (object, Any) or getattr(promised, "_is_protocol", False)
-    )
-    if says_nothing or _answers_by_itself(promised):
+    if not inspect.isclass(promised) or promised in (object, Any) or getattr(promised, "_is_protocol", False):
+        return
+    if _answers_by_itself(promised):
         return
     lacking = [name for name in members(protocol) if callable(vars(protocol).get(name)) and not hasattr(promised, name)]
     if lacking:
