@@ -17,7 +17,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from winnow.families.detection.metrics.coco_ap import CocoAp
-from winnow.families.detection.models.deformable_detr import deformable_detr_tiny
+from winnow.families.detection.models.deformable_detr import deformable_detr, deformable_detr_tiny
 from winnow.families.detection.models.faster_rcnn import FasterRcnnModel, FasterRcnnTask, faster_rcnn_r50_fpn
 from winnow.families.detection.models.fcos_r50_fpn import fcos_r50_fpn
 from winnow.families.detection.models.fcos_tiny import fcos_tiny
@@ -81,20 +81,20 @@ class DetectionTaskContract(TaskContract):
 class TestFcosTiny(DetectionTaskContract):
     name, make = "fcos_tiny", fcos_tiny
     changes = {"channels": [8, 8, 16, 16], "head_channels": 32, "head_convs": 1}  # noqa: RUF012
-    padding_tolerance = 10
+    padding_tolerance = 1.5
 
 
 class TestDeformableDetrTiny(DetectionTaskContract):
     name, make = "deformable_detr_tiny", deformable_detr_tiny
     changes = {"d_model": 32, "ffn_dim": 64, "num_queries": 10, "channels": [8, 8, 16, 16, 32]}  # noqa: RUF012
-    padding_tolerance = 10
+    padding_tolerance = 0.02
 
 
 class TestFasterRcnn(DetectionTaskContract):
     """It draws anchors and proposals at random and takes means over them: here it samples every anchor and every
     proposal, as many in each image, so that nothing is left to chance and a mean over images is one over samples."""
 
-    padding_tolerance = 10
+    padding_tolerance = 0.15
     boxes = (
         ([[4, 4, 40, 44], [20, 10, 62, 60]], [0, 1]), ([[5, 5, 30, 60], [3, 30, 60, 62]], [2, 2]),
         ([[2, 20, 50, 50], [10, 1, 60, 30]], [2, 0]), ([[30, 30, 60, 60], [1, 1, 30, 28]], [1, 0]),
@@ -146,14 +146,14 @@ class TestFasterRcnnR50(TestFasterRcnn):
 @pytest.mark.slow
 class TestFcosR50(DetectionTaskContract):
     name, make = "fcos_r50_fpn", fcos_r50_fpn
-    padding_tolerance = 10
+    padding_tolerance = 1.5
 
 
 @pytest.mark.slow
 class TestDeformableDetrR50(DetectionTaskContract):
     name, make = "deformable_detr", deformable_detr
     changes = {"dropout": 0.0, "num_queries": 30}  # noqa: RUF012
-    padding_tolerance = 10
+    padding_tolerance = 0.03
 
 
 class TestInktrace(TaskContract):
