@@ -216,7 +216,7 @@ class TaskContract:
         for name, gradient in expected_gradients.items():
             difference = float((gradients[name] - gradient).norm())
             # Where a gradient is nothing but rounding, as that of a bias before a norm, the whole is the measure.
-            allowed = tolerance * max(float(gradient.norm()), 1e-2 * whole)
+            allowed = tolerance * max(float(gradient.norm()), 0.1 * whole)
             assert difference <= allowed, (
                 f"{what}: the gradient of {name} differs by {difference:.3g} of {gradient.norm():.3g}"
             )
