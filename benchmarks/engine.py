@@ -3,7 +3,7 @@
 Every contestant is a process of its own that trains the same model on the same batches (digits, 16 images, from memory). They
 start one after the other, which gives the seconds to the first step, then take turns of a few steps in rotating order, so that
 whatever else the machine does hits all alike. Printed are images/s as ratios to the plain loop within a round (median, least and
-greatest), and each one's peak memory. The peers need: pip install 'winnow[bench]'.
+greatest), and each one's peak memory. The peers need: pip install -e '.[bench]'.
 """
 
 from __future__ import annotations

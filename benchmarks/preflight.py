@@ -26,10 +26,9 @@ from omegaconf import OmegaConf
 from winnow.checkpoints.disk_room import warn_of_little_room
 from winnow.checkpoints.host_copy import state_bytes
 from winnow.config.resolvers import register_resolvers
-from winnow.config.schema import RunSettings
 from winnow.engine.gradients import FirstLook
 from winnow.run.build import build
-from winnow.settings import build_settings
+from winnow.run.plan import RunPlan
 from winnow.tracking.null_tracker import NullTracker
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -85,8 +84,7 @@ def built(model: str, folder: Path) -> Any:
             [f"model={model}", *MODELS[model], f"data.root={folder}/few", "data.num_train=16", "data.num_val=2"],
         )
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    settings = build_settings(RunSettings, config, "")
-    return build(config, settings, 0, folder, NullTracker(folder), {})
+    return build(RunPlan.of(config, folder, {}, None, None), NullTracker(folder))
 
 
 def time_preflight(model: str, folder: Path) -> None:

@@ -3,7 +3,7 @@
 `empty`: milliseconds per trial that does nothing, on two slots. Cold is the whole command of 10 trials, start-up included, over
 10; warm is what each further trial costs, (a command of 50 − a command of 10) / 40. `uneven`: 16 trials of 1 to 8 seconds on four
 slots, against the time in which a slot that is always refilled at once could do them. `digits`: `+sweep=lr_bs` as it ships, 24
-trials, with and without pruning. Contestants take turns; the peers need: pip install 'winnow[bench]'. What pruning costs on
+trials, with and without pruning. Contestants take turns; the peers need: pip install -e '.[bench]'. What pruning costs on
 simulated learning curves is `benchmarks/sweep_curves.py`.
 """
 

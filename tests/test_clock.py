@@ -18,7 +18,7 @@ FAKETIME = next(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"), None)
 # Each place that may ask for the time of day or a file's age, and why that does no harm.
 ASKED = {
     ("src/winnow/engine/snapshot.py", "datetime.now"): "timestamp, for people to read",
-    ("src/winnow/data/bdd100k.py", "st_mtime"): "part of a fingerprint, compared for equality",
+    ("src/winnow/families/detection/formats/bdd100k.py", "st_mtime"): "part of a fingerprint, compared for equality",
     ("src/winnow/tracking/sync.py", "time.time("): "age of an outbox of another host, either way",
     ("src/winnow/tracking/sync.py", "st_mtime"): "the same",
     ("src/winnow/tracking/uploader.py", "time.time_ns"): "when a sample of the machine was taken",
@@ -30,7 +30,10 @@ ASKED = {
     ): "what TensorBoard shows as wall time; steps say what is a replay",
     ("src/winnow/tracking/event_files.py", "time.time("): "the same",
     ("src/winnow/tracking/event_files.py", "time.time_ns"): "a name for a new file",
-    ("src/winnow/data/ink_lines.py", "st_mtime"): "a page that was changed is cut anew; only that it differs is asked",
+    (
+        "src/winnow/families/ink/lines/data.py",
+        "st_mtime",
+    ): "a page that was changed is cut anew; only that it differs is asked",
 }
 
 
@@ -42,7 +45,14 @@ def test_nothing_else_in_training_asks_for_the_time_of_day():
             r"time\.time\(|time\.time_ns|datetime\.now|utcnow|st_[mca]time|getmtime", path.read_text()
         )
     }
-    parts = ("src/winnow/engine", "src/winnow/tracking", "src/winnow/data", "src/winnow/assemble", "src/winnow/build")
+    parts = (
+        "src/winnow/engine",
+        "src/winnow/tracking",
+        "src/winnow/data",
+        "src/winnow/families",
+        "src/winnow/checkpoints",
+        "src/winnow/run/",
+    )
     assert {entry for entry in found if entry[0].startswith(parts)} == set(ASKED)
 
 

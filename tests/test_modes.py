@@ -7,11 +7,10 @@ import torch
 from composed import compose_plain
 
 from winnow.checkpoints.file import read_checkpoint
-from winnow.config.schema import RunSettings
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.run.build import build
-from winnow.settings import build_settings
+from winnow.run.plan import RunPlan
 from winnow.tracking.null_tracker import NullTracker
 
 SIZES = [
@@ -37,7 +36,7 @@ def made(tmp_path):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         config = compose_plain(f"data.root={tmp_path}/digits", *SIZES, *overrides)
-        return build(config, build_settings(RunSettings, config, ""), 0, folder, NullTracker(folder), {})
+        return build(RunPlan.of(config, folder, {}, None, None), NullTracker(folder))
 
     return make
 

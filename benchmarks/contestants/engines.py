@@ -182,13 +182,12 @@ def endless(batches: list[DetectionBatch], wrap: Any) -> DataLoader[Any]:
 
 
 def assembled(config: dict[str, Any]) -> Any:
-    from winnow.config.schema import RunSettings
     from winnow.run.build import build
-    from winnow.settings import build_settings
+    from winnow.run.plan import RunPlan
     from winnow.tracking.null_tracker import NullTracker
 
     folder = Path(tempfile.mkdtemp())
-    return build(config, build_settings(RunSettings, config, ""), 0, folder, NullTracker(folder), {})
+    return build(RunPlan.of(config, folder, {}, None, None), NullTracker(folder))
 
 
 def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torch.optim.Optimizer, Any]:

@@ -2,15 +2,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from composed import compose_plain
+from composed import REPOSITORY, compose_plain
 
 from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
 from winnow.checkpoints.layouts import ForeignCheckpoint
+from winnow.config.compose import compose_command_line
 from winnow.config.recorded import resumed_config
 from winnow.errors import CheckpointError, ConfigError
+from winnow.run.resolve import resolve_single
 from winnow.run.resume import (
     checkpoint_to_resume,
-    config_of_run,
     foreign_to_resume,
     log_other_config,
     require_one_start,
@@ -45,20 +46,28 @@ def test_resuming_and_starting_from_weights_at_once_is_refused():
         require_one_start(composed)
 
 
+def resolved(folder, *overrides):
+    return resolve_single(compose_command_line(REPOSITORY / "conf", [*overrides, f"hydra.run.dir={folder}"]))
+
+
 def test_auto_begins_from_weights_where_there_is_no_run_yet(tmp_path):
-    composed = compose_plain("training.resume=auto", "training.init_from=b.pth")
-    config, found = config_of_run(composed, tmp_path, ["training.resume=auto", "training.init_from=b.pth"])
-    assert (config["training"]["init_from"], found) == ("b.pth", None)
+    plan = resolved(tmp_path, "training.resume=auto", "training.init_from=b.pth")
+    assert (plan.settings.training.init_from, plan.checkpoint) == ("b.pth", None)
 
 
 def test_what_a_stage_once_began_from_does_not_keep_it_from_being_resumed(checkpoint, tmp_path):
     last = tmp_path / "checkpoints/last.pth"
     last.parent.mkdir()
     write_checkpoint(last, {**dict.fromkeys(KEYS), "version": VERSION, **checkpoint})
-    overrides = [f"training.resume={last}", "stage.init_from=b.pth"]
-    config, found = config_of_run(compose_plain(*overrides), tmp_path, overrides)
-    assert found[0] == last
-    assert config["stage"]["init_from"] == "b.pth"
+    plan = resolved(tmp_path, f"training.resume={last}", "stage.init_from=b.pth")
+    assert plan.checkpoint == last
+    assert plan.config["stage"]["init_from"] == "b.pth"
+    assert (plan.choices["model"], plan.settings.training.resume) == ("deformable_detr_tiny", None)
+
+
+def test_a_plan_has_the_seed_that_was_to_be_drawn(tmp_path):
+    plan = resolved(tmp_path, "training.seed=null")
+    assert plan.seed == plan.config["training"]["seed"] == plan.settings.training.seed
 
 
 def test_a_checkpoint_of_before_stages_could_say_more_is_resumed(checkpoint):
@@ -77,7 +86,7 @@ def test_a_run_folder_is_resumed_from_its_newest_whole_checkpoint(tmp_path):
     path = tmp_path / "checkpoints/last.pth"
     path.parent.mkdir()
     write_checkpoint(path, {**dict.fromkeys(KEYS), "version": VERSION, "epoch": 3})
-    assert checkpoint_to_resume(str(tmp_path), tmp_path / "elsewhere")[0] == path
+    assert checkpoint_to_resume(str(tmp_path), tmp_path / "elsewhere").path == path
 
 
 def test_a_run_that_began_from_weights_can_be_resumed(checkpoint):
@@ -133,8 +142,8 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path):
 def test_a_damaged_file_falls_back_to_the_newest_whole_one_beside_it(tmp_path, caplog):
     write_checkpoint(tmp_path / "checkpoint_epoch_2.pth", {**dict.fromkeys(KEYS), "version": VERSION, "epoch": 2})
     (tmp_path / "last.pth").write_bytes(b"torn")
-    path, found = checkpoint_to_resume(str(tmp_path / "last.pth"), tmp_path)
-    assert (path.name, found["epoch"]) == ("checkpoint_epoch_2.pth", 2)
+    found = checkpoint_to_resume(str(tmp_path / "last.pth"), tmp_path)
+    assert (found.path.name, found.content["epoch"]) == ("checkpoint_epoch_2.pth", 2)
     assert "last.pth is damaged" in caplog.text
 
 

@@ -9,10 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from stage_parts import UNTRACKED, write_stages
 
-from winnow.config.compose import composed_job
-from winnow.errors import WinnowError
+from winnow.config.compose import compose_command_line, job_command
+from winnow.errors import ConfigError, WinnowError
 from winnow.run.pipeline import prepare
-from winnow.run.stages import asked_stages, handed_over
+from winnow.run.resolve import resolve
 
 HEADER = "# @package _global_\n"
 OTHERS = {
@@ -53,7 +53,7 @@ def prepared(workplace, tmp_path, monkeypatch):
             HydraConfig.instance().set_config(config)
             with open_dict(config):
                 del config["hydra"]
-            return prepare(handed_over(asked_stages(*composed_job(config))), tmp_path)
+            return prepare(resolve(job_command(config)), tmp_path)
 
     yield prepare_in_process
     HydraConfig.instance().cfg = None
@@ -111,3 +111,14 @@ def test_a_run_folder_holds_one_run_or_stages(warm_program, workplace):
     warm_program.run(workplace, *arguments, "hydra.run.dir=single")
     other = warm_program.run(workplace, *arguments, "stage=shapes", "hydra.run.dir=single", code=1)
     assert "single already holds a single run; choose another hydra.run.dir for stages" in other
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["stage=all", "model=inktrace", "data=ink_strokes"], "stage=all is now stage=ink/all"),
+    (["stage=all", "model=inktrace", "data=ink_strokes", "training.resume=auto"], "stage=all is now stage=ink/all"),
+    (["stage=ink/all"], "stage=ink/structural is for models of the family ink, but model=fcos_tiny is of detection"),
+    (["stage=ink/dense"], "stage=ink/dense is for models of the family ink, but model=fcos_tiny is of detection"),
+])  # fmt: skip
+def test_a_stage_that_moved_or_is_of_another_family_is_refused(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(compose_command_line(REPOSITORY / "conf", [*arguments, "tracking=off", f"hydra.run.dir={tmp_path}"]))

@@ -73,7 +73,9 @@ def _restore_environment(environment: dict[str, str]) -> None:
 
 
 def _seed_afresh() -> None:
-    """From the operating system's entropy, as in a new process: else a seeded job decides what the next unseeded one draws."""
+    """Seed from the operating system's entropy, as in a new process: else a seeded job decides what the next unseeded
+    one draws.
+    """
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()

@@ -82,7 +82,7 @@ class ClusterTask:
 
 
 def _preemption_signals() -> tuple[signal.Signals, ...]:
-    """What submitit has SLURM send before a job's time is over. Its own handler would end the run where it stands."""
+    """Return what submitit has SLURM send before a job's time is over. Its own handler would end the run where it stands."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return ()
     return (signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"],)

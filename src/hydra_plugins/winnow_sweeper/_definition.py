@@ -11,7 +11,7 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
-from winnow.config.moved import with_moved_targets
+from winnow.config.moved import ADDED, with_moved_targets
 from winnow.errors import ConfigError
 
 MAY_CHANGE = (
@@ -73,7 +73,7 @@ class Definition:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields: dict[str, Any] = json.loads(text)
-        fields = {**fields, "base": with_moved_targets(fields["base"]), "pruner": with_moved_targets(fields["pruner"])}
+        fields = {**fields, "base": _in_todays_words(fields["base"]), "pruner": with_moved_targets(fields["pruner"])}
         seeds = None if fields["seeds"] is None else tuple(fields["seeds"])
         return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
 
@@ -153,6 +153,12 @@ def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[s
 
     walk(config, "")
     return {path: value for path, value in flat.items() if not any(path.startswith(f"{key}.") for key in skipped)}
+
+
+def _in_todays_words(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded ``base`` with moved targets and, if it is of a run of winnow's, with the keys that came later."""
+    later = flattened(ADDED, MAY_CHANGE) if "budget.name" in base else {}
+    return {**later, **with_moved_targets(base)}
 
 
 def _space_differences(old: Definition, new: Definition) -> list[str]:

@@ -42,9 +42,11 @@ class Lease:
 def lease_devices(
     devices: Devices, num_slots: int, folder: Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> list[Lease] | None:
-    """One lease per slot: of the devices named (numbers as torch counts them here, or UUIDs), or of all visible ones (``auto``).
+    """Lease one device per slot: of those named (numbers as torch counts them here, or UUIDs), or of all visible ones
+    (``auto``).
 
-    None where none are wanted, or ``auto`` finds none. ConfigError where too few are free."""
+    Return None if none are wanted, or ``auto`` finds none. Raises ConfigError if too few are free.
+    """
     if devices is None:
         return None
     candidates = visible_devices(environment) if devices == "auto" else _named(devices, environment)
@@ -75,7 +77,7 @@ def lease_devices(
 
 
 def visible_devices(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The devices a CUDA process would see with this environment, as UUIDs where ``nvidia-smi`` tells them."""
+    """Return the devices a CUDA process would see with this environment, as UUIDs where ``nvidia-smi`` tells them."""
     installed = _installed_devices()
     if VARIABLE not in environment:
         return [uuid for uuids in installed.values() for uuid in uuids] or _counted_by_torch()
@@ -88,7 +90,7 @@ def visible_devices(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def lock_folder() -> Path:
-    """In the one folder that every login, cron job and container of this machine's user shares; only ours to write."""
+    """Return the one folder that every login, cron job and container of this machine's user shares; only ours to write."""
     folder = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir(), f"winnow-{os.getuid()}", "devices")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.parent.stat().st_uid != os.getuid():
@@ -127,7 +129,7 @@ def _require_enough(devices: Devices, candidates: list[str], num_slots: int) -> 
 
 
 def _lock(device: str, folder: Path) -> int | str:
-    """The descriptor that holds the lock, or who holds it."""
+    """Return the descriptor that holds the lock, or who holds it."""
     path = folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', device)}.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -142,7 +144,7 @@ def _lock(device: str, folder: Path) -> int | str:
 
 
 def _installed_devices() -> dict[str, list[str]]:
-    """GPU number → its UUID, or those of its MIG parts: a process can use one part only, and the whole not at all."""
+    """Return GPU number → its UUID, or those of its MIG parts: a process can use one part only, and the whole not at all."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
@@ -168,7 +170,7 @@ def parse_listing(listing: str) -> dict[str, list[str]]:
 
 
 def _identity(token: str, installed: dict[str, list[str]]) -> str:
-    """One name per device, so that a sweep that says 0 and one that says its UUID mean the same lock."""
+    """Return one name per device, so that a sweep that says 0 and one that says its UUID mean the same lock."""
     if len(installed.get(token, [])) == 1:
         return installed[token][0]
     full = [uuid for uuids in installed.values() for uuid in uuids if uuid.startswith(token) and not token.isdigit()]
@@ -176,7 +178,9 @@ def _identity(token: str, installed: dict[str, list[str]]) -> str:
 
 
 def _counted_by_torch() -> list[str]:
-    """For containers with a driver but without ``nvidia-smi``; torch counts by NVML, without initialising CUDA."""
+    """Count devices where there is a driver but no ``nvidia-smi`` (containers); torch counts by NVML, without
+    initialising CUDA.
+    """
     if not list(Path("/dev").glob("nvidia[0-9]*")):
         return []
     import torch  # two seconds, spent only where a GPU is known to be there

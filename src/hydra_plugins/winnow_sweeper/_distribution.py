@@ -18,7 +18,7 @@ SYNTAX = "choice(a, b), range(1, 9), interval(0.0, 1.0), int(interval(1, 8)), ta
 
 
 def distribution_of(override: Override) -> BaseDistribution:
-    """The distribution of a sweep override; ValueError for one that has none, saying what is allowed."""
+    """Return the distribution of a sweep override. Raises ValueError, saying what is allowed, if it has none."""
     sweep = override._value
     if override.is_delete():
         raise ValueError("a deletion can't be searched")
@@ -43,7 +43,9 @@ def distribution_of(override: Override) -> BaseDistribution:
 
 
 def allowed(distribution: BaseDistribution) -> str:
-    """``distribution`` in words: ``log(1e-05, 0.01)``, ``int(1, 8)``, ``range(0.0, 0.5, step 0.1)``, ``choice(a, [1,2])``."""
+    """Return ``distribution`` in words: ``log(1e-05, 0.01)``, ``int(1, 8)``, ``range(0.0, 0.5, step 0.1)``, ``choice(a,
+    [1,2])``.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(override_text(read_choice(choice)) for choice in distribution.choices)})"
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -57,7 +59,7 @@ def allowed(distribution: BaseDistribution) -> str:
 
 
 def stored_value(distribution: BaseDistribution, value: Any) -> Any:
-    """``value`` as a study holds it; ValueError where ``distribution`` does not allow it.
+    """Return ``value`` as a study holds it. Raises ValueError if ``distribution`` does not allow it.
 
     A whole number is fine for an interval of floats; nothing else is converted: ``"0.01"`` is no number, 16.0 no int.
     """

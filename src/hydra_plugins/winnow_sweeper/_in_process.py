@@ -39,7 +39,7 @@ class InProcessSlots:
         self._job = job
 
     def wait(self, seconds: float) -> list[Finished]:
-        """The job's end, however long it takes: there is nobody else who could wait."""
+        """Run the job to its end, however long it takes, and return it: there is nobody else who could wait."""
         del seconds
         if self._job is not None:
             self._finished.append(self._run(self._job))

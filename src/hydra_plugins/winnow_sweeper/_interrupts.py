@@ -34,13 +34,13 @@ class Interrupts:
         self.install()
 
     def install(self) -> None:
-        """Take the signals, again where a job has left them to somebody else."""
+        """Take the signals, again if a job has left them to somebody else."""
         for number in self._signals:
             signal.signal(number, self._handler)
 
     @contextlib.contextmanager
     def during(self, key: str) -> Iterator[None]:
-        """The time in which requests for ``key`` mean what runs now."""
+        """Direct requests for ``key`` to what runs inside."""
         self._is_late = False
         with self._lock:
             self._current = key
@@ -54,7 +54,7 @@ class Interrupts:
 
     @property
     def is_asked(self) -> bool:
-        """Whether the current job was asked to stop."""
+        """Return whether the current job was asked to stop."""
         return self._current in self._wanted
 
     @property

@@ -41,11 +41,11 @@ class Slots(Protocol):
     def num_free(self) -> int: ...
 
     def submit(self, job: Job) -> None:
-        """Start ``job`` in a free slot; ValueError where there is none."""
+        """Start ``job`` in a free slot. Raises ValueError if there is none."""
         ...
 
     def wait(self, seconds: float) -> list[Finished]:
-        """The jobs that ended since the last call; waits for the first up to ``seconds``."""
+        """Return the jobs that ended since the last call; wait for the first up to ``seconds``."""
         ...
 
     def interrupt(self, numbers: set[int] | None = None) -> None:

@@ -124,7 +124,7 @@ class LauncherSlots:
                     ask_to_stop(flight.slurm_name)
 
     def close(self, at_once: bool = False) -> None:
-        """Running jobs are given half a minute to save; what they came to can still be had by ``wait(0)``."""
+        """Give running jobs half a minute to save, then end them; ``wait(0)`` still returns what they came to."""
         self.interrupt()
         self._await_all(0 if at_once else CLOSING_SECONDS)
         for flight in self._running.values():
@@ -198,7 +198,7 @@ class LauncherSlots:
         return launcher
 
     def _name_jobs(self, launcher: Launcher, flight: _Flight) -> None:
-        """submitit only: a name to cancel by, a folder per job, and controllers that a terminal's Ctrl-C does not reach."""
+        """Give submitit's jobs a name to cancel by, a folder each, and controllers that a terminal's Ctrl-C does not reach."""
         params: Any = getattr(launcher, "params", None)
         if isinstance(params, dict) and "submitit_folder" in params:
             params["name"] = flight.slurm_name or self._tag
@@ -219,7 +219,7 @@ class LauncherSlots:
         return finished(flight.job, Outcome("failed", reason=in_one_line(error)[-500:]))
 
     def _ended_without_answer(self, flight: _Flight, why: str) -> Finished:
-        """The job was asked to end; or it came to its end unseen; or it never began, which is not its fault; or it died."""
+        """Return how the job ended: asked to, or unseen, or it never began (which is not its fault), or it died."""
         if flight in self._asked:
             return finished(flight.job, interrupted(f"ended when asked to stop: {why}"))
         if (outcome := self._notes.outcome(flight.key)) is not None:
@@ -230,7 +230,9 @@ class LauncherSlots:
         return Finished(flight.job, death=why)
 
     def _kill_processes_here(self) -> None:
-        """What runs on for a job of ours on this machine, with its children, less what has left the session (the uploader)."""
+        """Kill what runs on for our jobs on this machine, with its children, but for what has left the session (the
+        uploader).
+        """
         for flight in self._running.values():
             pid = self._notes.pid_here(flight.key)
             if pid is not None and pid != os.getpid():
@@ -245,7 +247,7 @@ class LauncherSlots:
         return self._target.endswith("hydra_ray_launcher.ray_launcher.RayLauncher")
 
     def _start_ray(self) -> bool:
-        """In this thread: started from a job's, the first job is lost and a minute spent."""
+        """Start Ray in this thread: started from a job's, the first job is lost and a minute spent."""
         if not self._is_ray:
             return False
         import ray
@@ -258,7 +260,9 @@ class LauncherSlots:
 
 
 def _leave_retries_to_us(launcher: Any) -> None:
-    """Ray runs a task whose process died up to three times more, unasked, and lets tasks share processes one after the other."""
+    """Switch Ray's retries off, and its sharing of processes between tasks: it reruns a dead task up to three times,
+    unasked.
+    """
     with read_write(launcher.ray_cfg), open_dict(launcher.ray_cfg):
         launcher.ray_cfg.remote = OmegaConf.merge({"max_retries": 0, "max_calls": 1}, launcher.ray_cfg.remote)
 

@@ -48,7 +48,7 @@ class Limits:
             self._recent.append(True)
 
     def spent(self) -> str | None:
-        """Why nothing more should start, or None."""
+        """Return why nothing more should start, or None."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return f"timeout={self._timeout:g} seconds are over"
         for name, limit in self._max_cost.items():
@@ -57,7 +57,7 @@ class Limits:
         return None
 
     def require_health(self, last: Outcome) -> None:
-        """SweepFailedError where too many trials have failed."""
+        """Raise SweepFailedError if too many trials have failed."""
         limit = self._max_failures
         if limit is None and not self._has_completed:
             limit = _FAIL_FAST

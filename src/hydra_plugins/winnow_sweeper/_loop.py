@@ -33,7 +33,7 @@ class SweepReport(Protocol):
     def finished(self, number: int, outcome: Outcome) -> None: ...
 
     def tick(self, running: Sequence[int], elsewhere: int) -> None:
-        """About once a second."""
+        """Refresh what is shown; called about once a second."""
         ...
 
 
@@ -59,10 +59,11 @@ class SweepLoop:
         self._elsewhere = 0
 
     def run(self) -> str | None:
-        """Why the sweep ended early, or None where all trials are done. Raises SweepFailedError once everything has stopped.
+        """Run the sweep; return why it ended early, or None if all trials are done. Raises SweepFailedError if too many
+        trials failed, once everything has stopped.
 
-        A first Ctrl-C lets the running trials save; they are given back, and go on at the next start. A second one raises
-        KeyboardInterrupt.
+        A first Ctrl-C lets the running trials save; they are given back, and go on at the next start. A second one
+        raises KeyboardInterrupt.
         """
         with StopRequest("running trials save and are given back") as stop:
             reason = self._work(stop)
@@ -99,7 +100,7 @@ class SweepLoop:
         return self._limits.spent()
 
     def _housekeep(self) -> None:
-        """Now and then, and whenever there is nothing else to do: show that this process lives, look for dead ones."""
+        """Show that this process lives and look for dead ones, now and then and whenever there is nothing else to do."""
         if time.monotonic() < self._next_housekeeping and self._running:
             return
         self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS

@@ -29,7 +29,7 @@ class Notes:
 
     @classmethod
     def new(cls, study_folder: Path) -> Notes:
-        """For a sweep of this process, in a folder of their own."""
+        """Make the notes for a sweep of this process, in a folder of their own."""
         notes = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=study_folder)))
         (notes.folder / _OWNER).write_text(Owner.this_process().to_json())
         return notes
@@ -42,7 +42,7 @@ class Notes:
         self._stop(key).touch()
 
     def start(self, key: str) -> bool:
-        """Note where the job runs; whether it has been started before, by a cluster that starts lost jobs again."""
+        """Note where the job runs; return whether it has been started before, by a cluster that starts lost jobs again."""
         path = self._started(key)
         was_started = path.exists()
         path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
@@ -58,16 +58,16 @@ class Notes:
             path.with_suffix(".ending").rename(path)
 
     def must_stop(self, key: str) -> bool:
-        """Whether the sweep wants the job to end, or is gone itself."""
+        """Return whether the sweep wants the job to end, or is gone itself."""
         return self._stop(key).exists() or not self.folder.exists()
 
     def outcome(self, key: str) -> Outcome | None:
-        """What a job came to that ended already."""
+        """Return what a job that ended already came to; None if it has not ended."""
         path = self.folder / f"{key}.ended"
         return Outcome.from_json(path.read_text()) if path.exists() else None
 
     def pid_here(self, key: str) -> int | None:
-        """The job's process, where it runs on this machine."""
+        """Return the job's process, if it runs on this machine."""
         try:
             note = json.loads(self._started(key).read_text())
         except (OSError, ValueError):

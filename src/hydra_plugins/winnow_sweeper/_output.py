@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Standard output and error of this process and its children, at the level of file descriptors."""
+    """Send standard output and error of this process and its children to a file, at the level of file descriptors."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]

@@ -17,7 +17,7 @@ from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
 from hydra_plugins.winnow_sweeper._values import override_text
-from winnow.config.plain import group_choices, plain_config, said_of, stage_beside, with_stage
+from winnow.config.plain import group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
 from winnow.errors import ConfigError
 from winnow.settings import build_settings
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def is_winnow_run(self) -> bool:
-        """Whether the runs are winnow's own; any other Hydra program that returns a number may be swept as well."""
+        """Return whether the runs are winnow's own; any other Hydra program that returns a number may be swept as well."""
         return set(RunSettings.model_fields) <= set(self.base)
 
     @property
@@ -62,11 +62,11 @@ class Plan:
         return epochs if isinstance(epochs, int) else None
 
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """``composed_run`` of ``overrides``."""
+        """Return ``composed_run`` of ``overrides``."""
         return composed_run(self.hydra_context, self.config, overrides)
 
     def validate(self, config: Mapping[str, Any]) -> None:
-        """ConfigError where a winnow run would refuse its composed ``config`` at its start."""
+        """Raise ConfigError if a winnow run would refuse its composed ``config`` at its start."""
         if self.is_winnow_run:
             build_settings(RunSettings, config, "")
 
@@ -104,8 +104,9 @@ def make_plan(
 
 
 def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Path]:
-    """The study's name and folder, both fixed, so that the same command again goes on with the same study: a folder named by the
-    clock counts only where the command line asks for it."""
+    """Return the study's name and folder, both fixed, so that the same command again goes on with the same study: a
+    folder named by the clock counts only if the command line asks for it.
+    """
     name = settings.study_name or config.hydra.runtime.choices.get("sweep") or "study"
     folder = Path(str(config.hydra.sweep.dir))
     written = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
@@ -125,8 +126,9 @@ def compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence
 
 
 def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The plain config of one run; a pipeline's with the epochs of all its stages, each of which is checked. Raises Hydra's
-    errors for overrides that it doesn't know, ConfigError."""
+    """Return the plain config of one run; a pipeline's with the epochs of all its stages, each of which is checked.
+    Raises Hydra's errors if it doesn't know an override, ConfigError if a stage is wrong.
+    """
     composed = compose(hydra_context, config, overrides)
     run = without_hydra(composed)
     names = stages_in(run)
@@ -135,14 +137,14 @@ def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Seq
         for name in names:
             choice = stage_beside(group_choices(composed)["stage"], name)
             stage = without_hydra(compose(hydra_context, config, with_stage(overrides, choice)))
-            with said_of(name):
+            with naming_stage(name):
                 epochs += build_settings(RunSettings, stage, "").training.max_epochs
         run["training"]["max_epochs"] = epochs
     return run
 
 
 def stages_in(run: Mapping[str, Any]) -> Sequence[str]:
-    """The stages of a pipeline; none for any other run, or another program's."""
+    """Return the stages of a pipeline; none for any other run, or another program's."""
     stage = run.get("stage")
     return (stage.get("stages") or ()) if isinstance(stage, Mapping) and "training" in run else ()
 

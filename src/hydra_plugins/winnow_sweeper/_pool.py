@@ -68,7 +68,7 @@ class WorkerProcess:
         return [self.jobs] if self.death is None else [self.jobs, self.death]
 
     def messages(self) -> tuple[list[Any], bool]:
-        """What it has said since, and whether it is dead."""
+        """Return what it has said since, and whether it is dead."""
         is_dead = self.has_left()
         said = []
         try:
@@ -87,7 +87,7 @@ class WorkerProcess:
             self._control.send(job_key(job))
 
     def dismiss(self) -> None:
-        """No more jobs: it ends by itself."""
+        """Tell the worker that there are no more jobs: it ends by itself."""
         self.jobs.close()
 
     def has_left(self) -> bool:
@@ -203,7 +203,7 @@ class PoolSlots:
                 self._finished.append(finished(job, interrupted(_NOT_BEGUN)))
 
     def close(self, at_once: bool = False) -> None:
-        """Running jobs are given half a minute to save; what they came to can still be had by ``wait(0)``."""
+        """Give running jobs half a minute to save, then end them; ``wait(0)`` still returns what they came to."""
         try:
             if not at_once:
                 self._finish_politely()
@@ -273,7 +273,7 @@ class PoolSlots:
 
 
 def _hand_over(slot: _Slot) -> None:
-    """A job leaves only for a worker that is ready, so that one that dies before has lost nothing."""
+    """Send a job only to a worker that is ready, so that one that dies before has lost nothing."""
     if slot.job is not None and not slot.is_sent and slot.worker.is_ready:
         slot.is_sent = True
         slot.worker.send(slot.job)
@@ -285,7 +285,9 @@ def _pickled(work: Work) -> bytes:
 
 
 def _how_to_import_main() -> dict[str, Any]:
-    """As multiprocessing does it, so that what the user's script defines or sets up is there in a worker."""
+    """Return what a worker needs to import the user's script, as multiprocessing does it, so that what the script sets
+    up is there.
+    """
     main = spawn.get_preparation_data("worker")
     del main["authkey"]  # can't be pickled, and nothing here listens
     return {key: value for key, value in main.items() if key not in ("name", "log_to_stderr", "log_level")}

@@ -26,10 +26,10 @@ LENGTHS = ("max_epochs", "max_resource")
 def build_pruner(
     node: Mapping[str, Any] | None, max_epochs: int | None, num_objectives: int = 1, trusted_targets: Sequence[str] = ()
 ) -> BasePruner:
-    """The pruner that ``node`` (of ``hydra.sweeper.pruner``; None: no pruning) describes.
+    """Build the pruner that ``node`` (of ``hydra.sweeper.pruner``; None: no pruning) describes.
 
-    ``max_epochs`` is the epochs of a whole run, None where the config does not say. ``trusted_targets`` are the user's packages
-    that a ``_target_`` may name. Raises ConfigError naming the key.
+    ``max_epochs`` is the epochs of a whole run, None where the config does not say. ``trusted_targets`` are the user's
+    packages that a ``_target_`` may name. Raises ConfigError naming the key.
     """
     plain = pruner_node(node, max_epochs)
     pruner = NopPruner() if plain is None else _build(plain, KEY, trusted_targets)
@@ -42,7 +42,7 @@ def build_pruner(
 
 
 def pruner_node(node: Mapping[str, Any] | None, max_epochs: int | None) -> dict[str, Any] | None:
-    """``node`` as plain values with the run's epochs filled in: what a job needs to build the same pruner."""
+    """Return ``node`` as plain values with the run's epochs filled in: what a job needs to build the same pruner."""
     if node is None:
         return None
     if not isinstance(node, Mapping):
@@ -64,7 +64,7 @@ def _filled(node: dict[str, Any], max_epochs: int | None, key: str) -> dict[str,
 
 
 def _build(node: dict[str, Any], key: str, trusted_targets: Sequence[str]) -> BasePruner:
-    """The pruner of ``node``, those inside of it built first, so that each mistake is found under its own key."""
+    """Build the pruner of ``node``, those inside of it first, so that each mistake is found under its own key."""
     trusted = [*TRUSTED, *(f"{package}.*" for package in trusted_targets)]
     target = target_of(node, key, trusted)
     inner = {name: _build(value, f"{key}.{name}", trusted_targets) for name, value in node.items() if _is_node(value)}
@@ -92,7 +92,7 @@ def _is_node(value: Any) -> bool:
 
 
 def _check_brackets(arguments: Mapping[str, Any]) -> None:
-    """Optuna looks at these at the first report only, and would raise there, in the middle of a trial."""
+    """Check what Optuna looks at in the first report only, where it would raise in the middle of a trial."""
     bound = inspect.signature(HyperbandPruner).bind(**arguments)
     bound.apply_defaults()
     smallest, largest = bound.arguments["min_resource"], bound.arguments["max_resource"]
@@ -106,7 +106,7 @@ def _check_brackets(arguments: Mapping[str, Any]) -> None:
 
 
 def _located(message: str, arguments: Mapping[str, Any], key: str) -> str:
-    """The message with the key and value of the argument that it names first, if any."""
+    """Return the message with the key and value of the argument that it names first, if any."""
     # Optuna writes "warmup steps" for n_warmup_steps.
     words = message.lower().replace("_", " ")
     places = {name: words.find(name.removeprefix("n_").replace("_", " ")) for name in arguments}

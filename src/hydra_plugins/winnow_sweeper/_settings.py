@@ -44,7 +44,7 @@ class SweeperSettings(Settings):
     @field_validator("direction", mode="before")
     @classmethod
     def _as_words(cls, value: Any) -> Any:
-        """One direction or several, as words or as upstream's enumeration."""
+        """Return one direction or several as words; they may be given as upstream's enumeration."""
         several = value if isinstance(value, list | tuple) else [value]
         return [getattr(direction, "name", direction) for direction in several]
 

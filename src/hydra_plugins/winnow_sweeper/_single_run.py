@@ -29,7 +29,7 @@ class Work:
 
 
 def compose(work: Work, job: Job) -> DictConfig:
-    """The job's config; what Hydra raises for a bad override."""
+    """Compose the job's config. Raises what Hydra raises if an override is bad."""
     setup_globals()
     config = work.hydra_context.config_loader.load_sweep_config(work.config, list(job.overrides))
     with open_dict(config):
@@ -40,7 +40,9 @@ def compose(work: Work, job: Job) -> DictConfig:
 
 
 def run(work: Work, config: DictConfig) -> Outcome:
-    """The task's outcome. Raises what went wrong around the task: a config that does not resolve, a folder that can't be made."""
+    """Return the task's outcome. Raises what went wrong around the task: a config that does not resolve, a folder that
+    can't be made.
+    """
     job_return = run_job(
         hydra_context=work.hydra_context,
         task_function=work.task,
@@ -58,7 +60,7 @@ def as_outcome(value: Any) -> Outcome:
 
 
 def guarded(job: Job, act: Callable[[], Outcome]) -> Finished:
-    """``act``'s outcome, or what its exception means; a failure's traceback goes to standard error."""
+    """Return ``act``'s outcome, or what its exception means; a failure's traceback goes to standard error."""
     try:
         return finished(job, act())
     except KeyboardInterrupt:
@@ -83,14 +85,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def exit_code(error: SystemExit) -> int:
-    """The code a process would have ended with: a message means 1, as for the interpreter."""
+    """Return the code a process would have ended with: a message means 1, as for the interpreter."""
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1
 
 
 def describe_exit(code: int) -> str:
-    """A return code of ``subprocess`` in words."""
+    """Put a return code of ``subprocess`` in words."""
 
     if code >= 0:
         return f"exit code {code}"

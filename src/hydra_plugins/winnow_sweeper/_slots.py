@@ -32,8 +32,9 @@ def open_slots(
     warm_up: tuple[str, ...],
     shows_output: bool = False,
 ) -> Slots:
-    """The slots of a sweep with these settings, to be closed by the caller; what dead sweeps left on clusters is cleared up
-    first. ConfigError where the settings contradict."""
+    """Return the slots of a sweep with these settings, to be closed by the caller; first clear up what dead sweeps left
+    on clusters. Raises ConfigError if the settings contradict each other.
+    """
     kind = check_slots(work.config, n_jobs, devices, in_process, recycle_after)
     clear_up(Path(str(work.config.hydra.sweep.dir)))
     if in_process:
@@ -50,7 +51,7 @@ def open_slots(
 
 
 def check_slots(config: DictConfig, n_jobs: int, devices: Devices, in_process: bool, recycle_after: int | None) -> str:
-    """The kind of launcher that ``config`` names. ConfigError where the settings contradict it or each other."""
+    """Return the kind of launcher that ``config`` names. Raises ConfigError if the settings contradict it or each other."""
     kind = str(config.hydra.launcher._target_).rsplit(".", 1)[-1]
     if n_jobs < 1:
         raise ConfigError(f"hydra.sweeper.n_jobs={n_jobs} must be at least 1")

@@ -32,8 +32,9 @@ class SlurmQueue:
         self._ended: dict[str, tuple[float, str]] = {}
 
     def lost(self, names: set[str], is_in_hurry: bool) -> dict[str, str]:
-        """Those of ``names`` that ended a while ago by what the queue says, each with SLURM's word for it. Their results would
-        have come by now."""
+        """Return those of ``names`` that ended a while ago by what the queue says, each with SLURM's word for it. Their
+        results would have come by now.
+        """
         now = time.monotonic()
         if not names or now < self._next_look:
             return {}
@@ -62,14 +63,14 @@ class SlurmQueue:
                 cancel(name)
 
     def _states(self, names: Iterable[str]) -> dict[str, str] | None:
-        """None where SLURM does not answer. Jobs that ended stay listed for some minutes."""
+        """Return the jobs' states; None if SLURM does not answer. Jobs that ended stay listed for some minutes."""
         command = ["--noheader", "--states=all", "--format=%j|%T", f"--name={','.join(sorted(names))}"]
         listed = _run("squeue", *command)
         return None if listed is None else dict(line.split("|", 1) for line in listed.split())
 
 
 def ask_to_stop(name: str) -> None:
-    """A job that waits in the queue is gone with that; one that runs saves and ends."""
+    """Ask the jobs ``name`` to stop: one that waits in the queue is cancelled; one that runs saves and ends."""
     _run("scancel", "--state=PENDING", f"--name={name}")
     _run("scancel", "--signal=USR1", f"--name={name}")
 

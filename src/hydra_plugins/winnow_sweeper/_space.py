@@ -29,9 +29,10 @@ class SearchSpace:
 
     @classmethod
     def parse(cls, params: Mapping[str, Any] | None, arguments: list[str]) -> Self:
-        """The space of ``params`` with the command line's ``arguments`` on top, which win.
+        """Return the space of ``params`` with the command line's ``arguments`` on top, which win.
 
-        ConfigError names every wrong entry: as ``hydra.sweeper.params.KEY=VALUE``, or as the argument was typed.
+        Raises ConfigError naming every wrong entry: as ``hydra.sweeper.params.KEY=VALUE``, or as the argument was
+        typed.
         """
         mistakes: list[str] = []
         given = _entries([(line, f"hydra.sweeper.params.{line}") for line in _lines(params, mistakes)], mistakes)
@@ -51,10 +52,11 @@ class SearchSpace:
         )
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """A trial's ``params`` as override lines that Hydra reads as exactly the same values.
+        """Return a trial's ``params`` as override lines that Hydra reads as exactly the same values.
 
-        Parameters that are not of this space (a ``custom_search_space`` added them) are written as upstream does, strings as
-        they are where Hydra can read them. ConfigError where one of these is also a fixed key, or can't be written.
+        Parameters that are not of this space (a ``custom_search_space`` added them) are written as upstream does,
+        strings as they are where Hydra can read them. Raises ConfigError if one of these is also a fixed key, or can't
+        be written.
         """
         lines = []
         for name, stored in params.items():
@@ -70,28 +72,32 @@ class SearchSpace:
         return tuple(lines)
 
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """A trial's ``params`` as the values that its config holds, by key without prefix."""
+        """Return a trial's ``params`` as the values that its config holds, by key without prefix."""
         return {
             bare(name): read_choice(stored) if self._is_choice_text(name, stored) else stored
             for name, stored in params.items()
         }
 
     def name_of(self, key: str) -> str | None:
-        """The parameter that ``key`` means, with or without its prefix; None where it is not searched."""
+        """Return the parameter that ``key`` means, with or without its prefix; None if it is not searched."""
         return next((name for name in self.distributions if bare(name) == bare(key)), None)
 
     def stored(self, name: str, value: Any) -> Any:
-        """``value`` as the study holds it for parameter ``name``; ValueError saying what is allowed where it is no part of
-        its distribution."""
+        """Return ``value`` as the study holds it for parameter ``name``. Raises ValueError, saying what is allowed, if
+        it is no part of its distribution.
+        """
         return stored_value(self.distributions[name], value)
 
     def matching(self, study: Mapping[str, BaseDistribution]) -> Self:
-        """This space with its choices written as in ``study`` (distributions by name, from its trials) wherever they are the
-        same values in the same order, so that other quotes in the YAML don't make another parameter."""
+        """Return this space with its choices written as in ``study`` (distributions by name, from its trials) wherever
+        they are the same values in the same order, so that other quotes in the YAML don't make another parameter.
+        """
         return replace(self, distributions={n: _spelt_as(study.get(n), d) for n, d in self.distributions.items()})
 
     def grid(self) -> dict[str, list[Any]]:
-        """Every value of each parameter, for GridSampler; ConfigError naming the parameters that have no end of values."""
+        """Return every value of each parameter, for GridSampler. Raises ConfigError naming the parameters that have no
+        end of values.
+        """
         endless = [
             f"{name}: {allowed(distribution)} has no end of values; a grid needs choice(...) or range(...)"
             for name, distribution in self.distributions.items()
@@ -121,7 +127,7 @@ def _is_value(text: str) -> bool:
 
 
 def bare(key: str) -> str:
-    """``key`` without the prefixes ``+``, ``++`` and ``~``."""
+    """Return ``key`` without the prefixes ``+``, ``++`` and ``~``."""
     return key.lstrip("+~")
 
 
@@ -142,7 +148,7 @@ class _Entry:
 
 
 def _lines(params: Mapping[str, Any] | None, mistakes: list[str]) -> list[str]:
-    """``params`` as override lines: text stays what it is, Hydra's syntax; other YAML values are written by value."""
+    """Return ``params`` as override lines: text stays what it is, Hydra's syntax; other YAML values are written by value."""
     if isinstance(params, DictConfig):
         params = OmegaConf.to_container(params, resolve=True)  # type: ignore[assignment]
     lines = []

@@ -36,7 +36,9 @@ EXPLICIT = "winnow:explicit"
 
 
 def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]:
-    """The study, made where it is not there yet, and ``plan`` in its words. ConfigError where it searches something else."""
+    """Open the study, made if it is not there yet, and return ``plan`` in its words with it. Raises ConfigError if it
+    searches something else.
+    """
     plan.folder.mkdir(parents=True, exist_ok=True)
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
@@ -48,7 +50,7 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
 
 
 def spelt_as(plan: Plan, study: optuna.Study) -> Plan:
-    """``plan`` with its choices written as the study has them: other quotes in the YAML make no other parameter."""
+    """Return ``plan`` with its choices written as the study has them: other quotes in the YAML make no other parameter."""
     stored = study.user_attrs.get(DEFINITION)
     if stored is None:
         return plan
@@ -61,7 +63,7 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
     unless changes are accepted."""
     stored = study.user_attrs.get(DEFINITION)
     if stored is None and plan.is_winnow_run:
-        require_todays_choices(group_choices(plan.config))
+        require_todays_choices(list(plan.config.hydra.overrides.task), group_choices(plan.config))
     if stored is not None:
         changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
         if changes:
@@ -75,7 +77,7 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
 
 
 def describe(plan: Plan) -> None:
-    """``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
+    """Write ``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
     address = plan.settings.storage
     unfinished = plan.folder / f".{DESCRIPTION}.tmp"
     description = OmegaConf.create({
@@ -92,7 +94,7 @@ def describe(plan: Plan) -> None:
 
 
 def added_sources(config: DictConfig) -> list[str]:
-    """Where config groups were found besides conf/ (--config-dir, hydra.searchpath), as Hydra names such places."""
+    """Return where config groups were found besides conf/ (--config-dir, hydra.searchpath), as Hydra names such places."""
     own = [
         source for source in config.hydra.runtime.config_sources if source.provider not in ("hydra", "main", "schema")
     ]
@@ -111,8 +113,9 @@ def metric_of(plan: Plan) -> str:
 
 
 def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.BaseSampler:
-    """The sampler of the config. A seeded one would propose its first points again at each start, and the same as every other
-    process: all but the very first start mix what is there already into the seed."""
+    """Build the sampler of the config. A seeded one would propose its first points again at each start, and the same as
+    every other process: all but the very first start mix what is there already into the seed.
+    """
     node = OmegaConf.to_container(OmegaConf.create(plan.settings.sampler), resolve=True)
     assert isinstance(node, dict)
     if node.get("seed") is not None and parents > 0:
@@ -126,7 +129,7 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
 
 
 def num_trials(plan: Plan) -> int:
-    """``n_trials``, or as many as a grid has points."""
+    """Return ``n_trials``, or as many as a grid has points."""
     if plan.settings.sampler.get("_target_", "").endswith("GridSampler") and plan.space.distributions:
         points = math.prod(len(values) for values in plan.space.grid().values())
         if points < plan.settings.n_trials:
@@ -144,7 +147,9 @@ def enqueue(plan: Plan, study: optuna.Study) -> None:
 
 
 def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
-    """Upstream's ``custom_search_space``: a function of the user's that suggests further, perhaps conditional, parameters."""
+    """Return upstream's ``custom_search_space``: a function of the user's that suggests further, perhaps conditional,
+    parameters.
+    """
     name = plan.settings.custom_search_space
     if name is None:
         return None

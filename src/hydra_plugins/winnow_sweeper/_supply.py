@@ -57,7 +57,7 @@ class Supply:
         self._ready: deque[Job] = deque()
 
     def next(self) -> Job | None:
-        """A claimed job, or None where nothing is left to start."""
+        """Return a claimed job, or None if nothing is left to start."""
         if self._ready:
             return self._ready.popleft()
         if not self._is_any_left():
@@ -89,13 +89,14 @@ class Supply:
                 self._queue(self._claims.stored(trial.number))
 
     def again(self, job: Job, counts: bool) -> None:
-        """``job`` ended too early: to be started again, from its own checkpoint, before anything new. ``counts`` says whether
-        that was its own fault."""
+        """Put ``job``, which ended too early, back: to be started again, from its own checkpoint, before anything new.
+        ``counts`` says whether that was its own fault.
+        """
         overrides = self._resuming(job.overrides, job.subdir)
         self._ready.appendleft(replace(job, overrides=overrides, attempt=job.attempt + counts))
 
     def queue_other_seeds(self, job: Job) -> None:
-        """Where ``job``, which has completed, was the first seed's: the others are to run as well."""
+        """Queue the other seeds of ``job``, which has completed, if it was the first seed's."""
         if self._seeds is not None and job.seed == self._seeds[0]:
             self._queue(self._claims.stored(job.number))
 
@@ -106,7 +107,7 @@ class Supply:
         self._ready.clear()
 
     def num_waiting_elsewhere(self, running: set[int]) -> int:
-        """Trials that run in other processes."""
+        """Count the trials that run in other processes."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return sum(trial.number not in running for trial in trials)
 
@@ -116,8 +117,9 @@ class Supply:
         return waiting or len(trials) < self._n_trials
 
     def _queue(self, trial: FrozenTrial) -> None:
-        """The jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: where it is pruned or
-        fails, the others need not run."""
+        """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is
+        pruned or fails, the others need not run.
+        """
         overrides = (*self._to_overrides(trial.params), *map(with_moved_target, trial.user_attrs.get(OVERRIDES, ())))
         has_started = bool(trial.user_attrs.get(STARTED))
         if not has_started:
@@ -136,8 +138,9 @@ class Supply:
                 self._ready.append(Job(trial.number, self._resuming(own, subdir) if has_started else own, subdir, seed))
 
     def _resuming(self, overrides: tuple[str, ...], subdir: str) -> tuple[str, ...]:
-        """``overrides`` of a run that goes on where its own folder stands. One that was to begin from another run's checkpoint
-        (a promoted trial) still does so until it has saved its own."""
+        """Return ``overrides`` for a run that goes on where its own folder stands. One that was to begin from another
+        run's checkpoint (a promoted trial) still does so until it has saved its own.
+        """
         if self._resumable_folder is None or RESUME in overrides:
             return overrides
         begins_elsewhere = any(text.startswith("training.resume=") for text in overrides)

@@ -53,8 +53,9 @@ def run_sweep(
     raw: Mapping[str, Any], hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig,
     arguments: list[str],
 ) -> None:  # fmt: skip
-    """The whole sweep. Raises ConfigError before anything starts, SweepFailedError where trials keep failing; an interrupted
-    one ends the process with ``EXIT_INTERRUPTED``."""
+    """Run the whole sweep. Raises ConfigError before anything starts, SweepFailedError if trials keep failing; an
+    interrupted one ends the process with ``EXIT_INTERRUPTED``.
+    """
     plan = make_plan(raw, hydra_context, task_function, config, arguments)
     settings = plan.settings
     check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after)
@@ -130,7 +131,7 @@ def shown(report: StudyReport, plan: Plan) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slots_of(plan: Plan) -> Iterator[Slots]:
-    """The plan's slots; what runs in them in the end may save, but after a second Ctrl-C it ends at once."""
+    """Open the plan's slots; what runs in them in the end may save, but after a second Ctrl-C it ends at once."""
     settings = plan.settings
     ref = StudyRef(
         plan.name, plan.storage, str(plan.folder.absolute()), plan.pruner, len(settings.direction),
@@ -166,7 +167,7 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
 
 
 def num_jobs(plan: Plan) -> int:
-    """``n_jobs``; ``auto`` is one slot per GPU, or per two cores where there is none."""
+    """Return ``n_jobs``; ``auto`` is one slot per GPU, or per two cores if there is none."""
     asked = plan.settings.n_jobs
     if isinstance(asked, int):
         return asked
@@ -181,7 +182,7 @@ def job_overrides(plan: Plan, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def study_tracker(plan: Plan) -> Tracker:
-    """The study's own run, parent of its trials' runs; it goes on when the study does."""
+    """Return the tracker of the study's own run, parent of its trials' runs; it goes on when the study does."""
     if not plan.is_winnow_run:
         return NullTracker(plan.folder)
     tracking = plan.base["tracking"]
@@ -206,7 +207,7 @@ def planned_epochs(plan: Plan, row: Row) -> int | None:
 
 
 def write_upstream_results(study: optuna.Study, folder: Path) -> None:
-    """``optimization_results.yaml`` as hydra-optuna-sweeper writes it."""
+    """Write ``optimization_results.yaml`` as hydra-optuna-sweeper does."""
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     results: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) > 1:

@@ -132,7 +132,7 @@ def _alone(folder: Path) -> Iterator[bool]:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    """What a winnow run said of itself; empty for another program's run."""
+    """Return what a winnow run said of itself; empty for another program's run."""
     path = folder / "result.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 

@@ -35,11 +35,11 @@ class ExplicitTrial:
 
 
 def read_trials(path: Path, space: SearchSpace, compose: Compose) -> list[ExplicitTrial]:
-    """The trials of ``path`` (a list of ``{key: value}`` in JSON or YAML, or CSV with a header of keys).
+    """Read the trials of ``path`` (a list of ``{key: value}`` in JSON or YAML, or CSV with a header of keys).
 
-    Keys of ``space`` become parameters, other keys overrides of that trial; these are tried by ``compose``, which gets all
-    lines of such a trial and raises for what Hydra does not know. ConfigError names every mistake as ``FILE, line N: …``;
-    equal trials are only warned of.
+    Keys of ``space`` become parameters, other keys overrides of that trial; these are tried by ``compose``, which gets
+    all lines of such a trial and raises for what Hydra does not know. Raises ConfigError naming every mistake as
+    ``FILE, line N: …``; equal trials are only warned of.
     """
     try:
         rows = read_rows(path)
@@ -77,7 +77,7 @@ def _params(row: Row, space: SearchSpace, mistakes: Mistakes) -> dict[str, Any]:
 
 
 def _extras(row: Row, space: SearchSpace, mistakes: Mistakes) -> list[tuple[int, str]]:
-    """Line in the file and override of each key that is not searched."""
+    """Return the line in the file and the override of each key that is not searched."""
     extras = []
     for cell in row.cells:
         if space.name_of(cell.key) is None:

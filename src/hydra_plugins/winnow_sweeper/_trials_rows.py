@@ -43,7 +43,7 @@ class RowsError(Exception):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The trials of ``path`` in their order; RowsError with every mistake that can be told from the file alone."""
+    """Read the trials of ``path`` in their order. Raises RowsError with every mistake that can be told from the file alone."""
     readers = {".json": _json_rows, ".yaml": _yaml_rows, ".yml": _yaml_rows, ".csv": _csv_rows}
     if path.suffix.lower() not in readers:
         raise RowsError([(0, f"unknown suffix {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")])
@@ -98,7 +98,7 @@ def _json_rows(text: str, mistakes: list[tuple[int, str]]) -> Iterator[Row]:
 
 
 def _json_members(text: str, start: int) -> Iterator[tuple[int, str, Any]]:
-    """Where each key of the object at ``start`` begins, the key and its value; the text is known to be valid JSON."""
+    """Yield where each key of the object at ``start`` begins, the key and its value; the text is known to be valid JSON."""
     for at, end in _json_parts(text, start, "}"):
         key, _ = json.JSONDecoder().raw_decode(text, at)
         value, _ = json.JSONDecoder().raw_decode(text, end)
@@ -106,7 +106,7 @@ def _json_members(text: str, start: int) -> Iterator[tuple[int, str, Any]]:
 
 
 def _json_parts(text: str, start: int, closing: str) -> Iterator[tuple[int, int]]:
-    """Begin of each element of the list, or of each key and its value of the object, that opens at ``start``."""
+    """Yield the beginning of each element of the list, or of each key and its value of the object, that opens at ``start``."""
     decoder = json.JSONDecoder()
     at = _skip_blanks(text, start + 1)
     while text[at] != closing:
@@ -179,7 +179,9 @@ def _yaml_cell(loader: yaml.SafeLoader, key: yaml.Node, value: yaml.Node) -> Cel
 
 
 def _csv_rows(text: str, mistakes: list[tuple[int, str]]) -> Iterator[Row]:
-    """A header of keys, then a trial a line; a cell is read as after ``key=`` on the command line, an empty one is no key."""
+    """Read a header of keys, then a trial a line; a cell is read as after ``key=`` on the command line, an empty one is
+    no key.
+    """
     reader = csv.reader(text.splitlines(keepends=True), strict=True, skipinitialspace=True)
     header: list[str] | None = None
     begun = 0

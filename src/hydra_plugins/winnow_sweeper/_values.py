@@ -31,7 +31,9 @@ Stored = str | int | float | bool
 
 
 def parse_override(line: str) -> Override:
-    """``line`` as Hydra reads it, but that ``choice(...)`` may hold null as ``a,null`` may; HydraException where it can't."""
+    """Parse ``line`` as Hydra does, but let ``choice(...)`` hold null as ``a,null`` may. Raises HydraException if it
+    can't be parsed.
+    """
     return _parser().parse_override(line)
 
 
@@ -49,7 +51,9 @@ def _parser() -> OverridesParser:
 
 
 def override_text(value: Any) -> str:
-    """The text that stands for ``value`` after ``key=``; ValueError for what no override can hold (a dict's key ``"1"``)."""
+    """Return the text that stands for ``value`` after ``key=``. Raises ValueError if no override can hold it (a dict's
+    key ``"1"``).
+    """
     text = _text(value)
     try:
         is_faithful = same(parse_value(text), list(value) if isinstance(value, tuple) else value)
@@ -61,7 +65,7 @@ def override_text(value: Any) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The one value that Hydra reads in ``key=TEXT``; ValueError where it reads none, or a sweep."""
+    """Return the one value that Hydra reads in ``key=TEXT``. Raises ValueError if it reads none, or a sweep."""
     try:
         override = parse_override(f"key={text}")
     except HydraException as error:
@@ -72,7 +76,9 @@ def parse_value(text: str) -> Any:
 
 
 def plain(element: ParsedElementType | object) -> Any:
-    """``element`` of a parsed override without Hydra's marks of quoting; ValueError where a sweep stands inside it."""
+    """Return ``element`` of a parsed override without Hydra's marks of quoting. Raises ValueError if a sweep stands
+    inside it.
+    """
     if isinstance(element, QuotedString):
         return element.text
     if isinstance(element, list):
@@ -85,7 +91,7 @@ def plain(element: ParsedElementType | object) -> Any:
 
 
 def same(left: object, right: object) -> bool:
-    """Whether two plain values are equal with their types, at every depth; NaN is itself, 1 is neither 1.0 nor true."""
+    """Return whether two plain values are equal with their types, at every depth; NaN is itself, 1 is neither 1.0 nor true."""
     if type(left) is not type(right):
         return False
     if isinstance(left, list) and isinstance(right, list):
@@ -99,10 +105,10 @@ def same(left: object, right: object) -> bool:
 
 
 def stored_choices(elements: list[Any]) -> list[Stored]:
-    """How the parsed ``elements`` of a choice stand in a study, in their order.
+    """Return how the parsed ``elements`` of a choice stand in a study, in their order.
 
-    As hydra-optuna-sweeper writes them wherever that reads back as the same value, so that its studies go on. A value that
-    Optuna takes for an earlier one (true for 1, 1.0 for 1) is written as text.
+    As hydra-optuna-sweeper writes them wherever that reads back as the same value, so that its studies go on. A value
+    that Optuna takes for an earlier one (true for 1, 1.0 for 1) is written as text.
     """
     stored: list[Stored] = []
     for element in elements:
@@ -117,12 +123,12 @@ def stored_choices(elements: list[Any]) -> list[Stored]:
 
 
 def read_choice(stored: Any) -> Any:
-    """The value of a choice as a study holds it."""
+    """Return the value of a choice as a study holds it."""
     return parse_value(stored) if isinstance(stored, str) else stored
 
 
 def one_line(error: Exception) -> str:
-    """The first line of an exception's message that says something."""
+    """Return the first line of an exception's message that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
     return lines[0] if lines else type(error).__name__
 

@@ -106,7 +106,7 @@ def _compose_and_run(job: Job, shared: bytes, interrupts: Interrupts) -> Outcome
 
 
 def _fresh_work(shared: bytes) -> Work:
-    """A copy that no earlier job has touched, with Hydra's singletons as they are in the sweep's process."""
+    """Return a copy that no earlier job has touched, with Hydra's singletons as they are in the sweep's process."""
     work, singletons = cloudpickle.loads(shared)
     singletons["instances"][Plugins] = Plugins.instance()  # else each job would look for the plugins again
     Singleton.set_state(singletons)

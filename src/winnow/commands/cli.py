@@ -18,7 +18,7 @@ SUBCOMMANDS = (add_data, add_convert, add_preflight, add_compare, add_study, add
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; the exit code is 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
+    """Run one subcommand; return 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
     options = _parsed(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

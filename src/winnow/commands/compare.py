@@ -12,7 +12,7 @@ from winnow.errors import CLEAN, ConfigError
 
 
 def add_compare(commands: Any) -> None:
-    """The subcommand; imports nothing heavy, since ``winnow --help`` answers at once."""
+    """Add the subcommand; import nothing heavy, since ``winnow --help`` answers at once."""
     compare = commands.add_parser(
         "compare",
         help="what sets checkpoints or runs apart: config, metrics, weights",

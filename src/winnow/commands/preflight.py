@@ -11,7 +11,7 @@ from winnow.errors import CLEAN, PROBLEMS, ConfigError
 
 
 def add_preflight(commands: Any) -> None:
-    """The subcommand; imports nothing heavy."""
+    """Add the subcommand; import nothing heavy."""
     preflight = commands.add_parser(
         "preflight",
         help="try a run before a night is spent on it",

@@ -10,7 +10,7 @@ from winnow.errors import CLEAN, ConfigError
 
 
 def add_study(commands: Any) -> None:
-    """The subcommand; imports nothing heavy."""
+    """Add the subcommand; import nothing heavy."""
     study = commands.add_parser(
         "study",
         help="show a sweep's trials without touching anything",
@@ -22,7 +22,7 @@ def add_study(commands: Any) -> None:
 
 
 def add_promote(commands: Any) -> None:
-    """The subcommand; imports nothing heavy."""
+    """Add the subcommand; import nothing heavy."""
     promote = commands.add_parser(
         "promote",
         help="train a sweep's best configurations in full",

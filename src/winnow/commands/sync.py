@@ -11,7 +11,7 @@ from winnow.errors import CLEAN, PROBLEMS, WinnowError
 
 
 def add_sync(commands: Any) -> None:
-    """The subcommand; imports nothing heavy."""
+    """Add the subcommand; import nothing heavy."""
     sync = commands.add_parser(
         "sync",
         help="send to MLflow what a run could not send while it ran",

@@ -12,7 +12,7 @@ from torch import Tensor
 from winnow.checkpoints.layouts import aligned
 from winnow.checkpoints.state_dicts import top_modules
 from winnow.compare.subject import Subject
-from winnow.config.flat import in_words_of, same
+from winnow.config.flat import rename_keys_to_match, same
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norms keep beside their parameters."""
@@ -70,7 +70,7 @@ class Comparison:
 
 
 def compare(subjects: Sequence[Subject]) -> Comparison:
-    """``subjects``: two or more."""
+    """Compare ``subjects``, two or more; the first is what the others are compared with."""
     first, *others = subjects
     weights, renamed = [], []
     for subject in others:
@@ -89,13 +89,15 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
 
 
 def rows(columns: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Every key of any column, in the order in which they come."""
+    """Return every key of any column, in the order in which they come."""
     names = dict.fromkeys(name for column in columns for name in column)
     return [Row(name, tuple(column.get(name, ABSENT) for column in columns)) for name in names]
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Plain values; what JSON has no number for (NaN, infinity) is null, and so is an absent key, which ``absent`` lists."""
+    """Return plain values; what JSON has no number for (NaN, infinity) is null, and so is an absent key, which
+    ``absent`` lists.
+    """
     subjects = comparison.subjects
     return {
         "subjects": [
@@ -139,13 +141,15 @@ def plain(value: Any) -> Any:
 
 
 def _configs(subjects: Sequence[Subject]) -> list[Mapping[str, Any]]:
-    """Each under the keys of the first that has one."""
+    """Return each config under the keys of the first that has one."""
     own = next((subject.config for subject in subjects if subject.config is not None), {})
-    return [in_words_of(subject.config, own) if subject.config is not None else {} for subject in subjects]
+    return [rename_keys_to_match(subject.config, own) if subject.config is not None else {} for subject in subjects]
 
 
 def _differs(row: Row, subjects: Sequence[Subject]) -> bool:
-    """Another program's config lacks most keys of ours, and a file may have none: that alone is no difference."""
+    """Return whether values differ. Another program's config lacks most keys of ours, and a file may have none: that
+    alone is no difference.
+    """
     values = [
         value
         for value, subject in zip(row.values, subjects, strict=True)

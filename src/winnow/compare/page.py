@@ -25,7 +25,7 @@ td.number { white-space: nowrap; min-width: 0; } .best { font-weight: 700; color
 
 
 def page(comparison: Comparison) -> str:
-    """The page's text, UTF-8 when written."""
+    """Return the page's text, UTF-8 when written."""
     subjects = comparison.subjects
     title = " · ".join(subject.label for subject in subjects)
     return "\n".join([
@@ -91,7 +91,7 @@ def _weights(comparison: Comparison) -> str:
 
 
 def _bar(change: Change, largest: float) -> str:
-    """As long as the change is large, beside the largest on the page."""
+    """Draw a bar as long as the change is large, beside the largest on the page."""
     if not _is_number(change) or not largest:
         return ""
     return f'<span class="bar" style="width:{100 * (change.relative or 0.0) / largest:.1f}%"></span>'

@@ -70,7 +70,7 @@ def _checkpoint_of(folder: Path, which: str) -> Path:
 
 def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
     saved = read_checkpoint(path)
-    choices = with_moved_choices((saved["metadata"] or {}).get("choices", {}))
+    choices = with_moved_choices((saved["metadata"] or {}).get("choices", {}), saved["config"] or {})
     config, metadata = flat(with_moved_targets(saved["config"] or {})), saved["metadata"] or {}
     best, progress = saved["best"] or {}, saved["progress"] or {}
     cost = {f"cost/{name}": float(value) for name, value in progress.get("cost", {}).items()}

@@ -12,7 +12,7 @@ from winnow.compare.words import best_columns, change_text, column, config_note,
 
 
 def tables(comparison: Comparison) -> Iterator[Table | str]:
-    """What is compared, config differences, metrics, weights: in that order."""
+    """Return tables of what is compared, config differences, metrics and weights, in that order."""
     yield _subjects(comparison)
     yield _rows("config differences", comparison, comparison.config)
     note = config_note(comparison)

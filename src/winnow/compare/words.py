@@ -13,7 +13,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def column(index: int) -> str:
-    """A, B, … Z, A2, B2, …"""
+    """Return a column's name: A, B, … Z, A2, B2, …"""
     return LETTERS[index % len(LETTERS)] + (str(index // len(LETTERS) + 1) if index >= len(LETTERS) else "")
 
 
@@ -26,7 +26,7 @@ def value_text(value: Any) -> str:
 
 
 def number_text(value: float) -> str:
-    """At most six digits; whole numbers as such."""
+    """Format with at most six digits; whole numbers as such."""
     if not math.isfinite(value):
         return "∞" if value > 0 else str(value)
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:.6g}"
@@ -44,7 +44,9 @@ def _rounded(value: float) -> str:
 
 
 def best_columns(comparison: Comparison, row: Row) -> set[int]:
-    """Where the objective stands best, if all who have one agree on it and its direction; none for any other metric."""
+    """Return the columns where the objective stands best, if all who have one agree on it and its direction; none for
+    any other metric.
+    """
     objectives = {subject.objective for subject in comparison.subjects if subject.objective is not None}
     if len(objectives) != 1:
         return set()
@@ -59,7 +61,7 @@ def best_columns(comparison: Comparison, row: Row) -> set[int]:
 
 
 def config_note(comparison: Comparison) -> str | None:
-    """What is to be said where a config is missing, or where none differs."""
+    """Return what to say if a config is missing, or if none differs."""
     without = [column(index) for index, subject in enumerate(comparison.subjects) if subject.config is None]
     if without:
         return f"{', '.join(without)} without a config"

@@ -1,10 +1,10 @@
-"""The config of a command line, and what the same one composes with another stage: in train.py's own job, and outside of it."""
+"""What a command line composes to, with its own stage and with another: in train.py's job, and for commands beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hydra import compose, initialize_config_search_path
 from hydra.core.global_hydra import GlobalHydra
@@ -13,65 +13,53 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.config.plain import Config, group_choices, plain_config, said_of, stage_beside, with_stage
+from winnow.config.plain import Config, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.resolvers import register_resolvers
-from winnow.config.schema import RunSettings
 from winnow.errors import ConfigError
-from winnow.settings import build_settings
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One run of a pipeline: its resolved config, and config group → choice."""
+class Command:
+    """A command line, composed: ``config`` without Hydra's own node, whose values may be ``???``; ``run_folder`` as
+    hydra.run.dir names it, made or not; the ``choices`` of each group; the ``overrides`` but those of Hydra itself.
 
-    name: str
-    config: Config
-    choices: dict[str, str]
-
-    def settings(self) -> RunSettings:
-        return build_settings(RunSettings, self.config, "")
-
-
-@dataclass(frozen=True)
-class Composed:
-    """What a command line comes to: its ``config`` without Hydra's own node, whose values may be ``???``; ``run_folder`` as
-    hydra.run.dir names it, made or not; ``choices`` of each group; its ``overrides`` but those of Hydra itself."""
+    ``compose_stage(NAME)`` composes the same command line with the stage NAME of its pipeline. Raises ConfigError.
+    """
 
     config: Config
     run_folder: Path
     choices: dict[str, str]
     overrides: list[str]
+    compose_stage: Callable[[str], Command]
 
 
-def composed_job(cfg: DictConfig) -> tuple[Composed, Callable[[str], Stage]]:
-    """The job that runs, whose config is ``cfg``; and what it composes with the stage named. Raises ConfigError, also the
-    second one does."""
+def job_command(cfg: DictConfig) -> Command:
+    """Return the command of the running job, whose config is ``cfg``. Raises ConfigError."""
     job = HydraConfig.get()
-    overrides = list(job.overrides.task)
+    folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
     hydra = HydraConfig.instance().cfg
     assert isinstance(hydra, DictConfig)
+    choices = group_choices(hydra)
 
-    def with_another(name: str) -> Stage:
+    def compose_stage(name: str) -> Command:
         loader = GlobalHydra.instance().config_loader()
         try:
-            choice = stage_beside(group_choices(hydra)["stage"], name)
-            config = loader.load_sweep_config(hydra, with_stage(overrides, choice))
+            config = loader.load_sweep_config(hydra, with_stage(overrides, stage_beside(choices["stage"], name)))
         except HydraException as error:
             raise ConfigError(f"stage={name} can't be composed: {error}") from error
-        choices = group_choices(config)
+        own_choices = group_choices(config)
         with open_dict(config):
             del config["hydra"]
         OmegaConf.copy_cache(from_config=cfg, to_config=config)  # the times that it resolved stay
-        with said_of(name):
-            return Stage(PurePosixPath(name).name, plain_config(config, may_lack=True), choices)
+        with naming_stage(name):
+            return Command(plain_config(config, may_lack=True), folder, own_choices, overrides, compose_stage)
 
-    folder = Path(job.runtime.output_dir)
-    return Composed(plain_config(cfg, may_lack=True), folder, group_choices(hydra), overrides), with_another
+    return Command(plain_config(cfg, may_lack=True), folder, choices, overrides, compose_stage)
 
 
-def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | None = None) -> Composed:
-    """What ``python train.py --config-dir ADDED OVERRIDES`` composes from ``folder``, its conf/. ConfigError with Hydra's own
-    words for what can't be composed."""
+def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | None = None) -> Command:
+    """Compose what ``python train.py --config-dir ADDED OVERRIDES`` does from ``folder``, its conf/. Raises ConfigError with
+    Hydra's own words for what can't be composed."""
     register_resolvers()
     sources = [find_config_folder(folder)]
     if added is not None:
@@ -89,11 +77,16 @@ def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | N
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         raise ConfigError(f"{error}{cause}") from error
-    return Composed(plain, run_folder, choices, [str(text) for text in own])
+
+    def compose_stage(name: str) -> Command:
+        other = compose_command_line(folder, with_stage(overrides, stage_beside(choices["stage"], name)), added)
+        return replace(other, run_folder=run_folder)
+
+    return Command(plain, run_folder, choices, [str(text) for text in own], compose_stage)
 
 
 def find_config_folder(folder: Path) -> Path:
-    """``folder``, made absolute; ConfigError where it is not a project's conf/."""
+    """Return ``folder``, made absolute. Raises ConfigError where it is not a project's conf/."""
     found = folder.resolve()
     if not (found / "config.yaml").is_file():
         raise ConfigError(

@@ -39,7 +39,8 @@ def check_node(config: Mapping[str, Any], key: str, injected: Collection[str]) -
 
 
 def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
-    """What the node's ``_target_`` names; ConfigError for what is not under the patterns of ``trusted`` or can't be imported."""
+    """What the node's ``_target_`` names; ConfigError for what is not under the patterns of ``trusted`` or can't be
+    imported."""
     name = node.get("_target_")
     if not isinstance(name, str):
         raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
@@ -56,9 +57,9 @@ def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
 
 
 def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
-    """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything but
-    builders and trackers, of torch.optim anything but optimizers, unless its package is among those that ``trusted`` adds to
-    ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file may ask for."""
+    """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything
+    but builders and trackers, of torch.optim anything but optimizers, unless its package is among those that ``trusted`` adds
+    to ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file may ask for."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             target = target_of(node, key, trusted)

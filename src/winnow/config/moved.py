@@ -1,12 +1,14 @@
-"""Names that stand in recorded configs and have moved since: ``_target_``s and choices of config groups.
+"""What recorded configs say in yesterday's words: ``_target_``s and choices that have moved, keys that came later.
 
 Module paths are data: they stand in checkpoints, ``pipeline.yaml``, ``sweep.yaml``, studies and the commands that began them.
 Whatever reads such a record, or compares one with what is composed now, applies these tables first. A name that is moved again
-gets a further row, and the rows that lead to the old place are changed.
+gets a further row, and the rows that lead to the old place are changed. A key that is added to ``conf/`` gets a row in ``ADDED``,
+or half-done studies would end in "another definition".
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +31,10 @@ MOVED_CHOICES = {
 """Config group → choice → the choice that it is now."""
 
 
+ADDED: dict[str, Any] = {}
+"""Dotted key that recorded configs may lack → the value that says what happened before there was the key."""
+
+
 def moved_target(name: str) -> str:
     """Return where the object of the dotted ``name`` lies now; ``name`` itself where it has not moved."""
     for old, new in MOVED.items():
@@ -49,32 +55,49 @@ def with_moved_targets(node: Any) -> Any:
     return node
 
 
-def moved_choice(group: str, choice: str) -> str:
-    """Return what ``choice`` of the config group is called now."""
-    return MOVED_CHOICES.get(group, {}).get(choice, choice)
+def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded config, nested, with the keys that came later."""
+    filled = copy.deepcopy(dict(config))
+    for dotted, value in ADDED.items():
+        *nodes, key = dotted.split(".")
+        node = filled
+        for name in nodes:
+            node = node.get(name, {})
+        node.setdefault(key, copy.deepcopy(value))
+    return filled
 
 
-def with_moved_choices(choices: Mapping[str, str]) -> dict[str, str]:
-    """Return recorded choices, config group → choice, by today's names."""
-    return {group: moved_choice(group, choice) for group, choice in choices.items()}
+def with_moved_choices(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the recorded choices of ``config`` (nested or by dotted key), config group → choice, by today's names.
+
+    A project may have a ``stage=all`` of its own: only with a model of the family whose stages moved it is winnow's.
+    """
+    family = _family_of_model(config)
+    return {group: _moved_choice(group, choice, family) for group, choice in choices.items()}
 
 
-def require_todays_choices(choices: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a choice that has moved: only what began with it goes on by its old name."""
-    for group, choice in choices.items():
-        new = moved_choice(str(group), str(choice))
-        if new != choice:
+def require_todays_choices(overrides: Sequence[str], choices: Mapping[str, str]) -> None:
+    """Raise ConfigError where ``overrides`` name a choice by its old place: ``choices`` hold what they led to.
+
+    The files that are left at the old places lead to the new ones, for runs and sweeps that began with them.
+    """
+    for text in overrides:
+        group, _, choice = text.partition("=")
+        new = MOVED_CHOICES.get(group, {}).get(choice)
+        if new is not None and choices.get(group) == new:
             raise ConfigError(
                 f"{group}={choice} is now {group}={new}; the old name only goes on with runs and sweeps that began with it"
             )
 
 
-def with_moved_names(overrides: Sequence[str]) -> list[str]:
-    """Return recorded overrides of a command line of winnow's with their ``_target_``s and choices by today's names."""
+def with_moved_names(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+    """Return the recorded overrides of a run or sweep with their ``_target_``s and choices by today's names; ``config`` is
+    what they composed, nested or by dotted key."""
+    family = _family_of_model(config)
     moved = []
     for text in map(with_moved_target, overrides):
         key, equals, value = text.partition("=")
-        moved.append(f"{key}{equals}{moved_choice(key.lstrip('+~'), value)}")
+        moved.append(f"{key}{equals}{_moved_choice(key.lstrip('+~'), value, family)}")
     return moved
 
 
@@ -82,6 +105,17 @@ def with_moved_target(override: str) -> str:
     """Return the override of a command line with the ``_target_`` that it sets, if any, where that lies now."""
     key, equals, value = override.partition("=")
     return f"{key}{equals}{moved_target(value)}" if _names_target(key.lstrip("+~")) else override
+
+
+def _moved_choice(group: str, choice: str, family: str | None) -> str:
+    new = MOVED_CHOICES.get(group, {}).get(choice, choice)
+    return new if new.partition("/")[0] == family else choice
+
+
+def _family_of_model(config: Mapping[str, Any]) -> str | None:
+    target = str(config.get("model._target_") or (config.get("model") or {}).get("_target_", ""))
+    parts = moved_target(target).split(".")
+    return parts[2] if parts[:2] == ["winnow", "families"] else None
 
 
 def _names_target(key: Any) -> bool:

@@ -12,15 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from winnow.config.moved import moved_choice
 from winnow.errors import ConfigError, WinnowError
 
 Config = dict[str, Any]
 
 
 def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
-    """The composed config as plain values, interpolations resolved; ConfigError for a value that is still ``???``, unless it
-    ``may_lack`` some, as that of a command which resumes a run."""
+    """Return the composed config as plain values, interpolations resolved. Raises ConfigError for a value that is still
+    ``???``, unless it ``may_lack`` some, as that of a command which resumes a run."""
     try:
         return cast(Config, OmegaConf.to_container(cfg, resolve=True, throw_on_missing=not may_lack))
     except MissingMandatoryValue as error:
@@ -42,12 +41,11 @@ def without(overrides: Sequence[str], *keys: str) -> list[str]:
 def group_choices(config: DictConfig) -> dict[str, str]:
     """Return config group → choice that a config with its ``hydra`` node was composed of; several files of one group, as
     ``+experiment=[a,b]``, which Hydra does not list, as ``[a,b]``."""
-    choices = {}
-    for group, choice in config.hydra.runtime.choices.items():
-        if str(group).startswith("stage/"):  # Hydra 1.4 lists a stage=ink/all that a file chooses as stage/ink=all
-            choices["stage"] = f"{str(group).removeprefix('stage/')}/{choice}"
-        elif not str(group).startswith("hydra/"):
-            choices[str(group)] = str(choice)
+    found = {str(group): str(choice) for group, choice in config.hydra.runtime.choices.items()}
+    choices = {group: choice for group, choice in found.items() if not group.startswith(("hydra/", "stage/"))}
+    for group, choice in found.items():
+        if group.startswith("stage/"):  # Hydra 1.4 lists a stage=ink/all that a file chooses as stage/ink=all
+            choices["stage"] = f"{group.removeprefix('stage/').partition('@')[0]}/{choice}"
     for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
         group, value = override.key_or_group, override.value()
         if isinstance(value, list) and "." not in group and group not in config:
@@ -63,7 +61,7 @@ def choice_text(value: Any) -> str:
 def stage_beside(pipeline: str, name: str) -> str:
     """Return the choice of the group ``stage`` that the file ``stage=pipeline`` means by the stage ``name``: the file of that
     name beside its own; a name with a slash counts from conf/stage on."""
-    return name if "/" in name else str(PurePosixPath(moved_choice("stage", pipeline)).parent / name)
+    return name if "/" in name else str(PurePosixPath(pipeline).parent / name)
 
 
 def with_stage(overrides: Sequence[str], choice: str) -> list[str]:
@@ -72,8 +70,8 @@ def with_stage(overrides: Sequence[str], choice: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def said_of(name: str) -> Iterator[None]:
-    """Errors inside begin with the stage they are about."""
+def naming_stage(name: str) -> Iterator[None]:
+    """Prefix errors raised inside with ``stage=NAME:``."""
     try:
         yield
     except WinnowError as error:

@@ -13,20 +13,20 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.config.flat import flat
-from winnow.config.moved import moved_choice, with_moved_choices, with_moved_targets
+from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
 
 
 def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: list[str]) -> Config:
-    """The config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked is taken
-    from ``composed``.
+    """Return the config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked is
+    taken from ``composed``.
 
     So the command that began a run also resumes it. Raises ConfigError for an override that chooses another group than then:
     what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
     run.
     """
-    recorded = with_moved_targets(checkpoint["config"])
+    recorded = with_added_keys(with_moved_targets(checkpoint["config"]))
     require_plain_values(recorded)
     require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
@@ -35,13 +35,14 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.families.detection.evaluation.box_evaluation"
     began = plain_config(config)
-    choices = with_moved_choices(checkpoint["metadata"].get("choices", {}))
+    choices = with_moved_choices(checkpoint["metadata"].get("choices", {}), recorded)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element().lstrip("+~")
         if key == "tracking":
             config.tracking = composed["tracking"]
         elif key in choices or _is_group(key, override, config, composed):
-            if choices.get(key) != moved_choice(key, choice_text(override.value())):
+            chosen = with_moved_choices({key: choice_text(override.value())}, recorded)
+            if choices.get(key) != chosen[key]:
                 raise ConfigError(
                     f"{override.input_line}: the run began with {key}={choices.get(key)}, and a resumed run keeps its groups; "
                     "give single values, as training.max_epochs=20"
@@ -60,8 +61,8 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
 
 
 def require_plain_values(recorded: Mapping[str, Any]) -> None:
-    """ConfigError for a recorded value that would be looked up anew, as ``${oc.env:TOKEN}``: runs record what it came to, and a
-    file must not be able to read this machine's environment."""
+    """Raise ConfigError for a recorded value that would be looked up anew, as ``${oc.env:TOKEN}``: runs record what it came to,
+    and a file must not be able to read this machine's environment."""
     for key, value in flat(recorded).items():
         if "${" in str(value):
             raise ConfigError(
@@ -70,8 +71,8 @@ def require_plain_values(recorded: Mapping[str, Any]) -> None:
 
 
 def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> None:
-    """ConfigError where a file asks to trust what this command does not, unless that is a project's own code: a file must not
-    be able to name what Python and the installed packages can do."""
+    """Raise ConfigError where a file asks to trust what this command does not, unless that is a project's own code: a file must
+    not be able to name what Python and the installed packages can do."""
     for name in recorded:
         if name not in trusted and not _is_own_code(name.partition(".")[0]):
             raise ConfigError(
@@ -81,7 +82,8 @@ def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> Non
 
 
 def _is_own_code(package: str) -> bool:
-    """Whether ``package`` is neither Python's, nor winnow's, nor installed. One that is not there at all can do no harm."""
+    """Tell whether ``package`` is neither Python's, nor winnow's, nor installed. One that is not there at all can do no
+    harm."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None:
         return package.isidentifier()
@@ -98,7 +100,8 @@ def _is_own_code(package: str) -> bool:
 
 
 def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
-    """Whether an override chooses a file of conf/: one that sets values all over, ``+experiment=…``, leaves no key of its own."""
+    """Tell whether an override chooses a file of conf/: one that sets values all over, ``+experiment=…``, leaves no key of its
+    own."""
     if "/" in key or "@" in key:
         return True
     return "." not in key and (OmegaConf.is_dict(config.get(key)) or (override.is_add() and key not in composed))

@@ -19,7 +19,7 @@ def register_resolvers() -> None:
 
 
 def cap(value: Any, limit: int | float | None) -> Any:
-    """The smaller of ``value`` and ``limit``, where null is no limit on either side.
+    """Return the smaller of ``value`` and ``limit``, where null is no limit on either side.
 
     ``value`` may also be a resize schedule, ``[[epoch, size], …]``, whose sizes are limited.
     """
@@ -35,8 +35,9 @@ def cap(value: Any, limit: int | float | None) -> Any:
 
 
 def run_folder(resume: str | None, fresh: str) -> str:
-    """The folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``, and a stage in that of
-    its pipeline; a checkpoint that lies elsewhere, or nowhere, or that another program wrote, says nothing of a folder."""
+    """Return the folder of a run: a resumed run goes on in its own, ``<run>/checkpoints/last.pth`` → ``<run>``, and a stage in
+    that of its pipeline; a checkpoint that lies elsewhere, or nowhere, or that another program wrote, says nothing of a
+    folder."""
     if resume is None or not Path(resume).exists():
         return fresh
     folder = run_folder_of(Path(resume)) if Path(resume).is_file() else Path(resume)

@@ -32,7 +32,7 @@ class StageSettings(Settings):
 
     @property
     def is_alone(self) -> bool:
-        """Whether the run lies in the run folder itself, and not in a stage's folder within it."""
+        """Tell whether the run lies in the run folder itself, and not in a stage's folder within it."""
         return self.name == SINGLE
 
     @model_validator(mode="after")
@@ -47,7 +47,8 @@ class StageSettings(Settings):
 
 
 class RunSettings(Settings):
-    """``model``, ``data``, ``evaluation`` and ``tracking`` are other objects' constructor arguments and are checked by those."""
+    """``model``, ``data``, ``evaluation`` and ``tracking`` are other objects' constructor arguments and are checked by
+    those."""
 
     objective: Objective
     training: TrainingSettings

@@ -28,5 +28,5 @@ def compile_steps(model: nn.Module) -> None:
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """Inside, compiled models run as if they were not: an evaluation would have programs of its own made for each shape."""
+    """Run compiled models inside as if they were not: an evaluation would have programs of its own made for each shape."""
     return torch.compiler.set_stance("force_eager")

@@ -37,7 +37,7 @@ def adopt(run: Fit, file: ForeignCheckpoint) -> None:
     """Take over what ``file`` holds. Nothing is touched before all of it was checked.
 
     ``epoch`` counts finished epochs; without one it follows from the step, and the step from it, by this run's steps per epoch.
-    Raises CheckpointError where the weights are not this model's, ConfigError where the run would already be over.
+    Raises CheckpointError if the weights are not this model's, ConfigError where the run would already be over.
     """
     takeover = _checked(run, file)
     step = run.step
@@ -91,7 +91,7 @@ def _require_same_model(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 
 
 def _place(run: Fit, file: ForeignCheckpoint, takeover: _Takeover) -> None:
-    """Where the run stands: it goes no further than counters, which nothing has been made of yet."""
+    """Set where the run stands: it goes no further than counters, which nothing has been made of yet."""
     per_epoch = -(-run.data.num_train_batches() // run.settings.accumulate)
     state = run.state
     if file.epoch is None and file.step is None:

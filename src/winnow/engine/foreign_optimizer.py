@@ -17,11 +17,11 @@ class NotTakenOverError(Exception):
 
 
 def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Parameter name → its optimizer state in the file.
+    """Return parameter name → its optimizer state in the file.
 
-    Whose moments they are is told by the names in the file where it has them, by the order of the model's parameters in a
-    file with one group, and by the shapes of whole groups in one with several. Raises NotTakenOverError, also where any moment
-    has another shape than its parameter.
+    Whose moments they are is told by the names in the file where it has them, by the order of the model's parameters in
+    a file with one group, and by the shapes of whole groups in one with several. Raises NotTakenOverError if they can't
+    be told, or if any moment has another shape than its parameter.
     """
     groups, state = saved.get("param_groups"), saved.get("state")
     if not isinstance(groups, Sequence) or not isinstance(state, Mapping) or not all(map(_is_group, groups)):
@@ -50,7 +50,7 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
 
 
 def state_for(optimizer: Optimizer, moments: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """What ``optimizer.load_state_dict`` takes: its own groups as they are, with these ``moments``."""
+    """Return what ``optimizer.load_state_dict`` takes: its own groups as they are, with these ``moments``."""
     own = optimizer.state_dict()
     names = {
         index: name

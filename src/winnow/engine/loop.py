@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fit:
-    """The parts of one run, as ``assemble`` put them together."""
+    """The parts of one run, as ``winnow.run.build`` puts them together."""
 
     task: Task
     data: Data

@@ -34,7 +34,7 @@ def memory_explained(batches: Sequence[Batch], precision: Precision, during: str
 
 
 def release_memory() -> None:
-    """Let go what a failed attempt held, cycles and the GPU's cache included."""
+    """Free what a failed attempt held, cycles and the GPU's cache included."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -24,9 +24,10 @@ class StoppedWaiting(Exception):  # noqa: N818 - an answer to a signal, not an e
 
 
 def persist(act: Callable[[], Result], save: Callable[[], None], stop: StopRequest) -> Result:
-    """``act()``, begun again after each TransientDataError that passes; it must go on by itself where it stood.
+    """Call ``act`` again after each TransientDataError that passes; ``act`` must continue from the saved position.
 
-    Saves before it waits. Raises StoppedWaiting, and DataError when the data did not come back in time.
+    Save before waiting. Raises StoppedWaiting if a stop is requested meanwhile, DataError if the data does not come
+    back in time.
     """
     while True:
         try:

@@ -26,7 +26,9 @@ class LrSchedule:
 
     @classmethod
     def of(cls, settings: TrainingSettings, data: Data, state: TrainState) -> LrSchedule:
-        """For a run that stands at ``state``: the steps it has made, and those that today's settings need for what is left."""
+        """Build the schedule for a run that stands at ``state``: the steps it has made, and those that today's settings
+        need for what is left.
+        """
         per_epoch = -(-data.num_train_batches() // settings.accumulate)
         whole = state.epoch, state.step
         if state.sample:
@@ -38,15 +40,15 @@ class LrSchedule:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs begun when the last step is made."""
+        """Return the number of epochs begun when the last step is made."""
         epoch, step = self.whole
         return epoch - (step - self.total_steps) // self.steps_per_epoch
 
     def factor(self, step: int) -> float:
-        """The multiplier for the update after ``step`` finished ones.
+        """Return the multiplier for the update after ``step`` finished ones.
 
-        Warm-up rises linearly from ``warmup_factor`` and is never longer than a third of the run; the cosine then falls to
-        ``min_factor`` at the last step (Loshchilov & Hutter 2017, without restarts).
+        Warm-up rises linearly from ``warmup_factor`` and is never longer than a third of the run; the cosine then falls
+        to ``min_factor`` at the last step (Loshchilov & Hutter 2017, without restarts).
         """
         settings = self.settings
         warmup = min(settings.warmup_steps, self.total_steps // 3)
@@ -72,10 +74,10 @@ class SizeSchedule:
         return cls([(1, image_size)] if schedule is None else list(schedule))
 
     def size(self, epoch: int) -> int:
-        """For training in ``epoch`` (from 1)."""
+        """Return the image size for training in ``epoch`` (from 1)."""
         return next(size for first, size in reversed(self.entries) if epoch >= first)
 
     @property
     def final(self) -> int:
-        """Evaluation always takes place at this size, so that its numbers compare over epochs."""
+        """Return the last size. Evaluation always takes place at it, so that its numbers compare over epochs."""
         return self.entries[-1][1]

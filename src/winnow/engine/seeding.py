@@ -14,7 +14,7 @@ import torch
 
 
 def choose_seed(seed: int | None) -> int:
-    """``seed`` itself, or a fresh one from the operating system's entropy, for the caller to record."""
+    """Return ``seed`` itself, or a fresh one from the operating system's entropy, for the caller to record."""
     return seed if seed is not None else secrets.randbelow(2**31)
 
 
@@ -26,12 +26,14 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_of_rank(seed: int, rank: int) -> int:
-    """Where ``rank`` (> 0) draws its dropout from: the model began alike on all ranks, from here on each has its own numbers."""
+    """Return the seed of ``rank``'s (> 0) dropout: the model began alike on all ranks, from here on each has its own
+    numbers.
+    """
     return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def make_deterministic(wanted: bool) -> None:
-    """Only deterministic kernels, where an operation without one raises and names itself; or any again."""
+    """Allow only deterministic kernels, where an operation without one raises and names itself; or any again."""
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
@@ -39,7 +41,7 @@ def make_deterministic(wanted: bool) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every generator ``seed_everything`` seeds, as tensors, numbers and lists only."""
+    """Return the state of every generator ``seed_everything`` seeds, as tensors, numbers and lists only."""
     version, words, gauss = random.getstate()
     algorithm, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     return {
@@ -62,7 +64,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def undisturbed_rng() -> Iterator[None]:
-    """What is drawn inside leaves no trace outside: evaluating more often must not change the training."""
+    """Leave no trace outside of what is drawn inside: evaluating more often must not change the training."""
     state = rng_state()
     try:
         yield

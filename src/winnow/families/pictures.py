@@ -14,5 +14,7 @@ TEXT: Colour = (220, 222, 226)
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Letters of ``size`` px, in matplotlib's font: Pillow's own has no ≥ and few of the alphabets that names come in."""
+    """Return letters of ``size`` px, in matplotlib's font: Pillow's own has no ≥ and few of the alphabets that names
+    come in.
+    """
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)

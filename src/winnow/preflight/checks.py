@@ -109,13 +109,13 @@ def _module_report(
 
 
 def _counts(parameters: Mapping[str, nn.Parameter]) -> tuple[int, int]:
-    """All values, and those that train."""
+    """Count all values, and those that train."""
     trainable = sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad)
     return sum(parameter.numel() for parameter in parameters.values()), trainable
 
 
 def modules_of(named: Mapping[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:
-    """The parameters by the first parts of their names, as many parts as make no more than ``MOST_MODULES`` modules."""
+    """Return the parameters by the first parts of their names, as many parts as make no more than ``MOST_MODULES`` modules."""
     best: dict[str, dict[str, nn.Parameter]] = {}
     for depth in range(1, 1 + max([1, *(name.count(".") for name in named)])):
         modules: dict[str, dict[str, nn.Parameter]] = {}
@@ -165,7 +165,7 @@ def _time(run: Fit, epochs: Sequence[EpochAhead], report: StageReport, seconds: 
 
 
 def _check_memory(run: Fit, report: StageReport) -> None:
-    """What was held at most, and what comes on top in a run."""
+    """Report the memory that was held at most, and what comes on top in a run."""
     evaluation = [report.evaluation["peak_bytes"]] if report.evaluation is not None else []
     peak = max([*(timing["peak_bytes"] for timing in report.steps), *evaluation], default=0)
     copy_bytes = report.disk["checkpoint_bytes"] if report.disk is not None else 0
@@ -190,7 +190,7 @@ def _check_memory(run: Fit, report: StageReport) -> None:
 
 
 def _own_bytes(process: psutil.Process) -> int:
-    """What it does not share with others; 0 for one that has ended meanwhile."""
+    """Return the unshared memory of a process in bytes; 0 if it has ended."""
     try:
         return int(process.memory_full_info().uss)
     except psutil.NoSuchProcess:

@@ -41,7 +41,7 @@ class Estimate:
 
 
 def epochs_ahead(run: Fit) -> list[EpochAhead]:
-    """What the loop would do from ``run.state`` on."""
+    """Return the epochs that the loop would train from ``run.state`` on."""
     state, schedule, accumulate = run.state, run.step.schedule, run.settings.accumulate
     step, epochs = state.step, []
     sample = state.sample
@@ -57,7 +57,8 @@ def estimate(
     epochs: Sequence[EpochAhead], step_seconds: Mapping[int, float], start_seconds: float, evaluation_seconds: float,
     steps_per_epoch: int,
 ) -> Estimate:  # fmt: skip
-    """``step_seconds`` by image size; ``start_seconds`` of each epoch and ``evaluation_seconds`` of each evaluation."""
+    """Estimate what the epochs take: ``step_seconds`` by image size; ``start_seconds`` of each epoch and ``evaluation_seconds``
+    of each evaluation."""
     counts = Counter(epoch.image_size for epoch in epochs)
     sizes = tuple(
         SizeEstimate(size, counts[size], start_seconds + steps_per_epoch * step_seconds[size])

@@ -31,7 +31,7 @@ class PeakMemory:
                 return  # a sandbox may forbid it
 
     def read(self) -> int:
-        """Bytes."""
+        """Return the peak in bytes."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         if _STATUS.exists():

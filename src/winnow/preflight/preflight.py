@@ -10,68 +10,66 @@ from dataclasses import replace
 from pathlib import Path
 
 from winnow.checkpoints.state_dicts import mark_loaded
-from winnow.config.compose import Composed, find_config_folder
+from winnow.config.compose import compose_command_line, find_config_folder
 from winnow.config.instantiate import instantiate
-from winnow.config.plain import Config
-from winnow.config.schema import RunSettings
 from winnow.engine.loop import Fit
-from winnow.engine.ranks import Ranks
-from winnow.engine.seeding import choose_seed
 from winnow.engine.snapshot import Snapshot
 from winnow.engine.step import TrainStep
 from winnow.errors import WinnowError
 from winnow.preflight.checks import try_out
 from winnow.preflight.report import Finding, PreflightReport, StageReport
-from winnow.preflight.stages import Models, stages_of, take_weights
-from winnow.run.build import build, require_batches, take_up
+from winnow.preflight.weights import Models, take_weights
+from winnow.run.build import require_batches
 from winnow.run.leader import shared_threads
-from winnow.run.rehearsal import model_of
-from winnow.run.resume import Found, config_of_run, path_of
+from winnow.run.plan import RunPlan
+from winnow.run.rehearsal import build_alone, model_of
+from winnow.run.resolve import resolve, unfinished
+from winnow.run.resume import read_found
 from winnow.run.tracker import choose_tracker
-from winnow.settings import build_settings
-from winnow.tracking.null_tracker import NullTracker
 
 
 def preflight(
     config_folder: Path, overrides: Sequence[str], out: Path, seconds: float, added: Path | None = None
 ) -> PreflightReport:
-    """Check what ``python train.py --config-dir ADDED OVERRIDES`` would do; pictures go to ``out``, nothing is written elsewhere.
-    Up to ``seconds`` go into timing it.
+    """Check what ``python train.py --config-dir ADDED OVERRIDES`` would do; pictures go to ``out``, nothing is written
+    elsewhere. Up to ``seconds`` go into timing it.
 
     Raises ConfigError where ``config_folder`` is no conf/. What else is wrong stands in the report.
     """
     began = time.monotonic()
     find_config_folder(config_folder)
     report = PreflightReport()
-    try:
-        stages = stages_of(config_folder, overrides, added)
-    except WinnowError as error:
-        report.errors.append(_finding("config", error))
-        stages = []
+    plans: list[RunPlan] = []
+    warnings: list[Finding] = []
+    with _warnings_kept(warnings):
+        try:
+            plans = unfinished(resolve(compose_command_line(config_folder, overrides, added)))
+        except WinnowError as error:
+            report.errors.append(_finding("config", error))
     models: Models = {}
-    for composed in stages:
-        report.stages.append(preflight_stage(composed, models, out, seconds / len(stages)))
+    for plan in plans:
+        report.stages.append(preflight_run(plan, models, out, seconds / len(plans)))
+    if report.stages:
+        report.stages[0].warnings[:0] = warnings
     report.seconds = time.monotonic() - began
     return report
 
 
-def preflight_stage(composed: Composed, models: Models, out: Path, seconds: float) -> StageReport:
-    """All checks of one run; what raises a WinnowError ends them, for the next ones need it. ``models`` are those of the stages
-    before; its own is added."""
-    report = StageReport(str(composed.config["stage"]["name"]), str(composed.run_folder))
+def preflight_run(plan: RunPlan, models: Models, out: Path, seconds: float) -> StageReport:
+    """Make all checks of one run; what raises a WinnowError ends them, for the next ones need it. ``models`` are those of the
+    stages before; its own is added."""
+    report = StageReport(plan.name, str(plan.folder))
     check = "config"
     with _warnings_kept(report.warnings), contextlib.ExitStack() as stack:
         try:
-            config, found = config_of_run(composed.config, composed.run_folder, composed.overrides)
-            settings = build_settings(RunSettings, config, "")
-            choose_tracker(config, composed.run_folder)  # its settings; it touches nothing before it is entered
-            report.num_ranks = settings.training.num_ranks or 1
+            choose_tracker(plan.config, plan.folder)  # its settings; it touches nothing before it is entered
+            report.num_ranks = plan.settings.training.num_ranks or 1
             if report.num_ranks > 1:
                 stack.enter_context(shared_threads(report.num_ranks))
             check = "build"
-            run = build_alone(config, settings, composed, found, models, report.num_ranks)
-            models[settings.stage.name] = model_of(run)
-            evaluation = instantiate(config, "evaluation")
+            run = begin_alone(plan, models)
+            models[plan.name] = model_of(run)
+            evaluation = instantiate(plan.config, "evaluation")
             for check in try_out(run, evaluation, report, out, seconds):  # noqa: B007 - the check that is under way when one raises
                 pass
         except WinnowError as error:
@@ -79,29 +77,24 @@ def preflight_stage(composed: Composed, models: Models, out: Path, seconds: floa
     return report
 
 
-def build_alone(
-    config: Config, settings: RunSettings, composed: Composed, found: Found | None, models: Models, num_ranks: int
-) -> Fit:  # fmt: skip
-    """The run as its rank 0 begins it, weights loaded or restored; of many ranks the others are left out, so that each step
-    is this rank's share of one."""
-    seed = choose_seed(settings.training.seed)
-    folder = composed.run_folder
-    ranks = Ranks(0, num_ranks, 0, num_ranks)
-    run = build(config, settings, seed, folder, NullTracker(folder), composed.choices, ranks)
-    if num_ranks > 1:
-        built, training = run.step, settings.training
+def begin_alone(plan: RunPlan, models: Models) -> Fit:
+    """Return the run as its rank 0 begins it, weights loaded or restored; of many ranks the others are left out, so that each
+    step is this rank's share of one."""
+    run, training = build_alone(plan), plan.settings.training
+    if (training.num_ranks or 1) > 1:
+        built = run.step
         step = TrainStep(
             run.task, built.optimizer, built.schedule, built.precision, training.clip_grad_norm, built.ema,
             training.max_nonfinite,
         )  # fmt: skip
         metadata = {"data_fingerprint": run.data.fingerprint}
-        run = replace(run, step=step, snapshot=Snapshot(step, config, list(run.data.classes), metadata))
-    if found is not None:
-        take_up(run, found)
-        require_batches(run.task, settings.training, run.data, run.state.sample)
-        mark_loaded(run.task.model, [name for name, _ in run.task.model.named_parameters()], str(path_of(found)))
-    else:
-        take_weights(run, settings, folder, models)
+        run = replace(run, step=step, snapshot=Snapshot(step, plan.config, list(run.data.classes), metadata))
+    if plan.checkpoint is None:
+        take_weights(run, plan, models)
+        return run
+    read_found(plan.checkpoint).restore(run)
+    require_batches(run.task, training, run.data, run.state.sample)
+    mark_loaded(run.task.model, [name for name, _ in run.task.model.named_parameters()], str(plan.checkpoint))
     return run
 
 

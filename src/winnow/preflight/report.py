@@ -87,12 +87,12 @@ class PreflightReport:
         return not self.all_errors()
 
     def to_json(self) -> str:
-        """Numbers that JSON lacks (NaN, ±∞) become null."""
+        """Return the report as plain values; numbers that JSON lacks (NaN, ±∞) become null."""
         values = {"version": VERSION, "is_fine": self.is_fine, **asdict(self)}
         return json.dumps(_finite(values), indent=1)
 
     def lines(self) -> Iterator[str]:
-        """The report for people."""
+        """Return the report for people, line by line."""
         for stage in self.stages:
             yield from _stage_lines(stage)
         for finding in self.errors:
@@ -103,7 +103,7 @@ class PreflightReport:
 
 
 def in_words(seconds: float) -> str:
-    """``5400`` → ``1 h 30 min``."""
+    """Format seconds for people: ``5400`` → ``1 h 30 min``."""
     if seconds < 90:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

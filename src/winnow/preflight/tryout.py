@@ -85,8 +85,8 @@ class GradientRecord(FirstLook):
 
 
 def take_first_steps(run: Fit) -> FirstSteps:
-    """At the size that the run begins with. More than the least number only where a group still lacks a gradient: behind a
-    factor that starts at 0 it comes with the second step, with fp16 when the scale has been found."""
+    """Take the first steps at the size that the run begins with. More than the least number only where a group still lacks a
+    gradient: behind a factor that starts at 0 it comes with the second step, with fp16 when the scale has been found."""
     record = run.step.first_look = GradientRecord(run.task.model)
     first_terms: dict[str, float] | None = None
     first_batches: Sequence[Batch] = ()
@@ -105,7 +105,7 @@ def take_first_steps(run: Fit) -> FirstSteps:
 
 
 def time_steps(run: Fit, image_size: int, seconds: float) -> StepTiming:
-    """Whole steps, with the waiting for their batches, for about ``seconds`` after the warm-up."""
+    """Time whole steps, with the waiting for their batches, for about ``seconds`` after the warm-up."""
     memory = PeakMemory(run.device)
     memory.restart()
     number = num_images = 0
@@ -132,8 +132,8 @@ def time_steps(run: Fit, image_size: int, seconds: float) -> StepTiming:
 
 
 def time_evaluation(run: Fit, seconds: float) -> EvaluationTiming:
-    """As the run will evaluate, on as many batches as about ``seconds`` allow: a start, which comes once, and a part that
-    grows with the number of batches, metric included."""
+    """Time an evaluation as the run will evaluate, on as many batches as about ``seconds`` allow: a start, which comes once,
+    and a part that grows with the number of batches, metric included."""
     of_batches = run.data.num_val_batches()
     memory = PeakMemory(run.device)
     memory.restart()
@@ -146,14 +146,14 @@ def time_evaluation(run: Fit, seconds: float) -> EvaluationTiming:
 
 
 def time_to_first_batch(run: Fit, image_size: int) -> float:
-    """What an epoch's first batch is waited for, once the loader has its workers; part of every epoch."""
+    """Measure how long an epoch's first batch is waited for, once the loader has its workers; part of every epoch."""
     began = time.perf_counter()
     next(run.data.train_batches(run.state.epoch + 1, image_size))
     return time.perf_counter() - began
 
 
 def endless_steps(run: Fit, image_size: int) -> Iterator[list[Batch]]:
-    """The batches of one step after the other, epoch after epoch."""
+    """Yield the batches of one step after the other, epoch after epoch."""
     run.task.model.train()
     for epoch in itertools.count(run.state.epoch + 1):
         yield from in_groups(run.data.train_batches(epoch, image_size), run.settings.accumulate)
@@ -181,7 +181,7 @@ class SomeBatches:
 
 
 def _evaluate(run: Fit, most: int, seconds: float) -> tuple[float, int]:
-    """Seconds and batches."""
+    """Evaluate, and return (seconds, batches)."""
     some = SomeBatches(run.data, most, seconds)
     began = time.perf_counter()
     with run.step.ema.applied() if run.step.ema is not None else nullcontext():

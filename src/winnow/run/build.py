@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from winnow.builders import require_one_family
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.config.instantiate import check_node, instantiate, target_of, trusted
 from winnow.config.plain import Config
-from winnow.config.schema import RunSettings
 from winnow.data.plan import LoadingSettings
 from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.batch_norm import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
-from winnow.engine.foreign import adopt
 from winnow.engine.gradients import FirstLook
-from winnow.engine.loop import Fit, restore
+from winnow.engine.loop import Fit
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.progress import Progress
@@ -32,31 +29,29 @@ from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.errors import ConfigError
 from winnow.protocols import Data, Evaluation, Task, Tracker
-from winnow.run.resume import Found
+from winnow.run.plan import RunPlan
 from winnow.sweep.current import current_trial
 
 logger = logging.getLogger(__name__)
 
 
-def build(
-    config: Config, settings: RunSettings, seed: int, folder: Path, tracker: Tracker, choices: dict[str, str],
-    ranks: Ranks = ALONE,
-) -> Fit:  # fmt: skip
-    """The parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
+def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
+    """Build the parts of the run. Raises ConfigError, DataError, WeightsError before any training."""
+    config, settings, folder = plan.config, plan.settings, plan.folder
     training = settings.training
     device = choose_device(training.device, ranks)
     if device.type == "cpu":
         keep_freed_memory()
     make_deterministic(training.deterministic)
-    seed_everything(seed)
+    seed_everything(plan.seed)
     evaluation = checked_evaluation(config)
-    data: Data = instantiate(config, "data", loading=loading_settings(settings, seed, ranks))
+    data: Data = instantiate(config, "data", loading=loading_settings(plan, ranks))
     task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
     precision = Precision.choose(training.amp, device)
     prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(
-        optimizer_factory(config), task.model, training.param_groups,
+        optimizer_factory(plan), task.model, training.param_groups,
         scaled_lr(
             training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
             training.batch_size * training.accumulate * ranks.size,
@@ -70,7 +65,7 @@ def build(
         FirstLook(task.model, training.require_gradients),
     )  # fmt: skip
     current = current_trial()
-    metadata = {"data_fingerprint": data.fingerprint, "seed": seed, "choices": choices}
+    metadata = {"data_fingerprint": data.fingerprint, "seed": plan.seed, "choices": plan.choices}
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
@@ -79,16 +74,9 @@ def build(
     )  # fmt: skip
 
 
-def take_up(run: Fit, found: Found) -> None:
-    """Put ``run`` where the checkpoint ``found`` stands. Raises CheckpointError where that is another run's."""
-    if isinstance(found, tuple):
-        restore(run, found[1], found[0])
-    else:
-        adopt(run, found)
-
-
 def checked_evaluation(config: Config) -> Evaluation:
-    """The run's evaluation, checked as is the model's node, and that the two and the data fit together. Reads no data."""
+    """Return the run's evaluation after checking its node, the model's, and that the two and the data fit together. Reads no
+    data. Raises ConfigError."""
     require_one_family({key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")})
     check_node(config, "evaluation", [])
     evaluation: Evaluation = instantiate(config, "evaluation")
@@ -109,8 +97,8 @@ def prepare_model(
 
 
 def require_batches(task: Task, training: TrainingSettings, data: Data, start_sample: int = 0) -> None:
-    """ConfigError where batch norm can't do with a batch of what is left of an epoch after its first ``start_sample`` samples;
-    with another batch size its end is cut anew."""
+    """Raise ConfigError if a trainable BatchNorm would see a batch of one image in the rest of the epoch, after its first
+    ``start_sample`` samples."""
     share = data.smallest_share(start_sample)
     if training.sync_batch_norm:
         require_share_of_each(share)
@@ -120,7 +108,8 @@ def require_batches(task: Task, training: TrainingSettings, data: Data, start_sa
 
 
 def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
-    """``asked``, or the training loss where there is nothing to validate on; ConfigError for a metric that nothing gives."""
+    """Return ``asked``, or the training loss where there is nothing to validate on. Raises ConfigError for a metric that
+    nothing gives."""
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
         return Objective(metric="train/loss", mode="min")
@@ -136,13 +125,14 @@ def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
     return asked
 
 
-def loading_settings(settings: RunSettings, seed: int, ranks: Ranks) -> LoadingSettings:
+def loading_settings(plan: RunPlan, ranks: Ranks) -> LoadingSettings:
+    """Return what of the plan the loading of data goes by."""
     names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks"}
-    return LoadingSettings(
-        seed=seed, rank=ranks.rank, ranks=ranks.size, **{name: getattr(settings.training, name) for name in names}
-    )
+    values = {name: getattr(plan.settings.training, name) for name in names}
+    return LoadingSettings(seed=plan.seed, rank=ranks.rank, ranks=ranks.size, **values)
 
 
-def optimizer_factory(config: Config) -> Callable[[list[dict[str, Any]]], Any]:
-    node = {**config["training"]["optimizer"], "_partial_": True}
-    return instantiate({**config, "optimizer": node}, "optimizer")
+def optimizer_factory(plan: RunPlan) -> Callable[[list[dict[str, Any]]], Any]:
+    """Return a function that makes the optimizer of parameter groups."""
+    node = {**plan.settings.training.optimizer, "_partial_": True}
+    return instantiate({**plan.config, "optimizer": node}, "optimizer")

@@ -1,4 +1,4 @@
-"""Every rank but the first: it gets its job from rank 0, fits along, and writes nothing."""
+"""Every rank but the first: it gets its run plan from rank 0, fits along, and writes nothing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import sys
 import threading
 import time
 
-from winnow.config.schema import RunSettings
 from winnow.engine.loop import fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import seed_everything, seed_of_rank
 from winnow.engine.stop import StopRequest
 from winnow.errors import DivergedError, RankError, UntrainedError, WinnowError
-from winnow.run.build import build, take_up
-from winnow.run.leader import LEADER, Job, met, told_why
+from winnow.run.build import build
+from winnow.run.leader import LEADER, join_peers, report_failure_to_peers
+from winnow.run.plan import RunPlan
 from winnow.run.resume import read_found
 from winnow.run.torchrun import place_of, runs_nothing
-from winnow.settings import build_settings
 from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
@@ -38,11 +37,11 @@ def follow() -> None:
     if LEADER in os.environ:
         threading.Thread(target=_end_with, args=(int(os.environ[LEADER]),), daemon=True).start()
     try:
-        with met(place) as ranks:
-            job = _wait_for_job(ranks)
-            if job is not None:
-                with told_why(ranks):
-                    fit_along(job, ranks)
+        with join_peers(place) as ranks:
+            plan = _wait_for_plan(ranks)
+            if plan is not None:
+                with report_failure_to_peers(ranks):
+                    fit_along(plan, ranks)
     except (DivergedError, UntrainedError):
         raise SystemExit(1) from None  # all ranks saw it, and rank 0 says it
     except WinnowError as error:
@@ -50,22 +49,20 @@ def follow() -> None:
         raise SystemExit(1) from None
 
 
-def _wait_for_job(ranks: Ranks) -> Job | None:
-    """None where rank 0 has nothing to train, or ended and said itself why."""
+def _wait_for_plan(ranks: Ranks) -> RunPlan | None:
+    """Return rank 0's plan; None where it has nothing to train, or ended and said itself why."""
     try:
         return ranks.broadcast(None)
     except RankError:
         return None
 
 
-def fit_along(job: Job, ranks: Ranks) -> None:
+def fit_along(plan: RunPlan, ranks: Ranks) -> None:
     """Build the same parts as rank 0 and fit them with it."""
-    settings = build_settings(RunSettings, job.config, "")
-    seed = job.config["training"]["seed"]
-    run = build(job.config, settings, seed, job.folder, NullTracker(job.folder), {}, ranks)
-    seed_everything(seed_of_rank(seed, ranks.rank))
-    if job.checkpoint is not None:
-        take_up(run, read_found(job.checkpoint))
+    run = build(plan, NullTracker(plan.folder), ranks)
+    seed_everything(seed_of_rank(plan.seed, ranks.rank))
+    if plan.checkpoint is not None:
+        read_found(plan.checkpoint).restore(run)
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:

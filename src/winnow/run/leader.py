@@ -1,4 +1,4 @@
-"""Rank 0's side of a run on many ranks: who the others are, starting them, and the job they are given."""
+"""Rank 0's side of a run on many ranks: who the others are, and starting them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,36 +23,28 @@ LEADER = "WINNOW_LEADER"
 _END_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that a follower must know: the resolved config, and the checkpoint that rank 0 goes on from."""
-
-    config: dict[str, Any]
-    folder: Path
-    checkpoint: Path | None
-
-
 @contextlib.contextmanager
-def lead(asked: int | None) -> Iterator[Ranks]:
-    """The ranks of a run, this process being the first: those that torchrun started, or else ``asked`` (training.num_ranks),
-    of which the others are started here and end with this context. ConfigError where the two contradict each other."""
+def ranks_of_run(asked: int | None) -> Iterator[Ranks]:
+    """Give the ranks of a run, this process being the first: those that torchrun started, or else ``asked``
+    (training.num_ranks), of which the others are started here and end with this context. Raises ConfigError where the two
+    contradict each other."""
     place = place_of()
     if place is None and asked in (None, 1):
         yield ALONE
     elif place is None:
         assert asked is not None
-        with started(asked) as ranks:
+        with start_followers(asked) as ranks:
             yield ranks
     elif asked not in (None, place.size):
         raise ConfigError(f"training.num_ranks={asked}, but torchrun started {place.size}; set it to null")
     else:
-        with met(place) as ranks, told_why(ranks):
+        with join_peers(place) as ranks, report_failure_to_peers(ranks):
             yield ranks
 
 
 @contextlib.contextmanager
-def met(place: Place) -> Iterator[Ranks]:
-    """The ranks that share this process's environment variables MASTER_ADDR and MASTER_PORT."""
+def join_peers(place: Place) -> Iterator[Ranks]:
+    """Meet the ranks that share this process's environment variables MASTER_ADDR and MASTER_PORT."""
     store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))
     own = Ranks(place.rank, place.size, place.local_rank, place.local_size)
     with joined(dist.PrefixStore("winnow", store), own, lambda: None) as ranks:
@@ -63,8 +52,8 @@ def met(place: Place) -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def started(size: int) -> Iterator[Ranks]:
-    """This process and ``size`` − 1 followers on this machine."""
+def start_followers(size: int) -> Iterator[Ranks]:
+    """Run this process and ``size`` − 1 followers on this machine."""
     store = dist.TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
     with shared_threads(size) as num_threads:
         followers = [_start(rank, size, store.port, num_threads) for rank in range(1, size)]
@@ -72,15 +61,15 @@ def started(size: int) -> Iterator[Ranks]:
             # torch keeps a store's keys by prefix under its own rendezvous as well.
             shared = dist.PrefixStore("winnow", store)
             own = Ranks(0, size, 0, size)
-            with joined(shared, own, lambda: _require_all(followers)) as ranks, told_why(ranks):
+            with joined(shared, own, lambda: _require_all(followers)) as ranks, report_failure_to_peers(ranks):
                 yield ranks
         finally:
             _end(followers)
 
 
 @contextlib.contextmanager
-def told_why(ranks: Ranks) -> Iterator[None]:
-    """The others hear why this rank ended, where it did by an error."""
+def report_failure_to_peers(ranks: Ranks) -> Iterator[None]:
+    """If this rank fails, tell the other ranks why."""
     try:
         yield
     except RankError:
@@ -92,7 +81,8 @@ def told_why(ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared_threads(size: int) -> Iterator[int]:
-    """The ranks of one machine share its cores; the number of threads each computes with. OMP_NUM_THREADS is obeyed."""
+    """Share the cores of this machine among its ``size`` ranks; give the number of threads that each computes with.
+    OMP_NUM_THREADS is obeyed."""
     before = torch.get_num_threads()
     share = before if "OMP_NUM_THREADS" in os.environ else max(1, before // size)
     torch.set_num_threads(share)
@@ -131,7 +121,7 @@ def _how(code: int) -> str:
 
 
 def _end(followers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Followers end by themselves once rank 0 has left them; one that does not is killed, it owns no file."""
+    """Wait for the followers, which end by themselves once rank 0 has left them; kill one that does not: it owns no file."""
     for rank, follower in enumerate(followers, start=1):
         try:
             follower.wait(_END_SECONDS)

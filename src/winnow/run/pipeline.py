@@ -15,20 +15,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from winnow.config.compose import Stage, composed_job
+from winnow.config.compose import job_command
 from winnow.config.plain import Config
 from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import ConfigError
 from winnow.protocols import Tracker
 from winnow.run.pipeline_record import read_record, write_record
+from winnow.run.plan import RunPlan
 from winnow.run.record import flat, trial_tags
 from winnow.run.rehearsal import rehearse
+from winnow.run.resolve import resolve, unfinished
 from winnow.run.result import RunResult
-from winnow.run.stages import asked_stages, handed_over, own_overrides, unfinished_stages
 from winnow.run.torchrun import place_of, refuse_sweep
 from winnow.run.tracker import choose_tracker
-from winnow.run.training import Start, how_it_failed, run_in_folder
+from winnow.run.training import how_it_failed, recording_refusal, train
 from winnow.run_folder import PIPELINE_RECORD, sole_owner
 from winnow.sweep.current import current_trial, running
 from winnow.sweep.stage_trial import StageTrial
@@ -42,26 +43,26 @@ _ENDED = ("completed", "early_stopped")
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Train as composed, in Hydra's output folder; the best objective (of the last stage), or None where nothing was evaluated.
+    """Train as composed, in Hydra's output folder. Returns the best objective (of the last stage), None where nothing was
+    evaluated.
 
     Raises WinnowError for what the user must mend. An interrupted single run ends the process with ``EXIT_INTERRUPTED``.
     """
     is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     if is_multirun:
         refuse_sweep(["--multirun"])
-    command, with_another_stage = composed_job(cfg)
+    command = job_command(cfg)
     folder = command.run_folder
-    stages = asked_stages(command, with_another_stage)
-    with StopRequest() as stop:
-        if stages:
-            require_objective_of_study(command.config, stages)
-            result = run_stages(stages, command.overrides, folder, stop)
-            goes_on_by = folder
-        else:
-            current = current_trial()
-            parent = current.study_folder if current is not None else None
-            result = run_in_folder(Start(command.config, command.overrides, command.choices, parent), folder, stop)
+    with StopRequest() as stop, sole_owner(folder):
+        with recording_refusal(folder):
+            plans = resolve(command)
+        if plans[0].settings.stage.is_alone:
+            result = train(plans[0], stop)
             goes_on_by = folder / "checkpoints" / "last.pth"
+        else:
+            require_objective_of_study(command.config, plans)
+            result = run_stages(plans, folder, stop)
+            goes_on_by = folder
     if result.status == "interrupted":
         logger.info("go on with: training.resume=%s", goes_on_by)
         if not is_multirun:
@@ -69,112 +70,108 @@ def run(cfg: DictConfig) -> float | None:
     return result.objective
 
 
-def run_stages(stages: Sequence[Stage], overrides: list[str], folder: Path, stop: StopRequest) -> RunResult:
-    """Train those of ``stages`` that are not finished, in order, and leave the ``result.json`` of the whole in ``folder``."""
-    with sole_owner(folder):
+def run_stages(plans: Sequence[RunPlan], folder: Path, stop: StopRequest) -> RunResult:
+    """Train those of ``plans`` that are not finished, in order, and leave the ``result.json`` of the whole in ``folder``."""
+    with recording_refusal(folder):
+        left = prepare(plans, folder)
+    (folder / "result.json").unlink(missing_ok=True)
+    current = current_trial()
+    tracker = choose_tracker(without_samples(plans[0]), folder, current.study_folder if current is not None else None)
+    status, reason = "failed", None
+    with tracker:
+        record_whole(tracker, plans, folder)
         try:
-            stages = handed_over(stages)
-            unfinished = prepare(stages, folder)
-        except WinnowError as error:
-            if not (folder / "result.json").exists():
-                RunResult("failed", reason=str(error)).write(folder)
+            for number, plan in enumerate(left):
+                if number > 0:
+                    reset_process(left[number - 1])
+                status = run_stage(plan, plans, stop)
+                if status not in _ENDED:
+                    break
+        except BaseException as error:
+            status, reason = how_it_failed(error)
+            if not isinstance(error, KeyboardInterrupt):
+                logger.error("when that is mended, go on with the same command and training.resume=%s", folder)
             raise
-        (folder / "result.json").unlink(missing_ok=True)
-        current = current_trial()
-        tracker = choose_tracker(quiet(stages[0].config), folder, current.study_folder if current is not None else None)
-        status, reason = "failed", None
-        with tracker:
-            record_whole(tracker, stages, folder)
-            try:
-                for number, stage in enumerate(unfinished):
-                    if number > 0:
-                        leave_behind(unfinished[number - 1])
-                    status = run_stage(stage, stages, overrides, folder, stop)
-                    if status not in _ENDED:
-                        break
-            except BaseException as error:
-                status, reason = how_it_failed(error)
-                if not isinstance(error, KeyboardInterrupt):
-                    logger.error("when that is mended, go on with the same command and training.resume=%s", folder)
-                raise
-            finally:
-                result = result_of_whole(status, reason, stages, folder, tracker)
-                result.write(folder)
-                conclude(tracker, result, folder)
+        finally:
+            result = result_of_whole(status, reason, plans, folder, tracker)
+            result.write(folder)
+            conclude(tracker, result, folder)
     return result
 
 
-def prepare(stages: Sequence[Stage], folder: Path) -> list[Stage]:
-    """Check all before any is trained, and write down what they begin with; those that are to be trained. Raises ConfigError."""
-    unfinished = unfinished_stages(stages, folder)
-    if len(unfinished) > 1 and place_of() is not None:
+def prepare(plans: Sequence[RunPlan], folder: Path) -> list[RunPlan]:
+    """Check all before any is trained, write down what they begin with, and return those that are to be trained. Raises
+    WinnowError."""
+    left = unfinished(plans)
+    if len(left) > 1 and place_of() is not None:
         raise ConfigError(
-            f"torchrun can't run a pipeline ({len(unfinished)} stages), its ranks take one job; start it without torchrun and "
+            f"torchrun can't run a pipeline ({len(left)} stages), its ranks take one job; start it without torchrun and "
             "give training.num_ranks=N, or run its stages one by one"
         )
-    if len(unfinished) > 1:
-        rehearse(unfinished, folder)
-    write_record(stages, folder)
-    return unfinished
+    if len(left) > 1:
+        rehearse(left)
+    write_record(plans, folder)
+    return left
 
 
-def require_objective_of_study(config: Config, stages: Sequence[Stage]) -> None:
-    """ConfigError where a sweep, which reads its objective off the pipeline's own config, would rank by another than the last
-    stage's."""
-    searched, last = config["objective"], stages[-1].config["objective"]
+def require_objective_of_study(config: Config, plans: Sequence[RunPlan]) -> None:
+    """Raise ConfigError where a sweep, which reads its objective off the pipeline's own config, would rank by another than the
+    last stage's."""
+    searched, last = config["objective"], plans[-1].config["objective"]
     if current_trial() is not None and searched != last:
         raise ConfigError(
-            f"objective={searched} of stage={config['stage']['name']} is not that of its last stage {stages[-1].name}, {last}, "
-            f"which a sweep is ranked by: let the pipeline's file begin with defaults: [{stages[-1].name}, _self_]"
+            f"objective={searched} of stage={config['stage']['name']} is not that of its last stage {plans[-1].name}, {last}, "
+            f"which a sweep is ranked by: let the pipeline's file begin with defaults: [{plans[-1].name}, _self_]"
         )
 
 
-def run_stage(stage: Stage, stages: Sequence[Stage], overrides: list[str], folder: Path, stop: StopRequest) -> str:
-    """Train one stage in its folder; its status."""
+def run_stage(plan: RunPlan, plans: Sequence[RunPlan], stop: StopRequest) -> str:
+    """Train one stage in its folder and return its status."""
     if stop.requested:
         return "interrupted"
-    own = folder / stage.name
-    own.mkdir(exist_ok=True)
-    config = stage.config
-    if "parent_run_id" in config["tracking"]:  # that is the pipeline's; the stage's is the pipeline
-        config = {**config, "tracking": {**config["tracking"], "parent_run_id": None}}
-    logger.info("stage %s (%d of %d) in %s", stage.name, stages.index(stage) + 1, len(stages), own)
-    with heard_by_trial(stage, stages):
-        return run_in_folder(Start(config, own_overrides(overrides), stage.choices, folder), own, stop).status
+    plan.folder.mkdir(exist_ok=True)
+    if "parent_run_id" in plan.settings.tracking:  # the stage's parent is the pipeline's run
+        plan = plan.with_values("tracking", parent_run_id=None)
+    logger.info(
+        "stage %s (%d of %d) in %s", plan.name, [p.name for p in plans].index(plan.name) + 1, len(plans), plan.folder
+    )
+    with reporting_to_trial(plan, plans):
+        return train(plan, stop).status
 
 
-def leave_behind(stage: Stage) -> None:
-    """The next stage shall find the process as a new one would be, for there it would be resumed."""
+def reset_process(plan: RunPlan) -> None:
+    """Free memory and drop the compiled programs of ``plan``, so that the next stage runs as in a fresh process, where a resume
+    would run it."""
     release_memory()
-    if stage.config["training"]["compile"]:
+    if plan.settings.training.compile:
         torch.compiler.reset()
 
 
 @contextlib.contextmanager
-def heard_by_trial(stage: Stage, stages: Sequence[Stage]) -> Iterator[None]:
-    """In a sweep the trial hears the stage as a part of the whole."""
+def reporting_to_trial(plan: RunPlan, plans: Sequence[RunPlan]) -> Iterator[None]:
+    """Inside, the stage's epochs are reported on the pipeline's axis, in a sweep."""
     current = current_trial()
     if current is None:
         yield
         return
-    before = stages[: stages.index(stage)]
-    first_epoch = sum(other.config["training"]["max_epochs"] for other in before)
-    is_compared = stage.config["objective"] == stages[-1].config["objective"]
+    before = plans[: [other.name for other in plans].index(plan.name)]
+    first_epoch = sum(other.settings.training.max_epochs for other in before)
+    is_compared = plan.settings.objective == plans[-1].settings.objective
     if not is_compared:
-        logger.info("stage %s has another objective than the last: it reports nothing and is not pruned", stage.name)
+        logger.info("stage %s has another objective than the last: it reports nothing and is not pruned", plan.name)
     with running(replace(current, trial=StageTrial(current.trial, first_epoch, is_compared))):
         yield
 
 
 def result_of_whole(
-    status: str, reason: str | None, stages: Sequence[Stage], folder: Path, tracker: Tracker
+    status: str, reason: str | None, plans: Sequence[RunPlan], folder: Path, tracker: Tracker
 ) -> RunResult:
-    """``result.json`` of all stages: the furthest one's numbers, the last one's objective, the sum of the cost."""
+    """Return the ``result.json`` of all stages: the furthest one's numbers, the last one's objective, the sum of the cost."""
     found = {stage.name: read_result(folder / stage.name) for stage in read_record(folder)}
     every = {name: part for name, part in found.items() if part is not None}
-    parts = {stage.name: every[stage.name] for stage in stages if stage.name in every}
+    parts = {stage.name: every[stage.name] for stage in plans if stage.name in every}
     furthest = list(parts.values())[-1] if parts else RunResult(status)
-    last = parts.get(stages[-1].name)
+    last = parts.get(plans[-1].name)
     cost = {
         key: sum(part.cost.get(key, 0.0) for part in parts.values()) for part in parts.values() for key in part.cost
     }
@@ -193,7 +190,7 @@ def result_of_whole(
 
 
 def read_result(folder: Path) -> RunResult | None:
-    """What a stage wrote; None where it did not begin, or was killed."""
+    """Return what a stage wrote; None where it did not begin, or was killed."""
     path = folder / "result.json"
     if not path.is_file():
         return None
@@ -201,18 +198,19 @@ def read_result(folder: Path) -> RunResult | None:
     return RunResult(**{field.name: content[field.name] for field in fields(RunResult) if field.name in content})
 
 
-def quiet(config: Config) -> Config:
-    """``config`` without samples of the machine and TensorBoard files: the stages' own runs have them."""
-    tracking, silent = config["tracking"], {"system_metrics_seconds": None, "tensorboard": False}
-    return {**config, "tracking": tracking | {key: value for key, value in silent.items() if key in tracking}}
+def without_samples(plan: RunPlan) -> Config:
+    """Return the plan's config without samples of the machine and TensorBoard files: the stages' own runs have them."""
+    silent = {"system_metrics_seconds": None, "tensorboard": False}
+    known = {key: value for key, value in silent.items() if key in plan.settings.tracking}
+    return plan.with_values("tracking", **known).config
 
 
-def record_whole(tracker: Tracker, stages: Sequence[Stage], folder: Path) -> None:
-    """What is tracked of the whole: params that all stages share by their own name, others after the stage's."""
-    every = {stage.name: flat(stage.config) for stage in stages}
+def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> None:
+    """Track params of the whole: those that all stages share by their own name, others after the stage's."""
+    every = {plan.name: flat(plan.config) for plan in plans}
     shared = {
         key: value
-        for key, value in every[stages[0].name].items()
+        for key, value in every[plans[0].name].items()
         if all(key in own and own[key] == value for own in every.values())
     }
     own = {
@@ -227,7 +225,7 @@ def record_whole(tracker: Tracker, stages: Sequence[Stage], folder: Path) -> Non
 
 
 def conclude(tracker: Tracker, result: RunResult, folder: Path) -> None:
-    """The numbers by which pipelines are compared."""
+    """Track the numbers by which pipelines are compared, and the end."""
     values = {f"cost/{name}": value for name, value in result.cost.items()}
     if result.objective is not None and result.best is not None:
         values[f"best/{result.best['metric'].removeprefix('val/')}"] = result.objective

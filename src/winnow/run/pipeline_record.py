@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from winnow.config.compose import Stage
 from winnow.config.moved import with_moved_choices, with_moved_targets
+from winnow.config.plain import Config
 from winnow.errors import ConfigError
+from winnow.run.plan import RunPlan
 from winnow.run_folder import PIPELINE_RECORD
 
 
-def write_record(stages: Sequence[Stage], folder: Path) -> None:
-    """``pipeline.yaml``: what each stage began with, for whoever resumes; stages of earlier commands stay."""
-    known = {stage.name: stage for stage in read_record(folder)} | {stage.name: stage for stage in stages}
+@dataclass(frozen=True)
+class RecordedStage:
+    """What a stage began with."""
+
+    name: str
+    config: Config
+    choices: dict[str, str]
+
+
+def write_record(plans: Sequence[RunPlan], folder: Path) -> None:
+    """Write down what each stage begins with, for whoever resumes; stages of earlier commands stay."""
+    began = [RecordedStage(plan.name, plan.config, plan.choices) for plan in plans]
+    known = {stage.name: stage for stage in [*read_record(folder), *began]}
     content = {"stages": [{"name": s.name, "choices": s.choices, "config": s.config} for s in known.values()]}
     temporary = folder / f".{PIPELINE_RECORD}.tmp"
     with temporary.open("w") as file:
@@ -27,15 +39,19 @@ def write_record(stages: Sequence[Stage], folder: Path) -> None:
     temporary.replace(folder / PIPELINE_RECORD)
 
 
-def read_record(folder: Path) -> list[Stage]:
-    """What ``write_record`` left; nothing where ``folder`` holds no stages. ConfigError for a damaged file."""
+def read_record(folder: Path) -> list[RecordedStage]:
+    """Return what ``write_record`` left; nothing where ``folder`` holds no stages. Raises ConfigError for a damaged file."""
     path = folder / PIPELINE_RECORD
     if not path.is_file():
         return []
     try:
         content: dict[str, Any] = yaml.safe_load(path.read_text())
         return [
-            Stage(entry["name"], with_moved_targets(entry["config"]), with_moved_choices(entry["choices"]))
+            RecordedStage(
+                entry["name"],
+                with_moved_targets(entry["config"]),
+                with_moved_choices(entry["choices"], entry["config"]),
+            )
             for entry in content["stages"]
         ]
     except (yaml.YAMLError, KeyError, TypeError) as error:

@@ -13,11 +13,11 @@ import torch
 
 from winnow.config.flat import flat
 from winnow.config.instantiate import instantiate
-from winnow.config.plain import Config
 from winnow.engine.loop import Fit
 from winnow.engine.memory import memory_explained
 from winnow.errors import WinnowError
 from winnow.protocols import Evaluation
+from winnow.run.plan import RunPlan
 from winnow.run.result import RunResult
 from winnow.sweep.current import current_trial
 from winnow.tracking.provenance import command_line, environment, git_state, source_tags
@@ -27,18 +27,19 @@ logger = logging.getLogger(__name__)
 _NUM_PICTURES = 12
 
 
-def record_origin(run: Fit, config: Config, folder: Path) -> None:
-    """Config, command line, code and machine, to the tracker and to the run folder, before the first step."""
+def record_origin(run: Fit, plan: RunPlan) -> None:
+    """Give config, command line, code and machine, to the tracker and to the run folder, before the first step."""
+    folder = plan.folder
     git = git_state(Path.cwd())
     facts = {"command": command_line(), "git_commit": git.commit if git else None, **environment()}
     (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
     tracker = run.tracker
-    tracker.log_params(flat(config))
+    tracker.log_params(flat(plan.config))
     tracker.set_tags({
         **source_tags(git),
         "winnow.command": facts["command"] or "",
         "winnow.data_fingerprint": run.data.fingerprint,
-        "winnow.stage": config["stage"]["name"],
+        "winnow.stage": plan.name,
         **trial_tags(),
     })  # fmt: skip
     for name in ("config.yaml", "environment.json"):
@@ -49,7 +50,7 @@ def record_origin(run: Fit, config: Config, folder: Path) -> None:
 
 
 def trial_tags() -> dict[str, str]:
-    """Which trial of which study the run is; nothing outside of a sweep."""
+    """Return the tags that say which trial of which study the run is; none outside of a sweep."""
     current = current_trial()
     if current is None:
         return {}
@@ -57,8 +58,8 @@ def trial_tags() -> dict[str, str]:
     return {"winnow.study": current.study, "winnow.trial": str(current.number), **seed}
 
 
-def record_end(run: Fit, config: Config, folder: Path) -> None:
-    """The last numbers, pictures and files of a run that came to its end."""
+def record_end(run: Fit, plan: RunPlan) -> None:
+    """Track the last numbers, pictures and files of a run that came to its end."""
     state, tracker = run.state, run.tracker
     final = {
         f"final/{name.removeprefix('val/')}": value for name, value in state.metrics.items() if name.startswith("val/")
@@ -67,17 +68,20 @@ def record_end(run: Fit, config: Config, folder: Path) -> None:
     if run.data.num_val_batches():
         # What comes after the training must not make a failure of it.
         try:
-            tracker.log_artifact(draw_val_grid(run, instantiate(config, "evaluation"), folder / "pictures"), "pictures")
+            tracker.log_artifact(
+                draw_val_grid(run, instantiate(plan.config, "evaluation"), plan.folder / "pictures"), "pictures"
+            )
         except WinnowError as error:
             logger.error("no pictures of the validation images: %s", error)
-    if config["tracking"].get("log_checkpoints"):
+    if plan.settings.tracking.get("log_checkpoints"):
         for path in (run.checkpoints.best, run.checkpoints.last):
             if path.exists():
                 tracker.log_artifact(path, "checkpoints")
 
 
 def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
-    """The first validation images with what was found and what is true, by the weights that were evaluated."""
+    """Draw the first validation images with what was found and what is true, by the weights that were evaluated; return the
+    file."""
     weights = run.step.ema.applied() if run.step.ema is not None else nullcontext()
     run.task.model.eval()
     seen: list[tuple[Any, Any]] = []
@@ -91,7 +95,7 @@ def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
 
 
 def result_of(run: Fit, status: str, reason: str | None) -> RunResult:
-    """What ``result.json`` says of the run as it stands."""
+    """Return what ``result.json`` says of the run as it stands."""
     state, checkpoints = run.state, run.checkpoints
     return RunResult(
         status=status,

@@ -29,14 +29,14 @@ class RunResult:
     stages: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Into ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
+        """Write ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
         temporary = folder / ".result.json.tmp"
         temporary.write_text(json.dumps(_finite(asdict(self)), indent=2) + "\n")
         temporary.replace(folder / "result.json")
 
 
 def is_concluded(folder: Path) -> bool:
-    """Whether the run of ``folder`` came to its end and wrote down how."""
+    """Tell whether the run of ``folder`` came to its end and wrote down how."""
     path = folder / "result.json"
     return path.exists() and json.loads(path.read_text())["status"] in ("completed", "early_stopped")
 

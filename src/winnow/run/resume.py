@@ -1,8 +1,9 @@
-"""The config that a run really follows: as composed, or, for a resumed run, as its checkpoint recorded it."""
+"""Checkpoints to resume: which one ``training.resume`` means, the config of a run that goes on from it, and its restoring."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +14,92 @@ from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign
 from winnow.checkpoints.seal import is_of_winnow, is_sealed
 from winnow.config.flat import differences_by_name, flat
+from winnow.config.moved import with_moved_choices
 from winnow.config.plain import Config, plain_config
 from winnow.config.recorded import resumed_config
+from winnow.engine.foreign import adopt
+from winnow.engine.loop import Fit, restore
 from winnow.errors import CheckpointError, ConfigError
 from winnow.run_folder import require_unused
 
 logger = logging.getLogger(__name__)
 
-Found = tuple[Path, dict[str, Any]] | ForeignCheckpoint
-"""A checkpoint to resume: where it lies and its content, or what another program's file holds."""
+
+@dataclass(frozen=True)
+class RunCheckpoint:
+    """A whole checkpoint of winnow's: where it lies, and its content."""
+
+    path: Path
+    content: dict[str, Any]
+
+    def resolve(self, composed: Config, overrides: list[str]) -> Config:
+        """Return the config that a run follows which goes on from here. Raises ConfigError."""
+        return resumed_config(self.content, composed, overrides)
+
+    def choices(self, composed: dict[str, str]) -> dict[str, str]:
+        """Return config group → choice as they were when the run began."""
+        return with_moved_choices(self.content["metadata"].get("choices", {}), self.content["config"])
+
+    def restore(self, run: Fit) -> None:
+        """Put ``run`` where the checkpoint stands. Raises CheckpointError where that is another run's."""
+        restore(run, self.content, self.path)
 
 
-def config_of_run(composed: Config, folder: Path, overrides: list[str]) -> tuple[Config, Found | None]:
-    """What a run in ``folder`` is to follow, and the checkpoint that it goes on from; ``composed`` by these command-line
-    overrides may lack values. Raises ConfigError, CheckpointError."""
-    require_one_start(composed)
-    resume = composed["training"]["resume"]
+@dataclass(frozen=True)
+class OtherCheckpoint:
+    """A whole checkpoint of another program's. Its config is never followed: what it would mean here can't be known."""
+
+    file: ForeignCheckpoint
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    def resolve(self, composed: Config, overrides: list[str]) -> Config:
+        """Return the command's own config, and log how the file's differs. Raises ConfigError."""
+        config = complete(composed)
+        log_other_config(self.file, config)
+        return config
+
+    def choices(self, composed: dict[str, str]) -> dict[str, str]:
+        """Return the command's own choices."""
+        return composed
+
+    def restore(self, run: Fit) -> None:
+        """Take over what of the file ``run`` can go on with. Raises CheckpointError where it does not fit."""
+        adopt(run, self.file)
+
+
+Found = RunCheckpoint | OtherCheckpoint
+
+
+def find_checkpoint(resume: str | None, folder: Path) -> Found | None:
+    """Return the checkpoint that ``training.resume`` names for the run in ``folder``; None where the run begins. Raises
+    CheckpointError, and ConfigError where a run that begins would write over another."""
     foreign = foreign_to_resume(resume)
-    saved = checkpoint_to_resume(resume, folder) if foreign is None else None
-    if saved is not None:
-        return resumed_config(saved[1], composed, overrides), saved
-    config = plain_config(OmegaConf.create(composed))
+    found: Found | None = OtherCheckpoint(foreign) if foreign is not None else checkpoint_to_resume(resume, folder)
     if resume is None or foreign is not None:
         require_unused(folder)
-    if foreign is not None:
-        log_other_config(foreign, config)
-    return config, foreign
+    return found
+
+
+def read_found(path: Path) -> Found:
+    """Read a whole checkpoint, of winnow's or another program's, that ``find_checkpoint`` found before. Raises
+    CheckpointError."""
+    if is_sealed(path):
+        return RunCheckpoint(path, read_checkpoint(path))
+    return OtherCheckpoint(read_foreign(path, "a checkpoint", CheckpointError))
+
+
+def complete(composed: Config) -> Config:
+    """Return ``composed``. Raises ConfigError where a value of it was never given."""
+    return plain_config(OmegaConf.create(composed))
 
 
 def require_one_start(config: Config) -> None:
-    """ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights may
-    be resumed: its recorded ``init_from`` is history then, as is its stage's; ``auto`` begins a run that is not there yet."""
+    """Raise ConfigError where a command both resumes a run and starts from another's weights. A run that *began* from weights
+    may be resumed: its recorded ``init_from`` is history then, as is its stage's; ``auto`` begins a run that is not there
+    yet."""
     resume, init_from = config["training"]["resume"], config["training"]["init_from"]
     if resume not in (None, "auto") and init_from not in (None, config["stage"]["init_from"]):
         raise ConfigError(
@@ -53,7 +109,7 @@ def require_one_start(config: Config) -> None:
 
 
 def foreign_to_resume(resume: str | None) -> ForeignCheckpoint | None:
-    """The whole file that ``training.resume`` names where another program wrote it; None where winnow did, or for null and
+    """Return the whole file that ``training.resume`` names if another program wrote it; None if winnow did, and for null and
     ``auto``. A checkpoint of winnow's that lost its end is winnow's still, where a whole one lies beside it. Raises
     CheckpointError for a file that is no checkpoint."""
     if resume is None or resume == "auto":
@@ -79,19 +135,10 @@ def log_other_config(file: ForeignCheckpoint, config: Config) -> None:
     )
 
 
-def read_found(path: Path) -> Found:
-    """A whole checkpoint, of winnow's or another program's, as rank 0 found it."""
-    return (path, read_checkpoint(path)) if is_sealed(path) else read_foreign(path, "a checkpoint", CheckpointError)
-
-
-def path_of(found: Found) -> Path:
-    return found[0] if isinstance(found, tuple) else found.path
-
-
-def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that ``training.resume`` names: a file, a run folder (its newest whole one), ``auto`` (that of ``folder``,
-    or None where the run has not saved yet), or None for null. A damaged file falls back to the newest whole one beside it,
-    and says so."""
+def checkpoint_to_resume(resume: str | None, folder: Path) -> RunCheckpoint | None:
+    """Return the checkpoint of winnow's that ``training.resume`` names: a file, a run folder (its newest whole one), ``auto``
+    (that of ``folder``, or None where the run has not saved yet), or None for null. A damaged file falls back to the newest
+    whole one beside it, and the log says so. Raises CheckpointError."""
     if resume is None:
         return None
     path = folder if resume == "auto" else Path(resume)
@@ -99,23 +146,13 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> tuple[Path, dict[s
         newest = CheckpointFolder(path / "checkpoints", save_interval=1, keep_last_n=1).newest()
         if newest is None and resume != "auto":
             raise CheckpointError(f"training.resume={resume!r} is a folder without a checkpoint of a run")
-        return newest
+        return RunCheckpoint(*newest) if newest is not None else None
     try:
-        return path, read_checkpoint(path)
+        return RunCheckpoint(path, read_checkpoint(path))
     except CheckpointError as error:
         beside = CheckpointFolder(path.parent, save_interval=1, keep_last_n=1)
         older = beside.newest() if path.is_file() and beside.is_ours(path) else None
         if older is None:
             raise
         logger.error("%s; going on from %s instead", error, older[0])
-        return older
-
-
-def in_halves(config: Config) -> Config | None:
-    """``config`` with half the batch and twice the accumulation, which is the same step; None where that is not wanted or not
-    possible."""
-    training = config["training"]
-    if not training["oom_retry"] or training["batch_size"] % 2:
-        return None
-    halved = {"batch_size": training["batch_size"] // 2, "accumulate": 2 * training["accumulate"]}
-    return {**config, "training": {**training, **halved}}
+        return RunCheckpoint(*older)

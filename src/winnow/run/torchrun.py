@@ -24,7 +24,7 @@ class Place:
 
 
 def place_of(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """The place that torchrun, or rank 0 in its stead, gave this process; None for one that runs alone."""
+    """Return the place that torchrun, or rank 0 in its stead, gave this process; None for one that runs alone."""
     if "RANK" not in environment or int(environment.get("WORLD_SIZE", "1")) == 1:
         return None
     size = environment["WORLD_SIZE"]
@@ -34,18 +34,18 @@ def place_of(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 
 def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether another process composes the config and writes the files."""
+    """Tell whether another process composes the config and writes the files."""
     place = place_of(environment)
     return place is not None and place.rank > 0
 
 
 def runs_nothing(arguments: Sequence[str]) -> bool:
-    """Whether a command line only prints, or is a sweep, which rank 0 refuses."""
+    """Tell whether a command line only prints, or is a sweep, which rank 0 refuses."""
     return any(argument.split("=")[0] in (*_PRINTS, *_SWEEPS) for argument in arguments)
 
 
 def refuse_sweep(arguments: Sequence[str]) -> None:
-    """ConfigError for a multirun under torchrun: each of its ranks would run the whole sweep."""
+    """Raise ConfigError for a multirun under torchrun: each of its ranks would run the whole sweep."""
     if place_of() is not None and any(argument in _SWEEPS for argument in arguments):
         raise ConfigError(
             "torchrun can't start a multirun, each of its ranks would run the whole sweep; start it without torchrun and "

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # torch comes with it
 
 
 def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: Path | None = None) -> Tracker:
-    """What the node ``tracking`` names; its key ``tensorboard`` holds for every tracker and is none of its own.
-    ``parent_folder`` is that of the tracked run it belongs to.
+    """Return the tracker that the node ``tracking`` names; its key ``tensorboard`` holds for every tracker and is none of its
+    own. ``parent_folder`` is that of the tracked run it belongs to.
 
     Raises ConfigError for a wrong setting, and where TensorBoard is asked for and not installed, before anything else happens.
     """
@@ -27,13 +27,14 @@ def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: P
         from winnow.tracking.tensorboard import TensorBoardTracker
     except ImportError as error:
         raise ConfigError(
-            f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install 'winnow[tensorboard]'"
+            f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install -e '.[tensorboard]'"
         ) from error
     return TensorBoardTracker(_instantiate(own, run_folder, injected), run_folder)
 
 
 def check_tracking(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The config with the keys of the tracker itself, and whether TensorBoard files are wanted. ConfigError for a wrong key."""
+    """Return the config with the keys of the tracker itself, and whether TensorBoard files are wanted. Raises ConfigError for a
+    wrong key."""
     node = dict(config["tracking"])
     with_tensorboard = node.pop("tensorboard", False)
     if not isinstance(with_tensorboard, bool):

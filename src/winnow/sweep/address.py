@@ -20,7 +20,7 @@ from winnow.errors import ConfigError
 from winnow.sweep.file_lock import locked_file
 from winnow.sweep.journal import SturdyJournal
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 JOURNAL_SUFFIXES = (".log", ".journal")
 ALLOWED = (
@@ -29,7 +29,7 @@ ALLOWED = (
 )
 SERVERS = ("postgresql", "mysql", "mariadb")
 PACKAGES = {
-    "psycopg": "'winnow[postgresql]'",
+    "psycopg": "-e '.[postgresql]'",
     "MySQLdb": "mysqlclient",
 }  # module → what to install, where the names differ
 SQLITE_TIMEOUT_SECONDS = 60
@@ -84,9 +84,9 @@ class Address:
         return str(self.path) if self.kind == "journal" else make_url(self.url).render_as_string(hide_password=True)
 
     def open(self) -> Opened:
-        """A storage of Optuna's on this address; creates what is missing, one process at a time.
+        """Open Optuna's storage at this address; create what is missing, one process at a time.
 
-        Raises ConfigError where a driver is missing or the database is of another version of Optuna.
+        Raises ConfigError if a driver is missing or the database is of another version of Optuna.
         """
         if self.kind == "journal":
             return Opened(JournalStorage(SturdyJournal(self.url)))  # creating an empty file needs no lock
@@ -133,7 +133,7 @@ def _lock_server(connection: sqlalchemy.Connection, kind: str, name: str) -> Non
 
 
 def parse_storage_url(url: str) -> Address:
-    """The address that ``url`` names; relative paths become absolute ones. Raises ConfigError for what can't be."""
+    """Return the address that ``url`` names; relative paths become absolute ones. Raises ConfigError if ``url`` names none."""
     if url.startswith("journal:"):
         path = url.removeprefix("journal://")
         if not path.startswith("/") or len(path) < 2:
@@ -176,14 +176,14 @@ def _sqlite(url: URL) -> Address:
         )
     path = Path(name).expanduser().absolute()
     if kind := network_file_system(path, Path("/proc/mounts")):
-        log.warning(
+        logger.warning(
             "SQLite at %s is on a network file system (%s), where its locks fail: use a journal or a server", path, kind
         )
     return Address("sqlite", url.set(database=str(path)).render_as_string(hide_password=False), path)
 
 
 def network_file_system(path: Path, mounts: Path) -> str | None:
-    """The kind of network file system that holds ``path`` by the table ``mounts`` (of /proc); None for a local one."""
+    """Return the kind of network file system that holds ``path`` by the table ``mounts`` (of /proc); None for a local one."""
     if not mounts.exists():
         return None
     rows = [line.split() for line in mounts.read_text().splitlines()]

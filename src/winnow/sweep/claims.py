@@ -14,7 +14,7 @@ from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED
 from winnow.sweep.ownership import HEARTBEAT, Heartbeats, Liveness, Owner, liveness
 from winnow.sweep.patient import PatientStorage
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OBSERVATION_SECONDS, BEAT_SECONDS, GRACE_SECONDS = 60.0, 5.0, 60.0
 
@@ -55,7 +55,9 @@ class Claims:
         self._held.add(trial.number)
 
     def orphans(self) -> list[FrozenTrial]:
-        """RUNNING trials that nobody answers for, in order. Look again every few seconds: another host's death takes watching."""
+        """Return RUNNING trials that nobody answers for, in order. Call it again every few seconds: another host's
+        death takes watching.
+        """
         self._heartbeats.look(self._study.user_attrs)
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         numbers = {trial.number for trial in running}
@@ -78,7 +80,7 @@ class Claims:
         except SQLAlchemyError as error:
             if not is_away(error):
                 raise
-            log.warning(
+            logger.warning(
                 "trial %d was not taken over: the storage went away meanwhile: %s", trial.number, first_line(error)
             )
             return False
@@ -107,7 +109,7 @@ class Claims:
         self._held.discard(number)
 
     def stored(self, number: int) -> FrozenTrial:
-        """A trial as the storage has it now."""
+        """Return a trial as the storage has it now."""
         return self._storage.get_trial(self._id(number))
 
     def beat(self) -> None:

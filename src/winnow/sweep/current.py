@@ -26,7 +26,7 @@ _current: list[CurrentTrial] = []
 
 @contextlib.contextmanager
 def running(current: CurrentTrial) -> Iterator[None]:
-    """The run inside this context is ``current``."""
+    """Make the run inside this context the ``current`` one."""
     _current.append(current)
     try:
         yield
@@ -35,5 +35,5 @@ def running(current: CurrentTrial) -> Iterator[None]:
 
 
 def current_trial() -> CurrentTrial | None:
-    """None outside of a sweep."""
+    """Return the trial of the current run; None outside of a sweep."""
     return _current[-1] if _current else None

@@ -15,9 +15,10 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextmanager
 def locked(path: str, flags: int) -> Iterator[int]:
-    """The file at ``path``, opened with ``flags``, while nobody else holds it; waits for that without polling.
+    """Open the file at ``path`` with ``flags`` once nobody else holds it, and hold it inside; waits without polling.
 
-    Works between threads too: a lock belongs to one opening of the file. Raises ConfigError where the file system has no locks.
+    Works between threads too: a lock belongs to one opening of the file. Raises ConfigError if the file system has
+    no locks.
     """
     file = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
@@ -39,6 +40,6 @@ def locked(path: str, flags: int) -> Iterator[int]:
 
 @contextmanager
 def locked_file(path: str) -> Iterator[None]:
-    """As ``locked``, on a file that is there for nothing else."""
+    """Hold a lock as ``locked`` does, on a file that is there for nothing else."""
     with locked(path, os.O_CREAT | os.O_RDWR):
         yield

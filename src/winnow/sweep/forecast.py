@@ -34,10 +34,10 @@ class Forecast:
 
 
 def forecast_final(curve: Curve, finished: Sequence[Curve], epoch: int, min_finished: int) -> Forecast | None:
-    """The forecast at ``epoch`` of what ``curve`` will end at.
+    """Forecast at ``epoch`` what ``curve`` will end at.
 
-    It is learned from the ``finished`` curves that reached ``epoch``; the bar is the best of all of them. None while fewer
-    than ``min_finished`` (more than ``NUM_COEFFICIENTS``) curves can teach, or where ``curve`` has no value yet.
+    It is learned from the ``finished`` curves that reached ``epoch``; the bar is the best of all of them. None while
+    fewer than ``min_finished`` (more than ``NUM_COEFFICIENTS``) curves can teach, or where ``curve`` has no value yet.
     """
     curves = [other for other in finished if last_epoch(other) >= 0]
     teachers = [other for other in curves if last_epoch(other) >= epoch and has_value(other, epoch)]
@@ -56,14 +56,15 @@ def forecast_final(curve: Curve, finished: Sequence[Curve], epoch: int, min_fini
 
 
 def features_at(curve: Curve, epoch: int) -> tuple[float, float, float]:
-    """The value now and the gains over the last and the middle third of the way."""
+    """Return the value now and the gains over the last and the middle third of the way."""
     now, later, earlier = (smooth_value(curve, part * epoch // 3) for part in (3, 2, 1))
     return now, now - later, later - earlier
 
 
 def smooth_value(curve: Curve, epoch: int) -> float:
-    """The mean over the ``WINDOW`` epochs that end with ``epoch``; in a gap the latest value before it, before the first
-    value the first."""
+    """Return the mean over the ``WINDOW`` epochs that end with ``epoch``; in a gap the latest value before it, before
+    the first value the first.
+    """
     window = [curve[e] for e in range(epoch - WINDOW + 1, epoch + 1) if e in curve and math.isfinite(curve[e])]
     if window:
         return sum(window) / len(window)
@@ -77,20 +78,20 @@ def final_value(curve: Curve) -> float:
 
 
 def last_epoch(curve: Curve) -> int:
-    """The last epoch with a value; -1 where there is none."""
+    """Return the last epoch with a value; -1 where there is none."""
     return next((e for e in sorted(curve, reverse=True) if math.isfinite(curve[e])), -1)
 
 
 def has_value(curve: Curve, epoch: int) -> bool:
-    """Whether anything was measured up to ``epoch``."""
+    """Return whether anything was measured up to ``epoch``."""
     return any(e <= epoch and math.isfinite(value) for e, value in curve.items())
 
 
 def ridge(features: Array, targets: Array, asked: Array) -> tuple[Array, Array]:
-    """Predictions for the rows of ``asked``, and the leave-one-out residual of each of ``targets``.
+    """Return predictions for the rows of ``asked``, and the leave-one-out residual of each of ``targets``.
 
-    ``features`` [n, k] and ``targets`` [n] are fitted by ridge regression with a free intercept on features divided by their
-    standard deviation; a residual is target − prediction of the fit to all other rows, with the divisors kept.
+    ``features`` [n, k] and ``targets`` [n] are fitted by ridge regression with a free intercept on features divided by
+    their standard deviation; a residual is target − prediction of the fit to all other rows, with the divisors kept.
     """
     centre, scale = features.mean(axis=0), features.std(axis=0)
     # A column without spread says nothing; rounding must not blow it up.

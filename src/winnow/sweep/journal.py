@@ -17,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 from winnow.sweep.file_lock import locked
 from winnow.sweep.journal_lock import shut_out_optuna
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RECORD_START = re.compile(rb'\{\s*"op_code"')
 BLOCK_BYTES = 1 << 16
@@ -31,7 +31,7 @@ class SturdyJournal(BaseJournalBackend):
     A record counts once its line has ended; whatever follows the last newline was never acknowledged and is cut off before the
     next append. A line in the middle that does not parse is repaired in place, at its length, so that no reader loses its place.
     The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must offer it.
-    Raises OSError where the disk is full or gone; the journal then ends with a whole line.
+    Raises OSError if the disk is full or gone; the journal then ends with a whole line.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -89,10 +89,10 @@ class SturdyJournal(BaseJournalBackend):
                 break
         if end < size:
             os.ftruncate(file, end)
-            log.warning("%s: cut off %d bytes of a record that its writer did not finish", self._path, size - end)
+            logger.warning("%s: cut off %d bytes of a record that its writer did not finish", self._path, size - end)
 
     def _mend(self, number: int, offset: int, length: int) -> dict[str, Any]:
-        """The record to take for a line that does not parse; writes it to the file in the line's place where it fits."""
+        """Return the record to take for a line that does not parse; write it in the line's place where it fits."""
         with self._locked() as file:
             line = os.pread(file, length, offset)
             if record := parse(line):
@@ -107,12 +107,12 @@ class SturdyJournal(BaseJournalBackend):
             if len(mended) == length
             else "too short to be repaired: Optuna's own tools can't read on"
         )
-        log.warning("%s: record %d was torn by a killed writer; %s; %s", self._path, number, kept, place)
+        logger.warning("%s: record %d was torn by a killed writer; %s; %s", self._path, number, kept, place)
         return record
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The record in ``line``; None where there is none."""
+    """Return the record in ``line``; None if there is none."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -121,10 +121,11 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def salvage(line: bytes) -> tuple[dict[str, Any], bytes]:
-    """What can be kept of a line glued from a torn record and a later whole one, and the line that holds just that.
+    """Return what can be kept of a line glued from a torn record and a later whole one, and the line that holds just
+    that.
 
-    The new line is as long as the old one (blanks are no part of JSON) if what is kept fits. Of two whole records only the
-    later is kept: the earlier one's writer died before its newline, so nobody was told that it was stored.
+    The new line is as long as the old one (blanks are no part of JSON) if what is kept fits. Of two whole records only
+    the later is kept: the earlier one's writer died before its newline, so nobody was told that it was stored.
     """
     for start in RECORD_START.finditer(line):
         if record := parse(line[start.start() :]):

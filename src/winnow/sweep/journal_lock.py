@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LINK_SUFFIX = ".lock"  # the name that Optuna's JournalFileSymlinkLock and JournalFileOpenLock share
 # Begins the target of our link; that of Optuna's is the journal as its user named it. Ours exists too, since Optuna's writers
@@ -57,7 +57,7 @@ def _take(link: str, target: str) -> None:
             if _is_ours(link):
                 os.unlink(link)
             elif time.monotonic() - since > GRACE_SECONDS:
-                log.warning("%s has not been released for %.0f s: taken from its dead holder", link, GRACE_SECONDS)
+                logger.warning("%s has not been released for %.0f s: taken from its dead holder", link, GRACE_SECONDS)
                 os.unlink(link)
             else:
                 time.sleep(0.002)

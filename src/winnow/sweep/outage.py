@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Classes of SQLSTATE: connection, transaction rollback, resources, object in use, operator's doing, system.
 AWAY_STATES = ("08", "40", "53", "55", "57", "58")
@@ -25,7 +25,9 @@ LASTING_ERRNOS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether ``error`` says that the storage is locked, restarted, full or gone, so that the same call may succeed later."""
+    """Return whether ``error`` says that the storage is locked, restarted, full or gone, so that the same call may
+    succeed later.
+    """
     cause = error.__cause__ or error if isinstance(error, StorageInternalError) else error
     if isinstance(cause, DBAPIError):
         return _is_database_away(cause)
@@ -58,18 +60,18 @@ class Outage:
             if self._since is None:
                 self._since = time.monotonic()
                 message = "storage %s does not answer, trying again for up to %.0f s: %s"
-                log.warning(message, self._name, self._patience_seconds, first_line(error))
+                logger.warning(message, self._name, self._patience_seconds, first_line(error))
 
     def end(self) -> None:
         if self._since is None:
             return
         with self._lock:
             if self._since is not None:
-                log.warning("storage %s is back after %.1f s", self._name, time.monotonic() - self._since)
+                logger.warning("storage %s is back after %.1f s", self._name, time.monotonic() - self._since)
                 self._since = None
 
     def give_up(self, error: BaseException) -> None:
-        log.error("storage %s stayed away for %.0f s: %s", self._name, self._patience_seconds, first_line(error))
+        logger.error("storage %s stayed away for %.0f s: %s", self._name, self._patience_seconds, first_line(error))
 
 
 def first_line(error: BaseException) -> str:

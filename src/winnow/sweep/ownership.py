@@ -52,7 +52,7 @@ class Owner:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError where ``text`` is no stamp."""
+        """Raises ValueError if ``text`` is no stamp."""
         try:
             return cls(**json.loads(text))
         except TypeError as error:
@@ -120,7 +120,7 @@ class _Pulse:
 def process_start(pid: int) -> str | None:
     """When process ``pid`` began: clock ticks since boot on Linux, elsewhere seconds of its clock; None where none runs.
 
-    Raises PermissionError where one runs that this user may not look at. A zombie does not run.
+    Raises PermissionError if one runs that this user may not look at. A zombie does not run.
     """
     if not sys.platform.startswith("linux"):
         return _process_start_elsewhere(pid)

@@ -88,7 +88,7 @@ class PatientStorage(BaseStorage):
             self._current = None
 
     def _patiently(self, act: Callable[[BaseStorage, bool], Answer]) -> Answer:
-        """What ``act(storage, is_repeated)`` gives."""
+        """Return what ``act(storage, is_repeated)`` gives, repeating it while the storage is away."""
         deadline, pause = None, FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -112,7 +112,7 @@ class PatientStorage(BaseStorage):
 
     @contextmanager
     def exclusive(self, purpose: str) -> Iterator[None]:
-        """As ``Address.exclusive``, but waits for a storage that is away to come back before it enters."""
+        """Hold the lock as ``Address.exclusive`` does, but wait for a storage that is away to come back first."""
         with ExitStack() as stack:
             self._patiently(lambda storage, is_repeated: stack.enter_context(self.address.exclusive(purpose)))
             yield

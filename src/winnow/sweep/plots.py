@@ -26,8 +26,9 @@ T = TypeVar("T")
 
 
 def write_plots(study: optuna.Study, folder: Path) -> list[Path]:
-    """``NAME.png`` per plot and ``study.html`` with all of them, into ``folder``; the files written. Plots that the trials don't
-    suffice for are left out."""
+    """Write ``NAME.png`` per plot and ``study.html`` with all of them into ``folder``; return the files written. Plots
+    that the trials don't suffice for are left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     wanted: Sequence[str] = _NAMES if len(study.directions) == 1 else ("pareto_front", "timeline")
@@ -64,7 +65,9 @@ def _section(page: Any, is_first: bool) -> str:
 
 
 def _attempt(name: str, draw: Callable[[], T]) -> T | None:
-    """A plot that the library can't draw (a parameter with one value, say) must not cost the sweep its others."""
+    """Draw a plot, or log why not: one that the library can't draw (a parameter with one value, say) must not cost the
+    sweep its others.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -141,7 +141,7 @@ def _search_path(source: StoredStudy) -> list[str]:
 def _fixed_overrides(source: StoredStudy) -> list[str]:
     """What the study's own command said of every run, without what it searched."""
     searched = set(source.description["definition"]["search_space"])
-    began_with = with_moved_names(source.description["overrides"])
+    began_with = with_moved_names(source.description["overrides"], source.description["definition"]["base"])
     return [text for text in began_with if text.lstrip("+").split("=", 1)[0] not in searched]
 
 
@@ -161,10 +161,11 @@ def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str,
     if not last.exists() or not (run / ".hydra" / "overrides.yaml").exists():
         logger.info("trial %d starts afresh: it left no checkpoint", row.number)
         return {**row.params, **parsed}
-    old = flat(with_moved_targets(yaml.safe_load((run / "config.yaml").read_text())))
+    recorded = yaml.safe_load((run / "config.yaml").read_text())
+    old = flat(with_moved_targets(recorded))
     task = [
         text
-        for text in with_moved_names(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()))
+        for text in with_moved_names(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()), recorded)
         if "training.resume=" not in text
     ]
     new = flat(_composed([*task, *chosen], command))

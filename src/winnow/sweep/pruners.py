@@ -167,16 +167,18 @@ class ForecastPruner(BasePruner):
 
 
 def is_eliminated(final_value: float | None, floor: float | None, maximize: bool) -> bool:
-    """Whether a completed trial ended below the floor: ``eliminated`` in the results table. NaN is below any floor; without a
-    floor, or without a value, nothing is."""
+    """Return whether a completed trial ended below the floor: ``eliminated`` in the results table. NaN is below any
+    floor; without a floor, or without a value, nothing is.
+    """
     if floor is None or final_value is None:
         return False
     return not (final_value >= floor if maximize else final_value <= floor)
 
 
 def is_due(epoch: int, reported: Collection[int], n_warmup_steps: int, interval_steps: int) -> bool:
-    """Whether ``epoch`` is the first reported one since the last point of the grid ``n_warmup_steps`` + k·``interval_steps``;
-    so a check that falls into a gap is made up for at the next report."""
+    """Return whether ``epoch`` is the first reported one since the last point of the grid ``n_warmup_steps`` +
+    k·``interval_steps``; so a check that falls into a gap is made up for at the next report.
+    """
     if epoch < n_warmup_steps:
         return False
     point = n_warmup_steps + (epoch - n_warmup_steps) // interval_steps * interval_steps
@@ -188,7 +190,7 @@ def default_warmup(max_epochs: int) -> int:
 
 
 def sign_of(study: Study) -> int:
-    """What to multiply values with so that larger is better."""
+    """Return the factor by which to multiply values so that larger is better."""
     return 1 if study.direction == StudyDirection.MAXIMIZE else -1
 
 

@@ -49,7 +49,9 @@ class StudyReport:
         self.rows: list[Row] = []
 
     def open(self, has_console: bool = True) -> None:
-        """``has_console`` is False where a run in this process prints, and perhaps a debugger asks, where the table would be."""
+        """Start the live table. ``has_console`` is False if a run in this process prints, and perhaps a debugger asks,
+        where the table would be.
+        """
         self._read()
         if CONSOLE.is_terminal and has_console:
             self._live = Live(console=CONSOLE, refresh_per_second=4, transient=True)
@@ -89,7 +91,7 @@ class StudyReport:
         )
 
     def summary(self) -> str:
-        """One line: how many ended how, the best so far, what was spent and saved."""
+        """Return one line: how many ended how, the best so far, what was spent and saved."""
         ended = ", ".join(f"{count} {status}" for status, count in counts(self.rows).items()) or "none ended yet"
         best = self._best()
         shown = f"best {best.value:.4f} (trial {best.number})" if best is not None else "no best yet"
@@ -97,7 +99,7 @@ class StudyReport:
         return f"{len(self.rows)}/{self._n_trials}: {ended}; {shown}; {epochs:.0f} epochs spent, {less:.0f} saved by pruning"
 
     def conclude(self, reason: str | None, next_commands: Sequence[str]) -> None:
-        """The final ranking, the plots, and what to type next."""
+        """Show the final ranking, draw the plots, and say what to type next."""
         self._write()
         best = ranking(self.rows, self._maximize())
         if best:
@@ -180,7 +182,7 @@ def ranking_table(rows: Sequence[Row], metric: str) -> Table:
 
 
 def study_lines(stored: StoredStudy) -> list[Table | str]:
-    """All that ``winnow study`` prints: the trials, the best, what runs."""
+    """Return all that ``winnow study`` prints: the trials, the best, what runs."""
     rows = stored.rows()
     table = Table(title=str(stored.description["study_name"]), title_justify="left")
     for column in ("trial", "status", stored.metric, "epochs", "seconds", "parameters", "reason"):
@@ -211,7 +213,7 @@ def _words(params: Mapping[str, Any]) -> str:
 
 
 def _in_short(override: str) -> str:
-    """``KEY=VALUE`` with a number that people can read; the exact one is in ``trials.csv``."""
+    """Return ``KEY=VALUE`` with a number that people can read; the exact one is in ``trials.csv``."""
     key, _, value = override.partition("=")
     try:
         return f"{key}={float(value):.4g}" if len(value) > 8 and "." in value else override

@@ -20,10 +20,11 @@ PATIENCE_SECONDS = 600.0
 def open_storage(
     url: str, *, patience_seconds: float = PATIENCE_SECONDS, stamp: Mapping[str, Any] | None = None
 ) -> PatientStorage:
-    """The storage that ``url`` names, created where it is missing at the first use; see ``PatientStorage``.
+    """Open the storage that ``url`` names, created at the first use if it is missing; see ``PatientStorage``.
 
-    A plain path ending in .log or .journal, or ``journal:///absolute/path``: a journal file of ours. Otherwise an Optuna URL:
-    sqlite, postgresql or mysql. Raises ConfigError for any other, and where a driver is missing, naming what to install.
+    A plain path ending in .log or .journal, or ``journal:///absolute/path``: a journal file of ours. Otherwise an
+    Optuna URL: sqlite, postgresql or mysql. Raises ConfigError for any other, and where a driver is missing, naming
+    what to install.
     """
     return PatientStorage(parse_storage_url(url), patience_seconds, stamp)
 
@@ -36,10 +37,10 @@ def create_study_once(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> optuna.Study:
-    """The study ``name``, created if it isn't there, with ``directions`` of ``minimize`` and ``maximize``.
+    """Return the study ``name``, created if it isn't there, with ``directions`` of ``minimize`` and ``maximize``.
 
-    Safe for any number of processes at once, on a database that does not exist yet. Raises ConfigError where the study exists
-    with other directions.
+    Safe for any number of processes at once, on a database that does not exist yet. Raises ConfigError if the study
+    exists with other directions.
     """
     wanted = [StudyDirection[direction.upper()] for direction in directions]
     study = optuna.create_study(

@@ -33,8 +33,9 @@ class StoredStudy:
 
     @classmethod
     def open(cls, folder: Path, storage: str | None = None) -> StoredStudy:
-        """From a study's folder. ``storage`` is needed where the stored address lacks its password. ConfigError where there is no
-        study, or its description is damaged."""
+        """Read the study in ``folder``. ``storage`` is needed if the stored address lacks its password. Raises
+        ConfigError if there is no study, or its description is damaged.
+        """
         path = folder / DESCRIPTION
         if not path.exists():
             raise ConfigError(f"{folder} is no study: it has no {DESCRIPTION}; studies lie in multirun/NAME")
@@ -79,5 +80,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def journal_address(folder: Path) -> str:
-    """The embedded store of a study that names no other."""
+    """Return the address of the embedded store, for a study that names no other."""
     return f"journal:///{(folder / JOURNAL).absolute()}"

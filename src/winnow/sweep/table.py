@@ -49,7 +49,7 @@ class Row:
 def rows_of(
     trials: Iterable[FrozenTrial], is_eliminated: Callable[[FrozenTrial], bool] = lambda trial: False
 ) -> list[Row]:
-    """Rows by trial number; of trials that run right now or were never started there are none."""
+    """Return rows by trial number; trials that run right now or were never started have none."""
     rows = []
     for trial in trials:
         outcome = Outcome.from_json(trial.user_attrs[OUTCOME]) if OUTCOME in trial.user_attrs else None
@@ -71,7 +71,7 @@ def rows_of(
 
 
 def ranking(rows: Iterable[Row], maximize: bool) -> list[Row]:
-    """The completed ones, best first."""
+    """Return the completed ones, best first."""
     completed = [row for row in rows if row.status == "completed" and row.value is not None]
     return sorted(completed, key=lambda row: row.value or 0.0, reverse=maximize)
 
@@ -81,7 +81,7 @@ def counts(rows: Iterable[Row]) -> dict[str, int]:
 
 
 def spent(rows: Iterable[Row]) -> dict[str, float]:
-    """Epochs, and each kind of cost, over all rows."""
+    """Return the epochs, and each kind of cost, over all rows."""
     sums: dict[str, float] = {"epochs": 0.0}
     for row in rows:
         for name, amount in {"epochs": float(row.outcome.epochs), **row.outcome.cost}.items():
@@ -90,7 +90,7 @@ def spent(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def saved(rows: Iterable[Row], planned_epochs: Callable[[Row], int | None]) -> dict[str, float]:
-    """What the pruned trials would have cost on top, had each gone on at its own cost per epoch to its planned end."""
+    """Return what the pruned trials would have cost on top, had each gone on at its own cost per epoch to its planned end."""
     sums: dict[str, float] = {}
     for row in rows:
         planned = planned_epochs(row)
@@ -103,7 +103,7 @@ def saved(rows: Iterable[Row], planned_epochs: Callable[[Row], int | None]) -> d
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """The whole table, atomically: a reader sees the old one or the new one."""
+    """Write the whole table, atomically: a reader sees the old one or the new one."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", newline="") as file:

@@ -132,7 +132,7 @@ def _write(path: Path, values: dict[int, float]) -> None:
 
 
 def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Trial:
-    """Trial ``number`` of the stored study, from any process. Raises KeyError where the study or the trial is not there."""
+    """Open trial ``number`` of the stored study, from any process. Raises KeyError if the study or the trial is not there."""
     storage = _storage(ref.storage, patience_seconds)
     study = optuna.load_study(
         study_name=ref.name, storage=storage, sampler=_SilentSampler(), pruner=ref.pruner or NopPruner()
@@ -142,12 +142,14 @@ def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Tr
 
 @functools.lru_cache(maxsize=4)
 def _storage(url: str, patience_seconds: float) -> PatientStorage:
-    """Kept for the process's next trial: to open one reads a journal from its beginning, or checks a database's tables."""
+    """Open the storage once per process, for its next trial too: opening reads a journal from its beginning, or checks
+    a database's tables.
+    """
     return open_storage(url, patience_seconds=patience_seconds)
 
 
 def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
-    """Write ``outcome`` on the trial; False, and an error in the log, where the storage stayed away for ten minutes."""
+    """Write ``outcome`` on the trial; return False, with an error in the log, if the storage stayed away for ten minutes."""
     try:
         trial = open_trial(ref, number, _OUTCOME_PATIENCE_SECONDS)
         trial.set_user_attr(outcome_key(outcome.seed), outcome.to_json())
@@ -158,7 +160,7 @@ def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
 
 
 def stored_outcome(ref: StudyRef, number: int, seed: int | None) -> Outcome | None:
-    """What ``store_outcome`` kept; None where there is nothing yet."""
+    """Return what ``store_outcome`` kept; None if there is nothing yet."""
     trial = open_trial(ref, number, _OUTCOME_PATIENCE_SECONDS)
     text = trial.user_attrs.get(outcome_key(seed))
     return Outcome.from_json(text) if text is not None else None

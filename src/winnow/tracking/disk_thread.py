@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item", contravariant=True)
 
@@ -25,19 +25,19 @@ class Sink(Protocol[Item]):
     place: Path
 
     def open(self) -> None:
-        """Called before each writing; does nothing while all is well."""
+        """Make ready to write, before each writing; do nothing while all is well."""
         ...
 
     def take(self, item: Item) -> None:
-        """Into memory."""
+        """Keep ``item`` in memory until the next ``write``."""
         ...
 
     def write(self) -> None:
-        """All that was taken, out of a kill's reach; after an OSError again."""
+        """Write all that was taken, so that it survives a kill of the process; after an OSError, try again."""
         ...
 
     def tend(self, is_ending: bool) -> None:
-        """After each writing."""
+        """Look after the files, after each writing."""
         ...
 
     def close(self) -> None: ...
@@ -60,11 +60,13 @@ class DiskThread(threading.Thread, Generic[Item]):
         self._has_been_too_slow = False
 
     def put(self, item: Item, at_once: bool = False, is_last: bool = False) -> None:
-        """Takes microseconds; called by one thread. The caller must not change ``item`` afterwards. The last is never dropped."""
+        """Queue ``item``, within microseconds; one thread calls this. The caller must not change ``item`` afterwards.
+        The last is never dropped.
+        """
         if len(self._waiting) >= self._max_waiting and not is_last:
             self._num_dropped += 1
             if self._num_dropped == 1:
-                log.error(
+                logger.error(
                     "%s: %s events wait to be written to %s: dropping new ones",
                     *(self._sink.name, self._max_waiting, self._sink.place),
                 )
@@ -100,7 +102,9 @@ class DiskThread(threading.Thread, Generic[Item]):
         self._wake.set()
         self.join(seconds + 1)
         if lost := self._num_put - self._num_written + self._num_dropped:
-            log.error("%s: %s events could not be written to %s and are lost", self._sink.name, lost, self._sink.place)
+            logger.error(
+                "%s: %s events could not be written to %s and are lost", self._sink.name, lost, self._sink.place
+            )
 
     def run(self) -> None:
         while True:
@@ -128,12 +132,12 @@ class DiskThread(threading.Thread, Generic[Item]):
             self._written.notify_all()
         self._sink.tend(is_ending)
         if self._retry_seconds:
-            log.warning("%s writes to %s again; nothing waits in memory", self._sink.name, self._sink.place)
+            logger.warning("%s writes to %s again; nothing waits in memory", self._sink.name, self._sink.place)
             self._retry_seconds = 0.0
 
     def _complain(self, error: OSError) -> None:
         if not self._retry_seconds:
-            log.error(
+            logger.error(
                 "%s can't write to %s (%s): training goes on, events wait in memory",
                 *(self._sink.name, self._sink.place, error),
             )

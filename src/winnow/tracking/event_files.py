@@ -41,7 +41,9 @@ class EventFiles:
         self._write([Event(wall_time=time.time(), file_version="brain.Event:2")])
 
     def add(self, points: Iterable[tuple[float, int, Mapping[str, float]]]) -> None:
-        """(Unix seconds, step, values) in the order in which they were logged; on return they survive a kill of this process."""
+        """Write (Unix seconds, step, values) in the order in which they were logged; on return they survive a kill of
+        this process.
+        """
         events = []
         highest = dict(self._highest)
         for seconds, step, values in points:
@@ -73,7 +75,7 @@ class EventFiles:
 
 
 def highest_steps(folder: Path) -> dict[str, int]:
-    """Metric → the highest step of it in any event file of ``folder``."""
+    """Return metric → its highest step in any event file of ``folder``."""
     highest: dict[str, int] = {}
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in read_events(path):
@@ -83,7 +85,9 @@ def highest_steps(folder: Path) -> dict[str, int]:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Whole events, up to a torn one, as at the end of a file that a killed process wrote, or up to what is no event any more."""
+    """Yield whole events, up to a torn one (as a killed process leaves at the end of a file) or up to what is no event
+    any more.
+    """
     with path.open("rb") as file:
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, _ = _HEADER.unpack(header)

@@ -59,7 +59,7 @@ class Owner:
         return cls(socket.gethostname(), os.getpid(), _start_of(psutil.Process()))
 
     def is_alive(self) -> bool | None:
-        """None when it ran on another host, so that nobody here can tell."""
+        """Return whether the process runs; None if it ran on another host, so that nobody here can tell."""
         if self.host != socket.gethostname():
             return None
         try:
@@ -73,7 +73,7 @@ class Owner:
 
 
 def _start_of(process: psutil.Process) -> float:
-    """Seconds from the machine's start where Linux tells it; psutil's time of day would move when the clock is set."""
+    """Return seconds from the machine's start where Linux tells it; psutil's time of day would move when the clock is set."""
     try:
         behind_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -101,7 +101,7 @@ class UploadSettings:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises FileNotFoundError, or ValueError when the file is damaged."""
+        """Read the settings. Raises FileNotFoundError if there are none, ValueError if the file is damaged."""
         fields = json.loads(path.read_text())
         try:
             return cls(**{**fields, "owner": Owner(**fields["owner"])})
@@ -128,7 +128,7 @@ class RunState:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The state on disk; a fresh one when it is missing or damaged, since the server can tell the rest."""
+        """Read the state on disk; return a fresh one if it is missing or damaged, since the server can tell the rest."""
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
@@ -139,7 +139,7 @@ class RunState:
 
 
 def write_json(path: Path, content: dict[str, Any], mode: int = 0o644) -> None:
-    """Replace the file in one act that survives a power cut. Raises OSError."""
+    """Replace the file in one act that survives a power cut. Raises OSError if the disk does not obey."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from winnow.tracking.naming import TAG_LENGTH, chunks, cut
 from winnow.tracking.outbox import Event, Kind, decode_values, encode_values, read_events
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RECENT_VALUES = 1000  # per metric, to compare a replay with; older ones are skipped unseen
 MEASURED = ("perf/", "cost/", "system/")  # timings differ in every replay
@@ -41,14 +41,14 @@ class History:
 
     @classmethod
     def read(cls, outbox: Path) -> History:
-        """Raises OSError when the outbox exists but can't be read."""
+        """Read what the outbox holds. Raises OSError if it exists but can't be read."""
         history = cls()
         for event, _ in read_events(outbox):
             history._add(event)
         return history
 
     def events(self, entry: Entry) -> list[Event]:
-        """The entry as events, none of them earlier than the one before; none when all of it was logged before."""
+        """Return the entry as events, none earlier than the one before; none if all of it was logged before."""
         payloads: list[tuple[Kind, Mapping[str, Any]]] = [(entry.kind, entry.payload)]
         if entry.kind == "params":
             payloads = list(self._new_params(entry.payload))
@@ -82,7 +82,7 @@ class History:
         rewritten = [name for name in values if name not in unseen and self._differs(name, step, values[name])]
         if rewritten and not self._is_rewriting_told:
             self._is_rewriting_told = True
-            log.warning(
+            logger.warning(
                 "this run goes another way than before from step %s on (%s was %r, is %r): MLflow keeps the old values",
                 *(step, rewritten[0], self._recent[rewritten[0]][step], values[rewritten[0]]),
             )

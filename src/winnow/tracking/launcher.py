@@ -12,7 +12,7 @@ from collections.abc import MutableMapping
 from winnow.tracking.folder import TrackingFolder
 from winnow.tracking.spawned import Spawned
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ALL_SENT, SOME_UNSENT, RUN_DELETED = 0, 1, 3  # exit codes of the uploader
 LONGEST_RETRY_SECONDS = 60.0
@@ -47,7 +47,7 @@ class UploaderProcess:
         return self._process.pid if self._process else None
 
     def keep_alive(self) -> None:
-        """Start it if it does not run, unless nothing is left for it to do. Raises OSError when it can't start."""
+        """Start it if it does not run, unless nothing is left for it to do. Raises OSError if it can't start."""
         if self._process is not None:
             code = self._process.poll()
             if code is None:
@@ -68,9 +68,11 @@ class UploaderProcess:
         if code in (ALL_SENT, RUN_DELETED):
             self._is_over = True
         if code == RUN_DELETED:
-            log.error("the run was deleted on the tracking server: tracking goes on in %s only", self._folder.outbox)
+            logger.error("the run was deleted on the tracking server: tracking goes on in %s only", self._folder.outbox)
         elif code != ALL_SENT:
-            log.warning("the tracking uploader ended with code %s (see %s): starting it again", code, self._folder.log)
+            logger.warning(
+                "the tracking uploader ended with code %s (see %s): starting it again", code, self._folder.log
+            )
             self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
 
     def _start(self) -> Spawned:

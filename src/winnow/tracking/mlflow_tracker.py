@@ -17,7 +17,7 @@ from winnow.tracking.folder import Owner, RunState, TrackingFolder, UploadSettin
 from winnow.tracking.naming import PARAM_LENGTH, TAG_LENGTH, cut, flatten, is_allowed_name
 from winnow.tracking.writer import OutboxWriter
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
@@ -73,7 +73,7 @@ class MlflowTracker:
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id of the run; None until the server has been reached."""
+        """Return MLflow's id of the run; None until the server has been reached."""
         if self._run_id is None:
             state = RunState.read(self._folder.state)
             self._run_id = state.run_id if state.uri == self._settings.uri else None
@@ -84,7 +84,9 @@ class MlflowTracker:
         return self._writer.uploader.pid if self._writer else None
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Nested params get dotted names. A param that had another value before keeps it; the new one becomes a tag."""
+        """Log params, nested ones under dotted names. A param that had another value before keeps it; the new one
+        becomes a tag.
+        """
         flat = {name: value for name, value in flatten(params).items() if self._is_allowed(name)}
         if flat:
             self._put("params", cut(flat, PARAM_LENGTH))
@@ -96,7 +98,7 @@ class MlflowTracker:
                 number = float(value)
             except (TypeError, ValueError) as error:
                 if self._known_names.get((name, "value"), True):
-                    log.error("metric %s is no number and is not tracked: %s", name, error)
+                    logger.error("metric %s is no number and is not tracked: %s", name, error)
                 self._known_names[name, "value"] = False
                 continue
             if self._known_names.get(name) or self._is_allowed(name):
@@ -110,7 +112,7 @@ class MlflowTracker:
             self._put("tags", cut(allowed, TAG_LENGTH))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """The file as it is when its turn comes; one that is replaced in the meantime is sent once, as it is then."""
+        """Send the file as it is when its turn comes; one that is replaced in the meantime is sent once, as it is then."""
         self._put("artifact", {"path": str(Path(path).absolute()), "folder": folder})
 
     def flush(self, seconds: float = 5.0) -> bool:
@@ -120,7 +122,7 @@ class MlflowTracker:
         """
         is_flushed = self._writer is None or self._writer.flush(seconds)
         if not is_flushed:
-            log.error("the record is not on disk yet: a kill between now and then loses what was logged last")
+            logger.error("the record is not on disk yet: a kill between now and then loses what was logged last")
         return is_flushed
 
     def finish(self, status: str) -> None:
@@ -136,7 +138,7 @@ class MlflowTracker:
         writer.stop(max(1.0, deadline - time.monotonic()))
         unsent = max(0, writer.last_sequence - state.sequence)
         if unsent or state.artifacts:
-            log.warning(
+            logger.warning(
                 "%s events and %s files are not with %s yet: `winnow sync %s` sends them",
                 *(unsent, len(state.artifacts), self._settings.uri, self.run_folder),
             )
@@ -158,7 +160,7 @@ class MlflowTracker:
     def _put(self, kind: Any, payload: Mapping[str, Any]) -> None:
         if self._writer is None or self._is_finished:
             if self._known_names.setdefault((kind, "closed"), True):
-                log.error("%s logged outside of the tracked run are not kept", kind)
+                logger.error("%s logged outside of the tracked run are not kept", kind)
             self._known_names[kind, "closed"] = False
             return
         self._writer.put(kind, payload)
@@ -167,7 +169,7 @@ class MlflowTracker:
         if name not in self._known_names:
             self._known_names[name] = is_allowed_name(name)
             if not self._known_names[name]:
-                log.error(
+                logger.error(
                     "%r can't be a name in MLflow and is not tracked; allowed: letters, digits, _ - . / and space", name
                 )
         return self._known_names[name]
@@ -180,7 +182,7 @@ class MlflowTracker:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.error("the tracked run can't be found again, starting a new one: %s", error)
+            logger.error("the tracked run can't be found again, starting a new one: %s", error)
         return UploadSettings(
             run_key=run_key,
             created_ms=created_ms,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -17,14 +17,16 @@ _ALLOWED_NAME = re.compile(r"[\w.\- ][/\w.\- ]{0,249}")
 
 
 def is_allowed_name(name: object) -> bool:
-    """Whether MLflow takes it on every platform: a tidy path of letters, digits, ``_-./``, spaces; up to 250 long."""
+    """Return whether MLflow takes ``name`` on every platform: a tidy path of letters, digits, ``_-./``, spaces; up to
+    250 long.
+    """
     if not isinstance(name, str) or not _ALLOWED_NAME.fullmatch(name):
         return False
     return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted names; lists and other leaves as short text (``null``, ``true``, ``[0.9, 0.999]``)."""
+    """Return nested mappings as dotted names; lists and other leaves as short text (``null``, ``true``, ``[0.9, 0.999]``)."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
@@ -36,15 +38,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def cut(values: Mapping[str, str], length: int) -> dict[str, str]:
-    """The same with long values cut to ``length`` characters, the last of them an ellipsis; says in the log which."""
+    """Return the same with long values cut to ``length`` characters, the last of them an ellipsis; the log says which."""
     long = [name for name, value in values.items() if len(value) > length]
     if long:
-        log.info("cut to %s characters for MLflow (the run folder has them whole): %s", length, ", ".join(long))
+        logger.info("cut to %s characters for MLflow (the run folder has them whole): %s", length, ", ".join(long))
     return {name: value if len(value) <= length else value[: length - 1] + "…" for name, value in values.items()}
 
 
 def chunks(values: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
-    """The items in order, at most ``size`` at a time."""
+    """Yield the items in order, at most ``size`` at a time."""
     items = iter(values.items())
     while chunk := dict(islice(items, size)):
         yield chunk

@@ -14,7 +14,7 @@ class NullTrackerSettings(Settings):
 
 
 class NullTracker:
-    """Obeys winnow.protocols.Tracker by doing nothing. Raises ConfigError when given a setting."""
+    """Obeys winnow.protocols.Tracker by doing nothing. Raises ConfigError if given a setting."""
 
     run_id: str | None = None
     log_checkpoints = False
@@ -37,7 +37,7 @@ class NullTracker:
         pass
 
     def flush(self, seconds: float = 0.0) -> bool:
-        """True: nothing is ever waiting to be written."""
+        """Return True: nothing is ever waiting to be written."""
         return True
 
     def finish(self, status: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Kind = Literal["start", "params", "tags", "metrics", "artifact", "finish"]
 TAIL_BYTES = 1 << 20  # no line is longer: the tracker splits what is larger
@@ -31,7 +31,9 @@ class Event:
     payload: Mapping[str, Any]
 
     def encode(self) -> bytes:
-        """One line, newline included; non-finite numbers as the words ``float`` reads back, since JSON has none."""
+        """Return the event as one line, newline included; non-finite numbers as the words ``float`` reads back, since
+        JSON has none.
+        """
         fields = {"sequence": self.sequence, "time_ms": self.time_ms, "kind": self.kind, "payload": self.payload}
         return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
@@ -45,7 +47,7 @@ def decode_values(values: Mapping[str, float | str]) -> dict[str, float]:
 
 
 def decode(line: bytes) -> Event | None:
-    """The event of a whole line, None when the line is damaged."""
+    """Return the event of a whole line; None if the line is damaged."""
     try:
         fields = json.loads(line)
         event = Event(int(fields["sequence"]), int(fields["time_ms"]), fields["kind"], dict(fields["payload"]))
@@ -55,7 +57,7 @@ def decode(line: bytes) -> Event | None:
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
-    """Events from byte ``offset`` on, each with the offset behind it.
+    """Yield events from byte ``offset`` on, each with the offset behind it.
 
     A last line without its newline is still being written and is left for later; a damaged line is logged and skipped;
     no file means no events.
@@ -70,13 +72,13 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
             offset += len(line)
             event = decode(line)
             if event is None:
-                log.error("skipped a damaged line that ends at byte %s of %s: %.80r", offset, path, line)
+                logger.error("skipped a damaged line that ends at byte %s of %s: %.80r", offset, path, line)
             else:
                 yield event, offset
 
 
 def read_last_event(path: Path) -> Event | None:
-    """The newest whole event, without reading the rest of the file; None when there is none."""
+    """Return the newest whole event, without reading the rest of the file; None if there is none."""
     if not path.exists():
         return None
     with path.open("rb") as file:
@@ -126,7 +128,7 @@ class OutboxFile:
         self._size += len(lines)
 
     def sync(self) -> None:
-        """From here on what was appended survives a power cut too."""
+        """Sync to disk: from here on what was appended survives a power cut too."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
 
@@ -144,7 +146,7 @@ class OutboxFile:
 
 
 def _cut_torn_line(descriptor: int) -> int:
-    """Truncate the file behind its last newline; gives the size that is left, in bytes."""
+    """Truncate the file behind its last newline; return the size that is left, in bytes."""
     end = os.fstat(descriptor).st_size
     keep = end
     while keep > 0:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GIT_SECONDS = 10
 DIFF_CHARACTERS = 1_000_000
@@ -48,7 +48,7 @@ class GitState:
 
 
 def git_state(folder: Path) -> GitState | None:
-    """The state of the repository around ``folder``; None outside of one, before its first commit, or without git."""
+    """Return the state of the repository around ``folder``; None outside of one, before its first commit, or without git."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -61,7 +61,7 @@ def git_state(folder: Path) -> GitState | None:
 
 
 def environment() -> dict[str, str]:
-    """Name → text for Python, platform, host, processors, memory, GPUs and, as ``package.NAME``, key packages."""
+    """Return name → text for Python, platform, host, processors, memory, GPUs and, as ``package.NAME``, key packages."""
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -81,7 +81,7 @@ def environment() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that started this process, ready to be pasted into a shell."""
+    """Return the command that started this process, ready to be pasted into a shell."""
     return shlex.join([Path(sys.executable).name, *(sys.orig_argv[1:] or sys.argv)])
 
 
@@ -93,7 +93,7 @@ def user() -> str:
 
 
 def source_tags(git: GitState | None) -> dict[str, str]:
-    """Tags under the names that MLflow's pages show: user, source, and commit when there is one."""
+    """Return tags under the names that MLflow's pages show: user, source, and commit when there is one."""
     tags = {"mlflow.user": user(), "mlflow.source.name": sys.argv[0] or "python", "mlflow.source.type": "LOCAL"}
     if git is not None:
         tags |= {"mlflow.source.git.commit": git.commit, "mlflow.source.git.branch": git.branch}
@@ -107,7 +107,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments], capture_output=True, timeout=GIT_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        log.debug("git %s in %s: %s", arguments[0], folder, error)
+        logger.debug("git %s in %s: %s", arguments[0], folder, error)
         return None
     return done.stdout.decode(errors="replace")
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KEY_TAG = "winnow.run_key"
 STATUS_TAG = "winnow.status"
@@ -48,7 +48,9 @@ class RemoteRun:
 
     @classmethod
     def open(cls, settings: UploadSettings, run_id: str | None) -> RemoteRun:
-        """The run ``run_id``, else the one that bears the settings' key, else a new one. Raises RunDeletedError."""
+        """Find the run ``run_id``, else the one that bears the settings' key, else create one. Raises RunDeletedError
+        if it was deleted.
+        """
         with _lone_creator(settings.uri):
             client = MlflowClient(tracking_uri=settings.uri)
             experiment_id = _experiment_id(client, settings)
@@ -70,11 +72,11 @@ class RemoteRun:
                     self.send([event])
                 return
             self._raise_if_deleted()
-            log.error("the server refuses event %s, left out: %s", events[0], error)
+            logger.error("the server refuses event %s, left out: %s", events[0], error)
         self.sequence = events[-1].sequence
 
     def send_samples(self, samples: Sequence[tuple[int, int, Mapping[str, float]]]) -> None:
-        """System metrics as (time in ms, step, name → value)."""
+        """Send system metrics, each as (time in ms, step, name → value)."""
         points = [Metric(name, value, time, step) for time, step, values in samples for name, value in values.items()]
         for start in range(0, len(points), 1000):
             self._client.log_batch(self.run_id, metrics=points[start : start + 1000])
@@ -118,7 +120,7 @@ class RemoteRun:
 
 
 def _lone_creator(uri: str) -> FileLock | nullcontext[None]:
-    """A lock for SQLite files: processes that open a fresh one at once break it."""
+    """Hold a lock for SQLite files: processes that open a fresh one at once break it."""
     if not uri.startswith("sqlite"):
         return nullcontext()
     database = _database_path(uri)
@@ -148,7 +150,7 @@ def _experiment_id(client: MlflowClient, settings: UploadSettings) -> str:
 
 
 def _artifact_location(uri: str) -> str | None:
-    """None where a server decides; for a bare database a folder beside it, where MLflow takes the working folder."""
+    """Return None if a server decides; for a bare database a folder beside it, where MLflow takes the working folder."""
     if uri.startswith(("http", "databricks")):
         return None
     folder = _database_path(uri).parent if uri.startswith("sqlite") else Path.cwd()
@@ -161,7 +163,7 @@ def _run_by_id(client: MlflowClient, run_id: str) -> Run | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        log.error("the server does not know run %s any more: all is sent again to a new one", run_id)
+        logger.error("the server does not know run %s any more: all is sent again to a new one", run_id)
         return None
 
 
@@ -179,7 +181,7 @@ def _new_run(client: MlflowClient, experiment_id: str, settings: UploadSettings)
 
 
 def _parent_in_folder(client: MlflowClient, settings: UploadSettings) -> str | None:
-    """The id of the run that is tracked from ``parent_folder``. Raises MlflowException while it was not made yet."""
+    """Return the id of the run that is tracked from ``parent_folder``. Raises MlflowException if it was not made yet."""
     if settings.parent_folder is None:
         return None
     folder = TrackingFolder.of_run(Path(settings.parent_folder))
@@ -197,7 +199,9 @@ def _parent_in_folder(client: MlflowClient, settings: UploadSettings) -> str | N
 
 @contextmanager
 def _patient_requests() -> Iterator[None]:
-    """MLflow reads its time limit from the environment at each request, and a file needs more of it than a number."""
+    """Raise MLflow's time limit inside: it is read from the environment at each request, and a file needs more of it
+    than a number.
+    """
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = os.environ.get(name, "0")
     os.environ[name] = str(max(ARTIFACT_TIMEOUT_SECONDS, int(before)))

@@ -12,7 +12,7 @@ class Spawned:
 
     ``subprocess.Popen`` waits until a pipe to its child is closed. Where the main thread forks a loader process in that moment
     (multiprocessing, no exec), the pipe lives on there, and the thread that called ``Popen`` waits for as long as that process
-    lives: the whole run. ``posix_spawn`` has no such pipe. Raises OSError when the program can't be started.
+    lives: the whole run. ``posix_spawn`` has no such pipe. Raises OSError if the program can't be started.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
@@ -31,7 +31,7 @@ class Spawned:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal, 255 where it can't be known; None while it runs."""
+        """Return the exit code, negative for a signal, 255 where it can't be known; None while it runs."""
         return self._wait(os.WNOHANG)
 
     def wait(self) -> int | None:

@@ -31,7 +31,7 @@ class SyncReport:
 
 
 def tracked_folders(run_folder: Path) -> list[Path]:
-    """``run_folder``, and after it, for they are children of its run, those of its stages that were tracked."""
+    """Return ``run_folder`` and, after it, those of its stages' folders that were tracked: they are children of its run."""
     stages = run_folder.glob("*/tracking") if (run_folder / PIPELINE_RECORD).exists() else ()
     return [run_folder, *sorted(path.parent for path in stages)]
 
@@ -39,7 +39,7 @@ def tracked_folders(run_folder: Path) -> list[Path]:
 def sync(run_folder: Path, patience_seconds: float = 60.0) -> SyncReport:
     """Send all of a run's outbox, and mark the run as killed when its process died without a word.
 
-    Gives up after ``patience_seconds`` without success. Raises WinnowError when the folder was never tracked, or when
+    Gives up after ``patience_seconds`` without success. Raises WinnowError if the folder was never tracked, or when
     another uploader keeps working on it.
     """
     folder = TrackingFolder.of_run(run_folder)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import psutil
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class SystemSampler:
@@ -46,7 +46,7 @@ class SystemSampler:
         }
 
     def _process_tree(self) -> dict[str, float]:
-        """The training process with its workers; 100 % is one core. This uploader, a child too, is left out."""
+        """Measure the training process with its workers; 100 % is one core. This uploader, a child too, is left out."""
         try:
             root = self._processes.get(self._pid) or psutil.Process(self._pid)
             members = [root, *(child for child in root.children(recursive=True) if child.pid != os.getpid())]
@@ -79,7 +79,7 @@ class SystemSampler:
                 limit = nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1e3
                 values[f"gpu_{index}_power_usage_percentage"] = 100 * watts / limit
             except nvml.NVMLError as error:  # some cards tell less than others
-                log.debug("GPU %s does not tell all: %s", index, error)
+                logger.debug("GPU %s does not tell all: %s", index, error)
         return values
 
 
@@ -92,5 +92,5 @@ def _open_gpus() -> tuple[ModuleType | None, list[object]]:
         nvml.nvmlInit()
         return nvml, [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError as error:
-        log.info("no GPU is watched: %s", error)
+        logger.info("no GPU is watched: %s", error)
         return None, []

@@ -13,7 +13,7 @@ from winnow.protocols import Tracker
 from winnow.tracking.disk_thread import DiskThread
 from winnow.tracking.event_files import EventFiles
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FOLDER = "tensorboard"
 FLUSH_SECONDS = 5.0
@@ -54,10 +54,10 @@ class TensorBoardTracker:
         self._inner.set_tags(tags)
 
     def flush(self) -> bool:
-        """True where both would survive a kill."""
+        """Wait for both; return True if all that was logged would survive a kill of this process."""
         written = self._thread is None or self._thread.flush(FLUSH_SECONDS)
         if not written:
-            log.error("TensorBoard's files lack what was logged last: a kill between now and then loses it there")
+            logger.error("TensorBoard's files lack what was logged last: a kill between now and then loses it there")
         return self._inner.flush() and written
 
     def finish(self, status: str) -> None:
@@ -112,7 +112,7 @@ class _TensorBoardSink:
 
 
 def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What is no number is left to the tracker inside to complain about."""
+    """Return the values that are numbers; the tracker inside complains about the others."""
     values = {}
     for name, value in metrics.items():
         with contextlib.suppress(TypeError, ValueError):

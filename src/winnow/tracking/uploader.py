@@ -24,7 +24,7 @@ from winnow.tracking.outbox import Event, read_events, read_last_event
 from winnow.tracking.remote import RemoteRun, RunDeletedError
 from winnow.tracking.system_metrics import SystemSampler
 
-log = logging.getLogger("winnow.tracking.uploader")
+logger = logging.getLogger("winnow.tracking.uploader")
 
 POLL_SECONDS = 0.5
 SEND_SECONDS = 5.0  # between two batches while training runs: each costs it some 10 ms of a core
@@ -71,7 +71,7 @@ class Uploader:
             self._next_sample = time.monotonic() + self.settings.system_metrics_seconds
 
     def run(self) -> int:
-        """Until all is sent, or ``patience_seconds`` without success after the training's end; gives an exit code."""
+        """Send until all is sent, or for ``patience_seconds`` without success after the training's end; return an exit code."""
         while True:
             is_alive = self._is_training_alive()  # asked before reading: what a dead process wrote is all there is
             is_over = not is_alive or not self._follows or self._is_finish_last()
@@ -121,7 +121,7 @@ class Uploader:
         self._save_state()
 
     def _next_batch(self) -> tuple[list[Event], int]:
-        """Unsent events that fit into one request, with the offset behind them; a start or a finish travels alone."""
+        """Return unsent events that fit into one request, with the offset behind them; a start or a finish travels alone."""
         batch: list[Event] = []
         end = self._offset
         num_metrics = num_names = 0
@@ -158,7 +158,7 @@ class Uploader:
             if Path(path).exists():
                 remote.upload(Path(path), folder)
             else:
-                log.error("%s is gone, so it is not uploaded", path)
+                logger.error("%s is gone, so it is not uploaded", path)
         except TROUBLES:
             self.state.artifacts.append([path, folder])  # behind the others, which may fare better
             raise
@@ -169,12 +169,12 @@ class Uploader:
         return last is not None and last.kind == "finish"
 
     def _conclude(self, is_alive: bool) -> int:
-        """All is sent: mark a run that ended without a word, unless a new process has taken it over."""
+        """Mark a run that ended without a word, now that all is sent, unless a new process has taken it over."""
         last = read_last_event(self.folder.outbox)
         has_new_owner = UploadSettings.read(self.folder.settings).owner != self.settings.owner
         if last is not None and last.kind != "finish" and not is_alive and not has_new_owner and self._remote:
             self._remote.end("killed", last.time_ms)
-            log.info("training ended without a word: marked the run as killed")
+            logger.info("training ended without a word: marked the run as killed")
         self.state.is_finished = last is not None and last.kind == "finish"
         self._save_state()
         return ALL_SENT
@@ -190,19 +190,19 @@ class Uploader:
         try:
             self.state.write(self.folder.state)
         except OSError as error:
-            log.error("can't write %s, going on: %s", self.folder.state, error)
+            logger.error("can't write %s, going on: %s", self.folder.state, error)
 
     def _pause(self) -> float:
         return self._retry_seconds * random.uniform(0.7, 1.0) if self.trouble else POLL_SECONDS
 
     def _note_success(self) -> None:
         if self.trouble is not None:
-            log.info("%s answers again", self.settings.uri)
+            logger.info("%s answers again", self.settings.uri)
         self.trouble, self._retry_seconds, self._last_success = None, 0.5, time.monotonic()
 
     def _note_trouble(self, error: Exception) -> None:
         if self.trouble is None or time.monotonic() - self._last_complaint > COMPLAINT_SECONDS:
-            log.warning("can't send, trying on: %s", error)
+            logger.warning("can't send, trying on: %s", error)
             self._last_complaint = time.monotonic()
         self.trouble, self._remote = error, None
         self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY_SECONDS)
@@ -229,7 +229,7 @@ def _upload_alone(folder: TrackingFolder, parent: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point of the process; ends by itself, hence deaf to the signals that end a training."""
+    """Run the uploader's process; it ends by itself, hence ignores the signals that end a training."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

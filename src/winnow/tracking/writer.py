@@ -27,7 +27,7 @@ class OutboxWriter:
         self._thread.start()
 
     def put(self, kind: Kind, payload: Mapping[str, Any]) -> None:
-        """Takes microseconds; called by one thread. The caller must not change ``payload`` afterwards."""
+        """Queue an entry, within microseconds; one thread calls this. The caller must not change ``payload`` afterwards."""
         entry = Entry(time.time_ns() // 1_000_000, kind, payload)
         self._thread.put(entry, at_once=kind != "metrics", is_last=kind == "finish")
 
@@ -41,7 +41,7 @@ class OutboxWriter:
 
     @property
     def last_sequence(self) -> int:
-        """Of the newest event; 0 before the outbox was opened."""
+        """Return the sequence number of the newest event; 0 before the outbox was opened."""
         return self._sink.history.last_sequence if self._sink.history else 0
 
 
@@ -62,7 +62,7 @@ class _OutboxSink:
         self._last_sync = 0.0
 
     def open(self) -> None:
-        """The folder made, a torn outbox mended and read, and the start of this session written down."""
+        """Make the folder, mend and read a torn outbox, and write down that this session starts."""
         if self.history is not None:
             return
         self._folder.path.mkdir(exist_ok=True)

@@ -62,7 +62,7 @@ class CheckReport:
 def check_split(annotations: Path, images: Path, progress: Progress | None = None) -> CheckReport:
     """Check one annotation file and all its images; ``progress`` is called with (images done, images in all).
 
-    What training would refuse or repair is found by the same rules as in ``read_coco``. Raises DataError when the
+    What training would refuse or repair is found by the same rules as in ``read_coco``. Raises DataError if the
     annotation file is not a COCO file at all.
     """
     table = read_table(annotations)

@@ -40,7 +40,7 @@ def draw_grid(
     """Write a PNG to ``path``: ``images`` (H, W, 3) uint8 without padding, at any resolution, in rows of four.
 
     True boxes are dashed and green with their class at the bottom, crowds left out; predicted ones of at least ``min_score``
-    solid and orange with class and score at the top; None for ``detections`` shows the truth alone. Raises ValueError where the
+    solid and orange with class and score at the top; None for ``detections`` shows the truth alone. Raises ValueError if the
     sequences differ in length or are empty.
     """
     all_found = [NOT_SOUGHT] * len(images) if detections is None else detections
@@ -72,7 +72,7 @@ def draw_grid(
 
 def draw_training_batches(batches: Sequence[DetectionBatch], class_names: Sequence[str], path: Path, most: int) -> None:
     """Write the first ``most`` images of ``batches`` as the model sees them, augmented and resized, with their boxes to
-    ``path``; padding is cut off. Raises ValueError where they hold no image."""
+    ``path``; padding is cut off. Raises ValueError if they hold no image."""
     images: list[np.ndarray] = []
     targets: list[Target] = []
     for batch in batches:
@@ -94,7 +94,7 @@ def _draw_cell(
     min_score: float,
     font: ImageFont.FreeTypeFont,
 ) -> Image.Image:
-    """The image at its final size, above a line that tells its id and counts."""
+    """Draw the image at its final size, above a line that tells its id and counts."""
     scale = CELL / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC)
@@ -125,7 +125,7 @@ def _draw_cell(
 
 
 def _corners(boxes: np.ndarray, original_size: tuple[int, int], picture: Image.Image) -> list[Box]:
-    """xyxy in whole pixels of the picture, all of it inside, with x1 ≤ x2 and y1 ≤ y2 as Pillow wants them."""
+    """Return xyxy in whole pixels of the picture, all of it inside, with x1 ≤ x2 and y1 ≤ y2 as Pillow wants them."""
     factors = np.array([picture.width / original_size[1], picture.height / original_size[0]] * 2)
     limits = [picture.width - 1, picture.height - 1] * 2
     scaled = np.clip((boxes.reshape(-1, 4) * factors).round(), 0, limits).tolist()
@@ -157,8 +157,9 @@ def _label(
     taken: list[Box],
     at_top: bool,
 ) -> None:
-    """Black text on the box's colour, inside the picture always, at the first corner of the box where it hides no other
-    label; nothing where there is none: in a crowd the surest are named, the others only drawn."""
+    """Write black text on the box's colour, inside the picture always, at the first corner of the box where it hides no
+    other label; nothing if there is none: in a crowd the surest are named, the others only drawn.
+    """
     text = _shortened(text, picture.width - 4, font)
     width, height = math.ceil(font.getlength(text)) + 4, FONT_SIZE + 4
     left, top, right, bottom = box
@@ -178,7 +179,7 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def _shortened(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """``text``, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """Return ``text``, cut with an ellipsis if it is wider than ``width`` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -138,9 +138,10 @@ def _read(record: ImageRecord) -> Tensor | Unreadable:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's global CPU generator starts from ``seed`` inside, and goes on as before outside.
+    """Start torch's global CPU generator from ``seed`` inside; outside it goes on as before.
 
-    ``torch.manual_seed`` would also queue the seed for GPUs that are not there yet: 0.6 ms and a line of memory per sample.
+    ``torch.manual_seed`` would also queue the seed for GPUs that are not there yet: 0.6 ms and a line of memory per
+    sample.
     """
     generator = torch.default_generator
     state = generator.get_state()

@@ -54,8 +54,9 @@ class Augmentation:
     def __call__(
         self, image: Tensor, boxes: Tensor, labels: Tensor, size: int, square: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``image`` (3, H, W) uint8, ``boxes`` (N, 4) xyxy px → the same three after augmentation, at most ``size`` px wide and
-        high, without the boxes that were cropped away."""
+        """Augment ``image`` (3, H, W) uint8 with ``boxes`` (N, 4) xyxy px; return the same three, at most ``size`` px
+        wide and high, without the boxes that were cropped away.
+        """
         settings = self._settings
         if _happens(settings.crop):
             image, boxes = self._crop(image, boxes)
@@ -82,7 +83,7 @@ class Augmentation:
 
 
 def resize(image: Tensor, boxes: Tensor, size: int, square: bool) -> tuple[Tensor, Tensor]:
-    """The longer side becomes ``size`` px with the aspect kept, or both sides with ``square``; boxes stay inside the image."""
+    """Make the longer side ``size`` px with the aspect kept, or both sides with ``square``; boxes stay inside the image."""
     height, width = image.shape[-2:]
     scale = size / max(height, width)
     new_size = [size, size] if square else [max(1, round(height * scale)), max(1, round(width * scale))]
@@ -93,11 +94,11 @@ def resize(image: Tensor, boxes: Tensor, size: int, square: bool) -> tuple[Tenso
 
 
 def change_colours(image: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
-    """``image`` (3, H, W) uint8 with its colours changed by three factors (1 changes nothing) and a turn of the colour wheel,
-    ``hue`` of 1 being a whole one; the same shape and type.
+    """Return ``image`` (3, H, W) uint8 with its colours changed by three factors (1 changes nothing) and a turn of the
+    colour wheel, ``hue`` of 1 being a whole one; the same shape and type.
 
-    All four are one linear map of RGB (saturation and hue as in NTSC's YIQ space), so they cost one pass over the pixels:
-    0.5–2 ms at 640×360, where torchvision's ColorJitter takes 14 ms, most of it for HSV.
+    All four are one linear map of RGB (saturation and hue as in NTSC's YIQ space), so they cost one pass over the
+    pixels: 0.5–2 ms at 640×360, where torchvision's ColorJitter takes 14 ms, most of it for HSV.
     """
     luma = image.new_tensor(_LUMA, dtype=torch.float32)
     to_grey = luma.expand(3, 3)

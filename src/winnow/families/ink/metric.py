@@ -100,7 +100,7 @@ class InkMetric:
 
 
 def skeleton_sums(found: Tensor, true: Tensor) -> dict[str, Tensor]:
-    """Pixels of two skeletons (B, 1, H, W) bool: found, true, in both, and with one of the other within 1 px."""
+    """Count pixels of two skeletons (B, 1, H, W) bool: found, true, in both, and with one of the other within 1 px."""
     return {
         "found": found.sum(), "true": true.sum(), "both": (found & true).sum(),
         "near_true": (found & grown(true)).sum(), "near_found": (true & grown(found)).sum(),
@@ -108,7 +108,7 @@ def skeleton_sums(found: Tensor, true: Tensor) -> dict[str, Tensor]:
 
 
 def grown(pixels: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: True where a pixel, or one of its four neighbours, is."""
+    """Return (B, 1, H, W) bool: True where a pixel, or one of its four neighbours, is."""
     padded = F.pad(pixels, (1, 1, 1, 1))
     height, width = pixels.shape[2:]
     result = pixels
@@ -118,7 +118,7 @@ def grown(pixels: Tensor) -> Tensor:
 
 
 def error_sums(predictions: InkPredictions, target: InkTarget) -> dict[str, Tensor]:
-    """Errors summed over the true skeleton, and the pixels of those images whose offsets are known."""
+    """Sum errors over the true skeleton; return them with the number of pixels of those images whose offsets are known."""
     mask = target.skeleton > 0
     (cos, sin), (true_cos, true_sin) = predictions.tangent.split(1, dim=1), target.tangent.split(1, dim=1)
     doubled = torch.atan2((sin * true_cos - cos * true_sin).abs(), cos * true_cos + sin * true_sin)
@@ -133,7 +133,9 @@ def error_sums(predictions: InkPredictions, target: InkTarget) -> dict[str, Tens
 
 
 def peaks(scores: Tensor, threshold: float) -> Tensor:
-    """Where (B, K, H, W) scores reach ``threshold`` and are the highest of their 5×5 pixels; of equal ones the first is."""
+    """Find where (B, K, H, W) scores reach ``threshold`` and are the highest of their 5×5 pixels; of equal ones the
+    first is.
+    """
     flat = scores.flatten(2)
     order = flat.argsort(dim=2, descending=True, stable=True)
     # Ranks differ where scores are equal, and float32 holds them exactly.
@@ -143,7 +145,7 @@ def peaks(scores: Tensor, threshold: float) -> Tensor:
 
 
 def num_matched(found: NDArray[np.int64], true: NDArray[np.int64]) -> int:
-    """The most pairs of found (N, 2) and true (M, 2) points, one to one, that are at most ``MATCH_PX`` apart."""
+    """Return the most pairs of found (N, 2) and true (M, 2) points, one to one, that are at most ``MATCH_PX`` apart."""
     if not len(found) or not len(true):
         return 0
     near = np.linalg.norm(found[:, None] - true[None], axis=2) <= MATCH_PX
@@ -155,7 +157,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _f1(matched_found: float, found: float, matched_true: float, true: float) -> float | None:
-    """Of matched parts of what was found and what is true; 0 where only one of the two is there, None where neither is."""
+    """Return F1 of matched parts of what was found and what is true; 0 if only one of the two is there, None if neither is."""
     if not found or not true:
         return 0.0 if found or true else None
     precision, recall = matched_found / found, matched_true / true

@@ -67,7 +67,7 @@ def draw_ink(
 def _write_legend(
     draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont, found: InkPredictions | None
 ) -> None:
-    """What the cells of a tile are, and the colours."""
+    """Write what the cells of a tile are, and the colours."""
     cells = ["input", "true"] + (["found", "difference"] if found is not None else [])
     cells += ["strokes"] if found is None or found.width is not None else []
     words = [(" | ".join(cells), TEXT)]
@@ -84,7 +84,7 @@ def _tile(
     batch: InkBatch, found: InkPredictions | None, row: int, skeleton_threshold: float, key_point_threshold: float,
     font: ImageFont.FreeTypeFont,
 ) -> Image.Image:  # fmt: skip
-    """The cells of one tile side by side, above its id."""
+    """Draw the cells of one tile side by side, above its id."""
     target = batch.target
     ink = batch.images[row, 0].numpy().astype(np.float64)
     scale = max(1, CELL // max(ink.shape))
@@ -122,7 +122,7 @@ def _found_cells(
 
 
 def _lines(ink: NDArray[np.float64], line: NDArray[np.bool_], tangent: NDArray[np.float32]) -> Picture:
-    """Faint ink under a line whose hue goes once around in half a turn of its direction."""
+    """Draw faint ink under a line whose hue goes once around in half a turn of its direction."""
     hue = np.arctan2(tangent[1], tangent[0]) / (2 * np.pi) % 1
     coloured = hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.6), np.ones_like(hue)], axis=2))
     return np.where(line[..., None], coloured, FAINT * ink[..., None])
@@ -138,7 +138,7 @@ def _difference(true: NDArray[np.bool_], found: NDArray[np.bool_]) -> Picture:
 def _strokes(
     ink: NDArray[np.float64], line: NDArray[np.bool_], width: NDArray[np.float32], offset: NDArray[np.float32], scale: int
 ) -> Image.Image:  # fmt: skip
-    """The ink in grey, and over it in one colour what the line, its offsets and widths say it is."""
+    """Draw the ink in grey, and over it in one colour what the line, its offsets and widths say it is."""
     cell = _enlarged(np.repeat(FAINT * ink[..., None], 3, axis=2), scale)
     draw = ImageDraw.Draw(cell)
     for y, x in _points(line):

@@ -20,8 +20,9 @@ T = TypeVar("T")
 
 
 def stored(path: Path, kind: Callable[..., T], make: Callable[[], T]) -> T:
-    """What lies in ``path`` (.npz), made first where it is not there yet: a ``kind`` whose attributes, arrays or plain values,
-    are its arguments. DataError where the file can't be read."""
+    """Return what lies in ``path`` (.npz), made first if it is not there yet: a ``kind`` whose attributes, arrays or
+    plain values, are its arguments. Raises DataError if the file can't be read.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):

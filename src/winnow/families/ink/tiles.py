@@ -42,7 +42,7 @@ class InkTiles:
         return replace(self, images=images)
 
     def take(self, chosen: Sequence[int]) -> InkTiles:
-        """The tiles with these indices, in this order."""
+        """Return the tiles with these indices, in this order."""
         spans = [np.arange(self.starts[index], self.starts[index + 1]) for index in chosen]
         rows = np.concatenate([np.arange(0), *spans])
         starts = np.cumsum([0, *(len(span) for span in spans)])
@@ -51,7 +51,7 @@ class InkTiles:
         return InkTiles(images, starts, has_full_labels=self.has_full_labels, **labels)
 
     def batch(self, image_ids: Sequence[int | str]) -> InkBatch:
-        """All tiles as a batch; in a worker process right in shared memory."""
+        """Return all tiles as a batch; in a worker process right in shared memory."""
         count, height, width = self.images.shape
         images = new_tensor((count, 1, height, width), torch.float32)
         np.divide(self.images[:, None], np.float32(255), out=images.numpy())
@@ -67,7 +67,7 @@ class InkTiles:
         return InkBatch(images, target, list(image_ids))
 
     def _spread(self, tile: Indices, values: NDArray[Any]) -> Tensor:
-        """(N, channels, size, size) float32 with ``values`` (M, channels) at their pixels and 0 elsewhere."""
+        """Return (N, channels, size, size) float32 with ``values`` (M, channels) at their pixels and 0 elsewhere."""
         count, height, width = self.images.shape
         spread = new_tensor((count, values.shape[1], height, width), torch.float32)
         flat = spread.numpy().reshape(count, values.shape[1], height * width)
@@ -81,7 +81,7 @@ _LABELS = ("pixel", "tangent", "width", "offset", "key_points")
 
 
 def join_tiles(parts: Sequence[InkTiles]) -> InkTiles:
-    """All tiles of ``parts``, at least one, in order."""
+    """Join all tiles of ``parts``, at least one, in order."""
     counts = np.concatenate([np.diff(part.starts) for part in parts])
     return InkTiles(
         images=np.concatenate([part.images for part in parts]),

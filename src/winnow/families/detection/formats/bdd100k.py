@@ -53,11 +53,11 @@ class Source:
 
 
 def find_bdd100k(root: Path, cache: Path) -> dict[str, tuple[Path, Path]]:
-    """``{"train": (annotation file, image folder), "val": …}`` for a data set under ``root``.
+    """Find ``{"train": (annotation file, image folder), "val": …}`` for a data set under ``root``.
 
-    Takes the converted form (``images/{train,val}`` and ``annotations/instances_{train,val}.json``) as it is, and converts
-    BDD100K's own layout into ``cache``, once for each state of its label files and image folders. Raises DataError where
-    neither is complete.
+    Takes the converted form (``images/{train,val}`` and ``annotations/instances_{train,val}.json``) as it is, and
+    converts BDD100K's own layout into ``cache``, once for each state of its label files and image folders. Raises
+    DataError where neither is complete.
     """
     converted = {split: (root / f"annotations/instances_{split}.json", root / f"images/{split}") for split in SPLITS}
     if all(annotations.is_file() and images.is_dir() for annotations, images in converted.values()):
@@ -74,7 +74,7 @@ def find_bdd100k(root: Path, cache: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def find_sources(root: Path) -> dict[str, Source]:
-    """The splits in BDD100K's own layout under ``root``, or under its folder ``bdd100k``, that have images and labels."""
+    """Find the splits in BDD100K's own layout under ``root``, or under its folder ``bdd100k``, that have images and labels."""
     found = {}
     for base in (root / "bdd100k", root):
         for split in SPLITS:
@@ -90,7 +90,7 @@ def find_sources(root: Path) -> dict[str, Source]:
 def convert_bdd100k(source: Path, target: Path) -> dict[str, Counter[str]]:
     """Write the converted form of ``source`` under ``target``, its image folders as symbolic links; counts by split.
 
-    Raises DataError when ``source`` has no split to convert, or ``target`` already has other images.
+    Raises DataError if ``source`` has no split to convert, or ``target`` already has other images.
     """
     sources = find_sources(source)
     if not sources:
@@ -110,12 +110,12 @@ def convert_bdd100k(source: Path, target: Path) -> dict[str, Counter[str]]:
 
 
 def to_coco(source: Source) -> tuple[dict[str, Any], Counter[str]]:
-    """One split as COCO with boxes x1, y1, x2 − x1, y2 − y1 in pixels, and counts of what was used and left out.
+    """Return one split as COCO with boxes x1, y1, x2 − x1, y2 − y1 in pixels, and counts of what was used and left out.
 
     The corners are fractional, so they are read as positions, not as inclusive pixel numbers to which the official
     converter adds 1. Labels without ``box2d`` (lanes, drivable areas) are left out, and so are frames whose image is
-    absent or unreadable, images without a frame, and unknown categories. Raises DataError for a malformed label, or when
-    no frame is left.
+    absent or unreadable, images without a frame, and unknown categories. Raises DataError for a malformed label, or
+    when no frame is left.
     """
     frames = _read_frames(source)
     on_disk = _file_names(source.images)
@@ -143,7 +143,7 @@ def to_coco(source: Source) -> tuple[dict[str, Any], Counter[str]]:
 
 
 def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    """``content`` as JSON at ``path``: readers see the old file or the whole new one, also after a crash."""
+    """Write ``content`` as JSON at ``path``: readers see the old file or the whole new one, also after a crash."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -176,7 +176,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 
 
 def _fingerprint(source: Source) -> str:
-    """Changes with the label files and with which images are there, as a download goes on."""
+    """Return a digest that changes with the label files and with which images are there, as a download goes on."""
     sha = hashlib.sha256(f"{CONVERTER_VERSION} {source.images.resolve()}".encode())
     for path in source.labels:
         stat = path.stat()
@@ -188,7 +188,7 @@ def _fingerprint(source: Source) -> str:
 
 
 def _read_frames(source: Source) -> dict[str, dict[str, Any]]:
-    """Frames by file name; of several label files the first that has a frame wins."""
+    """Read frames by file name; of several label files the newest that has a frame wins."""
     frames: dict[str, dict[str, Any]] = {}
     for path in source.labels:
         in_file: dict[str, dict[str, Any]] = {}
@@ -249,7 +249,7 @@ def _annotations(frame: Mapping[str, Any], name: str, counts: Counter[str]) -> I
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) from the file's header; None where it has none."""
+    """Return (width, height) from the file's header; None if it has none."""
     try:
         with Image.open(path) as image:
             return image.size

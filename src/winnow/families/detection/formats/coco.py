@@ -55,10 +55,10 @@ class CocoSplit:
 
 
 def read_coco(annotations: Path, images: Path) -> CocoSplit:
-    """The split that ``annotations`` describes, its file names relative to ``images``.
+    """Read the split that ``annotations`` describes, its file names relative to ``images``.
 
-    Harmless faults are repaired and counted; raises DataError listing the entries that would corrupt training
-    (`Rule` says which is which), or the image files that are missing.
+    Harmless faults are repaired and counted; raises DataError listing the entries that would corrupt training (`Rule`
+    says which is which), or the image files that are missing.
     """
     annotations, images = Path(annotations), Path(images)
     table = read_table(annotations)
@@ -82,7 +82,7 @@ def read_coco(annotations: Path, images: Path) -> CocoSplit:
 
 
 def require_same_classes(train: CocoSplit, val: CocoSplit) -> None:
-    """Raises DataError listing the categories that ``train`` and ``val`` do not share by id and name."""
+    """Raise DataError listing the categories that ``train`` and ``val`` do not share by id and name."""
     differences = category_differences(
         dict(zip(train.category_ids, train.class_names, strict=True)),
         dict(zip(val.category_ids, val.class_names, strict=True)),
@@ -92,7 +92,7 @@ def require_same_classes(train: CocoSplit, val: CocoSplit) -> None:
 
 
 def category_differences(train: Mapping[int, str], val: Mapping[int, str]) -> list[str]:
-    """One line for each category id whose name differs between ``train`` and ``val``, or that one of them lacks."""
+    """Return one line for each category id whose name differs between ``train`` and ``val``, or that one of them lacks."""
     return [
         f"category {number}: {train.get(number, 'absent')!r} in train, {val.get(number, 'absent')!r} in val"
         for number in sorted(train.keys() | val.keys())
@@ -101,7 +101,7 @@ def category_differences(train: Mapping[int, str], val: Mapping[int, str]) -> li
 
 
 def find_missing_files(paths: Sequence[str]) -> list[str]:
-    """Those of ``paths`` that do not exist, in order; lists each folder once instead of asking for each file."""
+    """Return those of ``paths`` that do not exist, in order; list each folder once instead of asking for each file."""
     listings: dict[str, frozenset[str]] = {}
     missing = []
     for path in paths:

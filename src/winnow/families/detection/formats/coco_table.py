@@ -54,20 +54,20 @@ class CocoTable:
             self.violations[rule] = rows
 
     def file_of(self, rule: Rule, row: int) -> str:
-        """The image file that an entry is about; empty where there is none."""
+        """Return the image file that an entry is about; empty if there is none."""
         if rule.table == "categories":
             return ""
         image_row = row if rule.table == "images" else int(self.image_rows[row])
         return self.file_names[image_row] if image_row >= 0 else ""
 
     def id_of(self, rule: Rule, row: int) -> Any:
-        """The entry's own id, or its position as ``#3`` where it has none."""
+        """Return the entry's own id, or its position as ``#3`` if it has none."""
         entry = self.raw[rule.table][row]
         found = entry.get("id") if isinstance(entry, dict) else None
         return f"#{row}" if found is None else found
 
     def detail(self, rule: Rule, row: int) -> str:
-        """The offending value, as it stands in the file."""
+        """Return the offending value, as it stands in the file."""
         entry = self.raw[rule.table][row]
         if not isinstance(entry, dict):
             return repr(entry)[:80]
@@ -75,9 +75,9 @@ class CocoTable:
 
 
 def read_table(annotations: Path) -> CocoTable:
-    """The columns of a COCO file and all that is wrong with its entries.
+    """Read the columns of a COCO file and all that is wrong with its entries.
 
-    Raises DataError when the file is missing, no JSON, or has no lists ``images``, ``annotations`` and ``categories``.
+    Raises DataError if the file is missing, no JSON, or has no lists ``images``, ``annotations`` and ``categories``.
     """
     try:
         content = annotations.read_bytes()
@@ -251,14 +251,14 @@ def _fill(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def _whole(value: Any) -> int | None:
-    """``value`` as an int where it is a whole number (3, 3.0), else None."""
+    """Return ``value`` as an int if it is a whole number (3, 3.0), else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if value == value and abs(value) != float("inf") and int(value) == value else None
 
 
 def _real(value: Any) -> float:
-    """``value`` as a float, NaN where it is no number or too large for one."""
+    """Return ``value`` as a float, NaN if it is no number or too large for one."""
     try:
         return float(value) if isinstance(value, int | float) else float("nan")
     except OverflowError:

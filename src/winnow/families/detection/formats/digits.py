@@ -45,8 +45,8 @@ class DigitsSettings(Settings):
 
 
 def make_digits(root: Path, settings: DigitsSettings) -> Path:
-    """The folder of the data set with these settings (``train/``, ``val/``, ``annotations/instances_….json``), drawn first
-    where it is not there yet.
+    """Return the folder of the data set with these settings (``train/``, ``val/``, ``annotations/instances_….json``),
+    drawn first if it is not there yet.
 
     A pure function of ``settings``: no digit of the train pool is in the val pool, whatever the counts.
     """
@@ -106,7 +106,7 @@ def _write(folder: Path, settings: DigitsSettings) -> None:
 
 
 def _background(photographs: list[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop of a photograph, resized to ``size``."""
+    """Return a random square crop of a photograph, resized to ``size``."""
     photograph = photographs[rng.integers(len(photographs))]
     height, width = photograph.shape[:2]
     side = int(rng.integers(min(size, min(height, width)), min(height, width) + 1))
@@ -139,7 +139,7 @@ def _paste_digits(
 
 
 def _ink(glyph: np.ndarray, side: int) -> np.ndarray:
-    """The opacity in [0, 1] of a digit, cut to its ink, whose longer side is ``side`` px: its box is exact."""
+    """Return the opacity in [0, 1] of a digit, cut to its ink, whose longer side is ``side`` px: its box is exact."""
     large = Image.fromarray((glyph / 16 * 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
     ink = _cut_to_ink(np.asarray(large) / 255)
     scale = side / max(ink.shape)
@@ -155,7 +155,7 @@ def _cut_to_ink(opacity: np.ndarray) -> np.ndarray:
 
 
 def _blend(under: np.ndarray, ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour that stands out from what lies under it."""
+    """Draw a digit in a random colour that stands out from what lies under it."""
     mean = under.reshape(-1, 3).mean(axis=0)
     colour = rng.uniform(0, 255, size=3)
     for _ in range(_PASTE_TRIES):

@@ -113,12 +113,12 @@ class CocoAp:
 
     @property
     def names(self) -> list[str]:
-        """Everything ``compute`` may give."""
+        """Return everything ``compute`` may give."""
         maps = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", f"mar_{self.max_detections}"]
         return [*maps, *(f"map_class/{name}" for name in metric_names(self.class_names))]
 
     def compute(self) -> dict[str, float]:
-        """``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_N`` and
+        """Return ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_N`` and
         ``map_class/NAME``.
 
         N is ``max_detections``, so ``mar_100`` unless that was changed. COCO's −1 ("no truth of this size or class") is
@@ -142,8 +142,9 @@ class CocoAp:
         return {name: value for name, value in values.items() if value is not None}
 
     def detections_json(self) -> list[dict[str, Any]]:
-        """What was gathered in COCO's result format: ``image_id``, ``category_id`` (the data set's), ``bbox`` xywh,
-        ``score``."""
+        """Return what was gathered in COCO's result format: ``image_id``, ``category_id`` (the data set's), ``bbox``
+        xywh, ``score``.
+        """
         return [
             {"image_id": image.image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
             for image in self._sorted_images()
@@ -164,8 +165,9 @@ class CocoAp:
         return sorted(self._images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))
 
     def _evaluate(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(precision (10 IoUs, 101 recalls, classes, 4 areas, 1), recall (10, classes, 4, 1)), −1 where there is no
-        truth."""
+        """Return (precision (10 IoUs, 101 recalls, classes, 4 areas, 1), recall (10, classes, 4, 1)), −1 where there is
+        no truth.
+        """
         images = self._sorted_images()
         if self.backend == "winnow":
             return self._evaluate_arrays(images)
@@ -189,7 +191,7 @@ class CocoAp:
 
 
 def _boxes(images: Sequence[_Image], true: bool) -> Boxes:
-    """The true or the found boxes of all images."""
+    """Return the true or the found boxes of all images."""
     xywh = np.concatenate([image.true_boxes if true else image.boxes for image in images])
     labels = [image.true_labels if true else image.labels for image in images]
     areas = np.concatenate([image.true_areas for image in images]) if true else xywh[:, 2] * xywh[:, 3]
@@ -198,8 +200,8 @@ def _boxes(images: Sequence[_Image], true: bool) -> Boxes:
 
 
 def metric_names(class_names: Sequence[str]) -> list[str]:
-    """Class names as parts of metric names: word characters, ``-``, ``.`` and inner spaces stay, all else becomes
-    ``_``.
+    """Return class names as parts of metric names: word characters, ``-``, ``.`` and inner spaces stay, all else
+    becomes ``_``.
 
     Names that would become equal get their class index appended, so there are as many different names as classes.
     """

@@ -42,10 +42,10 @@ class _Pairs(NamedTuple):
 def evaluate_boxes(
     true: Boxes, is_crowd: Booleans, found: Boxes, scores: Floats, num_classes: int, max_detections: int
 ) -> tuple[Floats, Floats]:
-    """(precision (10 IoUs, 101 recalls, classes, 4 areas), recall (10, classes, 4)), −1 where there is no truth.
+    """Return (precision (10 IoUs, 101 recalls, classes, 4 areas), recall (10, classes, 4)), −1 where there is no truth.
 
-    Equal to pycocotools bit by bit. ``scores`` (N,) of ``found``; of each image and class the best ``max_detections`` count,
-    among equal scores the first.
+    Equal to pycocotools bit by bit. ``scores`` (N,) of ``found``; of each image and class the best ``max_detections``
+    count, among equal scores the first.
     """
     order = np.lexsort((-scores, found.label, found.image))
     rank = _position_in_group(found.image[order] * num_classes + found.label[order])
@@ -72,12 +72,12 @@ def evaluate_boxes(
 
 
 def _is_outside(areas: Floats) -> Booleans:
-    """(4, N): whose area lies outside each range."""
+    """Return (4, N): whose area lies outside each range."""
     return np.asarray((areas < AREAS[:, :1]) | (areas > AREAS[:, 1:]))
 
 
 def _position_in_group(groups: Integers) -> Integers:
-    """0, 1, 2 … within each run of equal numbers."""
+    """Return 0, 1, 2 … within each run of equal numbers."""
     places = np.arange(len(groups))
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     return places - np.repeat(starts, np.diff(starts, append=len(groups)))
@@ -99,7 +99,7 @@ def _pairs(true: Boxes, is_crowd: Booleans, found: Boxes, rank: Integers, num_cl
 
 
 def _iou(found: Floats, true: Floats, is_crowd: Booleans) -> Floats:
-    """Of pairs of xywh boxes; with a crowd, the part of the detection that lies in it."""
+    """Return the IoU of pairs of xywh boxes; with a crowd, the part of the detection that lies in it."""
     end = np.minimum(found[:, :2] + found[:, 2:], true[:, :2] + true[:, 2:])
     width, height = np.maximum(end - np.maximum(found[:, :2], true[:, :2]), 0).T
     overlap = width * height
@@ -109,11 +109,12 @@ def _iou(found: Floats, true: Floats, is_crowd: Booleans) -> Floats:
 
 
 def _match(pairs: _Pairs, is_crowd: Booleans, is_ignored: Booleans, num_found: int) -> tuple[Booleans, Booleans]:
-    """Per area range, IoU threshold and detection (4, 10, N): is it matched, and is that with an ignored true box.
+    """Return per area range, IoU threshold and detection (4, 10, N): is it matched, and is that with an ignored true
+    box.
 
-    Detections choose in the order of their scores: the free true box with the highest IoU, the last one among equals, an ignored
-    one only where no other is left; a crowd is always free. Those of one rank belong to different images or classes, so they
-    choose at once.
+    Detections choose in the order of their scores: the free true box with the highest IoU, the last one among equals,
+    an ignored one only if no other is left; a crowd is always free. Those of one rank belong to different images or
+    classes, so they choose at once.
     """
     is_match = np.zeros((len(AREAS), len(IOUS), num_found), dtype=bool)
     matches_ignored = np.zeros_like(is_match)
@@ -139,7 +140,7 @@ def _match(pairs: _Pairs, is_crowd: Booleans, is_ignored: Booleans, num_found: i
 
 
 def _curves(is_true: Booleans, is_ignored: Booleans, num_true: int) -> tuple[Floats, Floats]:
-    """(precision (10, 101), recall (10,)) of one class and area from detections (10, N) in the order of their scores."""
+    """Return (precision (10, 101), recall (10,)) of one class and area from detections (10, N) in the order of their scores."""
     hits = np.cumsum(is_true, axis=1).astype(np.float64)
     misses = np.cumsum(~is_true & ~is_ignored, axis=1).astype(np.float64)
     precision = np.zeros((len(IOUS), len(RECALLS)))

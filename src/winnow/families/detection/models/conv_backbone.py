@@ -22,7 +22,7 @@ class ConvBackbone(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised images to maps of ⌈H/8⌉, ⌈H/16⌉ and ⌈H/32⌉ rows."""
+        """Map (B, 3, H, W) normalised images to features of ⌈H/8⌉, ⌈H/16⌉ and ⌈H/32⌉ rows."""
         features = self.stem(pixel_values)
         maps = []
         for stage in self.stages:

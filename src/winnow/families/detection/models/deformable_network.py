@@ -52,7 +52,7 @@ class DeformableDetrNetwork(DeformableDetrForObjectDetection):
     normalize: PixelNormalizer
 
     def forward(self, images: Tensor, pixel_mask: Tensor) -> SetOutputs:
-        """``images`` (B, 3, H, W) uint8, ``pixel_mask`` (B, H, W) True on image and False on padding."""
+        """Run the network on ``images`` (B, 3, H, W) uint8, ``pixel_mask`` (B, H, W) True on image and False on padding."""
         decoded = self.model(self.normalize(images, pixel_mask), pixel_mask=pixel_mask)
         states = decoded.intermediate_hidden_states.unbind(1)
         references = [decoded.init_reference_points, *decoded.intermediate_reference_points.unbind(1)[:-1]]
@@ -90,13 +90,15 @@ class Float32GroupNorm(nn.GroupNorm):
 
 
 def resnet_config(**sizes: Any) -> ResNetConfig:
-    """A ResNet of transformers (ResNet-50 without ``sizes``) that gives the maps of strides 8, 16 and 32."""
+    """Return the config of a ResNet of transformers (ResNet-50 without ``sizes``) that gives the maps of strides 8, 16
+    and 32.
+    """
     values: dict[str, Any] = {"out_features": ["stage2", "stage3", "stage4"], **sizes}
     return ResNetConfig(**values)
 
 
 def fresh_network(kind: type[DeformableDetrNetwork], config: DeformableDetrConfig) -> DeformableDetrNetwork:
-    """A network with random weights, all of it trainable."""
+    """Build a network with random weights, all of it trainable."""
     network = kind(config)
     make_ready(network, random_names=None)
     choose_trainable(network, weights_loaded=False)
@@ -106,8 +108,9 @@ def fresh_network(kind: type[DeformableDetrNetwork], config: DeformableDetrConfi
 def network_from_file(
     kind: type[DeformableDetrNetwork], config: DeformableDetrConfig, path: Path
 ) -> DeformableDetrNetwork:
-    """A network whose entries come from a state dict or a winnow checkpoint, where name and shape fit; the rest starts
-    random. Raises WeightsError for an unreadable file, or one that fills less than half of the network."""
+    """Build a network whose entries come from a state dict or a winnow checkpoint, where name and shape fit; the rest
+    starts random. Raises WeightsError if the file is unreadable, or fills less than half of the network.
+    """
     network = fresh_network(kind, config)
     report = load_matching(network, read_state(path), str(path))
     report.log()
@@ -119,7 +122,7 @@ def network_from_file(
 def network_from_folder(
     kind: type[DeformableDetrNetwork], config: DeformableDetrConfig, folder: Path
 ) -> DeformableDetrNetwork:
-    """The same from a folder of ``save_pretrained``, with transformers' renaming of older weights."""
+    """Build the same from a folder of ``save_pretrained``, with transformers' renaming of older weights."""
     try:
         with _quiet_transformers():
             loaded: Any = kind.from_pretrained(
@@ -141,8 +144,9 @@ def network_from_folder(
 
 
 def stored_config(folder: Path, options: Mapping[str, Any]) -> DeformableDetrConfig:
-    """The config beside the weights with ``options`` put over it. Raises WeightsError if it is absent, of another
-    model, of the two-stage variant, or needs timm where timm is not installed."""
+    """Return the config beside the weights with ``options`` put over it. Raises WeightsError if it is absent, of
+    another model, of the two-stage variant, or needs timm and timm is not installed.
+    """
     try:
         values, _ = DeformableDetrConfig.get_config_dict(folder, local_files_only=True)
     except OSError as error:
@@ -178,8 +182,9 @@ def make_ready(network: DeformableDetrNetwork, random_names: Collection[str] | N
 
 
 def choose_trainable(network: DeformableDetrNetwork, weights_loaded: bool) -> None:
-    """As in the paper, the stem and the first stage of a loaded ResNet stay fixed; all else learns. transformers
-    freezes the whole of its own ResNet and nothing of timm's."""
+    """Freeze the stem and the first stage of a loaded ResNet, as in the paper; all else learns. transformers freezes
+    the whole of its own ResNet and nothing of timm's.
+    """
     frozen = 0
     for name, parameter in network.named_parameters():
         is_early = weights_loaded and EARLY_BACKBONE.search(name) is not None
@@ -190,13 +195,13 @@ def choose_trainable(network: DeformableDetrNetwork, weights_loaded: bool) -> No
 
 
 def attention_path(network: DeformableDetrNetwork) -> str:
-    """Which implementation of multi-scale deformable attention runs, for the log."""
+    """Return which implementation of multi-scale deformable attention runs, for the log."""
     return "kernel of the kernels package" if network.use_kernels else "pure PyTorch (grid_sample)"
 
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Its load report and progress bar say what ours says."""
+    """Silence transformers' load report and progress bar, which say what ours says."""
     verbosity, showed_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -232,7 +237,7 @@ def _start_as_in_paper(name: str, parameter: nn.Parameter, with_box_refine: bool
 
 
 def _keep_in_float32(network: DeformableDetrNetwork) -> None:
-    """A bfloat16 box has steps of up to 1/256 of the image: what makes boxes and reference points stays in float32."""
+    """Keep in float32 what makes boxes and reference points: a bfloat16 box has steps of up to 1/256 of the image."""
     box_heads: Any = network.bbox_embed
     for layers in [network.class_embed, *(head.layers for head in box_heads)]:
         for index, linear in enumerate(layers):

@@ -53,7 +53,7 @@ class Matches:
 
 
 def grid_shapes(image_shape: tuple[int, int], strides: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """(rows, columns) per stride of a network that halves by ceil, for images of (height, width)."""
+    """Return (rows, columns) per stride of a network that halves by ceil, for images of (height, width)."""
     return tuple((-(-image_shape[0] // stride), -(-image_shape[1] // stride)) for stride in strides)
 
 
@@ -119,8 +119,9 @@ def _levels(image_shape: tuple[int, int], strides: Sequence[int], device: torch.
 
 
 def _around_centers(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor, Tensor]:
-    """The 4 × 4 locations around the centre of each box on each level: points (N, V, 16, 2), index and positive (N, V,
-    16)."""
+    """Return the 4 × 4 locations around the centre of each box on each level: points (N, V, 16, 2), index and positive
+    (N, V, 16).
+    """
     stride = levels.stride[:, None]
     centers = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None, None]
     steps = torch.arange(4, device=boxes.device, dtype=torch.float32)
@@ -139,8 +140,9 @@ def _around_centers(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor, Ten
 
 
 def _smallest_wins(places: Tensor, areas: Tensor, is_positive: Tensor, num_places: int) -> Tensor:
-    """Per place at most one winner: of the positive candidates the one with the smallest area, among equals the
-    first."""
+    """Choose per place at most one winner: of the positive candidates the one with the smallest area, among equals the
+    first.
+    """
     areas = torch.where(is_positive, areas, torch.inf)
     smallest = areas.new_full((num_places,), torch.inf).scatter_reduce(0, places, areas, "amin")
     is_smallest = is_positive & (areas == smallest[places])

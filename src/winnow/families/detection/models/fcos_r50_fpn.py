@@ -30,10 +30,10 @@ def fcos_r50_fpn(
     score_threshold: float,
     **values: Any,
 ) -> FcosTask:
-    """The task of ``model=fcos_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 39.2 AP.
+    """Build the task of ``model=fcos_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 39.2 AP.
 
     The class head fits ``classes`` and starts at random unless the weights know as many classes. Raises ConfigError
-    naming ``model.…`` for wrong settings, WeightsError when the weights can't be had or fit nothing.
+    naming ``model.…`` if a setting is wrong, WeightsError if the weights can't be had or fit nothing.
     """
     settings = build_settings(ResnetFpnSettings, values, "model")
     found = find_weights(settings.pretrained, settings.offline, FCOS_ResNet50_FPN_Weights.COCO_V1)

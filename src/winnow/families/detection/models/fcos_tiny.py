@@ -79,9 +79,10 @@ def fcos_tiny(
     score_threshold: float,
     **values: Any,
 ) -> FcosTask:
-    """The task of ``model=fcos_tiny``; ``pretrained`` is false or the path of a weights file, and nothing is ever fetched.
+    """Build the task of ``model=fcos_tiny``; ``pretrained`` is false or the path of a weights file, and nothing is ever
+    fetched.
 
-    Raises ConfigError naming ``model.…`` for wrong settings, WeightsError when the weights file is missing or fits
+    Raises ConfigError naming ``model.…`` if a setting is wrong, WeightsError if the weights file is missing or fits
     nothing.
     """
     settings = build_settings(FcosTinySettings, values, "model")

@@ -59,13 +59,13 @@ class MatchingCosts:
 
 
 def corners(boxes_cxcywh: Tensor) -> Tensor:
-    """(…, 4) boxes as x1, y1, x2, y2 in the unit they came in; not clipped."""
+    """Return (…, 4) boxes as x1, y1, x2, y2 in the unit they came in; not clipped."""
     center, size = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:]
     return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
 
 def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """GIoU in [−1, 1] of xyxy boxes (…, 4), broadcast against each other (Rezatofighi et al. 2019).
+    """Return GIoU in [−1, 1] of xyxy boxes (…, 4), broadcast against each other (Rezatofighi et al. 2019).
 
     NaN and inverted boxes give a number or NaN, never an error; boxes without area give a finite value.
     """
@@ -80,11 +80,11 @@ def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(logits: Tensor, boxes_cxcywh: Tensor, targets: SetTargets, costs: MatchingCosts) -> Matches:
-    """The cheapest one-to-one assignment per layer and image.
+    """Return the cheapest one-to-one assignment per layer and image.
 
-    ``logits`` (L, B, Q, C), ``boxes_cxcywh`` (L, B, Q, 4) as in ``targets``. Float32 whatever autocast says,
-    with one copy from the device for all layers. Non-finite costs are matched last: that the loss becomes non-finite is
-    the criterion's concern. Raises DataError for a class id outside 0…C−1.
+    ``logits`` (L, B, Q, C), ``boxes_cxcywh`` (L, B, Q, 4) as in ``targets``. Float32 whatever autocast says, with one
+    copy from the device for all layers. Non-finite costs are matched last: that the loss becomes non-finite is the
+    criterion's concern. Raises DataError for a class id outside 0…C−1.
     """
     num_layers, num_images, num_queries, num_classes = logits.shape
     if sum(targets.counts) == 0:
@@ -106,7 +106,7 @@ def match(logits: Tensor, boxes_cxcywh: Tensor, targets: SetTargets, costs: Matc
 
 
 def _pairwise_cost(logits: Tensor, boxes_cxcywh: Tensor, targets: SetTargets, costs: MatchingCosts) -> Tensor:
-    """(L, B, Q, N): only boxes of the same image are compared."""
+    """Return costs (L, B, Q, N): only boxes of the same image are compared."""
     probability = logits.sigmoid()
     as_positive = costs.focal_alpha * (1 - probability) ** costs.focal_gamma * F.softplus(-logits)
     as_negative = (1 - costs.focal_alpha) * probability**costs.focal_gamma * F.softplus(logits)

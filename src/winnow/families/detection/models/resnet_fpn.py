@@ -30,7 +30,8 @@ class ResnetFpnSettings(Settings):
 def resnet50_fpn(
     found: FoundWeights | None, trainable_layers: int, returned_layers: Sequence[int], extra_blocks: Any
 ) -> BackboneWithFPN:
-    """ResNet-50 (He et al. 2016) with a feature pyramid of 256 channels (Lin et al. 2017), still with random weights.
+    """Build ResNet-50 (He et al. 2016) with a feature pyramid of 256 channels (Lin et al. 2017), still with random
+    weights.
 
     Weights with batch statistics get frozen batch normalisation. Without weights there are no statistics worth
     freezing: such a backbone has group normalisation (Wu and He 2018), never statistics of a micro-batch, and all of it

@@ -52,9 +52,11 @@ class SetCriterion:
         )
 
     def __call__(self, logits: Tensor, boxes_cxcywh: Tensor, targets: SetTargets, count: float) -> dict[str, Tensor]:
-        """``logits`` (L, B, Q, C) and ``boxes_cxcywh`` (L, B, Q, 4) of L decoder layers, last one last; ``count`` > 0
-        divides every term, so terms of micro-batches add up to the term of the whole. Float32 whatever autocast says.
-        Any non-finite input makes the sum non-finite. Raises DataError for a class id outside 0…C−1."""
+        """Compute the loss terms. ``logits`` (L, B, Q, C) and ``boxes_cxcywh`` (L, B, Q, 4) of L decoder layers, last
+        one last; ``count`` > 0 divides every term, so terms of micro-batches add up to the term of the whole. Float32
+        whatever autocast says. Any non-finite input makes the sum non-finite. Raises DataError if a class id is outside
+        0…C−1.
+        """
         if not self.settings.auxiliary:
             logits, boxes_cxcywh = logits[-1:], boxes_cxcywh[-1:]
         matches = match(logits, boxes_cxcywh, targets, self.costs)
@@ -69,7 +71,7 @@ class SetCriterion:
         return terms
 
     def _focal(self, logits: Tensor, targets: SetTargets, matches: Matches) -> Tensor:
-        """(L,) sums of the sigmoid focal loss over images, queries and classes (Lin et al. 2017)."""
+        """Return (L,) sums of the sigmoid focal loss over images, queries and classes (Lin et al. 2017)."""
         truth = torch.zeros_like(logits)
         layers = torch.arange(len(logits), device=logits.device)[:, None]
         truth[layers, matches.images, matches.queries, targets.labels[matches.images, matches.targets]] = 1

@@ -36,8 +36,9 @@ class Strip:
 
 
 def cut_line(page: NDArray[np.uint8], line: PageLine, size: int) -> Strip | None:
-    """The line scaled to ``size`` px from its highest to its lowest ink and straightened along its baseline; None where it is
-    less than a few px high or wide. ``page`` (height, width) grey."""
+    """Return the line scaled to ``size`` px from its highest to its lowest ink and straightened along its baseline;
+    None if it is less than a few px high or wide. ``page`` (height, width) grey.
+    """
     frame = _Frame(line, size)
     if frame.width < size // 4 or not 0 < frame.scale < size / 4:
         return None
@@ -77,14 +78,14 @@ class _Frame:
         return along * a + below * c + self._origin[0], along * b + below * d + self._origin[1]
 
     def mask(self) -> NDArray[np.bool_]:
-        """(size, width) bool, True inside the polygon and a pixel around it."""
+        """Return (size, width) bool, True inside the polygon and a pixel around it."""
         canvas = Image.new("1", (self.width, self._size))
         ImageDraw.Draw(canvas).polygon(list(zip(*self._outline, strict=True)), fill=1)
         return ndimage.binary_dilation(np.asarray(canvas), iterations=1)
 
 
 def _densely(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points every px or so along the closed outline, so that each side counts by its length."""
+    """Return points every px or so along the closed outline, so that each side counts by its length."""
     closed = np.concatenate((polygon, polygon[:1]))
     length = np.concatenate(([0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))))
     at = np.linspace(0, length[-1], max(int(length[-1]), 4))
@@ -94,7 +95,9 @@ def _densely(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
 def _surroundings(
     page: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], scale: float
 ) -> tuple[Array, int, int]:
-    """The part of the page under the points, smoothed where it will be made smaller, and the page's px at its left and top."""
+    """Return the part of the page under the points, smoothed where it will be made smaller, and the page's px at its
+    left and top.
+    """
     height, width = page.shape
     left, top = (int(np.clip(np.floor(values.min()) - 3, 0, limit - 1)) for values, limit in ((x, width), (y, height)))
     right, bottom = (int(np.clip(np.ceil(values.max()) + 3, 1, limit)) for values, limit in ((x, width), (y, height)))
@@ -105,8 +108,9 @@ def _surroundings(
 
 
 def _paper(grey: Array) -> Array:
-    """The brightness of the paper, also under the ink: what is bright around, within a third of the height. Found on every fourth
-    pixel, because ranks cost much and paper changes slowly."""
+    """Return the brightness of the paper, also under the ink: what is bright around, within a third of the height.
+    Found on every fourth pixel, because ranks cost much and paper changes slowly.
+    """
     coarse = ndimage.gaussian_filter(grey, 1.0)[::4, ::4]
     reach = max(len(coarse) // 3, 3)
     coarse = ndimage.gaussian_filter(ndimage.percentile_filter(coarse, 80, size=reach), reach / 2)
@@ -115,7 +119,7 @@ def _paper(grey: Array) -> Array:
 
 
 def _take_ink_off(grey: Array, mask: NDArray[np.bool_]) -> Strip:
-    """Darkness relative to the paper around, from 0 to 1 as the line's darkest ink, and Sauvola's threshold on it."""
+    """Return darkness relative to the paper around, from 0 to 1 as the line's darkest ink, and Sauvola's threshold on it."""
     from skimage.filters import threshold_sauvola
     from skimage.morphology import remove_small_objects
 

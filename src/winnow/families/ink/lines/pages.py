@@ -31,8 +31,10 @@ class PageLine:
 
 
 def read_pages(annotations: Path, images: Path) -> list[PageLine]:
-    """All lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page images in
-    ``images``. Raises DataError naming file and line for what has no image, polygon or baseline, or is malformed."""
+    """Read all lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page
+    images in ``images``. Raises DataError naming file and line if one has no image, polygon or baseline, or is
+    malformed.
+    """
     if annotations.is_dir():
         files = sorted(annotations.glob("*.xml"))
         if not files:
@@ -73,13 +75,13 @@ def _read_alto(file: Path, images: Path) -> Iterator[PageLine]:
 
 
 def _outline(line: ElementTree.Element) -> ElementTree.Element | None:
-    """The line's own polygon: its words and letters may have some, too."""
+    """Return the line's own polygon: its words and letters may have some, too."""
     shapes = [line, *(child for child in line if _tag(child) == "Shape")]
     return next((child for shape in shapes for child in shape if _tag(child) == "Polygon"), None)
 
 
 def _alto_image(file: Path, root: ElementTree.Element, images: Path) -> Path:
-    """The image with the file's own name, or the one that it names."""
+    """Return the image with the file's own name, or the one that it names."""
     named = next((element.text or "" for element in root.iter() if _tag(element) == "fileName"), "").strip()
     candidates = [images / f"{file.stem}{suffix}" for suffix in _IMAGE_SUFFIXES]
     candidates += [images / Path(named).name] if named else []
@@ -108,7 +110,7 @@ def _rectangle(element: ElementTree.Element, place: str) -> NDArray[np.float64]:
 
 
 def _alto_baseline(element: ElementTree.Element, polygon: NDArray[np.float64], place: str) -> NDArray[np.float64]:
-    """ALTO 4 has points; ALTO 2 and 3 have one number, the y of a level line."""
+    """Read the baseline: ALTO 4 has points; ALTO 2 and 3 have one number, the y of a level line."""
     words = element.get("BASELINE", "").strip()
     if re.fullmatch(r"[-+]?\d+(\.\d+)?", words):
         left, right = polygon[:, 0].min(), polygon[:, 0].max()
@@ -117,7 +119,7 @@ def _alto_baseline(element: ElementTree.Element, polygon: NDArray[np.float64], p
 
 
 def _points(words: str, place: str, what: str) -> NDArray[np.float64]:
-    """``x y x y …`` or ``x,y x,y …``."""
+    """Parse ``x y x y …`` or ``x,y x,y …``."""
     try:
         numbers = [float(word) for word in words.replace(",", " ").split()]
     except ValueError:
@@ -156,7 +158,7 @@ def _read_coco(file: Path, images: Path) -> Iterator[PageLine]:
 
 
 def _pairs(numbers: Any, place: str, what: str) -> NDArray[np.float64]:
-    """(n, 2) from a flat list or from a list of pairs."""
+    """Return (n, 2) from a flat list or from a list of pairs."""
     try:
         flat = np.asarray(numbers, dtype=np.float64).ravel()
     except (TypeError, ValueError):
@@ -186,7 +188,7 @@ def _tag(element: ElementTree.Element) -> str:
 
 
 def pages_of(lines: Sequence[PageLine]) -> dict[Path, list[PageLine]]:
-    """The lines of each page, in order."""
+    """Return the lines of each page, in order."""
     pages: dict[Path, list[PageLine]] = {}
     for line in lines:
         pages.setdefault(line.image, []).append(line)

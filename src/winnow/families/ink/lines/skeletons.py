@@ -29,8 +29,10 @@ class PixelLabels:
 
 
 def label_pixels(is_ink: NDArray[np.bool_]) -> PixelLabels:
-    """``is_ink`` (height, width). Tangents are the main direction of the skeleton's pixels around, widths come from the distance
-    to the paper, end points have one neighbour on the skeleton and junctions at least three branches."""
+    """Label the pixels of ``is_ink`` (height, width). Tangents are the main direction of the skeleton's pixels around,
+    widths come from the distance to the paper, end points have one neighbour on the skeleton and junctions at least
+    three branches.
+    """
     from skimage.morphology import skeletonize
 
     distance = ndimage.distance_transform_edt(np.pad(is_ink, 1))[1:-1, 1:-1]
@@ -46,7 +48,9 @@ def label_pixels(is_ink: NDArray[np.bool_]) -> PixelLabels:
 
 
 def _tangents(skeleton: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(2, height, width) cos 2θ and sin 2θ of the skeleton's main direction around each pixel; (1, 0) where there is none."""
+    """Return (2, height, width) cos 2θ and sin 2θ of the skeleton's main direction around each pixel; (1, 0) where
+    there is none.
+    """
     shift = np.arange(-4, 5)
     x, y = np.meshgrid(shift, shift)
     weight = np.exp(-(x * x + y * y) / (2 * _TANGENT_SIGMA**2))
@@ -69,21 +73,21 @@ def _tangents(skeleton: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _ring(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(8, height, width) the neighbours of each pixel, clockwise from the one above."""
+    """Return (8, height, width) the neighbours of each pixel, clockwise from the one above."""
     wide = np.pad(skeleton, 1)
     height, width = skeleton.shape
     return np.stack([wide[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width] for dy, dx in _RING])
 
 
 def _end_points(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """One branch leaves: a neighbour, or two that touch each other."""
+    """Return the pixels that one branch leaves: they have one neighbour, or two that touch each other."""
     ring = _ring(skeleton)
     branches = (ring & ~np.roll(ring, 1, axis=0)).sum(axis=0)
     return skeleton & (branches == 1) & (ring.sum(axis=0) <= 2)
 
 
 def _junctions(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where at least three branches leave; of pixels of one junction the one nearest to their middle."""
+    """Return the pixels that at least three branches leave; of pixels of one junction the one nearest to their middle."""
     ring = _ring(skeleton)
     branches = (ring & ~np.roll(ring, 1, axis=0)).sum(axis=0)
     crowded = skeleton & ((branches >= 3) | (ring[::2].sum(axis=0) >= 3))
@@ -97,8 +101,9 @@ def _junctions(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _without_spurs(skeleton: NDArray[np.bool_], distance: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The skeleton less the short branches that end in nothing: from an end point to a junction, no longer than the stroke's half
-    width at the junction plus ``_SHORTEST_BRANCH``. What is no branch, as a dot, stays."""
+    """Return the skeleton less the short branches that end in nothing: from an end point to a junction, no longer than
+    the stroke's half width at the junction plus ``_SHORTEST_BRANCH``. What is no branch, as a dot, stays.
+    """
     kept = skeleton.copy()
     limit = _SHORTEST_BRANCH + int(distance.max(initial=0)) + 1
     for row, column in zip(*np.nonzero(_end_points(skeleton)), strict=True):
@@ -123,7 +128,7 @@ def _num_branches(skeleton: NDArray[np.bool_], row: int, column: int) -> int:
 
 
 def _walk_to_junction(skeleton: NDArray[np.bool_], row: int, column: int, limit: int) -> list[tuple[int, int]] | None:
-    """Pixels from an end to the first that has more than one way on; None where there is none within ``limit``."""
+    """Return pixels from an end to the first that has more than one way on; None if there is none within ``limit``."""
     height, width = skeleton.shape
     path = [(row, column)]
     for _ in range(limit + 1):

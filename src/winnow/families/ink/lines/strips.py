@@ -41,8 +41,9 @@ class InkStrips:
         return self.image.shape[0]
 
     def grid(self) -> list[tuple[int, int]]:
-        """(strip, first column within it) of the tiles side by side, the last one flush with the strip's end; those without
-        ink are left out."""
+        """Return (strip, first column within it) of the tiles side by side, the last one flush with the strip's end;
+        those without ink are left out.
+        """
         tiles = []
         for strip, (begin, stop) in enumerate(zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)):
             last = stop - begin - self.size
@@ -53,7 +54,7 @@ class InkStrips:
         return tiles
 
     def cut(self, places: Sequence[tuple[int, int]]) -> InkTiles:
-        """A tile per (strip, first column within it); what would stick out of a strip is moved into it."""
+        """Cut a tile per (strip, first column within it); what would stick out of a strip is moved into it."""
         parts = [self._cut_one(strip, left) for strip, left in places]
         return join_tiles(parts) if parts else no_tiles(self.size, has_full_labels=False)
 

@@ -15,7 +15,7 @@ def normalization(channels: int) -> nn.GroupNorm:
 
 
 def convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """3×3, normalised, GELU; ``stride`` 2 halves the map."""
+    """Build a 3×3 convolution, normalised, with GELU; ``stride`` 2 halves the map."""
     conv = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(OrderedDict(conv=conv, norm=normalization(after), activation=nn.GELU()))

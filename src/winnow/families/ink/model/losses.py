@@ -19,10 +19,10 @@ CORNER = KEY_POINT_KINDS.index("corner")
 
 
 def ink_losses(outputs: Mapping[str, Tensor], target: InkTarget) -> dict[str, Tensor]:
-    """Unweighted sums over the images of each head's loss, float32 scalars; a NaN in gives a NaN out.
+    """Return unweighted sums over the images of each head's loss, float32 scalars; a NaN in gives a NaN out.
 
-    The skeleton's is over all pixels, the others' over the pixels of the image's own skeleton: an image without ink adds nothing
-    to them. So does one without full labels to offset and corners, which nobody knows there.
+    The skeleton's is over all pixels, the others' over the pixels of the image's own skeleton: an image without ink
+    adds nothing to them. So does one without full labels to offset and corners, which nobody knows there.
     """
     full = target.has_full_labels.float()
     mask = target.skeleton
@@ -37,14 +37,15 @@ def ink_losses(outputs: Mapping[str, Tensor], target: InkTarget) -> dict[str, Te
 
 
 def mean_on(mask: Tensor, values: Tensor) -> Tensor:
-    """Per image the mean of ``values`` (B, 1, H, W) where its own ``mask`` is 1, (B,); 0 where it is 1 nowhere."""
+    """Return per image the mean of ``values`` (B, 1, H, W) where its own ``mask`` is 1, (B,); 0 where it is 1 nowhere."""
     pixels = mask.sum(dim=(1, 2, 3))
     return torch.where(mask > 0, values, 0.0).sum(dim=(1, 2, 3)) / pixels.clamp(min=1)
 
 
 def skeleton_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Per image cross-entropy, the mean over its pixels, and Dice (Milletari et al. 2016) with one pixel added above and below,
-    so that an image without ink has one, too: (B,)."""
+    """Return per image cross-entropy, the mean over its pixels, and Dice (Milletari et al. 2016) with one pixel added
+    above and below, so that an image without ink has one, too: (B,).
+    """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(1, 2, 3))
     found = logits.sigmoid()
     both, either = (found * truth).sum(dim=(1, 2, 3)), (found + truth).sum(dim=(1, 2, 3))
@@ -52,7 +53,9 @@ def skeleton_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def key_point_loss(logits: Tensor, truth: Tensor, mask: Tensor, full: Tensor) -> Tensor:
-    """Per image CornerNet's focal loss (Law & Deng 2018, eq. 1) on the skeleton, over the number of its key points: (B,)."""
+    """Return per image CornerNet's focal loss (Law & Deng 2018, eq. 1) on the skeleton, over the number of its key
+    points: (B,).
+    """
     known = mask.expand_as(truth).clone()
     known[:, CORNER] *= full[:, None, None]
     positive = torch.where(truth > 0, (1 - logits.sigmoid()).pow(FOCUS) * F.logsigmoid(logits), 0.0)
@@ -63,7 +66,7 @@ def key_point_loss(logits: Tensor, truth: Tensor, mask: Tensor, full: Tensor) ->
 
 
 def nearness(truth: Tensor) -> Tensor:
-    """1 on a key point (B, K, H, W), less around it by a Gaussian, 0 beyond ``REACH_PX``."""
+    """Return 1 on a key point (B, K, H, W), less around it by a Gaussian, 0 beyond ``REACH_PX``."""
     steps = torch.arange(-REACH_PX, REACH_PX + 1, device=truth.device, dtype=truth.dtype)
     bell = torch.exp(-steps.square() / (2 * SPREAD_PX**2))
     kinds = truth.shape[1]

@@ -89,7 +89,7 @@ def _skip(channels: int) -> nn.Conv2d:
 
 
 def _heads(channels: int, full: bool) -> dict[str, nn.Module]:
-    """A 1×1 convolution per head, whose bias begins at what is usual there: a rare positive is not to be learnt first."""
+    """Build a 1×1 convolution per head, whose bias begins at what is usual there: a rare positive is not to be learnt first."""
     counts = {"skeleton": 1, "tangent": 2}
     if full:
         counts |= {"width": 1, "offset": 2, "key_points": len(KEY_POINT_KINDS)}

@@ -56,21 +56,21 @@ class Chords:
 
 
 def points_at(control: Array, t: Array) -> Array:
-    """(2, n) points of the cubics ``control`` (4, 2, n) at ``t`` (n,)."""
+    """Return (2, n) points of the cubics ``control`` (4, 2, n) at ``t`` (n,)."""
     u = 1 - t
     tu = 3 * t * u
     return control[0] * (u * u * u) + control[1] * (tu * u) + control[2] * (tu * t) + control[3] * (t * t * t)
 
 
 def velocities_at(control: Array, t: Array) -> Array:
-    """(2, n) first derivatives."""
+    """Return (2, n) first derivatives."""
     u = 1 - t
     first, second, third = np.diff(control, axis=0)
     return 3 * (first * (u * u) + second * (2 * t * u) + third * (t * t))
 
 
 def accelerations_at(control: Array, t: Array) -> Array:
-    """(2, n) second derivatives."""
+    """Return (2, n) second derivatives."""
     first, second = np.diff(control, n=2, axis=0)
     return 6 * (first * (1 - t) + second * t)
 
@@ -91,7 +91,7 @@ def cut_into_chords(strokes: Strokes) -> Chords:
 
 
 def _lengths_before(start: Array, end: Array, path: Indices) -> Array:
-    """(n,) length of a chord's path up to its beginning; each path's sum is its own, and so is its rounding."""
+    """Return the (n,) length of a chord's path up to its beginning; each path's sum is its own, and so is its rounding."""
     lengths = np.hypot(*(end - start)).astype(np.float64)
     before = np.zeros_like(lengths)
     begins = np.flatnonzero(np.diff(path, prepend=-1))
@@ -101,10 +101,12 @@ def _lengths_before(start: Array, end: Array, path: Indices) -> Array:
 
 
 def closest_points(control: Array, near: Array, t: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """For points ``near`` (2, n) the closest ones of the cubics ``control`` (4, 2, n) around the guesses ``t`` (n,).
+    """Find for points ``near`` (2, n) the closest ones of the cubics ``control`` (4, 2, n) around the guesses ``t``
+    (n,).
 
-    Their parameters (n,), the vectors to them (2, n), and whether they are inside: False where the closest point is an end of the
-    segment and the curve would come closer beyond it. By Newton's method; exact to 1e-4 px for guesses within a pixel.
+    Return their parameters (n,), the vectors to them (2, n), and whether they are inside: False if the closest point is
+    an end of the segment and the curve would come closer beyond it. By Newton's method; exact to 1e-4 px for guesses
+    within a pixel.
     """
     for _ in range(3):
         vector = points_at(control, t) - near

@@ -60,10 +60,11 @@ _TABLE = {field.name: np.array([getattr(level, field.name) for level in _LEVELS]
 
 
 def draw_strokes(drawn: Array, levels: NDArray[np.intp], size: int, affine: float) -> Strokes:
-    """Strokes of one tile of ``size`` px per row of ``drawn`` (n, ``NUM_DRAWN``), uniform in [0, 1), at ``levels`` (n,) from 1.
+    """Draw the strokes of one tile of ``size`` px per row of ``drawn`` (n, ``NUM_DRAWN``), uniform in [0, 1), at
+    ``levels`` (n,) from 1.
 
-    ``affine`` from 0 to 1 is how far a drawing may be turned, stretched, sheared and shifted, partly out of its tile; at 0 it
-    keeps inside. A row's strokes depend on it alone.
+    ``affine`` from 0 to 1 is how far a drawing may be turned, stretched, sheared and shifted, partly out of its tile;
+    at 0 it keeps inside. A row's strokes depend on it alone.
     """
     settings = {name: values[levels - 1] for name, values in _TABLE.items()}
     image, rest = drawn[:, :_PER_IMAGE].T, drawn[:, _PER_IMAGE:].reshape(len(drawn), _MAX_PATHS, -1)
@@ -96,7 +97,7 @@ def draw_strokes(drawn: Array, levels: NDArray[np.intp], size: int, affine: floa
 
 
 def _shapes(path: Array, segment: Array, bend: Array, is_corner: NDArray[np.bool_]) -> Array:
-    """(4, 2, n, paths, segments) control points of paths that begin at the origin to the right."""
+    """Return (4, 2, n, paths, segments) control points of paths that begin at the origin to the right."""
     length = 0.6 + 0.8 * segment[0]
     # A path keeps on bending to one side more than to the other, as in loops.
     curl = 1.2 * (path[1] - 0.5)[..., None]
@@ -116,7 +117,7 @@ def _shapes(path: Array, segment: Array, bend: Array, is_corner: NDArray[np.bool
 
 
 def _widths(path: Array, segment: Array, settings: dict[str, Array]) -> Array:
-    """(2, n, paths, segments) px at the beginnings and ends of segments."""
+    """Return (2, n, paths, segments) px at the beginnings and ends of segments."""
     usual = _between(settings["width"].T[:, :, None], path[2])[..., None]
     variation = settings["variation"][:, None, None]
     at_end = usual * (1 + variation * (2 * segment[8] - 1))
@@ -165,7 +166,9 @@ def _place(
 
 
 def _transform(control: Array, u: Array, strength: float) -> tuple[Array, Array]:
-    """The drawing turned, stretched, sheared and shifted about the canvas's middle, and the factor (n,) on its widths."""
+    """Return the drawing turned, stretched, sheared and shifted about the canvas's middle, and the factor (n,) on its
+    widths.
+    """
     turn, stretch, aspect, shear, shift_x, shift_y = strength * (2 * u - 1)
     cos, sin = np.cos(0.35 * turn), np.sin(0.35 * turn)
     scale_x, scale_y = np.exp(0.2 * stretch + 0.12 * aspect), np.exp(0.2 * stretch - 0.12 * aspect)
@@ -184,13 +187,13 @@ def _bernstein(t: Array) -> Array:
 
 
 def _sample(control: Array) -> Array:
-    """(6, 2, …) points along the cubics ``control`` (4, 2, …), to find their extent."""
+    """Return (6, 2, …) points along the cubics ``control`` (4, 2, …), to find their extent."""
     weights = _bernstein(np.linspace(0, 1, 6))
     return np.stack([sum(w * points for w, points in zip(at, control, strict=True)) for at in weights.T])
 
 
 def _point_on(control: Array, t: Array) -> tuple[Array, Array]:
-    """Points (2, n) and directions (n,) in radians of the cubics ``control`` (4, 2, n)."""
+    """Return points (2, n) and directions (n,) in radians of the cubics ``control`` (4, 2, n)."""
     point = (control * _bernstein(t)[:, None]).sum(axis=0)
     legs = np.diff(control, axis=0)
     velocity = legs[0] * (1 - t) ** 2 + legs[1] * (2 * t * (1 - t)) + legs[2] * t * t
@@ -198,7 +201,7 @@ def _point_on(control: Array, t: Array) -> tuple[Array, Array]:
 
 
 def _turn(points: Array, angle: Array) -> Array:
-    """``points`` (k, 2, n, m) turned by ``angle`` (n,)."""
+    """Return ``points`` (k, 2, n, m) turned by ``angle`` (n,)."""
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, y = points[:, 0], points[:, 1]
     return np.stack((cos * x - sin * y, sin * x + cos * y), axis=1)
@@ -213,5 +216,5 @@ def _between(span: tuple[float, float] | Array, u: Array) -> Array:
 
 
 def _integer(span: Array, u: Array) -> NDArray[np.intp]:
-    """From ``span[0]`` to ``span[1]``, both included."""
+    """Return an integer from ``span[0]`` to ``span[1]``, both included."""
     return (span[0] + np.floor(u * (span[1] - span[0] + 1))).astype(np.intp)

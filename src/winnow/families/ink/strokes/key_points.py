@@ -26,11 +26,11 @@ _SAME = 1.5
 
 
 def find_key_points(strokes: Strokes, chords: Chords, skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n × size × size, 3) bool in the order of ``KEY_POINT_KINDS`` for ``skeleton`` (n, size, size).
+    """Return (n × size × size, 3) bool in the order of ``KEY_POINT_KINDS`` for ``skeleton`` (n, size, size).
 
-    A crossing of two curves, or of one with itself, is a junction, and so is an end that lies on another stroke; only the other
-    ends are end points. A corner is where two segments of a path meet with different directions. What lies out of the tile is
-    not marked.
+    A crossing of two curves, or of one with itself, is a junction, and so is an end that lies on another stroke; only
+    the other ends are end points. A corner is where two segments of a path meet with different directions. What lies
+    out of the tile is not marked.
     """
     marks = np.zeros((skeleton.size, len(KEY_POINT_KINDS)), dtype=bool)
     cells = _Cells(strokes, chords)
@@ -65,13 +65,13 @@ class _Cells:
         self._begins = np.concatenate(([0], np.cumsum(counts)))
 
     def index(self, column: Indices, row: Indices, tile: Indices) -> Indices:
-        """Of cells that are clipped to those around the chords."""
+        """Return the index of cells that are clipped to those around the chords."""
         column = np.clip(column - self._left, 0, self._columns - 1)
         row = np.clip(row - self._top, 0, self._rows - 1)
         return (tile * self._rows + row) * self._columns + column
 
     def neighbours(self, cells: Indices, around: int) -> tuple[Indices, Indices]:
-        """Pairs (position in ``cells``, chord) of the chords at most ``around`` cells away from each."""
+        """Return pairs (position in ``cells``, chord) of the chords at most ``around`` cells away from each."""
         shift = np.arange(-around, around + 1)
         asked = (cells[:, None, None] + shift[:, None] * self._columns + shift).reshape(len(cells), -1)
         asked = np.clip(asked, 0, len(self._begins) - 2)
@@ -84,7 +84,7 @@ class _Cells:
 
 
 def _crossings(strokes: Strokes, chords: Chords, cells: _Cells) -> tuple[Array, Indices]:
-    """Points (2, k) where curves cross, and their tiles (k,)."""
+    """Return points (2, k) where curves cross, and their tiles (k,)."""
     one, other = cells.neighbours(cells.of_chord, 1)
     path = strokes.path[chords.segment]
     tile = strokes.tile[chords.segment]
@@ -105,7 +105,7 @@ def _crossings(strokes: Strokes, chords: Chords, cells: _Cells) -> tuple[Array, 
 
 
 def _refine(strokes: Strokes, one: Indices, other: Indices, t: Array, u: Array) -> Array:
-    """(2, k) crossings of the curves themselves near the parameters ``t`` and ``u`` (k,) at which their chords cross."""
+    """Return (2, k) crossings of the curves themselves near the parameters ``t`` and ``u`` (k,) at which their chords cross."""
     first, second = strokes.control[:, :, one], strokes.control[:, :, other]
     for _ in range(2):
         gap = points_at(second, u) - points_at(first, t)
@@ -149,14 +149,14 @@ def _ends(strokes: Strokes, chords: Chords, cells: _Cells) -> tuple[Array, Indic
 
 
 def _without_repeats(points: Array, tiles: Indices) -> tuple[Array, Indices]:
-    """Those of ``points`` (2, k) and their tiles that have none before them of the same tile within ``_SAME`` px."""
+    """Return those of ``points`` (2, k) and their tiles that have none before them of the same tile within ``_SAME`` px."""
     squared = ((points[:, :, None] - points[:, None, :]) ** 2).sum(axis=0)
     is_repeat = np.tril((squared < _SAME**2) & (tiles[:, None] == tiles), k=-1).any(axis=1)
     return points[:, ~is_repeat], tiles[~is_repeat]
 
 
 def _nearest_pixels(points: Array, tiles: Indices, skeleton: NDArray[np.bool_]) -> Indices:
-    """Flat indices of the skeleton pixels nearest to those of ``points`` (2, k) that lie in their tiles."""
+    """Return flat indices of the skeleton pixels nearest to those of ``points`` (2, k) that lie in their tiles."""
     size = skeleton.shape[-1]
     is_inside = ((points >= 0) & (points < size)).all(axis=0)
     points, tiles = points[:, is_inside], tiles[is_inside]

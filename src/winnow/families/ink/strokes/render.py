@@ -30,14 +30,18 @@ _SLACK = 0.08
 
 
 def render(strokes: Strokes) -> tuple[Array, InkTiles]:
-    """The ink of each tile, (n, size, size) float32 in [0, 1], and the tiles with all labels and this ink as their images."""
+    """Return the ink of each tile, (n, size, size) float32 in [0, 1], and the tiles with all labels and this ink as
+    their images.
+    """
     chords = cut_into_chords(strokes)
     ink = _ink(strokes, chords)
     return ink, _label(strokes, chords)
 
 
 def _ink(strokes: Strokes, chords: Chords) -> Array:
-    """Per pixel the coverage by the round pen that is at its closest: 1 inside, falling over the one pixel around its edge."""
+    """Return per pixel the coverage by the round pen that is at its closest: 1 inside, falling over the one pixel
+    around its edge.
+    """
     size = strokes.size
     radius_from, radius_to = _radii(strokes, chords)
     reach = np.maximum(radius_from, radius_to) + 0.5 + CHORD / 2
@@ -74,14 +78,16 @@ def _ink(strokes: Strokes, chords: Chords) -> Array:
 
 
 def _radii(strokes: Strokes, chords: Chords) -> tuple[Array, Array]:
-    """(n,) px at the beginning and at the end of each chord."""
+    """Return (n,) px at the beginning and at the end of each chord."""
     first, last = strokes.width[:, chords.segment] / 2
     change = last - first
     return first + change * chords.t, first + change * (chords.t + chords.step)
 
 
 def _pixel_of(chords: Chords, size: int, reach: int) -> tuple[Indices, Indices, NDArray[np.bool_]]:
-    """Column and row (n,) of the pixel under each chord's middle, and whether it is at most ``reach`` pixels out of the tile."""
+    """Return column and row (n,) of the pixel under each chord's middle, and whether it is at most ``reach`` pixels out
+    of the tile.
+    """
     column, row = np.floor((chords.start + chords.end) / 2).astype(np.intp)
     is_near = (np.minimum(column, row) >= -reach) & (np.maximum(column, row) < size + reach)
     return column, row, is_near
@@ -117,8 +123,9 @@ def _label(strokes: Strokes, chords: Chords) -> InkTiles:
 
 
 def _candidates(strokes: Strokes, chords: Chords) -> tuple[Indices, Indices, Array, Array, NDArray[np.bool_]]:
-    """Pixels with a curve nearby, once per chord: their flat indices over all tiles, the segment, the closest point's parameter
-    and the vector (2, m) to it, and whether that makes the pixel part of the skeleton."""
+    """Return pixels with a curve nearby, once per chord: their flat indices over all tiles, the segment, the closest
+    point's parameter and the vector (2, m) to it, and whether that makes the pixel part of the skeleton.
+    """
     size = strokes.size
     column, row, is_near = _pixel_of(chords, size, 1)
     nearby = np.arange(-1, 2)

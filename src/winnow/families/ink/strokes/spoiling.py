@@ -16,11 +16,11 @@ _STAIN = 0.3
 
 
 def spoil(ink: Array, drawn: Array, normal: Array | None, texture: float, blur: float, noise: float) -> Array:
-    """``ink`` (n, size, size) in [0, 1] made uneven, in that order, by up to ``texture`` (0–1), blurred by up to ``blur`` px (a
-    Gaussian's σ) and overlaid with noise of a standard deviation up to ``noise``.
+    """Return ``ink`` (n, size, size) in [0, 1] made uneven, in that order, by up to ``texture`` (0–1), blurred by up to
+    ``blur`` px (a Gaussian's σ) and overlaid with noise of a standard deviation up to ``noise``.
 
-    ``drawn`` (n, ``NUM_DRAWN``) uniform in [0, 1) and ``normal``, of ``ink``'s shape, are all that the outcome depends on, row by
-    row; ``normal`` may be None without noise.
+    ``drawn`` (n, ``NUM_DRAWN``) uniform in [0, 1) and ``normal``, of ``ink``'s shape, are all that the outcome depends
+    on, row by row; ``normal`` may be None without noise.
     """
     strengths, fields = drawn[:, :3, None, None], drawn[:, 3:].reshape(len(drawn), 2, _GRID, _GRID)
     if texture:
@@ -35,7 +35,7 @@ def spoil(ink: Array, drawn: Array, normal: Array | None, texture: float, blur: 
 
 
 def _enlarged(field: Array, size: int) -> Array:
-    """(n, size, size) by bilinear interpolation of ``field`` (n, k, k), whose corners become the tile's."""
+    """Return (n, size, size) by bilinear interpolation of ``field`` (n, k, k), whose corners become the tile's."""
     place = np.linspace(0, field.shape[1] - 1, size, dtype=np.float32)
     low = np.minimum(place.astype(np.intp), field.shape[1] - 2)
     part = place - low
