@@ -17,7 +17,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from winnow.families.detection.metrics.coco_ap import CocoAp
-from winnow.families.detection.models.deformable_detr import deformable_detr_tiny
+from winnow.families.detection.models.deformable_detr import deformable_detr, deformable_detr_tiny
 from winnow.families.detection.models.faster_rcnn import FasterRcnnModel, FasterRcnnTask, faster_rcnn_r50_fpn
 from winnow.families.detection.models.fcos_r50_fpn import fcos_r50_fpn
 from winnow.families.detection.models.fcos_tiny import fcos_tiny
@@ -69,9 +69,12 @@ class DetectionTaskContract(TaskContract):
 
     def images(self, samples, padded):
         """Each image is the same whatever it is batched with."""
-        each = [
-            batch(target(*self.boxes[sample], SIZE, image_id=sample), padded=padded, seed=sample) for sample in samples
-        ]
+        size = (min(SIZE[0], padded[0]), min(SIZE[1], padded[1]))
+        each = []
+        for sample in samples:
+            boxes, labels = self.boxes[sample]
+            boxes = [[side * size[0] / SIZE[0] for side in box] for box in boxes]
+            each.append(batch(target(boxes, labels, size, image_id=sample), padded=padded, seed=sample))
         images, mask = (torch.cat([getattr(one, name) for one in each]) for name in ("images", "pixel_mask"))
         return type(each[0])(
             images.contiguous(memory_format=torch.channels_last), mask, [one.targets[0] for one in each]
@@ -81,20 +84,20 @@ class DetectionTaskContract(TaskContract):
 class TestFcosTiny(DetectionTaskContract):
     name, make = "fcos_tiny", fcos_tiny
     changes = {"channels": [8, 8, 16, 16], "head_channels": 32, "head_convs": 1}  # noqa: RUF012
-    padding_tolerance = 10
+    padding_tolerance = 1.5
 
 
 class TestDeformableDetrTiny(DetectionTaskContract):
     name, make = "deformable_detr_tiny", deformable_detr_tiny
     changes = {"d_model": 32, "ffn_dim": 64, "num_queries": 10, "channels": [8, 8, 16, 16, 32]}  # noqa: RUF012
-    padding_tolerance = 10
+    padding_tolerance = 0.02
 
 
 class TestFasterRcnn(DetectionTaskContract):
     """It draws anchors and proposals at random and takes means over them: here it samples every anchor and every
     proposal, as many in each image, so that nothing is left to chance and a mean over images is one over samples."""
 
-    padding_tolerance = 10
+    padding_tolerance = 0.15
     boxes = (
         ([[4, 4, 40, 44], [20, 10, 62, 60]], [0, 1]), ([[5, 5, 30, 60], [3, 30, 60, 62]], [2, 2]),
         ([[2, 20, 50, 50], [10, 1, 60, 30]], [2, 0]), ([[30, 30, 60, 60], [1, 1, 30, 28]], [1, 0]),
@@ -111,9 +114,8 @@ class TestFasterRcnn(DetectionTaskContract):
 
     def settle(self, task):
         network = task.model
-        network.rpn.proposal_matcher.low_threshold = (
-            network.rpn.proposal_matcher.high_threshold
-        )  # no anchor is left out
+        matcher = network.rpn.proposal_matcher
+        matcher.low_threshold = matcher.high_threshold  # no anchor is left out
         network.rpn.nms_thresh = 1.0
         network.rpn._pre_nms_top_n = network.rpn._post_nms_top_n = dict.fromkeys(("training", "testing"), 30)
         for part in (network.rpn, network.roi_heads):
@@ -137,23 +139,53 @@ class ThinBackbone(nn.Module):
         return OrderedDict([("0", fine), ("1", self.coarse(fine))])
 
 
+def smooth(model):
+    """Put a smooth activation in place of each ReLU. Of the millions in a ResNet-50 some input lies so close to 0 that rounding
+    moves it to the other side, and the gradient jumps by up to 0.6 %: nothing that the task could help."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.GELU())
+
+
 @pytest.mark.slow
 class TestFasterRcnnR50(TestFasterRcnn):
     name, make = "faster_rcnn_r50_fpn", faster_rcnn_r50_fpn
+    padding_tolerance = None  # measured in TestFasterRcnn
     build = DetectionTaskContract.build
+
+    def settle(self, task):
+        """All proposals are taken: which of many almost equal ones are the best, rounding would decide."""
+        super().settle(task)
+        smooth(task.model)
+        head = task.model.roi_heads.box_head
+        task.model.roi_heads.box_head = nn.Sequential(nn.Flatten(), head.fc6, nn.GELU(), head.fc7, nn.GELU())
+        task.model.rpn._pre_nms_top_n = task.model.rpn._post_nms_top_n = dict.fromkeys(("training", "testing"), 10**6)
+
+    def make_batch(self, samples):
+        return self.images(samples, (32, 32))
+
+    def make_batch_without_targets(self):
+        return batch(*(target([], [], (32, 32), image_id=number) for number in (10, 11)))
 
 
 @pytest.mark.slow
 class TestFcosR50(DetectionTaskContract):
     name, make = "fcos_r50_fpn", fcos_r50_fpn
-    padding_tolerance = 10
+    padding_tolerance = 1.5
+
+    def settle(self, task):
+        smooth(task.model)
 
 
 @pytest.mark.slow
 class TestDeformableDetrR50(DetectionTaskContract):
     name, make = "deformable_detr", deformable_detr
     changes = {"dropout": 0.0, "num_queries": 30}  # noqa: RUF012
-    padding_tolerance = 10
+    padding_tolerance = 0.03
+
+    def settle(self, task):
+        smooth(task.model)
 
 
 class TestInktrace(TaskContract):

@@ -6,13 +6,14 @@ import pytest
 import torch
 from engine_parts import VectorData, VectorTask
 
-from winnow.engine.counts import add_counts, can_learn, divisors
+from winnow.engine.counts import CountSum, add_counts, can_learn, divisors
 from winnow.engine.evaluate import evaluate
 from winnow.engine.loop import fit
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
 from winnow.engine.stop import StopRequest
 from winnow.errors import ConfigError
+from winnow.testing.ranks import run_as_ranks
 
 
 class PairTask(VectorTask):
@@ -118,8 +119,36 @@ def test_a_plain_number_as_count_ends_in_an_error_that_shows_the_new_form(make_f
         run_fit(run) if train else evaluated(run.task, run.data)
 
 
-def test_a_term_that_no_known_count_divides_is_named():
+def test_a_term_that_no_known_count_divides_is_named_in_the_first_step(make_fit):
+    run = make_fit(task=PairTask())
+    run.task.counted_by = {"loss_square": "vectors"}
+    with pytest.raises(ConfigError, match=r"counted_by\['loss_positive'\] is None; allowed .*: vectors, positives"):
+        run_fit(run)
+    assert run.state.step == 0
+
+
+def test_a_term_that_no_known_count_divides_is_named_in_an_evaluation():
     task = PairTask()
     task.counted_by = {"loss_square": "vectors", "loss_positive": "boxes"}
     with pytest.raises(ConfigError, match=r"counted_by\['loss_positive'\] is 'boxes'; allowed .*: vectors, positives"):
         evaluated(task, ValData(8))
+
+
+def test_ranks_add_up_counts_by_name_though_one_has_no_sample_in_the_first_step():
+    def work(ranks):
+        total = CountSum(ranks)
+        first = total({} if ranks.is_main else {"images": 2.0, "objects": 5.0}, has_changed=False)
+        return first, total({"objects": 1.0 + ranks.rank, "images": 3.0}, has_changed=ranks.is_main)
+
+    expected = ({"images": 2.0, "objects": 5.0}, False), ({"images": 6.0, "objects": 3.0}, True)
+    assert run_as_ranks(2, work) == [expected, expected]
+
+
+def test_a_count_that_was_not_there_in_the_first_step_is_an_error_on_ranks():
+    def work(ranks):
+        total = CountSum(ranks)
+        total({"images": 2.0}, has_changed=False)
+        total({"images": 2.0, "boxes": 1.0}, has_changed=False)
+
+    with pytest.raises(ConfigError, match="loss_count gave images, boxes, and images before; the names must stay"):
+        run_as_ranks(2, work)

@@ -46,18 +46,22 @@ def can_learn(counts: Counts) -> bool:
 
 
 def sums_by_count(task: Task, terms: Mapping[str, Tensor], counts: Counts) -> dict[str, float]:
-    """Return the sum of those terms that each count divides, by the count's name; waits for the device.
-
-    Raises ConfigError for a term of which ``task.counted_by`` does not say what divides it, where that can't be told.
-    """
+    """Return the sum of those terms that each count divides, by the count's name; waits for the device. Raises ConfigError as
+    ``require_counted``."""
     groups: dict[str, list[Tensor]] = {}
     for name, term in terms.items():
         groups.setdefault(_count_of(task, name, counts), []).append(term)
     return {name: float(torch.stack(group).sum()) for name, group in groups.items()}
 
 
+def require_counted(task: Task, terms: Iterable[str], counts: Counts) -> None:
+    """Raise ConfigError for a term of which ``task.counted_by`` does not say what divides it, where that can't be told."""
+    for term in terms:
+        _count_of(task, term, counts)
+
+
 def _count_of(task: Task, term: str, counts: Counts) -> str:
-    name = task.counted_by.get(term)
+    name = getattr(task, "counted_by", {}).get(term)
     if name is None and len(counts) == 1:
         return next(iter(counts))
     if name is None or name not in counts:

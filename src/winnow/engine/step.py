@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from winnow.engine.counts import Counts, CountSum, add_counts, batch_counts, can_learn, divisors
+from winnow.engine.counts import Counts, CountSum, add_counts, batch_counts, can_learn, divisors, require_counted
 from winnow.engine.ema import Ema
 from winnow.engine.gradient_sum import GradientSum
 from winnow.engine.gradients import FirstLook
@@ -123,6 +123,8 @@ class TrainStep:
             with self.precision.autocast():
                 terms = self.task.losses(self.task.forward(batch), batch, count)
                 loss = torch.stack(list(terms.values())).sum()
+            if self._is_first:  # an evaluation would find out only after an epoch
+                require_counted(self.task, terms, count)
             self.scaler.scale(loss).backward()
             for name, term in terms.items():
                 sums[name] = sums[name] + term.detach() if name in sums else term.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ class TrackerContract:
     """Subclass it as ``Test…`` and give ``make_tracker``, for a server that is not there if it needs one."""
 
     seconds_per_event = 0.01
-    """How long a call may take on the average while training logs."""
+    """How long a call may usually take while training logs."""
 
     def make_tracker(self, folder: Path) -> Tracker:
         """Return a tracker of the run in ``folder``, which exists; one of the same folder goes on with the run."""
@@ -82,11 +83,13 @@ class TrackerContract:
 
     def test_logging_does_not_hold_up_the_training(self, tmp_path: Path) -> None:
         with self.make_tracker(tmp_path) as tracker:
-            began = time.perf_counter()
-            for step in range(300):
+            seconds = []
+            for step in range(200):
+                began = time.perf_counter()
                 tracker.log_metrics({f"train/loss_{number}": float(step) for number in range(10)}, step)
-            seconds = (time.perf_counter() - began) / 300
-        assert seconds < self.seconds_per_event, f"a call of log_metrics takes {seconds:.4f} s"
+                seconds.append(time.perf_counter() - began)
+        usual = statistics.median(seconds)
+        assert usual < self.seconds_per_event, f"a call of log_metrics takes {usual:.4f} s"
 
     def _log_everything(self, tracker: Tracker, folder: Path) -> None:
         present = folder / "picture.txt"
