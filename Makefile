@@ -4,15 +4,16 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STORE := sqlite:///mlflow.db
 
-.PHONY: help setup demo test test-all check format bench clean
+.PHONY: help setup demo test test-promise test-all check format bench clean
 
 help:
-	@echo "make demo      train the embedded data set (about 3 minutes on 2 cores) and say where to look"
-	@echo "make test      the tests, without those that take over half a minute each"
-	@echo "make test-all  all tests"
-	@echo "make check     format, lint, types, import rules"
-	@echo "make bench     what is claimed about speed, measured"
-	@echo "make setup     only the virtual environment in .venv"
+	@echo "make demo         train the embedded data set (about 3 minutes on 2 cores) and say where to look"
+	@echo "make test         the tests, without those that take over half a minute each"
+	@echo "make test-promise slow tests of what must never break: kills, ranks, servers that go away"
+	@echo "make test-all     all tests"
+	@echo "make check        format, lint, types, import rules"
+	@echo "make bench        what is claimed about speed, measured"
+	@echo "make setup        only the virtual environment in .venv"
 
 setup: $(STAMP)
 
@@ -28,11 +29,15 @@ demo: setup
 	@echo "Compare runs in the browser:   $(BIN)/mlflow ui --backend-store-uri $(STORE)"
 	@echo "Then open http://127.0.0.1:5000; the run folder printed above holds the log, config, checkpoints and pictures."
 
-# One thread per process: two test processes with a thread pool each would wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# One thread per process: two test processes with a thread pool each would wait for one another. With bytecode, for the tests
+# start hundreds of processes, and without it each compiles winnow first.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test: setup
 	$(PYTEST) -m "not slow and not gpu"
+
+test-promise: setup
+	$(PYTEST) -m "promise and not gpu"
 
 test-all: setup
 	$(PYTEST) -m "not gpu"

@@ -4,7 +4,7 @@ import pytest
 from composed import SHARED_DATA, compose_plain
 from hypothesis import HealthCheck, settings
 from postgresql_cluster import Cluster, binaries
-from warm_program import WarmProgram
+from warm_program import warm_program as warm_program_of_all
 
 # The same examples in every run, however slow the machine is: a test that fails by chance tells nobody what he broke.
 settings.register_profile("winnow", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,9 +28,19 @@ def shared_data():
 @pytest.fixture(scope="session")
 def warm_program():
     """``train.py``, ready to be run many times."""
-    program = WarmProgram()
-    yield program
-    program.close()
+    return warm_program_of_all()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("promise"):
+            item.add_marker("slow")
+
+
+def pytest_sessionfinish():
+    if warm_program_of_all.cache_info().currsize:
+        warm_program_of_all().close()
 
 
 @pytest.fixture(scope="session")

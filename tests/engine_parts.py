@@ -10,6 +10,7 @@ from torch import nn
 
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.engine.ema import Ema
+from winnow.engine.frozen import References
 from winnow.engine.loop import Fit
 from winnow.engine.optimizer import build_optimizer
 from winnow.engine.precision import Precision
@@ -169,7 +170,7 @@ def make_fit(tmp_path):
         task, data = task or VectorTask(), data or VectorData()
         lr = training.optimizer["lr"]
         optimizer = build_optimizer(
-            lambda groups: torch.optim.AdamW(groups, lr=lr), task.model, training.param_groups, lr
+            lambda groups: torch.optim.AdamW(groups, lr=lr), task.model, training.param_groups, lr, training.no_decay
         )
         state = TrainState(Objective(metric=objective, mode=mode))
         step = TrainStep(
@@ -181,7 +182,11 @@ def make_fit(tmp_path):
             task=task, data=data, step=step, state=state, settings=training,
             sizes=SizeSchedule.of(training.resize_schedule, 8),
             checkpoints=CheckpointFolder(tmp_path / folder / "checkpoints", training.save_interval, training.keep_last_n),
-            snapshot=Snapshot(step, {}, ["sum"], {"data_fingerprint": data.fingerprint}), tracker=ListTracker(), trial=None,
+            snapshot=Snapshot(
+                step, {}, ["sum"], {"data_fingerprint": data.fingerprint},
+                References(tmp_path / folder) if training.frozen_weights == "referenced" else None, training.frozen_source,
+            ),
+            tracker=ListTracker(), trial=None,
             progress=Progress(),
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
+from warm_program import MARK, warm_program
 
 APP = """
 import os, pathlib, signal, sys, time
@@ -113,9 +114,9 @@ def write_app(folder):
     return folder
 
 
-MARK = "WINNOW_TEST_PROCESS"
 STARTED = []
 """Processes that no test leaves to the next."""
+OWN = {"HYDRA_FULL_ERROR": "1", "COLUMNS": "200"}
 
 
 def start(folder, *overrides):
@@ -123,13 +124,15 @@ def start(folder, *overrides):
 
 
 def start_program(program, folder, *overrides):
-    return start_python(folder, str(program), "-m", *overrides)
+    """In a session of its own, from the warm process: without the imports."""
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    STARTED.append(warm_program().start_in_session(str(program), folder, "-m", *overrides, **OWN, **paths))
+    return STARTED[-1]
 
 
 def start_python(folder, *arguments, **environment):
     """In a session of its own; it and all it starts finds the modules of the tests."""
-    own = {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1", "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(sys.path)}
-    own[MARK] = str(os.getpid())
+    own = OWN | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), MARK: str(os.getpid())}
     STARTED.append(
         subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=os.environ | own | environment, text=True, stdout=subprocess.PIPE,
@@ -150,8 +153,8 @@ def end_all_started():
 
 
 def sweep(folder, *overrides, code=0):
-    """The console's text of a whole sweep."""
-    return finished(start(folder, *overrides), code)
+    """The console's text of a whole sweep, by one worker unless ``overrides`` say otherwise: each costs a second to start."""
+    return finished(start(folder, "hydra.sweeper.n_jobs=1", *overrides), code)
 
 
 def finished(process, code=0, seconds=300):

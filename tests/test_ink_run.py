@@ -51,8 +51,8 @@ def test_a_run_leaves_its_metrics_and_pictures(warm_program, workplace):
 
 @pytest.mark.parametrize("moment", [
     "kill losses 9",
-    pytest.param("kill predictions 4", marks=pytest.mark.slow),
-    pytest.param("kill forward 7", marks=pytest.mark.slow),
+    pytest.param("kill predictions 4", marks=pytest.mark.promise),
+    pytest.param("kill forward 7", marks=pytest.mark.promise),
 ])  # fmt: skip
 def test_killed_and_resumed_equals_uninterrupted_bit_by_bit(warm_program, workplace, whole, moment):
     name = moment.replace(" ", "_")

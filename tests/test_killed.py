@@ -61,7 +61,7 @@ def test_a_write_that_a_kill_tore_leaves_the_file_before_it_whole(warm_program, 
     assert last(workplace / "torn")["step"] == 6
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_recipe_is_exact_at_each_moment(warm_program, workplace, variant, moment):
@@ -75,7 +75,7 @@ def test_each_recipe_is_exact_at_each_moment(warm_program, workplace, variant, m
     assert record(whole / "outbox.jsonl") == record(run / "outbox.jsonl")
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_run_killed_again_and_again_still_ends_as_the_uninterrupted_one(warm_program, workplace, whole):
     arguments = [*TINY, *EVERYTHING, RECORDED, "training.resume=auto", "hydra.run.dir=often"]
     for moment in [*MOMENTS, "kill forward 3", "kill predictions 1"]:

@@ -85,10 +85,10 @@ SAME_COMMAND = ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]
 @pytest.mark.parametrize(("moment", "resumed"), [
     pytest.param(IN_FIRST, SAME_COMMAND, id="first"),
     pytest.param(IN_SECOND, ALONE, id="second"),
-    pytest.param(IN_FIRST, ALONE, id="first_alone", marks=pytest.mark.slow),
-    pytest.param(IN_SECOND, SAME_COMMAND, id="second_same", marks=pytest.mark.slow),
-    pytest.param(BETWEEN, ALONE, id="between", marks=pytest.mark.slow),
-    pytest.param(BEFORE_ANY_SAVE, ALONE, id="before_any_save", marks=pytest.mark.slow),
+    pytest.param(IN_FIRST, ALONE, id="first_alone", marks=pytest.mark.promise),
+    pytest.param(IN_SECOND, SAME_COMMAND, id="second_same", marks=pytest.mark.promise),
+    pytest.param(BETWEEN, ALONE, id="between", marks=pytest.mark.promise),
+    pytest.param(BEFORE_ANY_SAVE, ALONE, id="before_any_save", marks=pytest.mark.promise),
 ])  # fmt: skip
 def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, moment, resumed):
     run, before, printed = killed_and_resumed(warm_program, workplace, moment, resumed)
@@ -113,7 +113,7 @@ def assert_same_pipeline(whole, run):
     assert {**result(whole), **DIFFERS} == {**result(run), **DIFFERS}
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_pipeline_on_two_ranks_goes_on_bit_for_bit(warm_program, workplace):
     whole = workplace / "two_ranks"
     printed = warm_program.run(workplace, *RECORDED, *TWO_RANKS, "stage=both", f"hydra.run.dir={whole.name}")
@@ -133,7 +133,7 @@ DIFFERS = dict.fromkeys(("cost", "seconds", "stages", "checkpoint_best", "checkp
 
 @pytest.mark.parametrize("moment", [
     pytest.param({"TROUBLE": "stop forward 3"}, id="first"),
-    pytest.param({"TROUBLE_LATER": "stop build 2"}, id="between", marks=pytest.mark.slow),
+    pytest.param({"TROUBLE_LATER": "stop build 2"}, id="between", marks=pytest.mark.promise),
 ])  # fmt: skip
 def test_a_pipeline_that_is_told_to_stop_says_how_it_goes_on(warm_program, workplace, whole, moment):
     run = workplace / f"stopped_{len(list(workplace.iterdir()))}"
@@ -165,14 +165,14 @@ def test_a_stage_alone_lies_in_its_own_folder_and_hands_over_to_the_next_one_the
     assert result(workplace / "apart")["objective"] == result(whole[0])["objective"]
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_one_stage_of_a_pipeline_is_trained_on_by_its_own_folder(warm_program, workplace, whole):
     warm_program.run(workplace, *RECORDED, "stage=shapes", "hydra.run.dir=longer")
     warm_program.run(workplace, "training.resume=longer/shapes", "training.max_epochs=3")
     assert result(workplace / "longer/shapes")["epochs"] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_init_from_on_the_command_line_beats_the_files_and_leaves_hand_overs_alone(warm_program, workplace, whole):
     start = f"training.init_from={whole[0]}/shapes/checkpoints/last.pth"
     printed = warm_program.run(

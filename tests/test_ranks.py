@@ -63,10 +63,10 @@ def outcome(run):
 
 @pytest.mark.parametrize(("name", "overrides"), [
     ("fcos", FCOS), ("clipped_detr_accumulated", [*DETR, "training.accumulate=2", "training.clip_grad_norm=0.01"]),
-    pytest.param("detr", DETR, marks=pytest.mark.slow),
+    pytest.param("detr", DETR, marks=pytest.mark.promise),
     pytest.param(
         "accumulated", [*FCOS, "training.accumulate=2", "training.ema.decay=0.9", "training.drop_last=true"],
-        marks=pytest.mark.slow,
+        marks=pytest.mark.promise,
     ),
 ])  # fmt: skip
 def test_two_ranks_do_what_one_does_with_the_doubled_batch(warm_program, workplace, name, overrides):
@@ -112,8 +112,8 @@ def whole(warm_program, workplace):
 
 
 @pytest.mark.parametrize(("lost", "moment"), [
-    (1, "kill forward 11"), pytest.param(0, "kill losses 12", marks=pytest.mark.slow),
-    pytest.param(1, "kill predictions 2", marks=pytest.mark.slow),
+    (1, "kill forward 11"), pytest.param(0, "kill losses 12", marks=pytest.mark.promise),
+    pytest.param(1, "kill predictions 2", marks=pytest.mark.promise),
 ])  # fmt: skip
 def test_a_killed_rank_ends_the_run_and_it_resumes_bit_by_bit(warm_program, workplace, whole, lost, moment):
     run = workplace / f"{moment} {lost}".replace(" ", "_")
@@ -153,7 +153,7 @@ def test_a_stop_that_one_rank_hears_stops_all_at_the_same_step(warm_program, wor
 
 
 @pytest.mark.parametrize(
-    "sizes", [(2, 1), pytest.param((1, 2), marks=pytest.mark.slow), pytest.param((2, 3), marks=pytest.mark.slow)]
+    "sizes", [(2, 1), pytest.param((1, 2), marks=pytest.mark.promise), pytest.param((2, 3), marks=pytest.mark.promise)]
 )
 def test_another_number_of_ranks_goes_on_at_the_same_sample(warm_program, workplace, sizes):
     run = workplace / f"from_{sizes[0]}_to_{sizes[1]}"
@@ -237,7 +237,7 @@ def followers_of(process):
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)]
+    ("sent", "code"), [(signal.SIGINT, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.promise)]
 )
 def test_ranks_that_the_run_started_end_with_it(warm_program, workplace, sent, code):
     run = workplace / f"started_{sent.name}"
@@ -256,7 +256,7 @@ def test_ranks_that_the_run_started_end_with_it(warm_program, workplace, sent, c
         assert last(run)["progress"]["rng_ranks"]
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_multirun_starts_each_jobs_own_ranks_and_no_second_sweep(warm_program, workplace):
     sweep = ["-m", "training.seed=1,2", "training.num_ranks=2", "hydra.sweep.dir=sweep", "training.max_epochs=1"]
     printed = warm_program.run(workplace, *TINY, *sweep)
@@ -267,7 +267,7 @@ def test_a_multirun_starts_each_jobs_own_ranks_and_no_second_sweep(warm_program,
         assert len(last(workplace / "sweep" / job)["progress"]["rng_ranks"]) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", str(REPOSITORY / "train.py")]
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY / 'tests'}:{os.environ.get('PYTHONPATH', '')}"}
@@ -304,3 +304,33 @@ def test_gradients_that_no_rank_has_are_said_by_rank_0_alone(warm_program, workp
     leader, follower = run_ranks(warm_program, workplace, *common, codes=(1, 1))
     assert "UntrainedError: parameter group 'spare' gets no gradient" in leader
     assert follower == ""
+
+
+def test_every_rank_loads_its_own_frozen_weights(warm_program, workplace):
+    """And what they train on them is what one rank trains; the file is not what is drawn from the seed."""
+    weights = {
+        name: value + 0.01 for name, value in last(trained_once(warm_program, workplace))["model_state_dict"].items()
+    }
+    torch.save(weights, workplace / "weights.pth")
+    common = [
+        *PLAIN, *FCOS, "training.amp=off", "training.freeze=[backbone]", "training.ema.decay=0.9",
+        "training.init_from=weights.pth",
+    ]  # fmt: skip
+    warm_program.run(workplace, *common, "training.batch_size=4", "hydra.run.dir=frozen_1")
+    run_ranks(warm_program, workplace, *common, "training.batch_size=2", "hydra.run.dir=frozen_2")
+    assert_close_ends(workplace / "frozen_1", workplace / "frozen_2")
+    frozen = last(workplace / "frozen_2")["model_state_dict"]
+    assert all(value.equal(weights[name]) for name, value in frozen.items() if name.startswith("backbone"))
+
+
+def trained_once(program, workplace):
+    program.run(workplace, *PLAIN, *FCOS, "training.max_iter=1", "hydra.run.dir=once")
+    return workplace / "once"
+
+
+def test_ranks_whose_frozen_weights_differ_end_before_they_train(warm_program, workplace):
+    leader, _ = run_ranks(
+        warm_program, workplace, *PLAIN, *FCOS, "model._target_=troubled.plainly_troubled", "training.freeze=[backbone]",
+        "training.batch_size=2", "hydra.run.dir=other", codes=(1, 1), troubles=("", "other weights"),
+    )  # fmt: skip
+    assert "rank 1: WeightsError: the frozen weights of rank 1 differ from rank 0's" in leader

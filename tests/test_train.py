@@ -20,14 +20,25 @@ TINY = [
 ]  # fmt: skip
 
 
-def train(folder, *overrides, check=True, **environment):
-    command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "HYDRA"))}
-    result = subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True)
-    if check:
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert "Warning" not in result.stderr, result.stderr
-    return result
+@pytest.fixture(scope="session")
+def train(warm_program):
+    """Runs ``train.py``; ``cold`` in a Python of its own, as a user does."""
+
+    def train(folder, *overrides, check=True, cold=False, **environment):
+        if cold:
+            command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
+            clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "HYDRA"))}
+            result = subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True)
+        else:
+            program = warm_program.start(folder, *overrides, errors_apart=True, **environment)
+            code = program.wait()
+            result = subprocess.CompletedProcess(overrides, code, program.printed(), program.errors.read_text())
+        if check:
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert "Warning" not in result.stderr, result.stderr
+        return result
+
+    return train
 
 
 def run_folder(folder, *overrides, name="run"):
@@ -40,10 +51,10 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(workplace):
+def whole(train, workplace):
     """An uninterrupted, tracked run: (its folder, what it printed)."""
     folder, overrides = run_folder(workplace, name="whole")
-    return folder, train(workplace, *overrides).stdout
+    return folder, train(workplace, *overrides, cold=True).stdout
 
 
 def weights(folder, name="last"):
@@ -103,7 +114,7 @@ def test_mlflow_holds_the_run(whole, workplace):
     assert {"config.yaml", "environment.json", "pictures", "checkpoints"} <= artifacts
 
 
-def test_the_saved_config_reproduces_the_run(whole, workplace):
+def test_the_saved_config_reproduces_the_run(train, whole, workplace):
     saved = yaml.safe_load((whole[0] / "config.yaml").read_text())
     saved["tracking"] = {"_target_": "winnow.tracking.null_tracker.NullTracker"}
     (workplace / "saved.yaml").write_text(yaml.safe_dump(saved))
@@ -112,20 +123,19 @@ def test_the_saved_config_reproduces_the_run(whole, workplace):
 
 
 @pytest.mark.parametrize("moment", ["losses 1 SIGTERM", "losses 9 SIGINT", "predictions 3 SIGUSR1"])
-def test_interrupted_and_resumed_equals_uninterrupted(whole, workplace, moment):
+def test_interrupted_and_resumed_equals_uninterrupted(train, whole, workplace, moment):
     name = f"part_{moment.split()[-1]}"
     folder, overrides = run_folder(workplace, "tracking=off", "model._target_=troubled.plainly_troubled", name=name)
-    own = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")])}
-    stopped = train(workplace, *overrides, "trusted_targets=[troubled]", check=False, TROUBLE=f"stop {moment}", **own)
+    stopped = train(workplace, *overrides, "trusted_targets=[troubled]", check=False, TROUBLE=f"stop {moment}")
     assert stopped.returncode == 75, stopped.stderr
     assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
     assert weights(folder)["step"] < weights(whole[0])["step"]
-    train(workplace, f"training.resume={name}/checkpoints/last.pth", **own)
+    train(workplace, f"training.resume={name}/checkpoints/last.pth")
     assert json.loads((folder / "result.json").read_text())["status"] == "completed"
     assert_same_run(whole[0], folder)
 
 
-def test_resuming_a_finished_run_says_so_and_changes_nothing(whole, workplace):
+def test_resuming_a_finished_run_says_so_and_changes_nothing(train, whole, workplace):
     folder, _ = whole
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"}
     printed = train(workplace, "training.resume=whole/checkpoints/last.pth").stdout
@@ -135,7 +145,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(whole, workplace):
     assert not {path for path in changed if path.parts[0] not in (".hydra",)}
 
 
-def test_a_run_killed_between_its_last_save_and_its_result_is_concluded_when_resumed(workplace):
+def test_a_run_killed_between_its_last_save_and_its_result_is_concluded_when_resumed(train, workplace):
     folder, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=1", name="unconcluded")
     train(workplace, *overrides)
     (folder / "result.json").unlink()
@@ -145,7 +155,7 @@ def test_a_run_killed_between_its_last_save_and_its_result_is_concluded_when_res
     assert (folder / "pictures/val_detections.png").exists()
 
 
-def test_an_unreadable_validation_image_does_not_fail_the_run(workplace):
+def test_an_unreadable_validation_image_does_not_fail_the_run(train, workplace):
     _, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=1", "data.root=torn", name="torn_first")
     train(workplace, *overrides)
     image = next(workplace.glob("torn/*/val/000001.jpg"))
@@ -174,7 +184,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("overrides", "message"), WRONG, ids=lambda value: value[-1] if isinstance(value, list) else ""
 )
-def test_what_a_user_got_wrong_ends_in_one_message(workplace, overrides, message):
+def test_what_a_user_got_wrong_ends_in_one_message(train, workplace, overrides, message):
     tracking = [] if any("tracking" in override for override in overrides) else ["tracking=off"]
     own = [override for override in TINY if not any("data" in chosen for chosen in overrides) or "data" not in override]
     result = train(workplace, *own, *overrides, *tracking, "hydra.run.dir=wrong", check=False)
@@ -183,7 +193,7 @@ def test_what_a_user_got_wrong_ends_in_one_message(workplace, overrides, message
     assert "Traceback" not in result.stderr + result.stdout
 
 
-def test_a_second_run_does_not_write_over_a_finished_one(whole, workplace):
+def test_a_second_run_does_not_write_over_a_finished_one(train, whole, workplace):
     folder, overrides = run_folder(workplace, "tracking=off", name="whole")
     before = (folder / "checkpoints/last.pth").read_bytes()
     result = train(workplace, *overrides, check=False)
@@ -193,26 +203,23 @@ def test_a_second_run_does_not_write_over_a_finished_one(whole, workplace):
     assert json.loads((folder / "result.json").read_text())["status"] == "completed"
 
 
-def test_two_runs_do_not_share_a_folder(workplace):
+def test_two_runs_do_not_share_a_folder(warm_program, train, workplace):
     _, overrides = run_folder(workplace, "tracking=off", "training.max_epochs=500", name="shared")
-    command = [sys.executable, str(REPOSITORY / "train.py"), *overrides]
-    first = subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, text=True)
-    with first.stdout as printed:
-        next(line for line in printed if "epoch" in line)
-        second = train(workplace, *overrides, check=False)
-        first.send_signal(signal.SIGTERM)
-        printed.read()
+    first = warm_program.start(workplace, *overrides)
+    first.wait_for_line("epoch")
+    second = train(workplace, *overrides, check=False)
+    first.signal(signal.SIGTERM)
     assert (first.wait(), second.returncode) == (75, 1)
     assert "shared belongs to a run that is still going on" in second.stderr
     assert json.loads((workplace / "shared/result.json").read_text())["status"] == "interrupted"
 
 
-def test_the_traceback_can_be_asked_for(workplace):
+def test_the_traceback_can_be_asked_for(train, workplace):
     result = train(workplace, "training.amp=fp8", "hydra.run.dir=wrong", check=False, HYDRA_FULL_ERROR="1")
     assert "Traceback" in result.stderr
 
 
-def test_a_run_that_diverges_says_where_and_is_recorded_as_diverged(workplace):
+def test_a_run_that_diverges_says_where_and_is_recorded_as_diverged(train, workplace):
     diverging = ["training.optimizer.lr=1e30", "training.max_nonfinite=3", "training.clip_grad_norm=null"]
     folder, overrides = run_folder(workplace, "tracking=off", *diverging, name="diverged")
     result = train(workplace, *overrides, check=False)
@@ -225,7 +232,7 @@ def test_a_run_that_diverges_says_where_and_is_recorded_as_diverged(workplace):
     assert "image ids" in recorded["reason"]
 
 
-def test_weights_of_another_run_are_a_start(whole, workplace):
+def test_weights_of_another_run_are_a_start(train, whole, workplace):
     start = f"training.init_from={whole[0]}/checkpoints/best.pth"
     folder, overrides = run_folder(workplace, "tracking=off", start, "training.max_epochs=1", name="warm")
     printed = train(workplace, *overrides).stdout
@@ -245,7 +252,7 @@ def readme_commands():
 
 
 @pytest.mark.parametrize("command", readme_commands())
-def test_the_commands_of_the_readme_compose(command, tmp_path):
+def test_the_commands_of_the_readme_compose(train, command, tmp_path):
     arguments = shlex.split(command)[2:]
     if "-m" in arguments:
         assert "what would run" in train(tmp_path, *arguments, "hydra.sweeper.dry_run=true").stdout

@@ -68,8 +68,8 @@ def test_code_in_a_file_is_not_run(tmp_path, content, monkeypatch):
 
 
 def test_a_newer_version_is_refused_by_name(tmp_path, content):
-    write_checkpoint(tmp_path / "last.pth", {**content, "version": VERSION + 1})
-    with pytest.raises(CheckpointError, match=f"version {VERSION + 1}"):
+    write_checkpoint(tmp_path / "last.pth", {**content, "version": 3})
+    with pytest.raises(CheckpointError, match="has version 3; this winnow reads versions 1 and 2"):
         read_checkpoint(tmp_path / "last.pth")
 
 

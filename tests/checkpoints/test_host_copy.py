@@ -100,3 +100,33 @@ def test_a_forked_worker_keeps_none_of_the_memory(memory):
         os._exit(int(taken.content["a"][0]) != 0)
     assert os.waitpid(worker, 0)[1] == 0
     assert taken.content["a"][0] == 1
+
+
+def test_what_holds_still_is_copied_once(memory):
+    still, moving = nn.Parameter(torch.zeros(3)), torch.zeros(3)
+    content = {"still": still, "moving": moving}
+    memory.hold_still([still])
+    memory.room_for(content)()
+    first = memory.copy(content).content
+    still.data.add_(1)  # unseen by its version: a second copy would show it
+    moving.add_(1)
+    second = memory.copy(content).content
+    assert second["still"].tolist() == [0, 0, 0]
+    assert second["still"].data_ptr() == first["still"].data_ptr() != still.data_ptr()
+    assert second["moving"].tolist() == [1, 1, 1]
+
+
+def test_what_was_said_to_hold_still_and_changes_is_copied_again(memory):
+    target = nn.Parameter(torch.zeros(3), requires_grad=False)  # as of a momentum encoder
+    memory.hold_still([target])
+    assert memory.copy({"target": target}).content["target"].tolist() == [0, 0, 0]
+    target.add_(1)
+    assert memory.copy({"target": target}).content["target"].tolist() == [1, 1, 1]
+
+
+def test_a_part_of_a_larger_tensor_does_not_hold_still_alone(memory):
+    whole = torch.zeros(4)
+    memory.hold_still([whole[:2]])
+    memory.copy({"whole": whole})
+    whole.add_(1)
+    assert memory.copy({"whole": whole}).content["whole"].tolist() == [1, 1, 1, 1]

@@ -212,3 +212,13 @@ def test_a_package_that_another_python_installed_is_not_a_projects_own(checkpoin
 def test_a_projects_own_package_is_trusted_as_it_was_when_the_run_began(checkpoint):
     checkpoint["config"]["trusted_targets"] = ["killed_parts"]
     assert resumed_config(checkpoint, compose_plain(), [])["trusted_targets"] == ["killed_parts"]
+
+
+def test_keys_that_came_later_can_be_given_to_an_older_run(checkpoint):
+    for key in ("no_decay", "frozen_weights", "frozen_source"):
+        del checkpoint["config"]["training"][key]
+    checkpoint["config"]["training"]["ema"] = {"decay": 0.9}
+    composed = compose_plain("training.ema.also_raw=true")
+    training = resumed_config(checkpoint, composed, ["training.ema.also_raw=true"])["training"]
+    assert training["ema"] == {"decay": 0.9, "also_raw": True}
+    assert (training["no_decay"], training["frozen_weights"]) == ([], "stored")

@@ -63,7 +63,7 @@ def test_a_death_raises_nothing_in_the_middle_of_other_work(data):
     assert signal.getsignal(signal.SIGCHLD) == before
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_the_fourth_death_within_a_pass_is_an_error_with_advice(data):
     for _ in range(3):
         ids_until_death(data.train_batches(1, 64))

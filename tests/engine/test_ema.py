@@ -41,3 +41,34 @@ def test_its_state_goes_round():
     other.load_state_dict(ema.state_dict())
     assert other.num_updates == 3
     assert all(value.equal(other.weights()[name]) for name, value in ema.weights().items())
+
+
+def half_frozen():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    return model
+
+
+def test_frozen_weights_are_neither_copied_nor_averaged():
+    model = half_frozen()
+    ema = Ema(model, decay=0.5)
+    ema.update()
+    assert ema.weights().keys() == model.state_dict().keys()
+    assert ema.weights()["0.weight"].data_ptr() == model[0].weight.data_ptr()
+    assert ema.weights()["2.weight"].data_ptr() != model[2].weight.data_ptr()
+    assert len(ema.own_weights()) == len(model.state_dict()) - 2
+    versions = [parameter._version for parameter in model[0].parameters()]
+    with ema.applied():
+        pass
+    assert [parameter._version for parameter in model[0].parameters()] == versions
+
+
+def test_an_average_that_frozen_weights_once_had_goes_on():
+    model = half_frozen()
+    ema = Ema(model, decay=0.5)
+    state = {"num_updates": 3, "weights": {name: value + 1 for name, value in model.state_dict().items()}}
+    ema.load_state_dict(state)
+    assert ema.weights()["0.weight"].equal(model[0].weight + 1)
+    ema.update()
+    torch.testing.assert_close(ema.weights()["0.weight"], model[0].weight + 5 / 14)

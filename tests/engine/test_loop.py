@@ -2,15 +2,23 @@ import re
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+<<<<<<< HEAD
 from engine_parts import VectorData, Vectors, VectorTask
+=======
+from engine_parts import VectorData, VectorTask, training_settings
+>>>>>>> main
 
 from winnow.checkpoints.file import read_checkpoint
+from winnow.engine.evaluate import evaluate
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DataError, DivergedError
+
+RECORDED = Path(__file__).parent / "recorded"
 
 
 class NeverTwice:
@@ -136,8 +144,9 @@ def test_one_nonfinite_batch_is_skipped_and_counted(make_fit):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"accumulate": 4, "max_epochs": 8}, {"ema": {"decay": 0.9}}, {"amp": "bf16"}, {"amp": "fp16"}, {"clip_grad_norm": 0.1},
-    {"resize_schedule": [[1, 8], [2, 16]]}, {"early_stopping": {"patience": 2, "min_delta": 0.05}, "max_epochs": 6},
+    {}, {"accumulate": 4, "max_epochs": 8}, {"ema": {"decay": 0.9, "also_raw": True}}, {"amp": "bf16"}, {"amp": "fp16"},
+    {"clip_grad_norm": 0.1}, {"resize_schedule": [[1, 8], [2, 16]]},
+    {"early_stopping": {"patience": 2, "min_delta": 0.05}, "max_epochs": 6},
 ])  # fmt: skip
 @pytest.mark.parametrize("stop_at", [3, 6, 8, 13])
 def test_stopped_and_resumed_equals_uninterrupted_bit_by_bit(make_fit, changes, stop_at):
@@ -349,3 +358,71 @@ def test_a_run_stopped_at_its_very_last_step_is_still_evaluated_when_resumed(
         resumed.state.best,
         resumed.state.metrics,
     )
+
+
+def test_the_raw_weights_are_evaluated_beside_the_average(make_fit):
+    both = make_fit("both", ema={"decay": 0.9, "also_raw": True})
+    assert run_fit(both) == "completed"
+    alone = make_fit("alone", ema={"decay": 0.9})
+    assert run_fit(alone) == "completed"
+    assert_same(weights(both), weights(alone))
+    metrics = both.state.metrics
+    assert alone.state.metrics == {name: value for name, value in metrics.items() if not name.startswith("val_raw/")}
+    raw = evaluate(both.task, both.data, 8, both.step.precision, both.progress)
+    assert {name: metrics[name] for name in ("val_raw/score", "val_raw/loss")} == {
+        "val_raw/score": raw["val/score"], "val_raw/loss": raw["val/loss"],
+    }  # fmt: skip
+    assert metrics["val_raw/score"] != metrics["val/score"]
+
+
+def test_the_raw_weights_can_be_what_is_judged(make_fit):
+    run = make_fit(ema={"decay": 0.9, "also_raw": True}, objective="val_raw/score")
+    run_fit(run)
+    assert run.state.best.value == max(value for _, value in run.tracker.values("val_raw/score"))
+
+
+def test_raw_weights_beside_no_average_are_refused():
+    with pytest.raises(ValueError, match="also_raw=true with decay=null"):
+        training_settings(ema={"decay": None, "also_raw": True})
+
+
+def frozen_task():
+    task = VectorTask()
+    task.model[0].requires_grad_(False)
+    return task
+
+
+def test_a_checkpoint_that_averaged_frozen_weights_goes_on_bit_by_bit(make_fit):
+    """Both were written by the commit before, their first layer changed after the average was made, as by training.init_from."""
+    part, end = (RECORDED / f"frozen_with_ema{name}.pth" for name in ("", "_end"))
+    run = make_fit("part", task=frozen_task(), ema={"decay": 0.9})
+    restore(run, read_checkpoint(part), part)
+    run_fit(run)
+    whole, resumed = read_checkpoint(end), read_checkpoint(run.checkpoints.last)
+    for key in ("model_state_dict", "training_state_dict"):
+        assert_same(whole[key], resumed[key])
+    assert_same(whole["ema_state_dict"]["weights"], resumed["ema_state_dict"]["weights"])
+    assert whole["metrics"] == resumed["metrics"]
+
+
+def test_frozen_weights_are_once_in_a_checkpoint_with_an_average(make_fit):
+    run = make_fit(task=frozen_task(), ema={"decay": 0.9}, max_epochs=1)
+    run_fit(run)
+    saved = read_checkpoint(run.checkpoints.last)
+    copies = [saved["model_state_dict"], saved["training_state_dict"], saved["ema_state_dict"]["weights"]]
+    assert len({copy["0.weight"].untyped_storage().data_ptr() for copy in copies}) == 1
+    assert len({copy["3.weight"].untyped_storage().data_ptr() for copy in copies}) == 2
+    assert_same({name: copies[0][name] for name in ("0.weight", "0.bias")}, dict(list(weights(run).items())[:2]))
+
+
+def test_frozen_weights_are_copied_once_for_all_saves(make_fit):
+    class Touching(VectorData):
+        def train_batches(self, epoch, *arguments, **options):
+            if epoch == 2:
+                run.task.model[0].weight.data.add_(1)  # unseen by its version: a second copy would show it
+            return super().train_batches(epoch, *arguments, **options)
+
+    run = make_fit(task=frozen_task(), data=Touching())
+    before = run.task.model[0].weight.clone()
+    run_fit(run)
+    assert read_checkpoint(run.checkpoints.last)["model_state_dict"]["0.weight"].equal(before)

@@ -202,3 +202,23 @@ def test_a_fresh_run_has_the_plain_schedule():
     schedule = LrSchedule.of(settings, VectorData(), TrainState(Objective(metric="val/score", mode="max")))
     assert (schedule.total_steps, schedule.steps_per_epoch, schedule.total_epochs) == (10, 2, 5)
     assert torch.tensor([schedule.factor(step) for step in range(10)]).diff().le(0).all()
+
+
+def test_both_halves_of_a_group_resume_under_one_learning_rate(stopped_at, resumed, make_fit):
+    split = {"no_decay": ["bias"], "param_groups": [{"name": "first", "pattern": "^0", "lr_scale": 0.5}]}
+    whole = make_fit("whole", **split)
+    assert go_on(whole) == "completed"
+    stopped_at(8, **split)
+    part = resumed(**split)
+    assert go_on(part) == "completed"
+    assert all(value.equal(part.task.model.state_dict()[name]) for name, value in whole.task.model.state_dict().items())
+    assert part.step.learning_rates().keys() == {"lr/first", "lr/default"}
+    assert len(part.tracker.values("lr/first")) == len({step for step, _ in part.tracker.values("lr/first")})
+
+
+def test_another_list_of_what_does_not_decay_is_another_run(stopped_at, resumed):
+    stopped_at(8)
+    with pytest.raises(
+        CheckpointError, match=r"parameter group of 0.bias: default in the file, default \(training.no_decay\) here"
+    ):
+        resumed(no_decay=["bias"])

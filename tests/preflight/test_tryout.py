@@ -2,6 +2,7 @@
 
 import mmap
 import sys
+import time
 
 import pytest
 import torch
@@ -92,3 +93,12 @@ def test_peak_memory_is_of_the_time_since_its_restart():
     assert high - before > 0.9 * size
     memory.restart()
     assert high - memory.read() > 0.9 * size
+
+
+def test_an_evaluation_of_the_raw_weights_too_takes_twice_as_long(make_fit):
+    class Slow(VectorData):
+        def val_batches(self, image_size):
+            time.sleep(0.1)
+            return super().val_batches(image_size)
+
+    assert time_evaluation(make_fit(data=Slow(), ema={"decay": 0.9, "also_raw": True}), seconds=5).seconds > 0.2

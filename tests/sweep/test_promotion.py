@@ -9,7 +9,7 @@ from sweep_parts import finished, kill_with_children, start_program, start_pytho
 
 from winnow.sweep.stored_study import StoredStudy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.promise
 
 SEARCH = [
     "hydra/sweeper=winnow", *TINY, "hydra.sweeper.direction=maximize", "hydra.sweeper.plots=false", "training.max_epochs=2",

@@ -188,7 +188,7 @@ def work(barrier, index, url, num_trials):
     return numbers
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 def test_postgresql_restarted_in_mid_work_loses_and_doubles_nothing(postgresql, mode):
     url = postgresql.new_database()

@@ -40,7 +40,7 @@ def status_of(server: Server, run: Path) -> str:
         return mlflow_client(server.uri).get_run(RunState.read(TrackingFolder.of_run(run).state).run_id).info.status
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_server_that_is_paused_killed_broken_and_restarted_gets_all_once(
     server: Server, run_folder: Path, new_tracker: Build
 ):

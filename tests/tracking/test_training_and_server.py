@@ -18,7 +18,7 @@ from warm_program import WarmProgram
 from winnow.tracking.folder import RunState, TrackingFolder
 from winnow.tracking.sync import sync
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.promise
 
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 

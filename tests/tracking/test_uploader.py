@@ -174,11 +174,11 @@ def test_ctrl_c_in_the_terminal_ends_the_training_but_not_its_uploader(database_
     assert_server_equals_outbox(database_uri, run_folder)
 
 
-def test_eight_processes_open_a_fresh_database_at_once(tmp_path: Path):
+def test_four_processes_open_a_fresh_database_at_once(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
-    runs = [tmp_path / f"run{n}" for n in range(8)]
+    runs = [tmp_path / f"run{n}" for n in range(4)]
     trainings = [train(run, uri, 0, 20) for run in runs]
-    assert [training.wait() for training in trainings] == [0] * 8
+    assert [training.wait() for training in trainings] == [0] * 4
     for run in runs:
         wait_for(lambda run=run: not uploaders(run))
         assert remote_run(uri, run).info.status == "FINISHED"

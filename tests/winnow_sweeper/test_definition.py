@@ -1,9 +1,12 @@
 """A continued study is refused or recorded when what it searches has changed."""
 
+import json
+
 import pytest
 from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes, flattened
+from winnow.config.moved import ADDED
 from winnow.errors import ConfigError
 
 
@@ -94,3 +97,14 @@ def test_each_change_is_told_once(old):
 def test_a_searched_group_is_left_out_whole():
     base = {"model": {"a": 1}, "training": {"optimizer": {"lr": 1}, "x": {}}, "store": {"b": 2}}
     assert flattened(base, ["model", "training/optimizer", "db@store"]) == {"training.x": {}}
+
+
+def test_keys_that_came_after_a_study_had_begun_change_nothing_of_it(old):
+    recorded = json.loads(old.to_json())
+    for key in ADDED:
+        recorded["base"].pop(key, None)
+    began = Definition.from_json(json.dumps(recorded))
+    assert accepted_changes(began, definition(), accept_changes=False) == []
+    assert began.differences(definition("training.no_decay=[norm]")) == [
+        'training.no_decay: [] in the study, ["norm"] now'
+    ]

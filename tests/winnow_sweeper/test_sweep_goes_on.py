@@ -109,7 +109,7 @@ def test_a_conditional_space_is_searched_and_each_run_gets_its_own_parameters(ap
     assert statuses(app) == ["completed"] * 6
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_run_from_another_ones_checkpoint_that_dies_before_its_first_save_begins_there_again(tmp_path):
     common = ["hydra/sweeper=winnow", *TINY, "hydra.sweeper.direction=maximize", "hydra.sweeper.plots=false"]
     finished(start_program(REPOSITORY / "train.py", tmp_path, *common, "training.max_epochs=2", "hydra.sweeper.n_trials=1",
@@ -143,7 +143,7 @@ def resumed_from(run):
     return log.read_text().count("resumed from") if log.exists() else 0
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_failed_trial_whose_second_try_was_cut_short_is_tried_again(app):
     arguments = ["mode=raise_once", "sleep=0.3", "hydra.sweeper.n_trials=1", "hydra.sweeper.max_retries=1"]
     process = start(app, *arguments, "hydra.sweeper.n_jobs=1")
@@ -155,7 +155,7 @@ def test_a_failed_trial_whose_second_try_was_cut_short_is_tried_again(app):
     assert starts.read_text() == "xxx"
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_second_ctrl_c_waits_for_no_storage_that_is_gone(app, own_postgresql):
     process = start(app, f"hydra.sweeper.storage={own_postgresql.new_database()}", "sleep=0.3", "epochs=200")
     wait_until(lambda: all(beats(app, number) for number in range(2)))
@@ -168,7 +168,7 @@ def test_a_second_ctrl_c_waits_for_no_storage_that_is_gone(app, own_postgresql):
     assert not alive_after(20, workers)
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_two_sweeps_on_one_server_outlive_its_restart(app, own_postgresql):
     arguments = [
         f"hydra.sweeper.storage={own_postgresql.new_database()}",
@@ -191,7 +191,7 @@ def test_two_sweeps_on_one_server_outlive_its_restart(app, own_postgresql):
     assert values == [list(range(1, 9))] * 9
 
 
-@pytest.mark.slow
+@pytest.mark.promise
 def test_a_killed_sweeps_jobs_give_way_to_the_next_start_and_its_notes_go(app):
     pytest.importorskip("submitit")
     arguments = ["hydra/launcher=submitit_local", "hydra.sweeper.n_trials=2", "sleep=0.2", "epochs=60"]

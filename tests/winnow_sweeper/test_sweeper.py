@@ -14,6 +14,7 @@ from sweep_parts import (
     kill_with_children,
     session_of,
     start,
+    start_python,
     statuses,
     sweep,
     table,
@@ -35,7 +36,7 @@ def stored(app, study="study"):
 
 
 def test_a_sweep_fills_its_quota_and_leaves_its_files(app):
-    output = sweep(app)
+    output = finished(start_python(app, "app.py", "-m"))
     rows = table(app)
     assert [row["trial_id"] for row in rows] == ["0", "1", "2", "3"]
     assert list(rows[0])[:5] == ["trial_id", "status", "final_map", "final_loss", "param_x"]
@@ -152,7 +153,9 @@ def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
 
 
 def test_a_configuration_that_one_seed_ended_takes_no_harm_of_a_seed_that_runs_on(app):
-    sweep(app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "mode=one_seed_fails")
+    sweep(
+        app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=2", "mode=one_seed_fails"
+    )
     (row,) = table(app)
     assert (row["status"], row["reason"]) == ("failed", "RuntimeError: only with this seed")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from composed import REPOSITORY
 from mlflow.tracking import MlflowClient
-from sweep_parts import finished, kill_with_children, start_python, table, wait_until
+from sweep_parts import finished, kill_with_children, start_program, start_python, table, wait_until
 
 TINY = [
     "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0",
@@ -16,12 +16,13 @@ TINY = [
 SWEEP = ["+sweep=lr_bs", *TINY, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2"]
 
 
-def run(folder, *command, code=0):
-    return finished(start_python(folder, *command), code)
+def search(folder, *overrides):
+    return start_program(REPOSITORY / "train.py", folder, *overrides)
 
 
 def winnow(folder, *arguments, code=0):
-    return run(folder, "-c", "from winnow.commands.cli import main; raise SystemExit(main())", *arguments, code=code)
+    command = "from winnow.commands.cli import main; raise SystemExit(main())"
+    return finished(start_python(folder, "-c", command, *arguments), code)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     (folder / "train.py").symlink_to(REPOSITORY / "train.py")
     (folder / "conf").symlink_to(REPOSITORY / "conf")
-    return folder, run(folder, str(REPOSITORY / "train.py"), "-m", *SWEEP)
+    return folder, finished(search(folder, *SWEEP))
 
 
 def test_the_search_ends_with_a_ranking_and_what_to_type_next(swept):
@@ -122,21 +123,14 @@ def test_the_best_are_promoted_continued_where_only_the_length_changes_and_compa
 
 
 def test_a_killed_search_goes_on_from_its_runs_own_checkpoints(tmp_path):
-    command = [
-        str(REPOSITORY / "train.py"),
-        "-m",
-        *SWEEP,
-        "training.max_epochs=40",
-        "hydra.sweeper.n_trials=1",
-        "tracking=off",
-        "hydra.sweeper.plots=false",
-    ]
-    command = [text for text in command if not text.startswith("tracking.")]
-    process = start_python(tmp_path, *command)
+    overrides = [text for text in SWEEP if not text.startswith("tracking.")]
+    overrides += ["tracking=off", "training.max_epochs=40", "hydra.sweeper.plots=false"]
+    overrides += ["hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1"]
+    process = search(tmp_path, *overrides)
     last = tmp_path / "multirun/lr_bs/0/checkpoints/last.pth"
     wait_until(last.exists)
     kill_with_children(process)
-    run(tmp_path, *command)
+    finished(search(tmp_path, *overrides))
     assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
     result = json.loads((tmp_path / "multirun/lr_bs/0/result.json").read_text())
     assert result["epochs"] == 40

@@ -26,6 +26,8 @@ MAY_CHANGE = (
     "training.save_interval",
     "training.keep_last_n",
     "training.save_every_steps",
+    "training.frozen_weights",
+    "training.frozen_source",
     "training.resume",
     "training.oom_retry",
 )

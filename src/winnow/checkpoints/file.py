@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from winnow.checkpoints.references import VERSION as VERSION_WITH_REFERENCES
 from winnow.checkpoints.seal import COMMENT_LENGTH, MARK, verify
 from winnow.errors import CheckpointError
 
@@ -56,8 +57,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The verified content, on the CPU. Raises CheckpointError for a file that is missing, damaged, of a newer version or not a
-    winnow checkpoint; code in a file is never run (``weights_only``)."""
+    """The verified content, on the CPU, without frozen weights that it names by their file: ``layouts.with_frozen_weights``.
+
+    Raises CheckpointError for a file that is missing, damaged, of a newer version or not a winnow checkpoint; code in a file is
+    never run (``weights_only``).
+    """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     verify(path)
@@ -69,8 +73,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (RuntimeError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} can't be read as a checkpoint: {str(error).splitlines()[0]}") from error
     version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
-    if version != VERSION:
-        raise CheckpointError(f"{path} has version {version!r}; this winnow reads version {VERSION}")
+    if version not in (VERSION, VERSION_WITH_REFERENCES):
+        raise CheckpointError(
+            f"{path} has version {version!r}; this winnow reads versions {VERSION} and {VERSION_WITH_REFERENCES}"
+        )
     missing = [key for key in KEYS if key not in checkpoint]
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")

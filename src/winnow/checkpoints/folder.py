@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
+
+from torch import Tensor
 
 from winnow.checkpoints.file import read_checkpoint, remove_leftovers
 from winnow.checkpoints.writer import CheckpointWriter, Recorded
@@ -62,8 +65,10 @@ class CheckpointFolder:
         numbered = self.folder / f"checkpoint_epoch_{checkpoint['epoch']}.pth"
         self._writer.save(checkpoint, [*([self.best] * is_best), *([numbered] * is_due), self.last], recorded)
 
-    def make_room(self, checkpoint: dict[str, Any]) -> None:
-        """Prepare in the background for saves of about this size, which costs the first one its extra time."""
+    def make_room(self, checkpoint: dict[str, Any], still: Iterable[Tensor] = ()) -> None:
+        """Prepare in the background for saves of about this size, which costs the first one its extra time; those of its tensors
+        that hold ``still`` are copied once for all saves."""
+        self._writer.hold_still(still)
         self._writer.make_room(checkpoint)
 
     def wait(self) -> None:

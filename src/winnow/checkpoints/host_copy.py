@@ -6,7 +6,7 @@ import contextlib
 import copy
 import mmap
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ _PAGE = 4096
 _WIPE_ON_FORK = 18
 
 StorageKey = tuple[torch.device, int, int]
+Sources = dict[StorageKey, UntypedStorage]
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,38 @@ class HostMemory:
 
     def __init__(self) -> None:
         self._memory: Any = None
+        self._still: list[tuple[Tensor, int]] = []
+        self._still_copies: dict[StorageKey, UntypedStorage] | None = None
+
+    def hold_still(self, tensors: Iterable[Tensor]) -> None:
+        """Copy these ``tensors`` once and not each time, for they don't change; one that does all the same, as its version tells,
+        is copied each time from then on."""
+        self._still = [(tensor, tensor._version) for tensor in tensors if _fills_its_storage(tensor)]
+        self._still_copies = None
 
     def copy(self, content: dict[str, Any]) -> HostCopy:
         """``content`` with each storage of its tensors copied once, so that tensors which share one still do.
 
         Raises OSError or RuntimeError where there is no memory. What an earlier copy held is overwritten.
         """
-        sources = _storages(content)
+        sources, still = self._parted(content)
+        copies = self._copies_of(still)
         memory = self._reserve(sources)
-        targets: dict[StorageKey, UntypedStorage] = {}
-        offset = 0
-        for key, source in sources.items():
-            target = torch.frombuffer(memory, dtype=torch.uint8, count=source.nbytes(), offset=offset)
-            target.copy_(_bytes(source), non_blocking=source.device.type == "cuda")
-            targets[key] = target.untyped_storage()
-            offset += _aligned(source.nbytes())
+        targets = {**copies, **_copied(sources, memory)}
         gpus = {device for device, _, _ in sources if device.type == "cuda"}
         events = tuple(torch.cuda.current_stream(gpu).record_event() for gpu in gpus)
         return HostCopy(_mapped(content, lambda tensor: _moved(tensor, targets)), memory, events)
 
     def room_for(self, content: dict[str, Any]) -> Callable[[], None]:
-        """Reserve the memory for a copy of ``content``; calling the result touches its pages, which is slow and may be done in
-        another thread, before the first copy."""
-        memory = self._reserve(_storages(content))
+        """Reserve the memory for a copy of ``content``; calling the result touches its pages and copies what holds still, which
+        is slow and may be done in another thread, before the first copy."""
+        sources, still = self._parted(content)
+        memory = self._reserve(sources)
 
         def touch() -> None:
             np.frombuffer(memory, dtype=np.uint8)[::_PAGE] = 0
+            with contextlib.suppress(OSError, RuntimeError, MemoryError):  # the first copy tries again, and says so
+                self._copies_of(still)
 
         return touch
 
@@ -76,6 +83,21 @@ class HostMemory:
         """Leave ``taken`` its memory; the next copy gets another."""
         if self._memory is taken.memory:
             self._memory = None
+
+    def _parted(self, content: Any) -> tuple[Sources, Sources]:
+        """Return the storages of ``content`` that may change, and those that hold still."""
+        unchanged = {_key(tensor) for tensor, version in self._still if tensor._version == version}
+        sources = _storages(content)
+        still = {key: storage for key, storage in sources.items() if key in unchanged}
+        return {key: storage for key, storage in sources.items() if key not in unchanged}, still
+
+    def _copies_of(self, still: Sources) -> Sources:
+        if self._still_copies is None:
+            size = sum(_aligned(source.nbytes()) for source in still.values())
+            self._still_copies = _copied(still, _allocate(size, False)) if still else {}
+            for device in {device for device, _, _ in still if device.type == "cuda"}:
+                torch.cuda.synchronize(device)  # the first copy may be taken by another thread
+        return {key: self._still_copies[key] for key in still}
 
     def _reserve(self, sources: dict[StorageKey, UntypedStorage]) -> Any:
         size = sum(_aligned(source.nbytes()) for source in sources.values())
@@ -88,6 +110,18 @@ class HostMemory:
 def state_bytes(content: dict[str, Any]) -> int:
     """What the tensors of ``content`` take, those that share memory counted once: about the size of its file."""
     return sum(storage.nbytes() for storage in _storages(content).values())
+
+
+def _copied(sources: Sources, memory: Any) -> Sources:
+    """Copy ``sources`` one after the other into ``memory``; from a GPU the copies may still be under way."""
+    targets = {}
+    offset = 0
+    for key, source in sources.items():
+        target = torch.frombuffer(memory, dtype=torch.uint8, count=source.nbytes(), offset=offset)
+        target.copy_(_bytes(source), non_blocking=source.device.type == "cuda")
+        targets[key] = target.untyped_storage()
+        offset += _aligned(source.nbytes())
+    return targets
 
 
 def _allocate(size: int, pinned: bool) -> Any:
@@ -119,6 +153,15 @@ def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is nothing but numbers in a storage: not sparse, quantised, or a lazy conjugate."""
     is_lazy = tensor.is_conj() or tensor.is_neg()
     return tensor.layout is torch.strided and not tensor.is_quantized and not is_lazy
+
+
+def _fills_its_storage(tensor: Tensor) -> bool:
+    """Whether nothing else can lie in a tensor's storage; one of inference mode has no version that would tell of a change."""
+    return (
+        _is_plain(tensor)
+        and not tensor.is_inference()
+        and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    )
 
 
 def _is_on_gpu(sources: dict[StorageKey, UntypedStorage]) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from winnow.checkpoints.file import read_checkpoint
-from winnow.checkpoints.layouts import aligned
+from winnow.checkpoints.layouts import aligned, with_frozen_weights
+from winnow.checkpoints.references import FileTensor
 from winnow.checkpoints.seal import is_sealed
 from winnow.checkpoints.state_dicts import LoadReport, compared, load_matching, read_state
 from winnow.errors import ConfigError, WeightsError
@@ -92,32 +93,42 @@ def write_report(report: LoadReport, folder: Path) -> None:
     (folder / REPORT).write_text(json.dumps(asdict(report), indent=2) + "\n")
 
 
-def load_initial_weights(model: nn.Module, path: Path, may_differ: Sequence[str] | None = None) -> LoadReport:
+def load_initial_weights(
+    model: nn.Module, path: Path, may_differ: Sequence[str] | None = None, frozen_source: str | None = None
+) -> LoadReport:
     """Take what fits by name and shape from a checkpoint or a weights file, and say what did and what did not.
 
     The averaged weights where a checkpoint has them. ``may_differ`` (``stage.init_allow_missing``) holds the prefixes of the
-    parameters that need not be the same on both sides; None: all. Raises CheckpointError for a damaged checkpoint, WeightsError
+    parameters that need not be the same on both sides; None: all. ``frozen_source`` (training.frozen_source) says where a file
+    is now that a checkpoint takes frozen weights from. Raises CheckpointError for a damaged checkpoint, WeightsError
     for a file that can't be read, fits nowhere, or differs elsewhere.
     """
-    state = _checkpoint_weights(path) if is_sealed(path) else _foreign_weights(path, model)
+    in_file: dict[str, FileTensor] = {}  # of a checkpoint of winnow's, which may be deleted, nothing is referenced
+    if is_sealed(path):
+        state = _checkpoint_weights(path, frozen_source)
+    else:
+        state, in_file = _foreign_weights(path, model)
     report = compared(model.state_dict(), state, str(path))
     if report.matched == 0:
         raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
     if may_differ is not None:
         require_allowed(report, may_differ)
-    load_matching(model, state, str(path))
+    load_matching(model, state, str(path), in_file)
     report.log()
     return report
 
 
-def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
-    checkpoint = read_checkpoint(path)
+def _checkpoint_weights(path: Path, frozen_source: str | None) -> dict[str, Tensor]:
+    checkpoint = with_frozen_weights(read_checkpoint(path), path, frozen_source)
     average = checkpoint["ema_state_dict"]
     return dict(average["weights"] if average else checkpoint["model_state_dict"])
 
 
-def _foreign_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    state, changed = aligned(read_state(path), model.state_dict())
+def _foreign_weights(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, FileTensor]]:
+    """Return the tensors by the model's names, and which of the file each is."""
+    given = read_state(path)
+    state, changed = aligned(given, model.state_dict())
     if changed is not None:
         logger.warning("weights of %s: %s, for so they fit this model", path, changed)
-    return state
+    names = {id(value): name for name, value in given.items()}
+    return state, {name: FileTensor(str(path), path, names[id(value)]) for name, value in state.items()}

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from winnow.checkpoints.inert import read_inert
-from winnow.errors import WinnowError
+from winnow.checkpoints.references import KEY as REFERENCES
+from winnow.checkpoints.references import filled
+from winnow.errors import WeightsError, WinnowError
 
 Weights = dict[str, Tensor]
 
@@ -54,6 +56,8 @@ class ForeignCheckpoint:
 def read_foreign(path: Path, as_what: str, error: type[WinnowError]) -> ForeignCheckpoint:
     """The whole file by its layout. Raises ``error`` where it can't be read or holds no weights; nothing in it is executed."""
     content = read_inert(path, as_what, error)
+    if isinstance(content, Mapping) and REFERENCES in content:
+        content = with_frozen_weights(content, path)
     bare = tensors_of(content)
     if bare is not None:
         return ForeignCheckpoint(path, "tensors by name", without_wrappers(bare))
@@ -70,6 +74,21 @@ def read_foreign(path: Path, as_what: str, error: type[WinnowError]) -> ForeignC
         )
     key, weights = found
     return _described(path, key, weights, content)
+
+
+def read_tensors(path: Path) -> Weights:
+    """Return the tensors of a weights file by name, averaged ones where it has them. Raises WeightsError naming the file."""
+    file = read_foreign(path, "weights", WeightsError)
+    return file.average or file.weights
+
+
+def with_frozen_weights(checkpoint: Mapping[str, Any], path: Path, frozen_source: str | None = None) -> dict[str, Any]:
+    """Return a checkpoint of winnow's with the frozen weights that it only names (training.frozen_weights=referenced), as
+    ``references.filled`` does."""
+    try:
+        return filled(checkpoint, path, frozen_source, read_tensors)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise WeightsError(f"{path}: its {REFERENCES} are not as winnow writes them ({error!r})") from error
 
 
 def _described(path: Path, key: str, weights: Weights, content: Mapping[str, Any]) -> ForeignCheckpoint:
@@ -100,7 +119,9 @@ def _described(path: Path, key: str, weights: Weights, content: Mapping[str, Any
         sample=sample if isinstance(sample, int) and sample > 0 else 0,
         metrics=_numbers(metrics) if isinstance(metrics, Mapping) else None,
         unread=tuple(
-            str(name) for name in content if name not in taken and name not in ("metrics", "progress", LIGHTNING)
+            str(name)
+            for name in content
+            if name not in taken and name not in ("metrics", "progress", LIGHTNING, REFERENCES)
         ),
     )
 

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from winnow.checkpoints.state_dicts import read_state
+from winnow.checkpoints.state_dicts import FileWeights, read_state
 from winnow.errors import ConfigError, WeightsError
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ def _cached_or_fetched(weights: WeightsEnum, offline: bool) -> Mapping[str, Tens
     if offline:
         raise WeightsError(f"{weights} are not in {file.parent} and model.offline=true: {how}")
     try:
-        return torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True, weights_only=True)
+        state = torch.hub.load_state_dict_from_url(weights.url, progress=False, check_hash=True, weights_only=True)
+        return FileWeights(state, file)
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"{weights} could not be fetched ({error}): {how}") from error

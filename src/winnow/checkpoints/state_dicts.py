@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from winnow.checkpoints.layouts import read_foreign
+from winnow.checkpoints.layouts import read_tensors
+from winnow.checkpoints.references import FileTensor
+from winnow.checkpoints.seal import is_of_winnow
 from winnow.errors import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -17,7 +20,11 @@ logger = logging.getLogger(__name__)
 NAMES_SHOWN = 8
 """Parameter names listed in a message before it is cut."""
 _LOADED_FROM = "winnow_loaded_from"
+<<<<<<< HEAD
 _DRAWN = "winnow_drawn"
+=======
+_FILE_TENSOR = "winnow_file_tensor"
+>>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -54,19 +61,35 @@ class LoadReport:
             )
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+class FileWeights(dict[str, Tensor]):
+    """The tensors of the file ``path`` as they are in it; what a builder makes of them is no longer one."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        super().__init__(tensors)
+        self.path = path
+
+
+def read_state(path: Path) -> FileWeights:
     """The tensors of a weights file by name, averaged ones where it has them: safetensors, a bare state dict, or a checkpoint of
     any layout in ``checkpoint_layouts``. Nothing in the file is executed. Raises WeightsError naming the file."""
-    file = read_foreign(path, "weights", WeightsError)
-    return file.average or file.weights
+    return FileWeights(read_tensors(path), path)
 
 
-def load_matching(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Copy the entries of ``state`` whose name and shape fit into ``model``, and say what fitted."""
+def load_matching(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, in_file: Mapping[str, FileTensor] | None = None
+) -> LoadReport:
+    """Copy the entries of ``state`` whose name and shape fit into ``model``, and say what fitted.
+
+    ``in_file``: which tensor of a file each entry is; of what ``read_state`` gave it is known. ``source`` is that file as the
+    config names it.
+    """
     own = model.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     mark_loaded(model, fitting, source)
+    if in_file is None and isinstance(state, FileWeights):
+        in_file = {name: FileTensor(source, state.path, name) for name in fitting}
+    mark_file_tensors(model, {name: (in_file or {}).get(name) for name in fitting})
     return compared(own, state, source)
 
 
@@ -108,6 +131,7 @@ def loaded_from(parameter: nn.Parameter) -> str | None:
     return source
 
 
+<<<<<<< HEAD
 def mark_drawn(model: nn.Module) -> None:
     """Note on the parameters that nothing was loaded into that their values were drawn at random: for builders that know it."""
     for parameter in model.parameters():
@@ -118,6 +142,55 @@ def mark_drawn(model: nn.Module) -> None:
 def origin_of(parameter: nn.Parameter) -> str:
     """Return where the values of a parameter came from: what filled it, ``random``, or ``not known`` where nobody said."""
     return loaded_from(parameter) or ("random" if getattr(parameter, _DRAWN, False) else "not known")
+=======
+def mark_file_tensors(model: nn.Module, tensors: Mapping[str, FileTensor | None]) -> None:
+    """Note on the parameters named which tensor of a weights file their values are, None: of none. A checkpoint may name that
+    tensor instead of holding its values (training.frozen_weights)."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in tensors.items():
+        if name in parameters:
+            setattr(parameters[name], _FILE_TENSOR, tensor)
+
+
+def frozen_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that don't train, by every name that they have."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: parameter for name, parameter in named if not parameter.requires_grad}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor in the order of its elements, on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def referable(model: nn.Module, run_folder: Path) -> dict[str, FileTensor]:
+    """Return the frozen parameters that have the very bits of a tensor in a file, as what they were loaded from is read again
+    and compared. Of no file in ``run_folder`` and of no checkpoint of winnow's: those may be deleted."""
+    found: dict[str, FileTensor] = {}
+    noted = {
+        name: (parameter, tensor)
+        for name, parameter in frozen_parameters(model).items()
+        if isinstance(tensor := getattr(parameter, _FILE_TENSOR, None), FileTensor)
+    }
+    for file in dict.fromkeys(tensor.file for _, tensor in noted.values()):
+        if file.resolve().is_relative_to(run_folder.resolve()) or is_of_winnow(file):
+            continue
+        try:
+            content = read_tensors(file)
+        except WeightsError as error:
+            logger.warning("the frozen weights of %s are stored, not referenced: %s", file, error)
+            continue
+        for name, (parameter, tensor) in noted.items():
+            if tensor.file == file and _is_same(content.get(tensor.name), parameter):
+                found[name] = tensor
+    return found
+
+
+def _is_same(value: Tensor | None, parameter: nn.Parameter) -> bool:
+    if value is None or value.shape != parameter.shape:
+        return False
+    return torch.equal(bits(value.to(parameter.dtype)), bits(parameter))
+>>>>>>> main
 
 
 def shortened(names: Iterable[str]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from winnow.checkpoints.file import write_checkpoint
 from winnow.checkpoints.host_copy import HostCopy, HostMemory
@@ -68,6 +70,11 @@ class CheckpointWriter:
             self._start(self._memory.room_for(content))
         except (OSError, RuntimeError, MemoryError) as error:
             logger.warning("no memory to copy the state to (%s): training will wait for its saves", error)
+
+    def hold_still(self, tensors: Iterable[Tensor]) -> None:
+        """Copy these ``tensors`` once for all saves: they don't change."""
+        self.wait()
+        self._memory.hold_still(tensors)
 
     def wait(self) -> None:
         """Until nothing is being written; raises what the write died of, unless it was the disk's fault."""

@@ -24,6 +24,11 @@ def add_compare(commands: Any) -> None:
     compare.add_argument("--format", choices=("table", "json", "html"), default="table")
     compare.add_argument("--which", choices=("best", "last"), default="best", help="checkpoint to take of a run folder")
     compare.add_argument("--output", type=Path, help="write json or html there instead of to the terminal")
+    compare.add_argument(
+        "--frozen-source",
+        metavar="PATH",
+        help="the file, or its folder, that checkpoints take frozen weights from, if it has moved",
+    )
     compare.set_defaults(run=_compare)
 
 
@@ -38,7 +43,8 @@ def _compare(options: argparse.Namespace) -> int:
         raise ConfigError("--output needs --format json or html")
     if options.output is not None and not options.output.parent.is_dir():
         raise ConfigError(f"--output {options.output}: there is no folder {options.output.parent}")
-    comparison = compare([read_subject(path, options.which) for path in (options.first, *options.others)])
+    paths = (options.first, *options.others)
+    comparison = compare([read_subject(path, options.which, options.frozen_source) for path in paths])
     if options.format == "table":
         for item in tables(comparison):
             CONSOLE.print(item)

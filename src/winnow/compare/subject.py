@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from winnow.checkpoints.file import read_checkpoint
-from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign
+from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign, with_frozen_weights
 from winnow.checkpoints.seal import is_sealed
 from winnow.config.flat import flat
 from winnow.config.moved import with_moved_choices, with_moved_targets
@@ -41,10 +41,11 @@ class Subject:
     is_foreign: bool = False
 
 
-def read_subject(given: str, which: str = BEST) -> Subject:
+def read_subject(given: str, which: str = BEST, frozen_source: str | None = None) -> Subject:
     """A checkpoint of winnow's or another program's, or of a run folder its ``which`` (best.pth, where there is none last.pth).
 
-    Raises ConfigError for a folder that holds no run, CheckpointError for a file that can't be read.
+    ``frozen_source``: where a file is now that frozen weights were taken from. Raises ConfigError for a folder that holds no run,
+    CheckpointError for a file that can't be read, WeightsError where the file with the frozen weights is missing or has changed.
     """
     path = Path(given)
     if not path.exists():
@@ -52,7 +53,7 @@ def read_subject(given: str, which: str = BEST) -> Subject:
     file = _checkpoint_of(path, which) if path.is_dir() else path
     folder = path if path.is_dir() else None
     if is_sealed(file):
-        return _of_winnow(given, file, folder)
+        return _of_winnow(given, file, folder, frozen_source)
     return _of_another(given, read_foreign(file, "a checkpoint", CheckpointError))
 
 
@@ -68,8 +69,8 @@ def _checkpoint_of(folder: Path, which: str) -> Path:
     raise ConfigError(f"{folder} is no run folder: it has no checkpoints/best.pth and no checkpoints/last.pth")
 
 
-def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
-    saved = read_checkpoint(path)
+def _of_winnow(given: str, path: Path, folder: Path | None, frozen_source: str | None) -> Subject:
+    saved = with_frozen_weights(read_checkpoint(path), path, frozen_source)
     choices = with_moved_choices((saved["metadata"] or {}).get("choices", {}), saved["config"] or {})
     config, metadata = flat(with_moved_targets(saved["config"] or {})), saved["metadata"] or {}
     best, progress = saved["best"] or {}, saved["progress"] or {}
@@ -94,12 +95,17 @@ def _of_winnow(given: str, path: Path, folder: Path | None) -> Subject:
         objective=(saved["metric"], mode) if mode is not None else None,
         config=config or None,
         weights=dict(saved["model_state_dict"]),
-        groups={
-            group.get("name", str(n)): list(group.get("tensors", ()))
-            for n, group in enumerate(optimizer["param_groups"])
-        },
+        groups=_groups(optimizer["param_groups"]),
         origin=_origin(config, metadata),
     )
+
+
+def _groups(saved: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return group → names of its tensors; training.no_decay makes two of one name, which are one here."""
+    groups: dict[str, list[str]] = {}
+    for number, group in enumerate(saved):
+        groups.setdefault(group.get("name", str(number)), []).extend(group.get("tensors", ()))
+    return groups
 
 
 def _of_another(given: str, file: ForeignCheckpoint) -> Subject:

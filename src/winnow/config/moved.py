@@ -31,7 +31,12 @@ MOVED_CHOICES = {
 """Config group → choice → the choice that it is now."""
 
 
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {
+    "training.ema.also_raw": False,
+    "training.frozen_source": None,
+    "training.frozen_weights": "stored",
+    "training.no_decay": [],
+}
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""
 
 

@@ -52,9 +52,9 @@ def read_gradients(model: nn.Module, optimizer: Optimizer) -> Gradients:
     if reached:
         stacked = torch.stack([norm.float() for norm in torch._foreach_norm([gradient for _, gradient in reached])])
         values = dict(zip([name for name, _ in reached], stacked.tolist(), strict=True))
-    groups = {
-        str(group["name"]): {name: values.get(name) for name in group["tensors"]} for group in optimizer.param_groups
-    }
+    groups: dict[str, dict[str, float | None]] = {}
+    for group in optimizer.param_groups:  # two have one name where training.no_decay split it
+        groups.setdefault(str(group["name"]), {}).update({name: values.get(name) for name in group["tensors"]})
     return Gradients(groups, {name: norm for name, norm in values.items() if name not in trained})
 
 

@@ -18,7 +18,9 @@ import torch
 from winnow.checkpoints.disk_room import warn_of_little_room
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.host_copy import state_bytes
+from winnow.checkpoints.state_dicts import frozen_parameters
 from winnow.engine.evaluate import evaluate
+from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same_frozen
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
 from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
@@ -83,7 +85,7 @@ def fit(run: Fit, stop: StopRequest) -> str:
 
 def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
     state, settings = run.state, run.settings
-    begin_alike(run)
+    begin_alike(run, is_first=True)
     report_again(run)
     while not is_finished(run):
         if state.step < run.total_steps:
@@ -147,10 +149,14 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
 
 
 def evaluate_weights(run: Fit) -> dict[str, float]:
-    """Evaluate the EMA weights where there are any, always at the final image size."""
+    """Evaluate the EMA weights where there are any, always at the final image size; the raw ones too if that is asked for
+    (training.ema.also_raw)."""
     began = time.perf_counter()
+    parts = (run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
     with run.step.ema.applied() if run.step.ema is not None else nullcontext():
-        metrics = evaluate(run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
+        metrics = evaluate(*parts)
+    if run.settings.ema.also_raw:
+        metrics |= {f"val_raw/{name.removeprefix('val/')}": value for name, value in evaluate(*parts).items()}
     run.state.cost.seconds += time.perf_counter() - began
     return metrics
 
@@ -172,7 +178,7 @@ def prepare_saves(run: Fit) -> None:
     checkpoint = run.snapshot.take(run.state)
     if run.ranks.is_main:
         warn_of_little_room(state_bytes(checkpoint), run.checkpoints, run.step.schedule.total_epochs)
-        run.checkpoints.make_room(checkpoint)
+        run.checkpoints.make_room(checkpoint, frozen_parameters(run.task.model).values())
     run.checkpoints.has_room = True
 
 
@@ -189,10 +195,17 @@ def save_alone(run: Fit) -> None:
         save_last(run)
 
 
-def begin_alike(run: Fit) -> None:
-    """Give all ranks rank 0's weights, at first, and the running statistics among them before each evaluation."""
-    average = run.step.ema.weights() if run.step.ema is not None else {}
-    run.ranks.share_tensors([*run.task.model.state_dict().values(), *average.values()])
+def begin_alike(run: Fit, is_first: bool = False) -> None:
+    """Give all ranks rank 0's trained weights and buffers: at first, and the running statistics among them before each
+    evaluation. Frozen weights are each rank's own; ``is_first`` sends a checksum along. Raises WeightsError where they differ."""
+    if run.ranks.size == 1:
+        return
+    average = run.step.ema.own_weights() if run.step.ema is not None else []
+    own = [frozen_checksum(run.task.model)] if is_first else []
+    sent = [checksum.to(run.device, copy=True) for checksum in own]
+    run.ranks.share_tensors([*changing_tensors(run.task.model), *average, *sent])
+    for checksum, of_rank_0 in zip(own, sent, strict=True):
+        require_same_frozen(checksum, of_rank_0.cpu(), run.ranks.rank)
 
 
 def is_pruned(run: Fit) -> bool:
@@ -300,11 +313,16 @@ def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
 
 
 def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
+<<<<<<< HEAD
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers.
 
     Raises CheckpointError where that is another run's, or stands past the end of its data.
     """
     run.snapshot.restore(checkpoint)
+=======
+    """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
+    run.snapshot.restore(checkpoint, path)
+>>>>>>> main
     run.state.load_checkpoint(checkpoint, run.device)
     require_samples_left(run, f"{path} stands", CheckpointError)
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]

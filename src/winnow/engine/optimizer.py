@@ -1,19 +1,25 @@
-"""Which parameters train, and with what learning rate: freezing and parameter groups by name patterns."""
+"""Which parameters train, with what learning rate and weight decay: freezing and parameter groups by name patterns, and what
+does not decay by the type of its module."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from winnow.engine.settings import ParamGroup
 from winnow.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""What normalises in torch and has weights; ``_NormBase`` is the class of all batch and instance norms, lazy ones too."""
+_NAMED_NORM = re.compile(r"Norm(\dd)?$")
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -35,11 +41,13 @@ def build_optimizer(
     model: nn.Module,
     groups: Sequence[ParamGroup] | None,
     lr: float,
+    no_decay: Collection[str] = (),
 ) -> Optimizer:
-    """The optimizer over all trainable parameters.
+    """Return the optimizer over all trainable parameters.
 
     ``lr`` is the base learning rate; each torch group also carries ``name``, ``base_lr``, the rate that the schedule
-    multiplies, and ``tensors``, its parameters' names. What no pattern matches forms the group ``default``.
+    multiplies, and ``tensors``, its parameters' names. What no pattern matches forms the group ``default``. With ``no_decay``
+    (training.no_decay) a group becomes two torch groups of its name: what decays, then, marked by ``no_decay``, what doesn't.
     """
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     members: dict[str, dict[str, nn.Parameter]] = {
@@ -64,15 +72,54 @@ def build_optimizer(
         torch_groups.append(settings)
     if members["default"]:
         torch_groups.append({**_named("default", members["default"]), "lr": lr, "base_lr": lr})
+    torch_groups = _split(torch_groups, undecayed(model, no_decay))
     for settings in torch_groups:
         count = sum(parameter.numel() for parameter in settings["params"])
-        logger.info("parameter group %-12s %9d parameters, lr %.3g", settings["name"], count, settings["lr"])
+        logger.info(
+            "parameter group %-12s %9d parameters, lr %.3g%s", settings["name"], count, settings["lr"],
+            ", no weight decay" if settings.get("no_decay") else "",
+        )  # fmt: skip
     try:
         return factory(torch_groups)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"training.optimizer is refused by its class: {error} (~training.optimizer.KEY takes a key away)"
         ) from error
+
+
+def undecayed(model: nn.Module, kinds: Collection[str]) -> set[str]:
+    """Return the names of the parameters that are of one of ``kinds``.
+
+    ``norm``: what belongs to a normalisation itself, its scale and its shift: torch's batch, instance, layer, group and RMS
+    norms and classes made from them, and a class of any library whose name ends in Norm (``LlamaRMSNorm``, ``MyNorm2d``).
+    ``bias``: what its module calls ``bias``, ``…_bias`` or ``bias_…`` (``in_proj_bias``, ``bias_ih_l0``), the shifts of
+    normalisations among them.
+    """
+    return {
+        f"{prefix}.{own}" if prefix else own
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for own, _ in module.named_parameters(recurse=False, remove_duplicate=False)
+        if ("norm" in kinds and _is_norm(module))
+        or ("bias" in kinds and (own.startswith("bias_") or own.endswith("_bias") or own == "bias"))
+    }
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _NORMS) or _NAMED_NORM.search(type(module).__name__) is not None
+
+
+def _split(groups: Sequence[dict[str, Any]], undecayed: Collection[str]) -> list[dict[str, Any]]:
+    """Return each group in two where it holds both kinds, the second without weight decay; one without such is as it was."""
+    parts = []
+    for group in groups:
+        members = dict(zip(group["tensors"], group["params"], strict=True))
+        spared = {name: parameter for name, parameter in members.items() if name in undecayed}
+        decaying = {name: parameter for name, parameter in members.items() if name not in undecayed}
+        if decaying:
+            parts.append({**group, **_named(group["name"], decaying)})
+        if spared:
+            parts.append({**group, **_named(group["name"], spared), "weight_decay": 0.0, "no_decay": True})
+    return parts
 
 
 def scaled_lr(lr: float, base_batch_size: int | None, samples_per_step: int) -> float:
@@ -84,7 +131,7 @@ def scaled_lr(lr: float, base_batch_size: int | None, samples_per_step: int) -> 
     return scaled
 
 
-def _named(name: str, members: dict[str, nn.Parameter]) -> dict[str, Any]:
+def _named(name: str, members: Mapping[str, nn.Parameter]) -> dict[str, Any]:
     return {"params": list(members.values()), "name": name, "tensors": list(members)}
 
 

@@ -61,9 +61,19 @@ class AutoScaleLr(Settings):
 
 
 class EmaSettings(Settings):
-    """``decay`` of the exponential moving average of the weights, per step."""
+    """``decay`` of the exponential moving average of the weights, per step; ``also_raw`` evaluates the weights that training goes
+    on with as well, as ``val_raw/…``."""
 
     decay: float | None = Field(None, gt=0, lt=1)
+    also_raw: bool = False
+
+    @model_validator(mode="after")
+    def _has_both(self) -> EmaSettings:
+        if self.also_raw and self.decay is None:
+            raise ValueError(
+                "also_raw=true with decay=null: without an average val/… is of the raw weights; set one of them"
+            )
+        return self
 
 
 class EarlyStopping(Settings):
@@ -94,6 +104,7 @@ class TrainingSettings(Settings):
     clip_grad_norm: float | None = Field(gt=0)
     optimizer: dict[str, Any]
     param_groups: list[ParamGroup] | None
+    no_decay: list[Literal["norm", "bias"]] = Field(default_factory=list)
     freeze: list[str]
     scheduler: SchedulerSettings
     auto_scale_lr: AutoScaleLr
@@ -108,6 +119,8 @@ class TrainingSettings(Settings):
     keep_last_n: int = Field(ge=0)
     log_interval: int = Field(gt=0)
     early_stopping: EarlyStopping
+    frozen_weights: Literal["stored", "referenced"] = "stored"
+    frozen_source: str | None = None
     max_nonfinite: int = Field(gt=0)
     require_gradients: bool
     oom_retry: bool

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from winnow.checkpoints.file import VERSION
+from winnow.checkpoints.layouts import with_frozen_weights
+from winnow.checkpoints.references import file_tensors, with_references
+from winnow.checkpoints.state_dicts import frozen_parameters, mark_file_tensors
+from winnow.engine.frozen import References
 from winnow.engine.seeding import rng_state
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
@@ -19,12 +24,19 @@ logger = logging.getLogger(__name__)
 
 
 class Snapshot:
-    """Takes and restores the whole state of a run; ``config``, ``classes`` and ``metadata`` are plain values that go along."""
+    """Takes and restores the whole state of a run; ``config``, ``classes`` and ``metadata`` are plain values that go along.
+
+    ``referencing``: frozen weights are not taken where they are those of a file, but named by it (None: training.frozen_weights
+    is stored). ``frozen_source``: where such a file is now, if it has moved.
+    """
 
     def __init__(
-        self, step: TrainStep, config: dict[str, Any], classes: list[str], metadata: Mapping[str, Any]
-    ) -> None:
+        self, step: TrainStep, config: dict[str, Any], classes: list[str], metadata: Mapping[str, Any],
+        referencing: References | None = None, frozen_source: str | None = None,
+    ) -> None:  # fmt: skip
         self._step = step
+        self._referencing = referencing
+        self._frozen_source = frozen_source
         self._config = config
         self._classes = classes
         self._metadata = dict(metadata)
@@ -40,7 +52,7 @@ class Snapshot:
         best = vars(state.best) if state.best is not None else None
         rng = rng_state()
         rng_ranks = step.ranks.gather(rng)[1:]
-        return {
+        checkpoint = {
             "version": VERSION,
             "epoch": state.epoch,
             "step": state.step,
@@ -63,15 +75,21 @@ class Snapshot:
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
             "progress": {**state.state_dict(), "step_counters": step.state_dict(), "rng_ranks": rng_ranks},
         }
+        if self._referencing is None or not step.ranks.is_main:
+            return checkpoint
+        return with_references(checkpoint, self._referencing.of(model), frozen_parameters(model))
 
-    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+    def restore(self, checkpoint: Mapping[str, Any], path: Path) -> None:
         """Load weights, optimizer, scaler, EMA and counters; a scaler or an EMA that the file lacks begins from here.
 
-        CheckpointError where model, classes, data, or what the optimizer trains differ.
+        Raises CheckpointError where model, classes, data, or what the optimizer trains differ, WeightsError where a file is
+        missing or has changed that it takes frozen weights from.
         """
+        checkpoint = with_frozen_weights(checkpoint, path, self._frozen_source)
         self._refuse_other_run(checkpoint)
         step = self._step
         step.task.model.load_state_dict(checkpoint.get("training_state_dict", checkpoint["model_state_dict"]))
+        mark_file_tensors(step.task.model, file_tensors(checkpoint))
         step.optimizer.load_state_dict(_with_current_rates(checkpoint["optimizer_state_dict"], step.optimizer))
         step.load_state_dict(checkpoint["progress"]["step_counters"])
         if step.scaler.is_enabled() and checkpoint["scaler_state_dict"]:
@@ -114,8 +132,12 @@ class Snapshot:
 
 
 def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
-    """Parameter name → name of its group."""
-    return {name: group["name"] for group in optimizer_state["param_groups"] for name in group["tensors"]}
+    """Return parameter name → name of its group, and whether it has no weight decay there."""
+    return {
+        name: f"{group['name']}{' (training.no_decay)' if group.get('no_decay') else ''}"
+        for group in optimizer_state["param_groups"]
+        for name in group["tensors"]
+    }
 
 
 def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -142,6 +142,8 @@ def time_evaluation(run: Fit, seconds: float) -> EvaluationTiming:
     whole, num_batches = _evaluate(run, of_batches, seconds)
     per_batch = (whole - start) / (num_batches - 1) if num_batches > 1 else start
     total = whole + max(0.0, per_batch) * (of_batches - num_batches)
+    if run.settings.ema.also_raw:
+        total *= 2
     return EvaluationTiming(total, num_batches, of_batches, memory.read())
 
 

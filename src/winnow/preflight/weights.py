@@ -37,4 +37,4 @@ def take_weights(run: Fit, plan: RunPlan, earlier: Mapping[str, dict[str, Tensor
         mark_loaded(run.task.model, [name for name in model_of(run) if name not in kept], init_from)
         return
     weights = initial_weights(init_from, None if stage.is_alone else plan.folder.parent)
-    load_initial_weights(run.task.model, weights, stage.init_allow_missing)
+    load_initial_weights(run.task.model, weights, stage.init_allow_missing, plan.settings.training.frozen_source)

@@ -15,6 +15,7 @@ from winnow.engine.allocator import keep_freed_memory
 from winnow.engine.batch_norm import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
 from winnow.engine.compilation import compile_steps
 from winnow.engine.ema import Ema
+from winnow.engine.frozen import References
 from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import Fit
 from winnow.engine.optimizer import build_optimizer, freeze, scaled_lr
@@ -56,8 +57,9 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
             training.optimizer["lr"], training.auto_scale_lr.base_batch_size,
             training.batch_size * training.accumulate * ranks.size,
         ),
+        training.no_decay,
     )  # fmt: skip
-    state = TrainState(choose_objective(settings.objective, task, data))
+    state = TrainState(choose_objective(settings.objective, task, data, training.ema.also_raw))
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
@@ -66,10 +68,11 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": plan.seed, "choices": plan.choices}
+    references = References(folder) if training.frozen_weights == "referenced" else None
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
-        snapshot=Snapshot(step, config, list(data.classes), metadata), tracker=tracker,
+        snapshot=Snapshot(step, config, list(data.classes), metadata, references, training.frozen_source), tracker=tracker,
         trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
     )  # fmt: skip
 
@@ -107,12 +110,13 @@ def require_batches(task: Task, training: TrainingSettings, data: Data, start_sa
         require_batches_for_batch_norm(task.model, max(1, share))
 
 
-def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
-    """Return ``asked``, or the training loss where there is nothing to validate on. Raises ConfigError for a metric that
-    nothing gives."""
+def choose_objective(asked: Objective, task: Task, data: Data, also_raw: bool = False) -> Objective:
+    """Return ``asked``, or the training loss where there is nothing to validate on; ``also_raw``: the raw weights are evaluated
+    beside the average, as ``val_raw/…``. Raises ConfigError for a metric that nothing gives."""
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
         return Objective(metric="train/loss", mode="min")
+<<<<<<< HEAD
     metric = task.new_metric()
     known = ["train/loss", "val/loss", *(f"val/{name}" for name in metric.names)]
     unknown = [name for name in metric.headlines if name not in metric.names]
@@ -120,6 +124,10 @@ def choose_objective(asked: Objective, task: Task, data: Data) -> Objective:
         raise ConfigError(
             f"{type(metric).__name__}.headlines={unknown!r} are not among its names: {', '.join(metric.names)}"
         )
+=======
+    splits = ["val", "val_raw"] if also_raw else ["val"]
+    known = ["train/loss", *(f"{split}/{name}" for split in splits for name in ("loss", *task.new_metric().names))]
+>>>>>>> main
     if asked.metric not in known:
         raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
     return asked

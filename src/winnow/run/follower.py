@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from winnow.checkpoints.initial import initial_weights, load_initial_weights
 from winnow.engine.loop import fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import seed_everything, seed_of_rank
@@ -61,8 +62,12 @@ def fit_along(plan: RunPlan, ranks: Ranks) -> None:
     """Build the same parts as rank 0 and fit them with it."""
     run = build(plan, NullTracker(plan.folder), ranks)
     seed_everything(seed_of_rank(plan.seed, ranks.rank))
+    training, stage = plan.settings.training, plan.settings.stage
     if plan.checkpoint is not None:
         read_found(plan.checkpoint).restore(run)
+    elif training.init_from is not None:  # what trains comes from rank 0, what is frozen from the file
+        path = initial_weights(training.init_from, None if stage.is_alone else plan.folder.parent)
+        load_initial_weights(run.task.model, path, stage.init_allow_missing, training.frozen_source)
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign
+from winnow.checkpoints.references import moved_sources
 from winnow.checkpoints.seal import is_of_winnow, is_sealed
 from winnow.config.flat import differences_by_name, flat
 from winnow.config.moved import with_moved_choices
@@ -33,8 +34,9 @@ class RunCheckpoint:
     content: dict[str, Any]
 
     def resolve(self, composed: Config, overrides: list[str]) -> Config:
-        """Return the config that a run follows which goes on from here. Raises ConfigError."""
-        return resumed_config(self.content, composed, overrides)
+        """Return the config that a run follows which goes on from here. Raises ConfigError, and WeightsError where a file with
+        frozen weights of the checkpoint is missing or has changed."""
+        return self._with_moved_source(resumed_config(self.content, composed, overrides))
 
     def choices(self, composed: dict[str, str]) -> dict[str, str]:
         """Return config group → choice as they were when the run began."""
@@ -43,6 +45,16 @@ class RunCheckpoint:
     def restore(self, run: Fit) -> None:
         """Put ``run`` where the checkpoint stands. Raises CheckpointError where that is another run's."""
         restore(run, self.content, self.path)
+
+    def _with_moved_source(self, config: Config) -> Config:
+        """Return ``config`` with the file of training.frozen_source where the model's node names the one that the frozen weights
+        came from, so that the model is built from it too."""
+        moved = moved_sources(self.content, self.path, config["training"]["frozen_source"])
+        for source, file in moved.items():
+            logger.info("%s has moved: its weights are taken from %s (training.frozen_source)", source, file)
+        node = config["model"]
+        model = {key: moved.get(value, value) if isinstance(value, str) else value for key, value in node.items()}
+        return {**config, "model": model}
 
 
 @dataclass(frozen=True)

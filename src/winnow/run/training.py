@@ -88,7 +88,8 @@ def fit_as_leader(plan: RunPlan, stop: StopRequest, ranks: Ranks) -> RunResult:
             return result_of(run, "completed", None)
     elif training.init_from is not None:
         weights = initial_weights(training.init_from, None if stage.is_alone else plan.folder.parent)
-        write_report(load_initial_weights(run.task.model, weights, stage.init_allow_missing), plan.folder)
+        report = load_initial_weights(run.task.model, weights, stage.init_allow_missing, training.frozen_source)
+        write_report(report, plan.folder)
     ranks.broadcast(plan.with_absolute_paths())
     with tracker:
         return fit_and_record(run, plan, stop)

@@ -17,7 +17,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from winnow.config.flat import flat
-from winnow.config.moved import with_moved_names, with_moved_targets
+from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
 from winnow.run_folder import PIPELINE_RECORD
 from winnow.sweep.stored_study import StoredStudy
@@ -33,6 +33,8 @@ _LENGTH = (
     "training.resume",
     "training.save_interval",
     "training.keep_last_n",
+    "training.frozen_weights",
+    "training.frozen_source",
 )
 _NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
 _OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
@@ -162,7 +164,7 @@ def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str,
         logger.info("trial %d starts afresh: it left no checkpoint", row.number)
         return {**row.params, **parsed}
     recorded = yaml.safe_load((run / "config.yaml").read_text())
-    old = flat(with_moved_targets(recorded))
+    old = flat(with_added_keys(with_moved_targets(recorded)))
     task = [
         text
         for text in with_moved_names(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()), recorded)

@@ -11,9 +11,9 @@ from sweep_parts import finished, read_until, start, start_program, statuses, sw
 
 from winnow.sweep.stored_study import StoredStudy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.promise
 
-SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.sweeper.n_jobs=2"]
 TRAINING = [
     "+sweep=lr_bs", "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0",
     "training.max_epochs=40", "model.channels=[8,8,16,16]", "model.head_channels=32", "tracking=off",
