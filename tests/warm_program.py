@@ -229,15 +229,11 @@ def run(
         os.close(stream)
     os.chdir(folder)
     os.environ |= environment
-<<<<<<< HEAD
+    sys.path[0] = os.path.dirname(os.path.abspath(program))
     if "PYTHONPATH" in environment:  # this interpreter has read its own long ago
         sys.path[1:1] = environment["PYTHONPATH"].split(os.pathsep)
-    sys.argv = [str(TRAIN), *arguments]
-=======
-    sys.path[0] = os.path.dirname(os.path.abspath(program))
     multiprocessing.process.ORIGINAL_DIR = folder  # type: ignore[attr-defined]
     sys.argv = [program, *arguments]
->>>>>>> main
     code = 0
     try:
         runpy.run_path(program, run_name="__main__")

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-<<<<<<< HEAD
-from engine_parts import VectorData, Vectors, VectorTask
-=======
-from engine_parts import VectorData, VectorTask, training_settings
->>>>>>> main
+from engine_parts import VectorData, Vectors, VectorTask, training_settings
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate

@@ -20,11 +20,8 @@ logger = logging.getLogger(__name__)
 NAMES_SHOWN = 8
 """Parameter names listed in a message before it is cut."""
 _LOADED_FROM = "winnow_loaded_from"
-<<<<<<< HEAD
 _DRAWN = "winnow_drawn"
-=======
 _FILE_TENSOR = "winnow_file_tensor"
->>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,6 @@ def loaded_from(parameter: nn.Parameter) -> str | None:
     return source
 
 
-<<<<<<< HEAD
 def mark_drawn(model: nn.Module) -> None:
     """Note on the parameters that nothing was loaded into that their values were drawn at random: for builders that know it."""
     for parameter in model.parameters():
@@ -142,7 +138,8 @@ def mark_drawn(model: nn.Module) -> None:
 def origin_of(parameter: nn.Parameter) -> str:
     """Return where the values of a parameter came from: what filled it, ``random``, or ``not known`` where nobody said."""
     return loaded_from(parameter) or ("random" if getattr(parameter, _DRAWN, False) else "not known")
-=======
+
+
 def mark_file_tensors(model: nn.Module, tensors: Mapping[str, FileTensor | None]) -> None:
     """Note on the parameters named which tensor of a weights file their values are, None: of none. A checkpoint may name that
     tensor instead of holding its values (training.frozen_weights)."""
@@ -190,7 +187,6 @@ def _is_same(value: Tensor | None, parameter: nn.Parameter) -> bool:
     if value is None or value.shape != parameter.shape:
         return False
     return torch.equal(bits(value.to(parameter.dtype)), bits(parameter))
->>>>>>> main
 
 
 def shortened(names: Iterable[str]) -> str:

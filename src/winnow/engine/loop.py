@@ -313,16 +313,11 @@ def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
 
 
 def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
-<<<<<<< HEAD
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers.
 
     Raises CheckpointError where that is another run's, or stands past the end of its data.
     """
-    run.snapshot.restore(checkpoint)
-=======
-    """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
     run.snapshot.restore(checkpoint, path)
->>>>>>> main
     run.state.load_checkpoint(checkpoint, run.device)
     require_samples_left(run, f"{path} stands", CheckpointError)
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]

@@ -116,18 +116,14 @@ def choose_objective(asked: Objective, task: Task, data: Data, also_raw: bool = 
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
         return Objective(metric="train/loss", mode="min")
-<<<<<<< HEAD
     metric = task.new_metric()
-    known = ["train/loss", "val/loss", *(f"val/{name}" for name in metric.names)]
+    splits = ["val", "val_raw"] if also_raw else ["val"]
+    known = ["train/loss", *(f"{split}/{name}" for split in splits for name in ("loss", *metric.names))]
     unknown = [name for name in metric.headlines if name not in metric.names]
     if unknown:
         raise ConfigError(
             f"{type(metric).__name__}.headlines={unknown!r} are not among its names: {', '.join(metric.names)}"
         )
-=======
-    splits = ["val", "val_raw"] if also_raw else ["val"]
-    known = ["train/loss", *(f"{split}/{name}" for split in splits for name in ("loss", *task.new_metric().names))]
->>>>>>> main
     if asked.metric not in known:
         raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
     return asked
