@@ -12,7 +12,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Noise:
     image_ids: tuple[int, ...] = ()
 
     @property
-    def num_images(self) -> int:
+    def num_samples(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device) -> Noise:
@@ -56,11 +56,11 @@ class Classification:
     def forward(self, batch: Noise) -> Tensor:
         return self.model(batch.images)
 
-    def loss_count(self, batch: Noise) -> float:
-        return float(len(batch.labels))
+    def loss_count(self, batch: Noise) -> dict[str, float]:
+        return {"images": float(len(batch.labels))}
 
-    def losses(self, outputs: Tensor, batch: Noise, count: float) -> dict[str, Tensor]:
-        return {"loss": nn.functional.cross_entropy(outputs, batch.labels, reduction="sum") / count}
+    def losses(self, outputs: Tensor, batch: Noise, count: Mapping[str, float]) -> dict[str, Tensor]:
+        return {"loss": nn.functional.cross_entropy(outputs, batch.labels, reduction="sum") / count["images"]}
 
 
 class Bench:

@@ -87,7 +87,7 @@ def compare(folder: Path, annotations: Path, image_size: int, rounds: int) -> No
             loading=loading, name="bench", train=paths, val=None, image_size=image_size, resize="pad",
             augmentation=augmentation, max_bad_images=0
         )  # fmt: skip
-        return lambda epoch: sum(batch.num_images for batch in data.train_batches(epoch, image_size))
+        return lambda epoch: sum(batch.num_samples for batch in data.train_batches(epoch, image_size))
 
     def bare(epoch: int) -> int:
         del epoch

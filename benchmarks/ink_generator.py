@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from winnow.data.plan import LoadingSettings
-from winnow.families.ink.data import InkData
+from winnow.data.splits import SplitData
 from winnow.families.ink.strokes.data import ink_strokes
 
 CONFIG = Path(__file__).parents[1] / "conf/data/ink_strokes.yaml"
@@ -47,7 +47,7 @@ def main() -> None:
             print(f"| {name} | {rate:.0f} | {1000 / rate:.2f} |", flush=True)
 
 
-def make(root: str, changed: dict[str, Any], workers: int) -> InkData:
+def make(root: str, changed: dict[str, Any], workers: int) -> SplitData:
     values = yaml.safe_load(CONFIG.read_text()) | {"root": root, "image_size": 64, "num_val": 0} | changed
     values.pop("_target_")
     loading = LoadingSettings(
@@ -56,11 +56,11 @@ def make(root: str, changed: dict[str, Any], workers: int) -> InkData:
     return ink_strokes(loading=loading, **values)
 
 
-def measure(data: InkData, epoch: int, workers: int) -> float:
+def measure(data: SplitData, epoch: int, workers: int) -> float:
     """Tiles per second of processor time, or of wall time where other processes draw."""
     clock = time.perf_counter if workers else time.process_time
     begin = clock()
-    count = sum(batch.num_images for batch in data.train_batches(epoch, data.image_size))
+    count = sum(batch.num_samples for batch in data.train_batches(epoch, data.image_size))
     return count / (clock() - begin)
 
 

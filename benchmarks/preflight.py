@@ -65,7 +65,7 @@ def time_checks(model: str, folder: Path) -> None:
     looks, disks = [], []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        FirstLook(run.task.model, required=True)(run.step.optimizer, count=1.0, step=0)
+        FirstLook(run.task.model, required=True)(run.step.optimizer, can_learn=True, step=0)
         looks.append(time.perf_counter() - began)
         checkpoint = run.snapshot.take(run.state)  # the loop takes it anyway, to make room for copies
         began = time.perf_counter()

@@ -31,7 +31,7 @@ class Vectors:
     side: int
 
     @property
-    def num_images(self):
+    def num_samples(self):
         return len(self.image_ids)
 
     @property
@@ -50,6 +50,7 @@ class VectorData:
 
     classes = ("sum",)
     fingerprint = "vectors"
+    batch_class = Vectors
 
     def __init__(self, num_samples=24, batch_size=4, num_val=8, seed=0, poison_step=None):
         self.num_train_samples = num_samples
@@ -80,11 +81,12 @@ class VectorData:
         truth = inputs.sum(dim=1)
         if self.poison is not None and epoch >= self.poison:
             truth = truth * torch.nan
-        return Vectors(inputs, truth, [int(index) for index in indices], image_size)
+        return self.batch_class(inputs, truth, [int(index) for index in indices], image_size)
 
 
 class MeanError:
     names = ("score",)
+    headlines = ("score",)
 
     def __init__(self):
         self.errors = []
@@ -104,6 +106,7 @@ class MeanError:
 
 class VectorTask:
     classes = ("sum",)
+    counted_by = {}  # noqa: RUF012
 
     def __init__(self, dropout=0.1):
         self.model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 1))
@@ -112,10 +115,10 @@ class VectorTask:
         return self.model(batch.inputs)[:, 0]
 
     def loss_count(self, batch):
-        return float(batch.num_images)
+        return {"vectors": float(batch.num_samples)}
 
     def losses(self, outputs, batch, count):
-        return {"loss_square": (outputs - batch.truth).square().sum() / count}
+        return {"loss_square": (outputs - batch.truth).square().sum() / count["vectors"]}
 
     def predictions(self, outputs, batch):
         return outputs.float().cpu()

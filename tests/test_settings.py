@@ -3,7 +3,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from winnow.builders import check_arguments, set_by
+from winnow.builders import builder, check_arguments
 from winnow.engine.settings import TrainingSettings
 from winnow.errors import ConfigError
 from winnow.settings import Settings, build_settings
@@ -78,7 +78,7 @@ def test_amp_takes_a_truth_value(training_values, value, word):
     assert build_settings(TrainingSettings, training_values | {"amp": value}, "training").amp == word
 
 
-@set_by(Outer)
+@builder(Outer)
 def build_outer(classes, **values):
     return classes, build_settings(Outer, values, "model")
 

@@ -24,7 +24,8 @@ import psutil
 import torch
 from torch import nn
 
-from winnow.builders import set_by
+from winnow.builders import builder
+from winnow.families.detection.data import digits_data
 from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 from winnow.families.ink.model.inktrace import InktraceSettings, inktrace
 from winnow.tracking.history import Entry, History
@@ -45,7 +46,7 @@ class Troubled:
         return getattr(self._task, name)
 
     def forward(self, batch: Any) -> Any:
-        if self._trouble[:1] == ["memory"] and batch.num_images > int(self._trouble[1]):
+        if self._trouble[:1] == ["memory"] and batch.num_samples > int(self._trouble[1]):
             torch.empty(10**15)
         return self._troubled("forward", batch)
 
@@ -86,13 +87,13 @@ def act(kind: str, details: list[str]) -> None:
         Path(details[0]).rename(f"{details[0]}.away")
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def troubled(**values: Any) -> Troubled:
     """The task of ``model=fcos_tiny``, with dropout."""
     return Troubled(with_dropout(values), "TROUBLE")
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def plainly_troubled(**values: Any) -> Troubled:
     """The task of ``model=fcos_tiny`` as it is, its weights other ones where the trouble is that."""
     task = fcos_tiny(**values)
@@ -101,7 +102,7 @@ def plainly_troubled(**values: Any) -> Troubled:
     return Troubled(task, "TROUBLE")
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def troubled_later(**values: Any) -> Troubled:
     """The same for a later stage, whose trouble the variable TROUBLE_LATER names."""
     global _built
@@ -122,10 +123,15 @@ def with_dropout(values: dict[str, Any]) -> Any:
     return task
 
 
-@set_by(InktraceSettings)
+@builder(InktraceSettings)
 def troubled_ink(**values: Any) -> Troubled:
     """The task of ``model=inktrace``."""
     return Troubled(inktrace(**values), "TROUBLE")
+
+
+def unchecked_data(*, loading: Any, **values: Any) -> Any:
+    """The embedded data set by a builder that brings no check."""
+    return digits_data(loading=loading, **values)
 
 
 class OutboxTracker(NullTracker):

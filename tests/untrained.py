@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from winnow.builders import set_by
+from winnow.builders import builder
 from winnow.families.detection.models.fcos import FcosTask
 from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 
@@ -27,13 +27,13 @@ def with_spare_head(task: FcosTask) -> FcosTask:
     return task
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def unused_head(*arguments: Any, **values: Any) -> FcosTask:
     """A head that the loss does not depend on."""
     return with_spare_head(fcos_tiny(*arguments, **values))
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def half_used_head(*arguments: Any, **values: Any) -> FcosTask:
     """Of the head only the outer layer's bias."""
     task = with_spare_head(fcos_tiny(*arguments, **values))
@@ -42,7 +42,7 @@ def half_used_head(*arguments: Any, **values: Any) -> FcosTask:
     return task
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def gated_head(*arguments: Any, **values: Any) -> FcosTask:
     """A head whose last layer starts at 0, so that the one before gets gradients of 0 in the first step."""
     task = with_spare_head(fcos_tiny(*arguments, **values))
@@ -53,7 +53,7 @@ def gated_head(*arguments: Any, **values: Any) -> FcosTask:
     return task
 
 
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def thawed(*arguments: Any, **values: Any) -> FcosTask:
     """What was frozen trains again as soon as the model runs; the optimizer does not know."""
     task = fcos_tiny(*arguments, **values)

@@ -230,6 +230,8 @@ def run(
     os.chdir(folder)
     os.environ |= environment
     sys.path[0] = os.path.dirname(os.path.abspath(program))
+    if "PYTHONPATH" in environment:  # this interpreter has read its own long ago
+        sys.path[1:1] = environment["PYTHONPATH"].split(os.pathsep)
     multiprocessing.process.ORIGINAL_DIR = folder  # type: ignore[attr-defined]
     sys.argv = [program, *arguments]
     code = 0

@@ -15,6 +15,7 @@ from contestants.turns import Channel, Turns
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from winnow.engine.counts import divisors
 from winnow.families.detection.batch import DetectionBatch
 from winnow.protocols import Task
 
@@ -60,7 +61,7 @@ def bare_loop(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sums: dict[str, Tensor] = {}
     for step, batch in enumerate(itertools.cycle(batches), start=1):
-        count = max(1.0, task.loss_count(batch))
+        count = divisors(task.loss_count(batch))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=training["amp"] == "bf16"):
             terms = task.losses(task.forward(batch), batch, count)
             loss = torch.stack(list(terms.values())).sum()
@@ -112,8 +113,8 @@ def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> N
             self.model = task.model
 
         def training_step(self, batch: DetectionBatch, index: int) -> Tensor:
-            terms = task.losses(task.forward(batch), batch, max(1.0, task.loss_count(batch)))
-            self.log_dict(terms, batch_size=batch.num_images)
+            terms = task.losses(task.forward(batch), batch, divisors(task.loss_count(batch)))
+            self.log_dict(terms, batch_size=batch.num_samples)
             return torch.stack(list(terms.values())).sum()
 
         def configure_optimizers(self) -> Any:
@@ -141,7 +142,7 @@ class LossModel(nn.Module):
 
     def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
         (task,) = self._task
-        terms = task.losses(task.forward(batch), batch, max(1.0, task.loss_count(batch)))
+        terms = task.losses(task.forward(batch), batch, divisors(task.loss_count(batch)))
         return {"loss": torch.stack(list(terms.values())).sum()}
 
 

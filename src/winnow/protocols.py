@@ -15,11 +15,15 @@ class Batch(Protocol):
     """Samples that travel together through one forward pass."""
 
     @property
-    def num_images(self) -> int: ...
+    def num_samples(self) -> int:
+        """Samples, not images: six cameras are one sample. The position at which a run resumes counts these, in the order of
+        ``Data.train_batches``; 0 in the share of a rank that goes empty."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Images, height and width in pixels, padding included."""
+        """Images, height and width in pixels, padding included; a sample may have several images. Cost and speed count
+        these."""
         ...
 
     @property
@@ -45,6 +49,11 @@ class Metric(Protocol):
         """Every name that ``compute`` may give, known before the first ``update``."""
         ...
 
+    @property
+    def headlines(self) -> Sequence[str]:
+        """The few of ``names`` that the log's line of an epoch shows beside the losses and the objective."""
+        ...
+
     def update(self, predictions: Any, batch: Any) -> None: ...
 
     def state(self) -> Any:
@@ -61,9 +70,9 @@ class Metric(Protocol):
 class Task(Protocol):
     """A model, its losses and its predictions. Never steps, logs, moves itself between devices, or knows the epoch.
 
-    One training step over micro-batches b: ``count = Σ_b loss_count(b)``, then for each b
-    ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they equal
-    the terms of the same samples in one batch, whatever the split.
+    One training step over micro-batches b: ``count[name] = Σ_b loss_count(b)[name]``, over all ranks and at least 1, then for
+    each b ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they
+    equal the terms of the same samples in one batch, whatever the split.
     """
 
     model: nn.Module
@@ -75,13 +84,20 @@ class Task(Protocol):
         """Run the model once; what it gives is only read by ``losses`` and ``predictions``."""
         ...
 
-    def loss_count(self, batch: Any) -> float:
-        """The number that the batch adds to the step's normaliser (boxes, positive locations, images …)."""
+    @property
+    def counted_by(self) -> Mapping[str, str]:
+        """Loss term → name of the count that divides it, by which the evaluation normalises the term over its whole set. Terms
+        of a task with a single count need not be named."""
         ...
 
-    def losses(self, outputs: Any, batch: Any, count: float) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` > 0 is the normaliser of the
-        whole step, over all ranks."""
+    def loss_count(self, batch: Any) -> Mapping[str, float]:
+        """What the batch adds to each of the step's normalisers, by name: ``{"boxes": 12}``, ``{"images": 4, "objects": 9}``. The
+        same names whatever the batch; all are 0 where there is nothing to learn from."""
+        ...
+
+    def losses(self, outputs: Any, batch: Any, count: Mapping[str, float]) -> dict[str, Tensor]:
+        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` holds the normalisers of the
+        whole step, over all ranks, each at least 1."""
         ...
 
     def predictions(self, outputs: Any, batch: Any) -> Any:
@@ -116,7 +132,7 @@ class Data(Protocol):
 
     def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[Any]:
         """Batches of what is left of epoch ``epoch`` (from 1) after the first ``start_sample`` samples of its order, over all
-        ranks; those before are not read. Of many ranks each gets its own share of every batch, which may hold no image.
+        ranks; those before are not read. Of many ranks each gets its own share of every batch, which may hold no sample.
         Raises TransientDataError where trying again later may help."""
         ...
 

@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from composed import REPOSITORY
+from composed import REPOSITORY, compose_plain
 from PIL import Image
 
 from winnow.commands.cli import main
+from winnow.families.ink.strokes.data import InkStrokesSettings, StoredStrokes
+from winnow.settings import build_settings
 
 
 @pytest.fixture
@@ -128,6 +131,72 @@ def test_bdd100k_can_be_named_as_for_training(shared_data, tmp_path, monkeypatch
     monkeypatch.chdir(REPOSITORY)
     overrides = [f"data.root={shared_data / 'bdd100k_mini'}", f"data.cache={tmp_path}"]
     assert main(["data", "check", "data=bdd100k", *overrides]) == 0
+
+
+def test_drawn_strokes_are_drawn_and_held_against_what_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    small = ["data=ink_strokes", f"data.root={tmp_path}", "data.num_train=3", "data.num_val=2", "data.image_size=32"]
+    assert main(["data", "check", *small]) == 0
+    assert "val: 2 images" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    values = compose_plain(*small)["data"]
+    values.pop("_target_")
+    kept = StoredStrokes(build_settings(InkStrokesSettings, values, "data"))
+    tiles = kept.all(32)
+    assert main(["data", "check", *small]) == 0
+    np.savez(kept.path(32), **vars(tiles) | {"images": tiles.images + 1})
+    capsys.readouterr()
+    assert main(["data", "check", *small]) == 1
+    assert capsys.readouterr().out.startswith("val\tkept tiles differ\tval_v1_2x32px_")
+    kept.path(32).write_bytes(b"torn")
+    assert main(["data", "check", *small]) == 1
+    assert "unreadable file" in capsys.readouterr().out
+
+
+def test_pages_are_read_whole_and_problems_named_by_file_and_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    pixels = np.full((60, 200), 255, dtype=np.uint8)
+    pixels[28:32, 20:180] = 0
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels + (name == "b.png") * np.uint8(1)).save(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    line = {"segmentation": [[10, 20, 190, 20, 190, 40, 10, 40]], "baseline": [10, 36, 190, 36]}
+    images = [{"id": n, "file_name": f"{name}.png", "width": 200, "height": 60} for n, name in enumerate("abc")]
+
+    def check(*annotations, fmt="table"):
+        content = {"images": images, "annotations": [line | more for more in annotations]}
+        (tmp_path / "lines.json").write_text(json.dumps(content))
+        where = [f"data.train.images={tmp_path}", f"data.train.annotations={tmp_path}/lines.json"]
+        code = main(["data", "check", "data=ink_lines", *where, "--format", fmt])
+        return code, capsys.readouterr().out
+
+    code, out = check({"id": 1, "image_id": 0}, {"id": 2, "image_id": 1})
+    assert (code, out.splitlines()[-2]) == (0, "train: 2 images, 2 annotations read")
+    code, out = check(
+        {"id": 1, "image_id": 0},
+        {"id": 2, "image_id": 9},
+        {"id": 3, "image_id": 1, "baseline": [10]},
+        {"id": 4, "image_id": 1, "segmentation": [[10, 20, 290, 20, 190, 40, 10, 40]]},
+        {"id": 5, "image_id": 2},
+        {"id": 6, "image_id": 0, "segmentation": [[10, 2, 190, 2, 190, 20, 10, 20]], "baseline": [10, 18, 190, 18]},
+        fmt="json",
+    )
+    assert code == 1
+    found = [(each["kind"], each["file"], each["annotation"]) for each in json.loads(out)["findings"]]
+    assert found == [
+        ("malformed line", "lines.json", "2"),
+        ("malformed line", "lines.json", "3"),
+        ("line without ink", "a.png", "6"),
+        ("line partly outside the page", "b.png", "4"),
+        ("unreadable image", "c.png", None),
+    ]
+
+
+def test_data_without_a_check_says_how_to_give_one(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    target = ["data._target_=troubled.unchecked_data", "trusted_targets=[troubled]"]
+    assert main(["data", "check", "data=digits", *target]) == 2
+    assert "has no check; give it one with @builder(…, check=FUNCTION)" in capsys.readouterr().err
 
 
 def test_help_answers_without_what_takes_seconds_to_import():

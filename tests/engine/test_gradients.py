@@ -38,7 +38,7 @@ class NothingToLearn(VectorTask):
 
     def loss_count(self, batch):
         self.seen += 1
-        return 0.0 if self.seen <= self.steps else super().loss_count(batch)
+        return {"vectors": 0.0} if self.seen <= self.steps else super().loss_count(batch)
 
     def losses(self, outputs, batch, count):
         terms = super().losses(outputs, batch, count)
@@ -56,7 +56,7 @@ def with_look(run, required=True):
 def test_the_norms_are_those_of_the_gradients_by_group(make_fit):
     run = make_fit(param_groups=[{"name": "last", "pattern": r"^3\."}])
     batch = next(run.data.train_batches(1, 8))
-    sum(run.task.losses(run.task.forward(batch), batch, 1.0).values()).backward()
+    sum(run.task.losses(run.task.forward(batch), batch, {"vectors": 1.0}).values()).backward()
     found = read_gradients(run.task.model, run.step.optimizer)
     assert set(found.groups["last"]) == {"3.weight", "3.bias"}
     expected = torch.cat([parameter.grad.flatten() for parameter in run.task.model[3].parameters()]).norm()

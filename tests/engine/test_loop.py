@@ -1,3 +1,4 @@
+import re
 import signal
 import time
 from dataclasses import replace
@@ -5,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_parts import VectorData, VectorTask, training_settings
+from engine_parts import VectorData, Vectors, VectorTask, training_settings
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
-from winnow.errors import CheckpointError, DivergedError
+from winnow.errors import CheckpointError, DataError, DivergedError
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -57,6 +58,14 @@ def test_it_learns(make_fit):
     scores = [value for _, value in run.tracker.values("val/score")]
     assert len(scores) == 20
     assert scores[-1] > 1.5 * scores[0]
+
+
+def test_the_line_of_an_epoch_shows_the_losses_the_headlines_and_the_objective(make_fit, caplog):
+    with caplog.at_level("INFO"):
+        run_fit(make_fit(max_epochs=1, objective="train/loss", mode="min"))
+    (line,) = [message for message in caplog.messages if message.startswith("epoch ")]
+    names = re.findall(r"([a-z/_]+) +\d+\.\d{4}", line)
+    assert names == ["loss", "val/loss", "val/score", "train/loss"]
 
 
 def test_max_iter_ends_the_run_at_that_step_with_an_evaluation(make_fit):
@@ -181,6 +190,65 @@ def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     run_fit(resumed)
     assert resumed.data.requested[0] == (1, 12, 8)
+
+
+class SixCameras(Vectors):
+    """Each sample has six images."""
+
+    @property
+    def shape(self):
+        return (6 * len(self.image_ids), self.side, self.side)
+
+
+class CameraData(VectorData):
+    batch_class = SixCameras
+
+
+def test_six_images_per_sample_are_trained_exactly_once_by_a_run_that_is_stopped_and_resumed(make_fit):
+    changes = {"max_epochs": 1, "log_interval": 1}
+    whole = make_fit("whole", data=CameraData(), **changes)
+    run_fit(whole)
+    part = make_fit("part", data=CameraData(), **changes)
+    stop_after(part, 4)
+    assert run_fit(part) == "interrupted"
+    checkpoint = read_checkpoint(part.checkpoints.last)
+    assert checkpoint["progress"]["sample"] == 16
+    resumed = make_fit("part", data=CameraData(), **changes)
+    restore(resumed, checkpoint, part.checkpoints.last)
+    assert run_fit(resumed) == "completed"
+    trained = part.data.seen + resumed.data.seen
+    assert sorted(index for _, index in trained) == list(range(24))
+    assert_same(weights(whole), weights(resumed))
+    assert (resumed.state.cost.images, resumed.state.cost.images_640) == (144, 144 * 64 / 640**2)
+
+
+class ImageCounting(SixCameras):
+    """Counts images where samples are meant."""
+
+    @property
+    def num_samples(self):
+        return self.shape[0]
+
+
+def test_batches_that_count_more_samples_than_there_are_end_the_run(make_fit):
+    data = VectorData()
+    data.batch_class = ImageCounting
+    with pytest.raises(
+        DataError, match=r"at sample 48 of epoch 1, but the data set has 24 training samples; .*not their images"
+    ):
+        run_fit(make_fit(data=data))
+
+
+def test_a_position_past_the_end_of_the_data_is_refused(make_fit):
+    part = make_fit()
+    stop_after(part, 4)
+    run_fit(part)
+    checkpoint = read_checkpoint(part.checkpoints.last)
+    checkpoint["progress"]["sample"] = 96
+    with pytest.raises(
+        CheckpointError, match=r"last\.pth stands at sample 96 of epoch 1, but the data set has 24 training"
+    ):
+        restore(make_fit(), checkpoint, part.checkpoints.last)
 
 
 def test_another_model_is_refused_with_the_differences(make_fit):

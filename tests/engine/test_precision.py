@@ -5,7 +5,9 @@ import torch
 
 from winnow.engine.precision import Precision, choose_device
 from winnow.engine.ranks import Ranks
+from winnow.engine.settings import TrainingSettings
 from winnow.errors import ConfigError
+from winnow.settings import build_settings
 
 CPU = torch.device("cpu")
 
@@ -58,3 +60,18 @@ def test_many_ranks_on_a_cpu_share_it_and_refuse_one_gpu():
 def test_more_ranks_than_gpus_are_refused():
     with pytest.raises(ConfigError, match="2 ranks on this machine, which has . CUDA devices"):
         choose_device("cuda", Ranks(rank=0, size=2, local_rank=0, local_size=2))
+
+
+def test_the_memory_format_may_be_chosen():
+    for amp in ("off", "bf16"):
+        assert Precision.choose(amp, CPU, "contiguous").memory_format == torch.contiguous_format
+        assert Precision.choose(amp, CPU, "channels_last").memory_format == torch.channels_last
+        assert Precision.choose(amp, CPU, "auto") == Precision.choose(amp, CPU)
+
+
+def test_a_run_lays_its_weights_as_asked(training_values):
+    assert build_settings(TrainingSettings, training_values, "training").memory_format == "auto"
+    recorded = {key: value for key, value in training_values.items() if key != "memory_format"}
+    assert build_settings(TrainingSettings, recorded, "training").memory_format == "auto"
+    with pytest.raises(ConfigError, match=r"training\.memory_format='nhwc'.*'auto', 'contiguous' or 'channels_last'"):
+        build_settings(TrainingSettings, training_values | {"memory_format": "nhwc"}, "training")

@@ -47,6 +47,25 @@ def test_the_csv_has_the_promised_columns_and_every_status(study, tmp_path):
     assert dict(zip(header, lines[0], strict=True))["cost"] == "10.0"
 
 
+@pytest.mark.parametrize(("known", "final_map", "final_objective"), [
+    ({"final_map": 0.25, "final_objective": 0.5}, "0.25", "0.5"), ({"final_objective": 0.5}, "", "0.5"),
+    ({"final_map": 0.25}, "0.25", ""), ({}, "0.75", ""),
+])  # fmt: skip
+def test_final_map_is_filled_where_the_family_has_one_or_nothing_is_known(
+    study, tmp_path, known, final_map, final_objective
+):
+    ended(study, "completed", 0.75, **known)
+    write_csv(tmp_path / "trials.csv", rows_of(study.trials))
+    (row,) = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
+    assert (row["final_map"], row["final_objective"]) == (final_map, final_objective)
+
+
+def test_an_outcome_stored_before_there_was_a_final_objective_is_read():
+    stored = '{"status": "completed", "values": [0.5], "epochs": 2, "final_map": 0.25, "final_loss": 1.5, "is_retryable": false}'
+    outcome = Outcome.from_json(stored)
+    assert (outcome.final_map, outcome.final_objective, outcome.values) == (0.25, None, (0.5,))
+
+
 def test_a_trial_that_ends_below_the_floor_is_eliminated_and_not_ranked(study):
     ended(study, "completed", 0.1)
     ended(study, "completed", 0.9)

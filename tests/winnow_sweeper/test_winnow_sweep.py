@@ -41,6 +41,9 @@ def test_the_search_ends_with_a_ranking_and_what_to_type_next(swept):
     rows = table(folder / "multirun", "lr_bs")
     assert [row["status"] for row in rows] == ["completed"] * 3
     assert all(float(row["epochs"]) == 2 and float(row["cost"]) > 0 and row["mlflow_run_id"] for row in rows)
+    assert all(
+        0 <= float(row["final_objective"]) == float(row["final_map"]) for row in rows
+    )  # the objective is val/map
 
 
 def test_each_run_trained_with_the_values_of_its_trial(swept):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,13 +83,17 @@ class Judge:
 
 def _mean(found: Sequence[Outcome]) -> Outcome:
     values = tuple(statistics.fmean(column) for column in zip(*(outcome.values for outcome in found), strict=True))
-    maps = [outcome.final_map for outcome in found if outcome.final_map is not None]
-    losses = [outcome.final_loss for outcome in found if outcome.final_loss is not None]
     return replace(
         found[0], values=values, seed=None, run_folder=found[0].run_folder and found[0].run_folder.rpartition("/")[0],
-        final_map=statistics.fmean(maps) if maps else None, final_loss=statistics.fmean(losses) if losses else None,
-        **_sums(found),
+        final_objective=_mean_of_known(outcome.final_objective for outcome in found),
+        final_map=_mean_of_known(outcome.final_map for outcome in found),
+        final_loss=_mean_of_known(outcome.final_loss for outcome in found), **_sums(found),
     )  # fmt: skip
+
+
+def _mean_of_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _sums(found: Sequence[Outcome]) -> dict[str, Any]:

@@ -55,12 +55,14 @@ class TrialTask:
         with running(CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed)):
             outcome = self._run(cfg, folder)
         result = _result(folder)
+        metrics = result.get("metrics", {})
+        objective = (result.get("best") or {}).get("metric")
         if outcome.status == "pruned":
             outcome = replace(outcome, reason=trial.reason or outcome.reason)
         outcome = replace(
             outcome, seed=seed, run_folder=str(folder), seconds=result.get("seconds") or time.monotonic() - began,
             epochs=result.get("epochs") or 0, cost=result.get("cost") or {}, mlflow_run_id=result.get("mlflow_run_id"),
-            final_map=result.get("metrics", {}).get("val/map"), final_loss=_final_loss(result.get("metrics", {})),
+            final_objective=metrics.get(objective), final_map=metrics.get("val/map"), final_loss=_final_loss(metrics),
             pruned_at=result.get("epochs") if outcome.status == "pruned" else None,
         )  # fmt: skip
         if outcome.status != "interrupted" and not outcome.is_retryable:  # neither is the trial's last word

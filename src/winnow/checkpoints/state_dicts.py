@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 NAMES_SHOWN = 8
 """Parameter names listed in a message before it is cut."""
 _LOADED_FROM = "winnow_loaded_from"
+_DRAWN = "winnow_drawn"
 _FILE_TENSOR = "winnow_file_tensor"
 
 
@@ -110,7 +111,11 @@ def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) 
 
 
 def mark_loaded(model: nn.Module, names: Iterable[str], source: str) -> None:
-    """Note on the parameters named that their values are those of ``source``; wrapping the model keeps the note."""
+    """Note on the parameters named that their values are those of ``source``; wrapping the model keeps the note.
+
+    For builders that load weights by themselves, so that ``winnow preflight`` can say where they came from (``load_matching``
+    and ``load_pretrained`` do it). ``source`` names a file, a folder or a published model.
+    """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name in names:
         if name in parameters:
@@ -118,9 +123,21 @@ def mark_loaded(model: nn.Module, names: Iterable[str], source: str) -> None:
 
 
 def loaded_from(parameter: nn.Parameter) -> str | None:
-    """Where the values of a parameter came from; None where they were drawn."""
+    """Where the values of a parameter came from; None where nobody said that they were loaded."""
     source: str | None = getattr(parameter, _LOADED_FROM, None)
     return source
+
+
+def mark_drawn(model: nn.Module) -> None:
+    """Note on the parameters that nothing was loaded into that their values were drawn at random: for builders that know it."""
+    for parameter in model.parameters():
+        if loaded_from(parameter) is None:
+            setattr(parameter, _DRAWN, True)
+
+
+def origin_of(parameter: nn.Parameter) -> str:
+    """Return where the values of a parameter came from: what filled it, ``random``, or ``not known`` where nobody said."""
+    return loaded_from(parameter) or ("random" if getattr(parameter, _DRAWN, False) else "not known")
 
 
 def mark_file_tensors(model: nn.Module, tensors: Mapping[str, FileTensor | None]) -> None:

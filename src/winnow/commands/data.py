@@ -7,17 +7,15 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from winnow.errors import CLEAN, PROBLEMS, ConfigError
 
-if TYPE_CHECKING:  # torch comes with the reading of images, and `winnow --help` answers without it
-    from winnow.families.detection.check import CheckReport, Finding
-
-Splits = Mapping[str, tuple[Path, Path]]
+if TYPE_CHECKING:
+    from winnow.data.check import DataReport, SplitProgress
 
 
 def add_data(commands: Any) -> None:
@@ -30,6 +28,12 @@ def add_data(commands: Any) -> None:
         "Exit code: 0 clean, 1 problems found, 2 bad usage.",
     )
     check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…; needs conf/ here")
+    check.add_argument(
+        "--config-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of your own with more config groups, as for train.py",
+    )
     check.add_argument("--images", type=Path, help="folder that the file names are relative to")
     check.add_argument("--annotations", type=Path, help="COCO JSON")
     check.add_argument("--val-images", type=Path)
@@ -60,34 +64,27 @@ def _convert_bdd100k(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from winnow.families.detection.check import check_split, compare_splits
-
-    reports: dict[str, CheckReport] = {}
-    for split, paths in _splits(options).items():
-        with _progress(f"check {split}") as progress:
-            reports[split] = check_split(*paths, progress)
-    findings = [(split, finding) for split, report in reports.items() for finding in report.findings]
-    if len(reports) == 2:
-        findings += [("both", finding) for finding in compare_splits(*reports.values())]
+    with _progress() as progress:
+        report = _report(options, progress)
     if options.format == "json":
-        print(json.dumps(_as_json(reports, findings), indent=1, default=str))
+        print(json.dumps(_as_json(report), indent=1, default=str))
     else:
-        _print_table(reports, findings, options.limit)
-    return PROBLEMS if any(finding.is_problem for _, finding in findings) else CLEAN
+        _print_table(report, options.limit)
+    return PROBLEMS if any(finding.is_problem for _, finding in report.findings()) else CLEAN
 
 
-def _splits(options: argparse.Namespace) -> Splits:
-    """{"train": (annotations, images), "val": …} by whichever of the three ways the user named them."""
+def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
+    """What the check of the data finds, by whichever of the three ways the user named them."""
     named = {name: getattr(options, name) for name in ("images", "annotations", "val_images", "val_annotations")}
     is_named = any(path is not None for path in named.values())
     if is_named + bool(options.overrides) + (options.bdd100k is not None) != 1:
         raise ConfigError("name the data in one way: --images and --annotations, --bdd100k, or data=… data.…=…")
     if options.overrides:
-        return _splits_of_config(options.overrides)
-    if options.bdd100k is not None:
-        from winnow.families.detection.formats.bdd100k import find_bdd100k
+        return _check_config(options.overrides, options.config_dir, progress)
+    from winnow.families.detection.check import check_bdd100k, check_splits
 
-        return find_bdd100k(options.bdd100k, options.cache)
+    if options.bdd100k is not None:
+        return check_bdd100k({"root": options.bdd100k, "cache": options.cache}, progress)
     for prefix in ("", "val_"):
         if (named[f"{prefix}images"] is None) != (named[f"{prefix}annotations"] is None) or named["images"] is None:
             flag = f"--{prefix.replace('_', '-')}"
@@ -95,51 +92,62 @@ def _splits(options: argparse.Namespace) -> Splits:
     splits = {"train": (named["annotations"], named["images"])}
     if named["val_images"] is not None:
         splits["val"] = (named["val_annotations"], named["val_images"])
-    return splits
+    return check_splits(splits, progress)
 
 
-def _splits_of_config(overrides: Sequence[str]) -> Splits:
-    from winnow.families.detection.formats.bdd100k import find_bdd100k
-    from winnow.families.detection.formats.digits import DigitsSettings, make_digits
-    from winnow.settings import build_settings
-
-    data = _composed_data(overrides)
-    name = data["_target_"].rpartition(".")[2]
-    if name == "bdd100k_data":
-        return find_bdd100k(Path(data["root"]), Path(data["cache"]))
-    if name == "digits_data":
-        settings = build_settings(DigitsSettings, {key: data[key] for key in DigitsSettings.model_fields}, "data")
-        folder = make_digits(Path(data["root"]), settings)
-        return {split: (folder / f"annotations/instances_{split}.json", folder / split) for split in ("train", "val")}
-    if name == "coco_data":
-        parts = {split: data[split] for split in ("train", "val") if (data[split] or {}).get("annotations") is not None}
-        return {split: (Path(part["annotations"]), Path(part["images"])) for split, part in parts.items()}
-    raise ConfigError(f"data._target_={data['_target_']!r} is not known to the check; use --images and --annotations")
-
-
-def _composed_data(overrides: Sequence[str]) -> dict[str, Any]:
+def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: SplitProgress) -> DataReport:
+    """What the check finds that the builder of the composed data set brings. Raises ConfigError where it brings none."""
     from omegaconf import OmegaConf
 
+    from winnow.builders import mark_of
     from winnow.config.compose import compose_command_line
+    from winnow.config.instantiate import check_node, require_builders, target_of, trusted
     from winnow.config.plain import plain_config
+    from winnow.data.check import DataReport
+    from winnow.settings import build_settings
 
-    data = compose_command_line(Path("conf"), overrides).config["data"]
-    return cast(dict[str, Any], plain_config(OmegaConf.create({"data": data}))["data"])
+    composed = compose_command_line(Path("conf"), overrides, config_dir).config
+    config = plain_config(OmegaConf.create({key: composed[key] for key in ("data", "trusted_targets")}))
+    require_builders(config["data"], "data", trusted(config))
+    target = target_of(config["data"], "data", trusted(config))
+    check_node(config, "data", ["loading"])
+    mark = mark_of(target)
+    if mark is None or mark.check is None:
+        raise ConfigError(
+            f"data._target_={config['data']['_target_']!r} has no check; give it one with @builder(…, check=FUNCTION) "
+            "(docs/your_family.md), or name COCO files by --images and --annotations"
+        )
+    values = {name: value for name, value in config["data"].items() if name != "_target_"}
+    report = mark.check(
+        values if mark.settings_class is None else build_settings(mark.settings_class, values, "data"), progress
+    )
+    if not isinstance(report, DataReport):
+        raise ConfigError(
+            f"data._target_={config['data']['_target_']!r}: its check {mark.check.__qualname__} returned {report!r:.80}; "
+            "it must return a winnow.data.check.DataReport"
+        )
+    return report
 
 
 @contextlib.contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line at every tenth of the images elsewhere; on stderr, for stdout carries the report."""
+def _progress() -> Iterator[SplitProgress]:
+    """A bar per split on a terminal, a line at every tenth of the images elsewhere; on stderr, for stdout carries the report."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total: _print_tenth(name, done, total)
+        yield lambda split, done, total: _print_tenth(f"check {split}", done, total)
         return
     with Progress(console=console, transient=True) as display:
-        bar = display.add_task(name, total=None)
-        yield lambda done, total: display.update(bar, completed=done, total=total)
+        bars: dict[str, TaskID] = {}
+
+        def show(split: str, done: int, total: int) -> None:
+            if split not in bars:
+                bars[split] = display.add_task(f"check {split}", total=None)
+            display.update(bars[split], completed=done, total=total)
+
+        yield show
 
 
 def _print_tenth(name: str, done: int, total: int) -> None:
@@ -147,27 +155,29 @@ def _print_tenth(name: str, done: int, total: int) -> None:
         print(f"{name}: {done} of {total} images", file=sys.stderr)
 
 
-def _as_json(reports: Mapping[str, CheckReport], findings: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
+def _as_json(report: DataReport) -> dict[str, Any]:
+    findings = report.findings()
     return {
         "is_clean": not any(finding.is_problem for _, finding in findings),
         "splits": {
             split: {
-                "annotations": str(report.annotations),
-                "num_images": report.num_images,
-                "num_annotations": report.num_annotations,
+                "annotations": str(part.annotations),
+                "num_images": part.num_images,
+                "num_annotations": part.num_annotations,
             }
-            for split, report in reports.items()
+            for split, part in report.splits.items()
         },
         "counts": Counter(finding.kind for _, finding in findings),
         "findings": [{"split": split, **asdict(finding)} for split, finding in findings],
     }
 
 
-def _print_table(reports: Mapping[str, CheckReport], findings: Sequence[tuple[str, Finding]], limit: int) -> None:
+def _print_table(report: DataReport, limit: int) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    findings = report.findings()
     counts = Counter((split, finding.kind) for split, finding in findings)
     shown: Counter[tuple[str, str]] = Counter()
     rows = []
@@ -186,7 +196,7 @@ def _print_table(reports: Mapping[str, CheckReport], findings: Sequence[tuple[st
         print("\n".join("\t".join(row) for row in rows))
     for (split, kind), count in counts.items():
         print(f"{split}: {count} × {kind}" + (f", {limit} shown (--limit 0: all)" if 0 < limit < count else ""))
-    for split, report in reports.items():
-        print(f"{split}: {report.num_images} images, {report.num_annotations} annotations read")
+    for split, part in report.splits.items():
+        print(f"{split}: {part.num_images} images, {part.num_annotations} annotations read")
     num_problems = sum(finding.is_problem for _, finding in findings)
     print(f"{num_problems} problems" if num_problems else "no problems")

@@ -9,7 +9,8 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 
-from winnow.builders import check_arguments
+from winnow import protocols
+from winnow.builders import check_arguments, mark_of, require_parameters, require_promised, require_protocol
 from winnow.config.moved import moved_target
 from winnow.errors import ConfigError, WinnowError
 
@@ -19,23 +20,41 @@ OWN = (
 )  # fmt: skip
 """Where everything lies that a config may build without being told to trust more."""
 
+_PROTOCOLS: dict[str, type] = {
+    "data": protocols.Data, "model": protocols.Task, "evaluation": protocols.Evaluation, "tracking": protocols.Tracker,
+}  # fmt: skip
+"""Config node → what its target must return."""
+
 
 def instantiate(config: Mapping[str, Any], key: str, **injected: Any) -> Any:
-    """The object of the node ``key``, with what only code can give. ConfigError for anything the node does wrong."""
+    """Return the object of the node ``key``, built with what only code can give. Raises ConfigError for anything that the node
+    or its target does wrong."""
     require_builders(config[key], key, trusted(config))
+    target, protocol = target_of(config[key], key, trusted(config)), _PROTOCOLS.get(key)
+    if protocol is not None:
+        require_parameters(target, injected, key)
     try:
-        return hydra.utils.instantiate(config[key], _convert_="all", _execution_whitelist_=trusted(config), **injected)
+        built = hydra.utils.instantiate(config[key], _convert_="all", _execution_whitelist_=trusted(config), **injected)
     except InstantiationException as error:
         if isinstance(error.__cause__, WinnowError):
             raise error.__cause__ from None
         raise ConfigError(f"{key}: {error.__cause__ or error}") from error
+    if protocol is not None:
+        require_protocol(built, protocol, key, target)
+    return built
 
 
-def check_node(config: Mapping[str, Any], key: str, injected: Collection[str]) -> None:
-    """Refuse what the node's target does not take, before anything slow happens."""
+def check_node(config: Mapping[str, Any], key: str, injected: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise ConfigError for what the node's target does not take, and for one that says itself that it gives something else than
+    is needed, before anything slow happens. ``injected`` are the parameters that code gives, ``optional`` those that it gives
+    where they are needed."""
     node = config[key]
     target = target_of(node, key, trusted(config))
-    check_arguments(target, {name: value for name, value in node.items() if name != "_target_"}, injected, key)
+    if key in _PROTOCOLS:
+        require_promised(target, _PROTOCOLS[key], key)
+    check_arguments(
+        target, {name: value for name, value in node.items() if name != "_target_"}, injected, key, optional
+    )
 
 
 def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
@@ -81,7 +100,7 @@ def _is_builder(target: Any, added: Sequence[str]) -> bool:
     if any(_is_under(place, pattern) for pattern in added):
         return True
     if home.startswith("winnow."):
-        return hasattr(target, "family") or place in OWN
+        return mark_of(target) is not None
     if home.startswith("torch.optim."):
         return inspect.isclass(target) and any(kind.__qualname__ == "Optimizer" for kind in target.__mro__)
     return False

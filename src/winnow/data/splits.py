@@ -1,65 +1,120 @@
-"""A training and a validation set behind their loaders: what every kind of data shares of ``protocols.Data``."""
+"""A training and a validation set behind their loaders: ``protocols.Data`` for every family whose samples are read one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
+import numpy as np
 from torch.utils.data import Dataset
 
-from winnow.data.loader import BatchLoader
-from winnow.data.plan import BatchPlan, LoadingSettings
+from winnow.data.loader import BatchLoader, require_batch
+from winnow.data.plan import BatchPlan, LoadingSettings, SampleKey
 from winnow.errors import ConfigError
 
+logger = logging.getLogger(__name__)
 
-class LoadedSplits:
-    """``train`` and ``val`` give a sample per ``SampleKey`` with an index below ``num_train`` and ``num_val``; ``collate`` makes
-    a batch of what they give for the keys of one. ConfigError where no training batch is left."""
+
+class Samples(Protocol):
+    """Gives a sample per ``SampleKey`` whose index is below its length, as a function of the key alone."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a data set says of itself, as in ``protocols.Data``."""
+
+    classes: Sequence[str]
+    fingerprint: str
+    image_size: int
+
+
+class SplitData:
+    """Obeys ``protocols.Data`` over the samples of two splits; ``val`` may be empty.
+
+    ``collate`` makes a batch of what ``train`` or ``val`` give for the keys of one; there may be none. Samples with
+    ``__getitems__`` give all of them at once. ``patience_seconds`` is how long a folder that is gone is waited for. Raises
+    ConfigError where no training batch is left.
+    """
 
     def __init__(
         self,
-        train: Dataset[Any],
-        num_train: int,
-        val: Dataset[Any],
-        num_val: int,
+        facts: DataFacts,
+        train: Samples,
+        val: Samples,
         collate: Callable[[Any], Any],
         loading: LoadingSettings,
-        patience_seconds: float,
+        patience_seconds: float = 0.0,
     ) -> None:
+        self.classes, self.fingerprint, self.image_size = facts.classes, facts.fingerprint, facts.image_size
+        self.num_train_samples = len(train)
         size, rank, ranks = loading.batch_size, loading.rank, loading.ranks
         shuffle_seed = None if loading.overfit is not None else loading.seed
-        self._ranks = ranks
-        self._train_plan = BatchPlan(num_train, size, shuffle_seed, loading.drop_last, rank, ranks)
-        self._val_plan = BatchPlan(num_val, size, None, drop_last=False, rank=rank, ranks=ranks)
-        self._train_loader = BatchLoader(train, self._train_plan, collate, loading.num_workers, patience_seconds)
-        self._val_loader = BatchLoader(val, self._val_plan, collate, loading.num_workers, patience_seconds)
-        self.num_train_samples = num_train
+        self._batch_size, self._ranks = size, ranks
+        self._val, self._collate = val, collate
+        self._train_plan = BatchPlan(len(train), size, shuffle_seed, loading.drop_last, rank, ranks)
+        self._val_plan = BatchPlan(len(val), size, None, drop_last=False, rank=rank, ranks=ranks)
+        self._train_loader, self._val_loader = (
+            BatchLoader(cast("Dataset[Any]", samples), plan, collate, loading.num_workers, patience_seconds)
+            for samples, plan in ((train, self._train_plan), (val, self._val_plan))
+        )
         if self._train_plan.num_batches() == 0:
             raise ConfigError(
-                f"training.batch_size={size} with training.drop_last=true leaves no batch of the {num_train} training images"
+                f"training.batch_size={size} with training.drop_last=true leaves no batch of the {len(train)} training images"
                 + (f" for {ranks} ranks" if ranks > 1 else "")
             )
 
-    def num_train_batches(self, start_sample: int) -> int:
+    def num_train_batches(self, start_sample: int = 0) -> int:
         return self._train_plan.num_batches(start_sample)
 
-    def train_batches(self, epoch: int, image_size: int, start_sample: int) -> Iterator[Any]:
+    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[Any]:
         self._train_plan.set(epoch, image_size, start_sample)
-        return iter(self._train_loader)
+        return self.checked(iter(self._train_loader))
 
     def num_val_batches(self) -> int:
         return self._val_plan.num_batches()
 
     def val_batches(self, image_size: int) -> Iterator[Any]:
         self._val_plan.set(0, image_size, 0)
-        return iter(self._val_loader)
+        return self.checked(iter(self._val_loader))
 
-    def smallest_batch(self, start_sample: int) -> int:
-        """Samples of the smallest batch over all ranks in what is left of an epoch after its first ``start_sample`` samples."""
+    def smallest_batch(self, start_sample: int = 0) -> int:
         size = self._train_plan.batch_size
         rest = (self.num_train_samples - start_sample) % size
         return size if rest == 0 or self._train_plan.drop_last else rest
 
-    def smallest_share(self, start_sample: int) -> int:
-        """Samples of the smallest share that a rank has of such a batch; 0 where one goes empty."""
+    def smallest_share(self, start_sample: int = 0) -> int:
         return self.smallest_batch(start_sample) // self._ranks
+
+    def preview(self, count: int, image_size: int) -> Iterator[Any]:
+        keys = [SampleKey(0, index, image_size) for index in range(min(count, len(self._val)))]
+        for start in range(0, len(keys), self._batch_size):
+            chosen = keys[start : start + self._batch_size]
+            yield require_batch(self._collate(read_samples(self._val, chosen)), patience_seconds=0)
+
+    def checked(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Pass on ``batches``; a family may look at what could not be read, and raise DataError."""
+        return batches
+
+
+def read_samples(samples: Samples, keys: Sequence[SampleKey]) -> Any:
+    """Return what a loader would hand to ``collate`` for ``keys``."""
+    read_all = getattr(samples, "__getitems__", None)
+    return read_all(list(keys)) if read_all is not None else [samples[key] for key in keys]
+
+
+def chosen_samples(num_samples: int, loading: LoadingSettings) -> list[int]:
+    """Return the indices, of ``num_samples``, that a run trains on: all, a random subset, or the first few for an overfit run,
+    which is to be evaluated on them too."""
+    chosen = list(range(num_samples))
+    if loading.subset_size is not None and loading.subset_size < num_samples:
+        order = np.random.default_rng(loading.subset_seed).permutation(num_samples)
+        chosen = sorted(order[: loading.subset_size].tolist())
+    if loading.overfit is not None and loading.overfit > len(chosen):
+        logger.warning("training.overfit=%d: there are only %d training samples", loading.overfit, len(chosen))
+    return chosen[: loading.overfit]

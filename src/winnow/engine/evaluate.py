@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from winnow.engine.compilation import uncompiled
+from winnow.engine.counts import batch_counts, divisors, sums_by_count
 from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
@@ -23,38 +25,48 @@ logger = logging.getLogger(__name__)
 def evaluate(
     task: Task, data: Data, image_size: int, precision: Precision, progress: Progress, ranks: Ranks = ALONE
 ) -> dict[str, float]:
-    """``val/NAME`` of every number of the task's metric, and ``val/loss``, normalised over the whole validation set; each
-    rank computes its share, and all get the numbers of the whole."""
+    """Return ``val/NAME`` of every number of the task's metric, and ``val/loss``, each term of it normalised by its own count
+    over the whole validation set; each rank computes its share, and all get the numbers of the whole."""
     metric = task.new_metric()
-    losses: list[float] = []
-    counts: list[float] = []
+    losses: list[dict[str, float]] = []
+    counts: list[dict[str, float]] = []
     was_training = task.model.training
     task.model.eval()
     try:
         with uncompiled(), undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
             for host_batch in data.val_batches(image_size):
-                if not host_batch.num_images:
+                if not host_batch.num_samples:
                     continue
-                count = task.loss_count(host_batch)
-                divisor = max(1.0, count)
+                count = batch_counts(task, host_batch)
+                divisor = divisors(count)
                 with memory_explained([host_batch], precision, "the evaluation"), precision.autocast():
                     batch = host_batch.to(precision.device, precision.memory_format)
                     outputs = task.forward(batch)
                     terms = task.losses(outputs, batch, divisor)
-                losses.append(float(torch.stack(list(terms.values())).sum()) * divisor)
+                losses.append({name: loss * divisor[name] for name, loss in sums_by_count(task, terms, count).items()})
                 counts.append(count)
                 metric.update(task.predictions(outputs, batch), batch)
-                advance(images=batch.num_images)
+                advance(samples=batch.num_samples)
     finally:
         task.model.train(was_training)
-    parts = ranks.gather((metric.state(), math.fsum(losses), math.fsum(counts)))
+    parts = ranks.gather((metric.state(), _exact_sums(losses), _exact_sums(counts)))
     return ranks.broadcast(_numbers(metric, parts) if ranks.is_main else {})
 
 
-def _numbers(metric: Metric, parts: list[tuple[Any, float, float]]) -> dict[str, float]:
-    """From ``metric``, which is rank 0's, and every rank's (metric state, sum of losses, their count)."""
+def _numbers(metric: Metric, parts: list[tuple[Any, dict[str, float], dict[str, float]]]) -> dict[str, float]:
+    """Return all numbers from ``metric``, which is rank 0's, and every rank's (metric state, sums of losses by what divides them,
+    counts)."""
     for state, _, _ in parts[1:]:
         metric.merge(state)
     values = {f"val/{name}": value for name, value in metric.compute().items()}
-    loss = math.fsum(loss for _, loss, _ in parts) / max(1.0, math.fsum(count for *_, count in parts))
-    return {**values, "val/loss": loss}
+    losses, counts = _exact_sums(loss for _, loss, _ in parts), divisors(_exact_sums(count for *_, count in parts))
+    return {**values, "val/loss": math.fsum(loss / counts[name] for name, loss in losses.items())}
+
+
+def _exact_sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sum by name, the same whatever the order of the parts."""
+    values: dict[str, list[float]] = {}
+    for part in parts:
+        for name, value in part.items():
+            values.setdefault(name, []).append(value)
+    return {name: math.fsum(values[name]) for name in sorted(values)}

@@ -13,7 +13,7 @@ from winnow.engine.ranks import Ranks
 class GradientSum:
     """Adds up the gradients of ``parameters`` after the backward passes of a step.
 
-    A sum, as terms are already divided by the count of the whole step. A rank without an image, or one whose images leave
+    A sum, as terms are already divided by the count of the whole step. A rank without a sample, or one whose samples leave
     a parameter unused, adds nothing; a parameter that no rank used keeps no gradient, as with one rank.
     """
 
@@ -23,7 +23,7 @@ class GradientSum:
         self._names: list[str] = []
 
     def __call__(self, terms: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        """The loss terms of all ranks, added up by name; ``terms`` of this rank are empty where it had no image."""
+        """The loss terms of all ranks, added up by name; ``terms`` of this rank are empty where it had no sample."""
         if self._ranks.size == 1:
             return dict(terms)
         self._agree_on_names(terms)

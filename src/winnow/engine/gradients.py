@@ -132,14 +132,14 @@ class FirstLook:
         self._required = required
         self._is_new: bool | None = None
 
-    def __call__(self, optimizer: Optimizer, count: float, step: int) -> bool:
-        """Whether it has seen enough; ``count`` is the step's normaliser, 0 where its batches hold nothing to learn.
+    def __call__(self, optimizer: Optimizer, can_learn: bool, step: int) -> bool:
+        """Return whether it has seen enough; ``can_learn`` says whether the step's batches hold anything to learn from.
 
         Raises UntrainedError.
         """
         if self._is_new is None:
             self._is_new = step == 0
-        if count <= 0:  # heads of boxes rightly get no gradient from images without
+        if not can_learn:  # heads of boxes rightly get no gradient from images without
             return False
         gradients = read_gradients(self._model, optimizer)
         findings = judge(gradients, zero_is_none=False)

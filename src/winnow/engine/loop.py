@@ -31,6 +31,7 @@ from winnow.engine.snapshot import Snapshot
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
+from winnow.errors import CheckpointError, DataError, WinnowError
 from winnow.protocols import Batch, Data, Task, Tracker, Trial
 
 logger = logging.getLogger(__name__)
@@ -124,9 +125,10 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
             waited += seconds
             terms = run.step(group, state.step)
             state.step += 1
-            own = (sum(batch.num_images for batch in group), sum(math.prod(batch.shape) for batch in group))
-            num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
-            state.sample += num_images
+            own = (count_samples(group), count_images(group), sum(math.prod(batch.shape) for batch in group))
+            num_samples, num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
+            state.sample += num_samples
+            require_samples_left(run, "the batches read so far end", DataError)
             state.cost.add(num_images, num_pixels)
             images += num_images
             if terms is not None:
@@ -134,7 +136,7 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
                 state.epoch_losses.add(terms)
             loss = log_interval(run) if state.step % settings.log_interval == 0 else None
             for _ in group:
-                advance(images=num_images // len(group), loss=loss)
+                advance(samples=num_samples // len(group), loss=loss)
             if not run.checkpoints.has_room:  # only now does the optimizer have a state to be copied
                 prepare_saves(run)
             if num_stopping or state.step >= run.total_steps:
@@ -251,10 +253,8 @@ def log_interval(run: Fit) -> float | None:
 def log_epoch_line(run: Fit, is_best: bool) -> None:
     state = run.state
     total = run.step.schedule.total_epochs
-    shown = {
-        "loss": state.metrics.get("train/loss"),
-        **{key: state.metrics.get(key) for key in ("val/loss", "val/map", "val/map_50")},
-    }
+    names = ["val/loss", *(f"val/{name}" for name in run.task.new_metric().headlines)]
+    shown = {"loss": state.metrics.get("train/loss"), **{name: state.metrics.get(name) for name in names}}
     shown.setdefault(state.objective.metric, state.metrics.get(state.objective.metric))
     numbers = "  ".join(f"{name} {value:7.4f}" for name, value in shown.items() if value is not None)
     logger.info(
@@ -280,6 +280,26 @@ def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
+def count_samples(batches: Iterable[Batch]) -> int:
+    """Return how far ``batches`` take a run along the order of its epoch."""
+    return sum(batch.num_samples for batch in batches)
+
+
+def count_images(batches: Iterable[Batch]) -> int:
+    """Return what cost and speed count: a sample may have several images."""
+    return sum(batch.shape[0] for batch in batches)
+
+
+def require_samples_left(run: Fit, what: str, error: type[WinnowError]) -> None:
+    """Raise ``error`` where ``what`` at a position past the end of the epoch: what is left would never be trained on."""
+    position, end = run.state.sample, run.data.num_train_samples
+    if position > end:
+        raise error(
+            f"{what} at sample {position} of epoch {run.state.epoch + 1}, but the data set has {end} training samples; "
+            "Batch.num_samples must count samples, not their images"
+        )
+
+
 def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
     """Each item with the seconds it was waited for."""
     iterator = iter(items)
@@ -293,9 +313,13 @@ def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
 
 
 def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
-    """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers."""
+    """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers.
+
+    Raises CheckpointError where that is another run's, or stands past the end of its data.
+    """
     run.snapshot.restore(checkpoint, path)
     run.state.load_checkpoint(checkpoint, run.device)
+    require_samples_left(run, f"{path} stands", CheckpointError)
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
     if run.ranks.rank < len(streams):
         set_rng_state(streams[run.ranks.rank])

@@ -1,10 +1,11 @@
-"""Which number format a run computes in."""
+"""Which number format a run computes in, and how its images and weights lie in memory."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -13,18 +14,21 @@ from winnow.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+MemoryFormat = Literal["auto", "contiguous", "channels_last"]
+
 
 @dataclass(frozen=True)
 class Precision:
-    """``dtype`` of autocast on ``device``, or None for plain float32."""
+    """``dtype`` of autocast on ``device``, or None for plain float32; ``asked_format`` is ``training.memory_format``."""
 
     device: torch.device
     dtype: torch.dtype | None
+    asked_format: MemoryFormat = "auto"
 
     @classmethod
-    def choose(cls, amp: str, device: torch.device) -> Precision:
-        """From ``training.amp``: auto is bf16 where the GPU has it, else fp16; on a CPU bf16 where it can multiply that format,
-        else off."""
+    def choose(cls, amp: str, device: torch.device, memory_format: MemoryFormat = "auto") -> Precision:
+        """Return what ``training.amp`` and ``training.memory_format`` come to on ``device``. For amp auto is bf16 where the GPU
+        has it, else fp16; on a CPU bf16 where it can multiply that format, else off."""
         dtype: torch.dtype | None
         if amp == "auto" and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -35,12 +39,14 @@ class Precision:
         else:
             dtype = torch.bfloat16 if amp == "bf16" else torch.float16
         logger.info("computing in %s on %s", "float32" if dtype is None else f"{dtype} autocast", device)
-        return cls(device, dtype)
+        return cls(device, dtype, memory_format)
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How images and weights lie in memory: channels last, but for bf16 on a CPU without AMX, where that took 1.4 times as
-        long (benchmarks/README.md)."""
+        """How images and weights lie in memory. Auto is channels last, but for bf16 on a CPU without AMX, where that took 1.4
+        times as long (benchmarks/README.md)."""
+        if self.asked_format != "auto":
+            return torch.contiguous_format if self.asked_format == "contiguous" else torch.channels_last
         is_slow = self.device.type == "cpu" and self.dtype is torch.bfloat16 and not _has_amx()
         return torch.contiguous_format if is_slow else torch.channels_last
 

@@ -12,13 +12,13 @@ from winnow.console import CONSOLE
 
 
 class Advance(Protocol):
-    def __call__(self, images: int, loss: float | None = None) -> None:
-        """One batch more, holding ``images`` images; ``loss`` to be shown from here on."""
+    def __call__(self, samples: int, loss: float | None = None) -> None:
+        """Count one batch more, of ``samples`` samples, and show ``loss`` from here on."""
         ...
 
 
 class Progress:
-    """Bars with loss, images per second and the time left, one at a time; none where not ``shown``."""
+    """Bars with loss, samples per second and the time left, one at a time; none where not ``shown``."""
 
     def __init__(self, shown: bool = True) -> None:
         self._shown = shown
@@ -41,13 +41,13 @@ class Progress:
         ]
         with bars.Progress(*columns, console=CONSOLE, transient=True, refresh_per_second=4) as display:
             bar = display.add_task(name, total=total, completed=done, loss="", rate="")
-            images_seen = 0
+            samples_seen = 0
 
-            def advance(images: int, loss: float | None = None) -> None:
-                nonlocal images_seen
-                images_seen += images
+            def advance(samples: int, loss: float | None = None) -> None:
+                nonlocal samples_seen
+                samples_seen += samples
                 elapsed = display.tasks[0].elapsed or 0.0
-                fields: dict[str, Any] = {"rate": f"{images_seen / elapsed:.0f} img/s"} if elapsed > 0 else {}
+                fields: dict[str, Any] = {"rate": f"{samples_seen / elapsed:.0f} samples/s"} if elapsed > 0 else {}
                 if loss is not None:
                     fields["loss"] = f"loss {loss:.4f}"
                 display.update(bar, advance=1, **fields)
@@ -55,5 +55,5 @@ class Progress:
             yield advance
 
 
-def _ignore(images: int, loss: float | None = None) -> None:
-    del images, loss
+def _ignore(samples: int, loss: float | None = None) -> None:
+    del samples, loss

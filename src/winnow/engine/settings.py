@@ -100,6 +100,7 @@ class TrainingSettings(Settings):
     num_workers: int = Field(ge=0)
     drop_last: bool
     amp: Literal["auto", "off", "bf16", "fp16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     clip_grad_norm: float | None = Field(gt=0)
     optimizer: dict[str, Any]
     param_groups: list[ParamGroup] | None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from winnow.engine.counts import Counts, CountSum, add_counts, batch_counts, can_learn, divisors, require_counted
 from winnow.engine.ema import Ema
 from winnow.engine.gradient_sum import GradientSum
 from winnow.engine.gradients import FirstLook
@@ -57,12 +58,13 @@ class TrainStep:
         self._is_first = True
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._gradient_sum = GradientSum(ranks, self._parameters)
+        self._count_sum = CountSum(ranks)
         self._buffers = list(task.model.buffers())
         self._buffer_versions = 0
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
         """Update ``step`` + 1; the step's detached loss terms over all ranks, or None where a non-finite one made it leave the
-        weights alone. A rank's ``batches`` may hold no image.
+        weights alone. A rank's ``batches`` may hold no sample.
 
         The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
         back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, and MemoryExhaustedError.
@@ -74,15 +76,15 @@ class TrainStep:
         self._set_learning_rates(step)
         began = time.perf_counter()
         # Counted before the batches move: on a GPU each count would have to be waited for.
-        batches = [batch for batch in batches if batch.num_images]
-        count = self._agreed_count(sum(self.task.loss_count(batch) for batch in batches))
-        terms = self._gradient_sum(self._backward(batches, max(1.0, count)), self.precision.device)
+        batches = [batch for batch in batches if batch.num_samples]
+        counts = self._counts_of_all_ranks(add_counts(batch_counts(self.task, batch) for batch in batches))
+        terms = self._gradient_sum(self._backward(batches, divisors(counts)), self.precision.device)
         if self._is_first:
             # With training.compile=true most of it is the compiler's; on a GPU the kernels come on top.
             logger.info("the first step took %.1f s", time.perf_counter() - began)
             self._is_first = False
         self.scaler.unscale_(self.optimizer)
-        if self.first_look is not None and self.first_look(self.optimizer, count, step):
+        if self.first_look is not None and self.first_look(self.optimizer, can_learn(counts), step):
             self.first_look = None
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm, foreach=True)
         loss = torch.stack(list(terms.values())).sum()
@@ -111,7 +113,7 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def _backward(self, batches: Sequence[Batch], count: float) -> dict[str, Tensor]:
+    def _backward(self, batches: Sequence[Batch], count: Counts) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         if not batches:
             # What the scaler unscales by is made at its first use.
@@ -121,21 +123,23 @@ class TrainStep:
             with self.precision.autocast():
                 terms = self.task.losses(self.task.forward(batch), batch, count)
                 loss = torch.stack(list(terms.values())).sum()
+            if self._is_first:  # an evaluation would find out only after an epoch
+                require_counted(self.task, terms, count)
             self.scaler.scale(loss).backward()
             for name, term in terms.items():
                 sums[name] = sums[name] + term.detach() if name in sums else term.detach()
         return sums
 
-    def _agreed_count(self, count: float) -> float:
-        """The count of all ranks. What the last step changed in buffers (running statistics) is made rank 0's on the way."""
+    def _counts_of_all_ranks(self, counts: Counts) -> Counts:
+        """Return the sums over ranks. What the last step changed in buffers (running statistics) is made rank 0's on the way."""
         if self.ranks.size == 1:
-            return count
+            return counts
         versions = sum(buffer._version for buffer in self._buffers)
-        count, num_changed = self.ranks.sum(count, versions != self._buffer_versions)
-        if num_changed:
+        counts, has_changed = self._count_sum(counts, versions != self._buffer_versions)
+        if has_changed:
             self.ranks.share_tensors(self._buffers)
         self._buffer_versions = sum(buffer._version for buffer in self._buffers)
-        return count
+        return counts
 
     def _count_nonfinite(self, terms: dict[str, Tensor], norm: Tensor, batches: Sequence[Batch], step: int) -> None:
         self.nonfinite += 1

@@ -14,7 +14,7 @@ from torch import nn
 
 from winnow.checkpoints.disk_room import disk_room, in_units
 from winnow.checkpoints.host_copy import state_bytes
-from winnow.checkpoints.state_dicts import loaded_from
+from winnow.checkpoints.state_dicts import origin_of
 from winnow.engine.gradients import joint_norm, judge, judge_modules
 from winnow.engine.loop import Fit
 from winnow.preflight.estimate import EpochAhead, epochs_ahead, estimate
@@ -95,7 +95,7 @@ def _group_report(
     name: str, parameters: Mapping[str, nn.Parameter], lr: float | None, weight_decay: float | None,
     norms: Mapping[str, float | None],
 ) -> GroupReport:  # fmt: skip
-    sources = Counter(loaded_from(parameter) or "random" for parameter in parameters.values())
+    sources = Counter(origin_of(parameter) for parameter in parameters.values())
     return GroupReport(
         name, len(parameters), *_counts(parameters), lr, weight_decay, dict(sources),
         joint_norm({key: norms.get(key) for key in parameters}),

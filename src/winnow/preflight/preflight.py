@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from winnow.checkpoints.state_dicts import mark_loaded
+from winnow.builders import is_own
+from winnow.checkpoints.state_dicts import mark_drawn, mark_loaded
 from winnow.config.compose import compose_command_line, find_config_folder
-from winnow.config.instantiate import instantiate
+from winnow.config.instantiate import instantiate, target_of, trusted
 from winnow.engine.loop import Fit
 from winnow.engine.snapshot import Snapshot
 from winnow.engine.step import TrainStep
@@ -81,6 +82,8 @@ def begin_alone(plan: RunPlan, models: Models) -> Fit:
     """Return the run as its rank 0 begins it, weights loaded or restored; of many ranks the others are left out, so that each
     step is this rank's share of one."""
     run, training = build_alone(plan), plan.settings.training
+    if is_own(target_of(plan.config["model"], "model", trusted(plan.config))):
+        mark_drawn(run.task.model)
     if (training.num_ranks or 1) > 1:
         built = run.step
         step = TrainStep(

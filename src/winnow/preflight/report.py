@@ -25,7 +25,8 @@ class Finding:
 class GroupReport:
     """A parameter group of the optimizer, or ``frozen``, what none of them holds: ``lr`` and ``weight_decay`` are None there.
 
-    ``weights`` counts the parameter tensors by where their values came from, ``random`` for those that were drawn.
+    ``weights`` counts the parameter tensors by where their values came from, ``random`` for those that were drawn,
+    ``not known`` where a builder from outside said nothing.
     ``gradient_norm`` is the first step's, None where no gradient came.
     """
 

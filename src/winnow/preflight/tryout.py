@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from winnow.engine.evaluate import evaluate
 from winnow.engine.gradients import FirstLook, Gradients, judge, read_gradients
-from winnow.engine.loop import Fit, in_groups, timed
+from winnow.engine.loop import Fit, count_images, in_groups, timed
 from winnow.engine.progress import Progress
 from winnow.preflight.peak_memory import PeakMemory
 from winnow.protocols import Batch, Data
@@ -71,9 +71,9 @@ class GradientRecord(FirstLook):
         self.first: Gradients | None = None
         self.over_all: Gradients | None = None
 
-    def __call__(self, optimizer: Optimizer, count: float, step: int) -> bool:
+    def __call__(self, optimizer: Optimizer, can_learn: bool, step: int) -> bool:
         del step
-        if count > 0:
+        if can_learn:
             found = read_gradients(self._model, optimizer)
             self.first = self.first or found
             self.over_all = found if self.over_all is None else self.over_all.merged(found)
@@ -121,7 +121,7 @@ def time_steps(run: Fit, image_size: int, seconds: float) -> StepTiming:
         if number <= WARM_UP_STEPS:
             continue
         waited += wait
-        num_images += sum(batch.num_images for batch in batches)
+        num_images += count_images(batches)
         if time.perf_counter() - began > seconds and number >= WARM_UP_STEPS + LEAST_STEPS:
             break
     _finish(run.device)

@@ -48,7 +48,7 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     evaluation = checked_evaluation(config)
     data: Data = instantiate(config, "data", loading=loading_settings(plan, ranks))
     task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
-    precision = Precision.choose(training.amp, device)
+    precision = Precision.choose(training.amp, device, training.memory_format)
     prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
     optimizer = build_optimizer(
@@ -116,8 +116,14 @@ def choose_objective(asked: Objective, task: Task, data: Data, also_raw: bool = 
     if not data.num_val_batches():
         logger.warning("no validation data: the best checkpoint is the one with the lowest train/loss")
         return Objective(metric="train/loss", mode="min")
+    metric = task.new_metric()
     splits = ["val", "val_raw"] if also_raw else ["val"]
-    known = ["train/loss", *(f"{split}/{name}" for split in splits for name in ("loss", *task.new_metric().names))]
+    known = ["train/loss", *(f"{split}/{name}" for split in splits for name in ("loss", *metric.names))]
+    unknown = [name for name in metric.headlines if name not in metric.names]
+    if unknown:
+        raise ConfigError(
+            f"{type(metric).__name__}.headlines={unknown!r} are not among its names: {', '.join(metric.names)}"
+        )
     if asked.metric not in known:
         raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
     return asked

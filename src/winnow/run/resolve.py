@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import winnow.families
+from winnow.builders import family_of
 from winnow.checkpoints.initial import StageWeights, initial_weights
 from winnow.config.compose import Command
 from winnow.config.instantiate import check_node, target_of, trusted
@@ -143,7 +144,7 @@ def require_stage_of_family(plan: RunPlan) -> None:
     """Raise ConfigError where a stage lies in the folder of a family, as ``stage=ink/dense``, and the model is of another."""
     choice = plan.choices.get("stage", "")
     folder = choice.partition("/")[0] if "/" in choice else None
-    family = getattr(target_of(plan.config["model"], "model", trusted(plan.config)), "family", None)
+    family = family_of(target_of(plan.config["model"], "model", trusted(plan.config)))
     if family is not None and folder in FAMILIES and folder != family:
         raise ConfigError(
             f"stage={choice} is for models of the family {folder}, but model={plan.choices.get('model')} is of {family}; choose "

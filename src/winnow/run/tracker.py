@@ -40,7 +40,7 @@ def check_tracking(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     if not isinstance(with_tensorboard, bool):
         raise ConfigError(f"tracking.tensorboard={with_tensorboard!r}: must be true or false")
     own = {**config, "tracking": node}
-    check_node(own, "tracking", ["run_folder", "parent_folder"])
+    check_node(own, "tracking", ["run_folder"], optional=["parent_folder"])
     return own, with_tensorboard
 
 

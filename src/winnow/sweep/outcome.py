@@ -26,8 +26,9 @@ class Outcome:
     """``status`` is one of ``STATUSES``; ``values`` are the objectives in the study's order, empty where there are none.
 
     ``is_retryable`` tells a crash, which may go better a second time, from a mistake in the config, which can't.
-    ``cost`` holds ``images``, ``images_640`` and ``seconds`` of the whole run, its earlier parts included. ``final_map`` and
-    ``final_loss`` are the last evaluation's. ``pruned_at`` is an epoch, ``reason`` one line for people.
+    ``cost`` holds ``images``, ``images_640`` and ``seconds`` of the whole run, its earlier parts included. ``final_objective``,
+    ``final_loss`` and, where the family measures it, ``final_map`` are the last evaluation's; outcomes stored by earlier
+    versions know no ``final_objective``. ``pruned_at`` is an epoch, ``reason`` one line for people.
     """
 
     status: str
@@ -36,6 +37,7 @@ class Outcome:
     epochs: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    final_objective: float | None = None
     final_map: float | None = None
     final_loss: float | None = None
     pruned_at: int | None = None

@@ -16,7 +16,17 @@ from optuna.trial import FrozenTrial, TrialState
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, Outcome
 
 FIRST_COLUMNS = ("trial_id", "status", "final_map", "final_loss")
-LAST_COLUMNS = ("epochs", "cost", "seconds", "pruned_at", "reason", "seed", "run_folder", "mlflow_run_id")
+LAST_COLUMNS = (
+    "epochs",
+    "cost",
+    "seconds",
+    "pruned_at",
+    "reason",
+    "seed",
+    "run_folder",
+    "mlflow_run_id",
+    "final_objective",
+)
 _STATUS_OF_STATE = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -102,14 +112,20 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         for row in rows:
             outcome = row.outcome
             writer.writerow([
-                row.number, row.status, _cell(outcome.final_map if outcome.final_map is not None else row.value),
+                row.number, row.status, _cell(_final_map(row)),
                 _cell(outcome.final_loss), *(_cell(row.params.get(name)) for name in names), outcome.epochs, _cell(row.cost),
                 f"{outcome.seconds:.1f}", _cell(outcome.pruned_at), outcome.reason or "", _cell(outcome.seed),
-                outcome.run_folder or "", outcome.mlflow_run_id or "",
+                outcome.run_folder or "", outcome.mlflow_run_id or "", _cell(outcome.final_objective),
             ])  # fmt: skip
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _final_map(row: Row) -> float | None:
+    """Return what the column ``final_map`` holds: the value of a run that says nothing of its metrics, as another program's."""
+    outcome = row.outcome
+    return row.value if outcome.final_map is None and outcome.final_objective is None else outcome.final_map
 
 
 def _cell(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
+from winnow.builders import builder
 from winnow.process import ProcessStamp
 from winnow.settings import Settings, build_settings
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
@@ -49,6 +50,7 @@ class MlflowSettings(Settings):
     log_checkpoints: bool
 
 
+@builder()
 class MlflowTracker:
     """Obeys winnow.protocols.Tracker.
 

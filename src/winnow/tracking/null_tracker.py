@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from winnow.builders import builder
 from winnow.settings import Settings, build_settings
 
 
@@ -13,6 +14,7 @@ class NullTrackerSettings(Settings):
     """``tracking=off`` has no key of its own."""
 
 
+@builder()
 class NullTracker:
     """Obeys winnow.protocols.Tracker by doing nothing. Raises ConfigError if given a setting."""
 

@@ -64,7 +64,7 @@ class DetectionBatch:
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def num_images(self) -> int:
+    def num_samples(self) -> int:
         return len(self.targets)
 
     @property

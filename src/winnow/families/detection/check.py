@@ -4,59 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
 from winnow.data.image import ImageSizeError, read_image
 from winnow.errors import DataError
+from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import category_differences, find_missing_files
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
+from winnow.families.detection.formats.digits import DigitsSettings, make_digits
+from winnow.settings import build_settings
 
-Progress = Callable[[int, int], None]
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing about one file or annotation; ``is_problem`` is false for what is only worth knowing.
-
-    ``annotation`` is the annotation's own id, None where the finding is about an image or a category.
-    """
-
-    kind: str
-    file: str
-    annotation: Any
-    detail: str
-    is_problem: bool = True
-
-
 @dataclass(frozen=True, eq=False)
-class CheckReport:
-    """What ``check_split`` found: counts, the findings in the order of the file, and by file name each image's hash."""
+class CheckReport(SplitReport):
+    """What ``check_split`` found; besides, by file name each image's hash."""
 
-    annotations: Path
-    num_images: int
-    num_annotations: int
     categories: dict[int, str]
-    findings: tuple[Finding, ...]
     hashes: dict[str, str] = field(repr=False)
     file_names: frozenset[str] = field(repr=False)
 
-    @property
-    def is_clean(self) -> bool:
-        return not any(finding.is_problem for finding in self.findings)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of findings of each kind."""
-        return dict(Counter(finding.kind for finding in self.findings))
+def check_coco(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=coco``."""
+    parts = {split: node[split] for split in ("train", "val") if (node[split] or {}).get("annotations") is not None}
+    return check_splits(
+        {split: (Path(part["annotations"]), Path(part["images"])) for split, part in parts.items()}, progress
+    )
+
+
+def check_bdd100k(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=bdd100k``, converted first where they are not."""
+    return check_splits(find_bdd100k(Path(node["root"]), Path(node["cache"])), progress)
+
+
+def check_digits(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=digits``, made first where they are not there."""
+    settings = build_settings(DigitsSettings, {key: node[key] for key in DigitsSettings.model_fields}, "data")
+    folder = make_digits(Path(node["root"]), settings)
+    return check_splits(
+        {split: (folder / f"annotations/instances_{split}.json", folder / split) for split in ("train", "val")},
+        progress,
+    )
+
+
+def check_splits(splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress) -> DataReport:
+    """Check each split, (annotation file, folder of its images), and train against val where both are there."""
+    reports = {split: check_split(*paths, partial(progress, split)) for split, paths in splits.items()}
+    return DataReport(reports, compare_splits(*reports.values()) if len(reports) == 2 else ())
 
 
 def check_split(annotations: Path, images: Path, progress: Progress | None = None) -> CheckReport:

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from winnow.builders import of_family
-from winnow.data.loader import require_batch
-from winnow.data.plan import LoadingSettings, SampleKey
-from winnow.data.splits import LoadedSplits
+from winnow.builders import builder
+from winnow.data.plan import LoadingSettings
+from winnow.data.splits import DataFacts, SplitData, chosen_samples
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.batch import DetectionBatch
+from winnow.families.detection.check import check_bdd100k, check_coco, check_digits
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import DigitsSettings, make_digits
@@ -39,48 +38,32 @@ class DetectionSettings(Settings):
     wait_for_files_seconds: float = Field(ge=0, strict=False)
 
 
-class DetectionData:
+class DetectionData(SplitData):
     """Obeys ``protocols.Data``: train and validation batches of a COCO-like data set."""
 
     def __init__(
         self, train: CocoSplit, val: CocoSplit | None, settings: DetectionSettings, loading: LoadingSettings
     ) -> None:
-        self.classes = train.class_names
-        self.category_ids = train.category_ids
-        self.image_size = settings.image_size
-        self._max_bad_images = settings.max_bad_images
-        self._problems: set[str] = set()
         train_records, val_records = _choose(train, val, loading)
-        self.fingerprint = _fingerprint(train, val, train_records, val_records)
         _log_counts("train", train, train_records)
         if val is not None:
             _log_counts("val", val, val_records)
-        square, overfit = settings.resize == "square", loading.overfit is not None
-        augmentation = None if overfit else Augmentation(settings.augmentation)
+        self.category_ids = train.category_ids
         self.val_records = val_records
-        self._batch_size = loading.batch_size
-        train_samples = DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False)
-        self.val_samples = DetectionSamples(val_records, None, square, loading.seed, with_truth=True)
-        self._splits = LoadedSplits(
-            train_samples, len(train_records), self.val_samples, len(val_records), Collate(PAD_MULTIPLE), loading,
-            settings.wait_for_files_seconds,
+        self._max_bad_images = settings.max_bad_images
+        self._problems: set[str] = set()
+        augmentation = Augmentation(settings.augmentation) if loading.overfit is None else None
+        square = settings.resize == "square"
+        fingerprint = _fingerprint(train, val, train_records, val_records)
+        super().__init__(
+            DataFacts(train.class_names, fingerprint, settings.image_size),
+            DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False),
+            DetectionSamples(val_records, None, square, loading.seed, with_truth=True),
+            Collate(PAD_MULTIPLE), loading, settings.wait_for_files_seconds,
         )  # fmt: skip
-        self.num_train_samples = len(train_records)
 
-    def num_train_batches(self, start_sample: int = 0) -> int:
-        return self._splits.num_train_batches(start_sample)
-
-    def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[DetectionBatch]:
-        return self._watched(self._splits.train_batches(epoch, image_size, start_sample))
-
-    def num_val_batches(self) -> int:
-        return self._splits.num_val_batches()
-
-    def val_batches(self, image_size: int) -> Iterator[DetectionBatch]:
-        return self._watched(self._splits.val_batches(image_size))
-
-    def _watched(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
-        """The batches, while no more than ``data.max_bad_images`` different images can't be read."""
+    def checked(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
+        """Pass on the batches while no more than ``data.max_bad_images`` different images can't be read."""
         for batch in batches:
             for problem in batch.problems:
                 if problem not in self._problems:
@@ -92,21 +75,8 @@ class DetectionData:
                 raise DataError(f"{len(self._problems)} images can't be read, more than {limit}:\n  {shown}")
             yield batch
 
-    def smallest_batch(self, start_sample: int = 0) -> int:
-        return self._splits.smallest_batch(start_sample)
 
-    def smallest_share(self, start_sample: int = 0) -> int:
-        return self._splits.smallest_share(start_sample)
-
-    def preview(self, count: int, image_size: int) -> Iterator[DetectionBatch]:
-        """The first ``count`` validation samples in batches of the usual size, read in this process."""
-        keys = [SampleKey(0, index, image_size) for index in range(min(count, len(self.val_records)))]
-        size = self._batch_size
-        for chosen in (keys[start : start + size] for start in range(0, len(keys), size)):
-            yield require_batch(Collate(PAD_MULTIPLE)([self.val_samples[key] for key in chosen]), patience_seconds=0)
-
-
-@of_family("detection")
+@builder(check=check_digits)
 def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
     """The embedded data set, made under ``root`` where it is not there yet."""
     del name
@@ -116,7 +86,7 @@ def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any
     return DetectionData(train, val, common, loading)
 
 
-@of_family("detection")
+@builder(check=check_coco)
 def coco_data(
     *,
     loading: LoadingSettings,
@@ -134,7 +104,7 @@ def coco_data(
     return DetectionData(train_split, val_split, common, loading)
 
 
-@of_family("detection")
+@builder(check=check_bdd100k)
 def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
     """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     del name
@@ -163,14 +133,8 @@ def _choose(
     """The records to train and to evaluate on; an overfit run evaluates on what it trains on."""
     if val is not None:
         require_same_classes(train, val)
-    records: Sequence[ImageRecord] = train.records
-    if loading.subset_size is not None and loading.subset_size < len(records):
-        chosen = np.random.default_rng(loading.subset_seed).permutation(len(records))[: loading.subset_size]
-        records = [records[index] for index in sorted(chosen)]
+    records = [train.records[index] for index in chosen_samples(len(train.records), loading)]
     if loading.overfit is not None:
-        if loading.overfit > len(records):
-            logger.warning("training.overfit=%d: there are only %d training images", loading.overfit, len(records))
-        records = records[: loading.overfit]
         return records, records
     if not records:
         raise DataError("the training split holds no images")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.families.detection.batch import DetectionBatch, Detections, Target
 from winnow.families.detection.data import DetectionData
 from winnow.families.detection.metrics.coco_ap import CocoAp
@@ -60,8 +60,7 @@ class BoxEvaluation:
         draw_training_batches(batches, classes, path, most)
 
 
-@of_family("detection")
-@set_by(BoxSettings)
+@builder(BoxSettings)
 def box_evaluation(**values: Any) -> BoxEvaluation:
     """The evaluation of every detection model."""
     return BoxEvaluation(build_settings(BoxSettings, values, "evaluation"))

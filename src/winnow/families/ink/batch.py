@@ -52,7 +52,7 @@ class InkBatch:
     image_ids: Sequence[int | str]
 
     @property
-    def num_images(self) -> int:
+    def num_samples(self) -> int:
         return self.images.shape[0]
 
     @property

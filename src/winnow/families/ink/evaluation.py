@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.families.ink.batch import InkBatch
 from winnow.families.ink.metric import InkMetric
 from winnow.families.ink.pictures import draw_ink
@@ -50,8 +50,7 @@ class InkEvaluation:
         draw_ink(seen, classes, path, **self._settings.model_dump(), most=most)
 
 
-@of_family("ink")
-@set_by(InkSettings)
+@builder(InkSettings)
 def ink_evaluation(**values: Any) -> InkEvaluation:
     """The evaluation of every ink model."""
     return InkEvaluation(build_settings(InkSettings, values, "evaluation"))

@@ -38,6 +38,8 @@ class InkMetric:
         self._full = full
         self._sums: Counter[str] = Counter()
 
+    headlines = ("f1_1px",)
+
     @property
     def names(self) -> list[str]:
         names = ["iou", "f1_0px", "precision_1px", "recall_1px", "f1_1px", "tangent_error_deg"]

@@ -46,7 +46,7 @@ def draw_ink(
     the centre-line's closest points, on the same input. Without predictions: the input, the true skeleton, the true strokes.
     """
     font = font_of(FONT_SIZE)
-    rows_of_all = ((batch, found, row) for batch, found in seen for row in range(batch.num_images))
+    rows_of_all = ((batch, found, row) for batch, found in seen for row in range(batch.num_samples))
     tiles = [
         _tile(batch, found, row, skeleton_threshold, key_point_threshold, font)
         for batch, found, row in itertools.islice(rows_of_all, most)

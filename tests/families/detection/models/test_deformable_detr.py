@@ -10,6 +10,7 @@ from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 from transformers.models.deformable_detr import DeformableDetrImageProcessor
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrObjectDetectionOutput
 
+from winnow.engine.counts import add_counts, divisors
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.detection.batch import DetectionBatch, Target
 from winnow.families.detection.models.deformable_detr import deformable_detr, deformable_detr_tiny
@@ -63,7 +64,8 @@ def two_image_batch():
 
 
 def losses_of(task, batch, count=None):
-    return task.losses(task.forward(batch), batch, count or task.loss_count(batch))
+    counts = divisors(task.loss_count(batch)) if count is None else {"boxes": count}
+    return task.losses(task.forward(batch), batch, counts)
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_terms_of_micro_batches_add_up_to_those_of_the_batch():
         DetectionBatch(batch.images[i : i + 1], batch.pixel_mask[i : i + 1], batch.targets[i : i + 1]) for i in (0, 1)
     ]
     first, second = (losses_of(task, part, 4) for part in parts)
-    assert sum(task.loss_count(part) for part in parts) == task.loss_count(batch) == 4
+    assert add_counts(task.loss_count(part) for part in parts) == task.loss_count(batch) == {"boxes": 4}
     torch.testing.assert_close({name: first[name] + second[name] for name in whole}, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -179,7 +181,7 @@ def test_true_boxes_come_back_in_original_pixels_whatever_the_padding(canvas):
     (found,) = task.predictions(outputs, batch)
     torch.testing.assert_close(found.boxes, torch.tensor([[50.0, 80.0, 150.0, 400.0]]))
     assert found.labels.tolist() == [1]
-    assert task.losses(outputs, batch, 1)["loss_bbox"].item() == pytest.approx(0, abs=1e-5)
+    assert task.losses(outputs, batch, {"boxes": 1})["loss_bbox"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_predictions_are_those_of_transformers():

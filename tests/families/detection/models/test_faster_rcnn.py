@@ -56,21 +56,21 @@ def test_predictions_lie_in_the_original_image(task, data):
 
 def test_terms_are_weighted_by_images(task, data):
     torch.manual_seed(1)
-    one = task.losses(task.forward(data), data, 2.0)
+    one = task.losses(task.forward(data), data, {"images": 2.0})
     torch.manual_seed(1)
-    half = task.losses(task.forward(data), data, 4.0)
+    half = task.losses(task.forward(data), data, {"images": 4.0})
     for name, term in one.items():
         torch.testing.assert_close(half[name] * 2, term)
 
 
 def test_a_gradient_reaches_the_backbone(task, data):
-    sum(task.losses(task.forward(data), data, 2.0).values()).backward()
+    sum(task.losses(task.forward(data), data, {"images": 2.0}).values()).backward()
     assert task.model.backbone.body.conv1.weight.grad.abs().sum() > 0
 
 
 def test_nan_in_gives_a_non_finite_loss(task, data):
     outputs = {name: feature * torch.nan for name, feature in task.forward(data).items()}
-    assert not torch.isfinite(sum(task.losses(outputs, data, 2.0).values()))
+    assert not torch.isfinite(sum(task.losses(outputs, data, {"images": 2.0}).values()))
 
 
 def test_weights_that_are_not_there_offline_are_an_error_that_says_where(tmp_path, monkeypatch):

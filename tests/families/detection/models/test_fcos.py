@@ -7,6 +7,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 
+from winnow.engine.counts import add_counts
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.metrics.coco_ap import CocoAp
@@ -41,7 +42,7 @@ def crowded(seed=0, count=4, size=(128, 128)):
 def random_outputs(data, seed=0):
     generator = torch.Generator().manual_seed(seed)
     num = sum(rows * columns for rows, columns in grid_shapes(tuple(data.images.shape[2:]), STRIDES))
-    shape = (data.num_images, num)
+    shape = (data.num_samples, num)
     return FcosOutputs(
         torch.randn(*shape, 3, generator=generator),
         torch.rand(*shape, 4, generator=generator) * 4,
@@ -91,7 +92,7 @@ def test_terms_of_micro_batches_sum_to_the_terms_of_the_whole_step(split):
         DetectionBatch(whole.images[rows], whole.pixel_mask[rows], whole.targets[rows])
         for rows in (slice(0, split[0]), slice(split[0], None))
     ]
-    count = sum(task.loss_count(part) for part in parts)
+    count = add_counts(task.loss_count(part) for part in parts)
     assert count == task.loss_count(whole)
     expected = task.losses(task.forward(whole), whole, count)
     for name, value in expected.items():
@@ -101,8 +102,8 @@ def test_terms_of_micro_batches_sum_to_the_terms_of_the_whole_step(split):
 
 def test_a_batch_without_boxes_has_a_finite_loss_with_a_gradient():
     task, data = tiny(), batch(target([], []), target([], []))
-    assert task.loss_count(data) == 0
-    terms = task.losses(task.forward(data), data, 1.0)
+    assert task.loss_count(data) == {"positive_locations": 0}
+    terms = task.losses(task.forward(data), data, {"positive_locations": 1.0})
     sum(terms.values()).backward()
     assert all(torch.isfinite(term) for term in terms.values())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.parameters())
@@ -113,8 +114,8 @@ def test_nan_in_gives_a_non_finite_loss_and_no_exception():
     with torch.no_grad():
         next(task.model.head.parameters()).fill_(torch.nan)
     outputs = task.forward(data)
-    assert not torch.isfinite(sum(task.losses(outputs, data, 1.0).values()))
-    assert len(task.predictions(outputs, data)) == data.num_images
+    assert not torch.isfinite(sum(task.losses(outputs, data, {"positive_locations": 1.0}).values()))
+    assert len(task.predictions(outputs, data)) == data.num_samples
 
 
 @pytest.mark.parametrize("padded", [None, (128, 160), (256, 256)])
@@ -148,14 +149,18 @@ def test_losses_and_predictions_do_not_depend_on_the_models_mode(training):
     task, data = tiny(), crowded()
     task.model.train(training)
     outputs = task.forward(data)
-    assert task.losses(outputs, data, 10.0).keys() == {"loss_class", "loss_box", "loss_centerness"}
+    assert task.losses(outputs, data, {"positive_locations": 10.0}).keys() == {
+        "loss_class",
+        "loss_box",
+        "loss_centerness",
+    }
     assert len(task.predictions(outputs, data)) == 4
 
 
 def test_autocast_gives_float32_losses():
     task, data = tiny(), crowded()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = task.losses(task.forward(data), data, 10.0)
+        terms = task.losses(task.forward(data), data, {"positive_locations": 10.0})
     assert {term.dtype for term in terms.values()} == {torch.float32}
 
 

@@ -116,7 +116,7 @@ def test_a_tile_shows_the_line_at_full_height_ink_1_on_0(pages):
     assert batch.shape[1:] == (64, 64)
     assert not batch.target.has_full_labels.any()
     ink = batch.images > 0.5
-    for tile in range(batch.num_images):
+    for tile in range(batch.num_samples):
         rows = torch.nonzero(ink[tile, 0].any(dim=1)).flatten()
         assert rows[0] < 8
         assert rows[-1] > 56
@@ -181,7 +181,7 @@ def test_one_page_can_not_be_split_by_page(pages):
 def test_pages_of_its_own_may_be_validated_on(pages):
     where = {"images": str(pages), "annotations": str(pages / "lines.json")}
     data = lines_data(pages, val=where)
-    assert data.num_train_samples == sum(batch.num_images for batch in data.val_batches(64))
+    assert data.num_train_samples == sum(batch.num_samples for batch in data.val_batches(64))
 
 
 @pytest.mark.parametrize(("lines", "message"), [

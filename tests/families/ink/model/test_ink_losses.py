@@ -11,7 +11,7 @@ def outputs_for(batch, seed=0):
     generator = torch.Generator().manual_seed(seed)
     size = batch.images.shape[2:]
     counts = {"skeleton": 1, "tangent": 2, "width": 1, "offset": 2, "key_points": 3}
-    maps = {name: torch.randn(batch.num_images, count, *size, generator=generator) for name, count in counts.items()}
+    maps = {name: torch.randn(batch.num_samples, count, *size, generator=generator) for name, count in counts.items()}
     return {**maps, "tangent": torch.nn.functional.normalize(maps["tangent"], dim=1)}
 
 

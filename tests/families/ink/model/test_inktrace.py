@@ -4,6 +4,7 @@ import yaml
 from composed import REPOSITORY
 from ink_parts import SETTINGS, some, tiles
 
+from winnow.engine.counts import add_counts
 from winnow.errors import ConfigError, DataError
 from winnow.families.ink.batch import KEY_POINT_KINDS
 from winnow.families.ink.metric import InkMetric
@@ -27,7 +28,7 @@ def shipped(**changes):
 
 
 def terms_of(task, batch, count):
-    return task.losses(task.forward(batch), batch, count)
+    return task.losses(task.forward(batch), batch, {"images": count})
 
 
 @pytest.mark.parametrize("changes", [{}, {"full_heads": False, "skips": False}])
@@ -53,7 +54,7 @@ def test_without_full_heads_there_are_two_and_no_losses_of_others():
     batch, structural = tiles(*LINES), task(full_heads=False)
     outputs = structural.forward(batch)
     assert outputs.keys() == {"skeleton", "tangent"}
-    assert structural.losses(outputs, batch, 6.0).keys() == {"loss_skeleton", "loss_tangent"}
+    assert structural.losses(outputs, batch, {"images": 6.0}).keys() == {"loss_skeleton", "loss_tangent"}
     assert structural.predictions(outputs, batch).key_points is None
     assert "width_error_px" not in structural.new_metric().names
 
@@ -81,7 +82,7 @@ def test_an_accumulated_step_is_the_step_of_the_big_batch(split):
         sum(terms_of(learning, part, 6.0).values()).backward()
     for name, parameter in learning.model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradient[name], rtol=1e-4, atol=1e-5, msg=name)
-    assert sum(learning.loss_count(some(batch, row)) for row in range(6)) == 6.0
+    assert add_counts(learning.loss_count(some(batch, row)) for row in range(6)) == {"images": 6.0}
 
 
 def test_the_same_part_of_every_tile_is_hidden_however_the_batch_is_cut():

@@ -202,7 +202,7 @@ def test_an_overfit_run_sees_the_same_tiles_in_every_epoch_and_validates_on_them
 def test_a_subset_takes_some_of_an_epochs_tiles(tmp_path):
     data = strokes_data(tmp_path, loading={"subset_size": 5})
     (batch,) = data.train_batches(1, 64)
-    assert batch.num_images == data.num_train_samples == 5
+    assert batch.num_samples == data.num_train_samples == 5
 
 
 def test_other_sizes_show_the_same_strokes(tmp_path):
@@ -215,7 +215,7 @@ def test_other_sizes_show_the_same_strokes(tmp_path):
 
 def test_the_preview_shows_the_first_validation_tiles(tmp_path):
     data = strokes_data(tmp_path)
-    assert [batch.num_images for batch in data.preview(10, 64)] == [8, 2]
+    assert [batch.num_samples for batch in data.preview(10, 64)] == [8, 2]
     assert next(data.preview(10, 64)).image_ids == next(data.val_batches(64)).image_ids
 
 

@@ -109,6 +109,8 @@ class CocoAp:
         self._images |= {image.image_id: image for image in state["images"]}
         self._num_dropped += state["num_dropped"]
 
+    headlines = ("map", "map_50")
+
     @property
     def names(self) -> list[str]:
         """Return everything ``compute`` may give."""

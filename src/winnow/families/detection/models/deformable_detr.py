@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from transformers import DeformableDetrConfig
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.checkpoints.pretrained import check_pretrained, load_or_start_random
 from winnow.errors import ConfigError
 from winnow.families.detection.batch import DetectionBatch, Detections
@@ -73,6 +73,10 @@ class TinySettings(DeformableDetrSettings):
 class DeformableDetr:
     """The Task: scores are sigmoids over query × class, there is no class for "no object" (Zhu et al. 2021)."""
 
+    counted_by: Mapping[str, str] = dict.fromkeys(
+        (f"{name}{layers}" for layers in ("", "_aux") for name in ("loss_ce", "loss_bbox", "loss_giou")), "boxes"
+    )
+
     def __init__(
         self,
         model: DeformableDetrNetwork,
@@ -94,17 +98,17 @@ class DeformableDetr:
         """Run the network, which normalises the uint8 images itself."""
         return self.model(batch.images, batch.pixel_mask)
 
-    def loss_count(self, batch: DetectionBatch) -> float:
-        """The number of true boxes."""
-        return float(sum(len(target.labels) for target in batch.targets))
+    def loss_count(self, batch: DetectionBatch) -> dict[str, float]:
+        """Return the number of true boxes."""
+        return {"boxes": float(sum(len(target.labels) for target in batch.targets))}
 
-    def losses(self, outputs: SetOutputs, batch: DetectionBatch, count: float) -> dict[str, Tensor]:
+    def losses(self, outputs: SetOutputs, batch: DetectionBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
         """``loss_ce``, ``loss_bbox``, ``loss_giou`` of the last decoder layer, and ``…_aux`` summed over the others."""
         scale = torch.tensor([2 * (target.size[1], target.size[0]) for target in batch.targets])
         scale = scale.to(outputs.logits.device, non_blocking=True)
         boxes = [_centers(target.boxes / size) for target, size in zip(batch.targets, scale, strict=True)]
         targets = SetTargets.from_images(boxes, [target.labels for target in batch.targets])
-        return self.criterion(outputs.logits, outputs.boxes_cxcywh, targets, count)
+        return self.criterion(outputs.logits, outputs.boxes_cxcywh, targets, count["boxes"])
 
     @torch.no_grad()
     def predictions(self, outputs: SetOutputs, batch: DetectionBatch) -> list[Detections]:
@@ -131,8 +135,7 @@ class DeformableDetr:
         return Detections(boxes=boxes, scores=rows[:, 4], labels=rows[:, 5].long())
 
 
-@of_family("detection")
-@set_by(HubSettings)
+@builder(HubSettings)
 def deformable_detr(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
@@ -169,8 +172,7 @@ def deformable_detr(
     return _task(network, settings, classes, new_metric, max_detections, score_threshold)
 
 
-@of_family("detection")
-@set_by(TinySettings)
+@builder(TinySettings)
 def deformable_detr_tiny(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.image_list import ImageList
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.checkpoints.pretrained import find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.detection.batch import DetectionBatch, Detections
@@ -48,6 +48,10 @@ class FasterRcnnTask:
     by the backbone only.
     """
 
+    counted_by: Mapping[str, str] = dict.fromkeys(
+        ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"), "images"
+    )
+
     def __init__(self, model: FasterRcnnModel, classes: Sequence[str], new_metric: Callable[[], Metric]) -> None:
         self.model: nn.Module = model
         self.classes = list(classes)
@@ -60,11 +64,13 @@ class FasterRcnnTask:
         features: OrderedDict[str, Tensor] = self.model(batch.images, batch.pixel_mask)
         return features
 
-    def loss_count(self, batch: DetectionBatch) -> float:
-        """Images."""
-        return float(batch.num_images)
+    def loss_count(self, batch: DetectionBatch) -> dict[str, float]:
+        """Return the number of images."""
+        return {"images": float(batch.num_samples)}
 
-    def losses(self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: float) -> dict[str, Tensor]:
+    def losses(
+        self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: Mapping[str, float]
+    ) -> dict[str, Tensor]:
         """``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
         # Class 0 is torchvision's background.
         targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
@@ -72,7 +78,7 @@ class FasterRcnnTask:
             features, images = _in_float32(outputs), _image_list(batch)
             proposals, rpn_losses = network.rpn(images, features, targets)
             _, box_losses = network.roi_heads(features, proposals, images.image_sizes, targets)
-        share = batch.num_images / count
+        share = batch.num_samples / count["images"]
         return {name: term * share for name, term in (rpn_losses | box_losses).items()}
 
     @torch.no_grad()
@@ -104,8 +110,7 @@ class FasterRcnnTask:
                 part.train(mode)
 
 
-@of_family("detection")
-@set_by(ResnetFpnSettings)
+@builder(ResnetFpnSettings)
 def faster_rcnn_r50_fpn(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],

@@ -4,7 +4,7 @@ whole step."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,8 @@ class FcosTask:
     rank; they are computed in float32 whatever autocast says.
     """
 
+    counted_by: Mapping[str, str] = dict.fromkeys(("loss_class", "loss_box", "loss_centerness"), "positive_locations")
+
     def __init__(
         self,
         model: FcosModel,
@@ -80,16 +82,16 @@ class FcosTask:
     def forward(self, batch: DetectionBatch) -> FcosOutputs:
         return FcosOutputs(*self.model(batch.images, batch.pixel_mask))
 
-    def loss_count(self, batch: DetectionBatch) -> float:
-        """Positive locations. Cheap (boxes, not locations, are gone through); waits for the GPU if the targets are
-        there."""
-        return float(self._matches(batch).wins.sum())
+    def loss_count(self, batch: DetectionBatch) -> dict[str, float]:
+        """Return the number of positive locations. Cheap (boxes, not locations, are gone through); waits for the GPU if the
+        targets are there."""
+        return {"positive_locations": float(self._matches(batch).wins.sum())}
 
-    def losses(self, outputs: FcosOutputs, batch: DetectionBatch, count: float) -> dict[str, Tensor]:
+    def losses(self, outputs: FcosOutputs, batch: DetectionBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
         """``loss_class`` (focal), ``loss_box`` (GIoU) and ``loss_centerness``, each weighted 1."""
         with torch.autocast(outputs.logits.device.type, enabled=False):
             terms = fcos_losses(outputs, self._matches(batch))
-        return {name: term / max(count, 1.0) for name, term in terms.items()}
+        return {name: term / count["positive_locations"] for name, term in terms.items()}
 
     def _matches(self, batch: DetectionBatch) -> Matches:
         """Worked out once for the count and the losses, where both look at the batch on one device."""

@@ -9,7 +9,7 @@ from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.checkpoints.pretrained import find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.detection.models.fcos import FcosModel, FcosTask
@@ -21,8 +21,7 @@ STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 256
 
 
-@of_family("detection")
-@set_by(ResnetFpnSettings)
+@builder(ResnetFpnSettings)
 def fcos_r50_fpn(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],

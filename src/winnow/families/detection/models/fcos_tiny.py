@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.checkpoints.pretrained import check_pretrained, find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.convolution import CHANNELS_PER_GROUP
@@ -64,8 +64,7 @@ class TinyBackbone(nn.Module):
         return OrderedDict(fine=fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"), coarse=coarse)
 
 
-@of_family("detection")
-@set_by(FcosTinySettings)
+@builder(FcosTinySettings)
 def fcos_tiny(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],

@@ -10,43 +10,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.data.plan import LoadingSettings, SampleKey
+from winnow.data.splits import SplitData, chosen_samples
 from winnow.errors import DataError
-from winnow.families.ink.data import InkData
+from winnow.families.ink.data import ink_data
+from winnow.families.ink.lines.check import check_ink_lines
 from winnow.families.ink.lines.pages import PageLine, read_pages
+from winnow.families.ink.lines.settings import InkLinesSettings, PagesSettings
 from winnow.families.ink.lines.strips import InkStrips, make_strips
 from winnow.families.ink.store import stored
 from winnow.families.ink.tiles import InkTiles, no_tiles
-from winnow.settings import Settings, build_settings
+from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
 
 # Version of the cutting algorithm, part of the cache file's name.
 _VERSION = 2
-
-
-class PagesSettings(Settings):
-    """Pages, in the folder ``images``, and what is written on them: ``annotations`` is a COCO file, an ALTO file or a folder of
-    those."""
-
-    images: str
-    annotations: str
-
-
-class InkLinesSettings(Settings):
-    """The keys of ``conf/data/ink_lines.yaml``."""
-
-    name: str
-    train: PagesSettings
-    val: PagesSettings | None
-    val_part: float = Field(gt=0, lt=1, strict=False)
-    split_by: Literal["page", "line"]
-    image_size: int = Field(ge=32)
-    shift: int = Field(ge=0)
-    cache: str
 
 
 class CutLines:
@@ -133,9 +114,8 @@ def split_lines(
     return parts
 
 
-@of_family("ink")
-@set_by(InkLinesSettings)
-def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
+@builder(InkLinesSettings, check=check_ink_lines)
+def ink_lines(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
     settings = build_settings(InkLinesSettings, values, "data")
     train_lines = _read(settings.train)
@@ -145,7 +125,8 @@ def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
         train_lines, val_lines = split_lines(train_lines, settings.val_part, settings.split_by)
     size, cache = settings.image_size, Path(settings.cache)
     cut = CutLines(train_lines, cache)
-    places = _some(cut.strips(size).grid(), loading)
+    grid = cut.strips(size).grid()
+    places = [grid[index] for index in chosen_samples(len(grid), loading)]
     if loading.overfit is not None:
         train = val = LineTiles(cut, size, places, 0, loading.seed)
         val_lines, val_cut = train_lines, cut
@@ -161,15 +142,7 @@ def ink_lines(*, loading: LoadingSettings, **values: Any) -> InkData:
         logger.info(
             "%-5s %d tiles of %d px from %d lines of %d pages", name, len(tiles), settings.image_size, len(lines), pages
         )
-    return InkData(train, val, size, loading, sha.hexdigest()[:16])
-
-
-def _some(places: list[tuple[int, int]], loading: LoadingSettings) -> list[tuple[int, int]]:
-    """The places of a run on a subset, or of one that overfits."""
-    if loading.subset_size is not None and loading.subset_size < len(places):
-        chosen = np.random.default_rng(loading.subset_seed).permutation(len(places))[: loading.subset_size]
-        places = [places[index] for index in sorted(chosen)]
-    return places[: loading.overfit]
+    return ink_data(train, val, size, loading, sha.hexdigest()[:16])
 
 
 def _read(pages: PagesSettings) -> list[PageLine]:

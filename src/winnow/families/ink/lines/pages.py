@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from winnow.errors import DataError
+
+OnRefusal = Callable[[Path, str | None, DataError], None]
+"""Called with the file, the line's own id (None: the whole file) and what is wrong with it."""
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
@@ -30,24 +33,42 @@ class PageLine:
     baseline: NDArray[np.float64]
 
 
-def read_pages(annotations: Path, images: Path) -> list[PageLine]:
-    """All lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page images in
-    ``images``. Raises DataError naming file and line for what has no image, polygon or baseline, or is malformed."""
+def read_pages(annotations: Path, images: Path, on_refusal: OnRefusal | None = None) -> list[PageLine]:
+    """Read all lines of ``annotations``, a COCO file (.json), an ALTO file (.xml) or a folder of those, with their page
+    images in ``images``. Raises DataError naming file and line if one has no image, polygon or baseline, or is
+    malformed; with ``on_refusal`` that is called instead, and the rest is read.
+    """
+    refuse = on_refusal or _raise
     if annotations.is_dir():
         files = sorted(annotations.glob("*.xml"))
         if not files:
             raise DataError(f"{annotations} holds no ALTO files (*.xml)")
-        return [line for file in files for line in _read_alto(file, images)]
+        return [line for file in files for line in _read_file(_read_alto, file, images, refuse)]
     if not annotations.exists():
         raise DataError(f"{annotations} is missing; allowed: a COCO file, an ALTO file or a folder of ALTO files")
     if annotations.suffix.lower() == ".json":
-        return list(_read_coco(annotations, images))
+        return _read_file(_read_coco, annotations, images, refuse)
     if annotations.suffix.lower() == ".xml":
-        return list(_read_alto(annotations, images))
+        return _read_file(_read_alto, annotations, images, refuse)
     raise DataError(f"{annotations} is neither COCO (.json) nor ALTO (.xml)")
 
 
-def _read_alto(file: Path, images: Path) -> Iterator[PageLine]:
+def _raise(file: Path, line_id: str | None, error: DataError) -> None:
+    raise error
+
+
+def _read_file(
+    read: Callable[[Path, Path, OnRefusal], Iterator[PageLine]], file: Path, images: Path, refuse: OnRefusal
+) -> list[PageLine]:
+    lines: list[PageLine] = []
+    try:
+        lines.extend(read(file, images, refuse))
+    except DataError as error:
+        refuse(file, None, error)
+    return lines
+
+
+def _read_alto(file: Path, images: Path, refuse: OnRefusal) -> Iterator[PageLine]:
     try:
         root = ElementTree.parse(file).getroot()
     except (ElementTree.ParseError, OSError, UnicodeDecodeError) as error:
@@ -64,12 +85,18 @@ def _read_alto(file: Path, images: Path) -> Iterator[PageLine]:
     size = _size(file, pages[0])
     for number, element in enumerate(element for element in pages[0].iter() if _tag(element) == "TextLine"):
         line_id = element.get("ID") or f"no. {number + 1}"
-        place = f"{file}, line {line_id}"
-        outline = _outline(element)
-        polygon = (
-            _rectangle(element, place) if outline is None else _points(outline.get("POINTS", ""), place, "polygon")
-        )
-        yield _line(image, line_id, size, polygon, _alto_baseline(element, polygon, place), place)
+        try:
+            line = _alto_line(element, image, line_id, size, f"{file}, line {line_id}")
+        except DataError as error:
+            refuse(file, line_id, error)
+        else:
+            yield line
+
+
+def _alto_line(element: ElementTree.Element, image: Path, line_id: str, size: tuple[int, int], place: str) -> PageLine:
+    outline = _outline(element)
+    polygon = _rectangle(element, place) if outline is None else _points(outline.get("POINTS", ""), place, "polygon")
+    return _line(image, line_id, size, polygon, _alto_baseline(element, polygon, place), place)
 
 
 def _outline(line: ElementTree.Element) -> ElementTree.Element | None:
@@ -125,7 +152,7 @@ def _points(words: str, place: str, what: str) -> NDArray[np.float64]:
     return _pairs(numbers, place, what)
 
 
-def _read_coco(file: Path, images: Path) -> Iterator[PageLine]:
+def _read_coco(file: Path, images: Path, refuse: OnRefusal) -> Iterator[PageLine]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         pages = {image["id"]: image for image in content["images"]}
@@ -133,26 +160,36 @@ def _read_coco(file: Path, images: Path) -> Iterator[PageLine]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} can't be read as COCO with images and annotations: {error!r}") from error
     for number, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict):
-            raise DataError(f"{file}, annotation no. {number + 1}: must be an object, got {str(annotation)[:60]}")
-        place = f"{file}, annotation id {annotation.get('id')}"
-        image_id = annotation.get("image_id")
-        page = pages.get(image_id) if isinstance(image_id, Hashable) else None
-        if page is None:
-            raise DataError(f"{place}: image_id={image_id!r} is not among the images")
-        path = images / str(page.get("file_name"))
-        if not path.is_file():
-            raise DataError(f"{place}: its page {path} is missing")
-        segmentation = annotation.get("segmentation")
-        if not isinstance(segmentation, list) or len(segmentation) != 1:
-            raise DataError(f"{place}: segmentation must be a list of one polygon")
-        polygon = _pairs(segmentation[0], place, "polygon")
-        baseline = _pairs(annotation.get("baseline"), place, "baseline")
+        line_id = str(annotation.get("id")) if isinstance(annotation, dict) else f"no. {number + 1}"
         try:
-            size = int(page["width"]), int(page["height"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise DataError(f"{file}, image id {page['id']}: width and height must be numbers of px") from None
-        yield _line(path, str(annotation.get("id")), size, polygon, baseline, place)
+            line = _coco_line(annotation, line_id, pages, file, images)
+        except DataError as error:
+            refuse(file, line_id, error)
+        else:
+            yield line
+
+
+def _coco_line(annotation: Any, line_id: str, pages: dict[Any, Any], file: Path, images: Path) -> PageLine:
+    if not isinstance(annotation, dict):
+        raise DataError(f"{file}, annotation {line_id}: must be an object, got {str(annotation)[:60]}")
+    place = f"{file}, annotation id {line_id}"
+    image_id = annotation.get("image_id")
+    page = pages.get(image_id) if isinstance(image_id, Hashable) else None
+    if page is None:
+        raise DataError(f"{place}: image_id={image_id!r} is not among the images")
+    path = images / str(page.get("file_name"))
+    if not path.is_file():
+        raise DataError(f"{place}: its page {path} is missing")
+    segmentation = annotation.get("segmentation")
+    if not isinstance(segmentation, list) or len(segmentation) != 1:
+        raise DataError(f"{place}: segmentation must be a list of one polygon")
+    polygon = _pairs(segmentation[0], place, "polygon")
+    baseline = _pairs(annotation.get("baseline"), place, "baseline")
+    try:
+        size = int(page["width"]), int(page["height"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise DataError(f"{file}, image id {page['id']}: width and height must be numbers of px") from None
+    return _line(path, line_id, size, polygon, baseline, place)
 
 
 def _pairs(numbers: Any, place: str, what: str) -> NDArray[np.float64]:

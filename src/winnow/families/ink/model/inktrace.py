@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
 from winnow.errors import DataError
 from winnow.families.convolution import CHANNELS_PER_GROUP
 from winnow.families.ink.batch import KEY_POINT_KINDS, InkBatch
@@ -64,6 +64,8 @@ class InktraceTask:
     autocast says.
     """
 
+    counted_by: Mapping[str, str] = {f"loss_{name}": "images" for name in LossWeights.model_fields}
+
     def __init__(
         self, model: InkNetwork, mask_ratio: float, weights: LossWeights, new_metric: Callable[[], Metric]
     ) -> None:
@@ -82,19 +84,19 @@ class InktraceTask:
         if height % TOKEN or width % TOKEN:
             raise DataError(f"tiles of {height}×{width} px; the ink network takes multiples of {TOKEN}")
         ratio = self._mask_ratio if self.model.training else 0.0
-        hidden = draw_hidden(batch.num_images, height // TOKEN, width // TOKEN, ratio)
+        hidden = draw_hidden(batch.num_samples, height // TOKEN, width // TOKEN, ratio)
         outputs: dict[str, Tensor] = self.model(batch.images, hidden.to(batch.images.device, non_blocking=True))
         return outputs
 
-    def loss_count(self, batch: InkBatch) -> float:
-        """Images."""
-        return float(batch.num_images)
+    def loss_count(self, batch: InkBatch) -> dict[str, float]:
+        """Return the number of images."""
+        return {"images": float(batch.num_samples)}
 
-    def losses(self, outputs: dict[str, Tensor], batch: InkBatch, count: float) -> dict[str, Tensor]:
+    def losses(self, outputs: dict[str, Tensor], batch: InkBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
         """``loss_skeleton``, ``loss_tangent`` and, with full heads, ``loss_width``, ``loss_offset``, ``loss_key_points``."""
         with torch.autocast(batch.images.device.type, enabled=False):
             terms = ink_losses(outputs, batch.target)
-        return {name: self._weights[name] * term / count for name, term in terms.items()}
+        return {name: self._weights[name] * term / count["images"] for name, term in terms.items()}
 
     @torch.no_grad()
     def predictions(self, outputs: dict[str, Tensor], batch: InkBatch) -> InkPredictions:
@@ -122,8 +124,7 @@ def draw_hidden(num_images: int, rows: int, columns: int, ratio: float) -> Tenso
     return (order < num_hidden).float().view(num_images, 1, rows, columns)
 
 
-@of_family("ink")
-@set_by(InktraceSettings)
+@builder(InktraceSettings)
 def inktrace(new_metric: Callable[..., Metric], **values: Any) -> InktraceTask:
     """The task of ``model=inktrace``; ``new_metric`` takes whether there are full heads to measure.
 

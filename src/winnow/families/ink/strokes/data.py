@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from winnow.builders import of_family, set_by
+from winnow.builders import builder
+from winnow.data.check import DataReport, Finding, SplitProgress, SplitReport
 from winnow.data.plan import LoadingSettings, SampleKey
-from winnow.families.ink.data import InkData
+from winnow.data.splits import SplitData, chosen_samples
+from winnow.errors import DataError
+from winnow.families.ink.data import ink_data
 from winnow.families.ink.store import stored
 from winnow.families.ink.strokes.drawing import NUM_DRAWN, NUM_LEVELS, draw_strokes
 from winnow.families.ink.strokes.render import render
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 _VERSION = 1
 # The arrays of so many tiles fit a core's cache together.
 _AT_ONCE = 16
+# Training tiles of a level that a check draws.
+_CHECKED_TILES = 64
 
 
 class InkStrokesSettings(Settings):
@@ -122,11 +127,17 @@ class StoredStrokes:
 
     def all(self, size: int) -> InkTiles:
         if size not in self._of_size:
-            settings = self._settings
-            cells = [(0, index, self._level(index)) for index in range(settings.num_val)]
-            path = Path(settings.root) / f"val_v{_VERSION}_{settings.num_val}x{size}px_{self._digest()}.npz"
-            self._of_size[size] = stored(path, InkTiles, lambda: draw_tiles(settings, settings.seed, cells, size))
+            self._of_size[size] = stored(self.path(size), InkTiles, lambda: self.draw(size))
         return self._of_size[size]
+
+    def path(self, size: int) -> Path:
+        settings = self._settings
+        return Path(settings.root) / f"val_v{_VERSION}_{settings.num_val}x{size}px_{self._digest()}.npz"
+
+    def draw(self, size: int) -> InkTiles:
+        """Return the set drawn anew, whatever is kept."""
+        cells = [(0, index, self._level(index)) for index in range(self._settings.num_val)]
+        return draw_tiles(self._settings, self._settings.seed, cells, size)
 
     def _level(self, index: int) -> int:
         return self._settings.val_level or 1 + index % NUM_LEVELS
@@ -157,25 +168,60 @@ def _draw_few(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int
     return tiles.with_images((ink * 255 + 0.5).astype(np.uint8))
 
 
-@of_family("ink")
-@set_by(InkStrokesSettings)
-def ink_strokes(*, loading: LoadingSettings, **values: Any) -> InkData:
+def check_ink_strokes(settings: InkStrokesSettings, progress: SplitProgress) -> DataReport:
+    """Draw a few training tiles of each level of the curriculum, with ``data.seed``, and the validation set; hold the kept file
+    of it, where there is one, against what is drawn. Writes nothing."""
+    schedule = settings.curriculum if isinstance(settings.curriculum, list) else [(1, settings.curriculum)]
+    indices = range(min(settings.num_train, _CHECKED_TILES))
+    parts = []
+    for done, (epoch, level) in enumerate(schedule, start=1):
+        cells = [(epoch, index, level) for index in indices]
+        parts.append(draw_tiles(settings, settings.seed, cells, settings.image_size))
+        progress("train", done, len(schedule))
+    names = [f"epoch{epoch}_{index}_level{level}" for epoch, level in schedule for index in indices]
+    words = f"drawn, levels {', '.join(str(level) for _, level in schedule)}"
+    reports = {"train": _report_of_tiles(join_tiles(parts), names, words, ())}
+    if settings.num_val:
+        val = StoredStrokes(settings)
+        drawn, path = val.draw(settings.image_size), val.path(settings.image_size)
+        names = [str(name) for name in val.image_ids([SampleKey(0, index, 0) for index in range(len(val))])]
+        found = _compare_kept(path, drawn) if path.exists() else ()
+        reports["val"] = _report_of_tiles(drawn, names, str(path) if path.exists() else "drawn, not kept yet", found)
+        progress("val", len(val), len(val))
+    return DataReport(reports)
+
+
+def _report_of_tiles(tiles: InkTiles, names: Sequence[str], words: str, found: Sequence[Finding]) -> SplitReport:
+    """Images are tiles and annotations their key points."""
+    empty = [names[index] for index in np.flatnonzero(np.diff(tiles.starts) == 0).tolist()]
+    found = (*found, *(Finding("tile without ink", name, None, "", is_problem=False) for name in empty))
+    return SplitReport(words, len(tiles), int(tiles.key_points.sum()), found)
+
+
+def _compare_kept(path: Path, drawn: InkTiles) -> tuple[Finding, ...]:
+    try:
+        kept = stored(path, InkTiles, lambda: drawn)
+    except DataError as error:
+        return (Finding("unreadable file", path.name, None, str(error)),)
+    if all(np.array_equal(value, getattr(kept, name)) for name, value in vars(drawn).items()):
+        return ()
+    detail = "it is not what these settings draw today; delete it to have it drawn again, which begins another validation set"
+    return (Finding("kept tiles differ", path.name, None, detail),)
+
+
+@builder(InkStrokesSettings, check=check_ink_strokes)
+def ink_strokes(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Drawn strokes; the validation set is kept under ``data.root``."""
     settings = build_settings(InkStrokesSettings, values, "data")
-    indices: Sequence[int] = range(settings.num_train)
-    if loading.subset_size is not None and loading.subset_size < len(indices):
-        chosen = np.random.default_rng(loading.subset_seed).permutation(len(indices))[: loading.subset_size]
-        indices = sorted(chosen.tolist())
+    indices = chosen_samples(settings.num_train, loading)
     is_overfit = loading.overfit is not None
-    if is_overfit:
-        indices = indices[: loading.overfit]
     train = DrawnStrokes(settings, loading.seed, indices, frozen=is_overfit)
     stored = StoredStrokes(settings)
     val = train if is_overfit else stored
     drawn = settings.model_dump(exclude={"name", "root", "image_size"})
-    sha = hashlib.sha256(f"{_VERSION} {drawn} {list(indices)} {is_overfit}".encode())
+    sha = hashlib.sha256(f"{_VERSION} {drawn} {indices} {is_overfit}".encode())
     if not is_overfit and settings.num_val:
         sha.update(stored.all(settings.image_size).images.tobytes())
     logger.info("train %d tiles of %d px per epoch, levels %s", len(indices), settings.image_size, settings.curriculum)
     logger.info("val   %d tiles, level %s", len(val), settings.val_level or f"1 to {NUM_LEVELS}")
-    return InkData(train, val, settings.image_size, loading, sha.hexdigest()[:16])
+    return ink_data(train, val, settings.image_size, loading, sha.hexdigest()[:16])

@@ -1,0 +1,59 @@
+"""Every metric of winnow keeps the contract of ``protocols.Metric``."""
+
+from detection_parts import batch, nothing_found, target, truth_as_detections
+from ink_parts import moved, some, tiles, truth
+
+from winnow.families.detection.batch import Detections
+from winnow.families.detection.metrics.coco_ap import CocoAp
+from winnow.families.ink.metric import InkMetric
+from winnow.testing.metric import MetricContract
+
+
+class CocoApContract(MetricContract):
+    backend = "winnow"
+
+    def make_metric(self):
+        return CocoAp(["car", "bus"], [1, 2], score_threshold=0.0, max_detections=10, backend=self.backend)
+
+    def make_parts(self):
+        full = target([[5, 5, 40, 40], [30, 20, 90, 60]], [0, 1], image_id=1)
+        other = target([[10, 10, 30, 50]], [0], image_id=2)
+        bare = target([], [], image_id=3)
+        found = truth_as_detections(full, score=0.8)
+        wrong = Detections(other.boxes + 3, other.boxes.new_tensor([0.6]), other.labels)
+        false = Detections(full.boxes, full.boxes.new_tensor([0.7, 0.5]), full.labels)
+        return [
+            ([found, nothing_found()], batch(full, target([[1, 1, 9, 9]], [1], image_id=4))),
+            ([wrong], batch(other)),
+            ([false], batch(bare)),
+        ]
+
+
+class TestCocoAp(CocoApContract):
+    pass
+
+
+class TestCocoApByPycocotools(CocoApContract):
+    backend = "pycocotools"
+
+
+class TestCocoApByFasterCocoEval(CocoApContract):
+    backend = "faster-coco-eval"
+
+
+class TestInk(MetricContract):
+    full = True
+
+    def make_metric(self):
+        return InkMetric(0.5, 0.3, full=self.full)
+
+    def make_parts(self):
+        whole = tiles(((4, 0, 9), 3.0), ((8, 2, 4), 1.5), None, ((12, 0, 15), 6.0))
+        parts = [some(whole, 0, 1), some(whole, 3), some(whole, 2)]
+        # Of an empty tile something is found.
+        found = [truth(parts[0]), moved(truth(parts[1]), 1), truth(some(whole, 0))]
+        return list(zip(found, parts, strict=True))
+
+
+class TestInkWithoutFullHeads(TestInk):
+    full = False
