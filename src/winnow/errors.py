@@ -7,6 +7,8 @@ from types import TracebackType
 
 CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
 """What ``winnow …`` exits with."""
+EXIT_INTERRUPTED = 75
+"""What a run or sweep that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one."""
 
 
 class WinnowError(Exception):

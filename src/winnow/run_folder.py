@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -27,7 +30,7 @@ def sole_owner(folder: Path) -> Iterator[None]:
             f"{folder} belongs to a run that is still going on{_who(owner)}; choose another hydra.run.dir"
         ) from None
     try:
-        owner.write_text(ProcessStamp.this_process().to_json())
+        write_whole(owner, ProcessStamp.this_process().to_json())
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -50,3 +53,40 @@ def require_unused(folder: Path) -> None:
             f"{folder} already holds a run ({', '.join(left)}); go on with it by training.resume=auto, or choose another "
             "hydra.run.dir"
         )
+
+
+def write_whole(path: Path, content: str | bytes, mode: int = 0o666) -> None:
+    """Write ``path`` so that readers, a kill and a power cut find the old content or the whole new one, never a part. Raises
+    OSError, and leaves the old file as it was then."""
+    with whole_file(path, mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Give a file that becomes ``path``, synced to disk, when the context ends; it is removed if that ends by an error. It
+    lies beside ``path`` until then. Raises OSError."""
+    unfinished = unfinished_name(path)
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def unfinished_name(path: Path) -> Path:
+    """Return a name beside ``path`` that no other writer has, for what becomes ``path`` when it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names in ``folder`` to disk: without it a power cut may undo a rename. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hydra_plugins.winnow_sweeper._slurm import ask_to_stop
 from winnow.process import ProcessStamp
+from winnow.run_folder import write_whole
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.ownership import Heartbeats, Liveness, liveness
 
@@ -37,7 +38,7 @@ class Notes:
 
     def submit(self, key: str, slurm_name: str) -> None:
         """Note that a job is about to be submitted, with its name in SLURM's queue (empty elsewhere)."""
-        (self.folder / f"{key}{_SUBMITTED}").write_text(slurm_name)
+        write_whole(self.folder / f"{key}{_SUBMITTED}", slurm_name)
 
     def ask_to_stop(self, key: str) -> None:
         self._stop(key).touch()
@@ -46,7 +47,7 @@ class Notes:
         """Note where the job runs; return whether it has been started before, by a cluster that starts lost jobs again."""
         path = self._started(key)
         was_started = path.exists()
-        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        write_whole(path, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         return was_started
 
     def is_unstarted(self, key: str) -> bool:
@@ -55,8 +56,7 @@ class Notes:
     def end(self, key: str, outcome: Outcome) -> None:
         path = self.folder / f"{key}.ended"
         with contextlib.suppress(FileNotFoundError):  # the sweep is gone, and with it its folder
-            path.with_suffix(".ending").write_text(outcome.to_json())
-            path.with_suffix(".ending").rename(path)
+            write_whole(path, outcome.to_json())
 
     def must_stop(self, key: str) -> bool:
         """Return whether the sweep wants the job to end, or is gone itself."""

@@ -22,6 +22,7 @@ from hydra_plugins.winnow_sweeper._definition import Definition, accepted_change
 from hydra_plugins.winnow_sweeper._plan import Plan
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
+from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import create_study_once
@@ -80,7 +81,6 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
 def describe(plan: Plan) -> None:
     """Write ``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
     address = plan.settings.storage
-    unfinished = plan.folder / f".{DESCRIPTION}.tmp"
     description = OmegaConf.create({
         "study_name": plan.name,
         "storage": None if address is None else without_password(address),
@@ -90,8 +90,7 @@ def describe(plan: Plan) -> None:
         "search_path": added_sources(plan.config),
         "definition": plan.definition.plain(),
     })  # fmt: skip
-    OmegaConf.save(description, unfinished)
-    unfinished.replace(plan.folder / DESCRIPTION)
+    write_whole(plan.folder / DESCRIPTION, OmegaConf.to_yaml(description))
 
 
 def added_sources(config: DictConfig) -> list[str]:

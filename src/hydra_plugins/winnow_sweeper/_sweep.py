@@ -30,7 +30,7 @@ from hydra_plugins.winnow_sweeper._study import build_sampler, extender, metric_
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.console import CONSOLE
-from winnow.errors import ConfigError
+from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.run.tracker import choose_tracker
@@ -44,9 +44,6 @@ from winnow.sweep.trial import StudyRef
 from winnow.tracking.null_tracker import NullTracker
 
 logger = logging.getLogger(__name__)
-
-# What an interrupted sweep exits with, as an interrupted run does.
-EXIT_INTERRUPTED = 75
 
 
 def run_sweep(

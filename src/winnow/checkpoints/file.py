@@ -18,6 +18,7 @@ import torch
 from winnow.checkpoints.references import VERSION as VERSION_WITH_REFERENCES
 from winnow.checkpoints.seal import COMMENT_LENGTH, MARK, verify
 from winnow.errors import CheckpointError
+from winnow.run_folder import sync_folder, unfinished_name
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +34,18 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], before: Sequence[Pa
 
     The same file gets the names ``before`` as well, in their order and before ``path``, without being written again.
     """
-    temporary = _temporary(path)
-    # A leftover of a process with our number may be a published file's second name: it is removed, never written over.
-    temporary.unlink(missing_ok=True)
+    unfinished = unfinished_name(path)
     try:
-        with temporary.open("xb") as file:
+        with unfinished.open("xb") as file:
             _save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
         for name in before:
-            _publish_also(temporary, name)
-        temporary.replace(path)
+            _publish_also(unfinished, name)
+        unfinished.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        unfinished.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -126,18 +125,13 @@ def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     hashed.seal()
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
 def _publish_also(written: Path, path: Path) -> None:
-    temporary = _temporary(path)
-    temporary.unlink(missing_ok=True)
+    unfinished = unfinished_name(path)
     try:
-        link_or_copy(written, temporary)
-        temporary.replace(path)
+        link_or_copy(written, unfinished)
+        unfinished.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -148,11 +142,3 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from winnow.checkpoints.references import FileTensor
 from winnow.checkpoints.seal import is_sealed
 from winnow.checkpoints.state_dicts import LoadReport, compared, load_matching, read_state
 from winnow.errors import ConfigError, WeightsError
+from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def is_under(name: str, prefixes: Iterable[str]) -> bool:
 
 def write_report(report: LoadReport, folder: Path) -> None:
     """``init_from.json``: every name, where the log shows the first few."""
-    (folder / REPORT).write_text(json.dumps(asdict(report), indent=2) + "\n")
+    write_whole(folder / REPORT, json.dumps(asdict(report), indent=2) + "\n")
 
 
 def load_initial_weights(

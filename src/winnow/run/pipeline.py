@@ -19,7 +19,7 @@ from winnow.config.compose import job_command
 from winnow.config.plain import Config
 from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
-from winnow.errors import ConfigError
+from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.protocols import Tracker
 from winnow.run.pipeline_record import read_record, write_record
 from winnow.run.plan import RunPlan
@@ -37,8 +37,6 @@ from winnow.tracking.provenance import command_line, git_state, source_tags
 
 logger = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 75
-"""What a run that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one."""
 _ENDED = ("completed", "early_stopped")
 
 

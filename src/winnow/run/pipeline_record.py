@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.config.plain import Config
 from winnow.errors import ConfigError
 from winnow.run.plan import RunPlan
-from winnow.run_folder import PIPELINE_RECORD
+from winnow.run_folder import PIPELINE_RECORD, write_whole
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,7 @@ def write_record(plans: Sequence[RunPlan], folder: Path) -> None:
     began = [RecordedStage(plan.name, plan.config, plan.choices) for plan in plans]
     known = {stage.name: stage for stage in [*read_record(folder), *began]}
     content = {"stages": [{"name": s.name, "choices": s.choices, "config": s.config} for s in known.values()]}
-    temporary = folder / f".{PIPELINE_RECORD}.tmp"
-    with temporary.open("w") as file:
-        yaml.safe_dump(content, file, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())  # without it no stage can be resumed after a power cut
-    temporary.replace(folder / PIPELINE_RECORD)
+    write_whole(folder / PIPELINE_RECORD, yaml.safe_dump(content, sort_keys=False))
 
 
 def read_record(folder: Path) -> list[RecordedStage]:

@@ -19,6 +19,7 @@ from winnow.errors import WinnowError
 from winnow.protocols import Evaluation
 from winnow.run.plan import RunPlan
 from winnow.run.result import RunResult
+from winnow.run_folder import write_whole
 from winnow.sweep.current import current_trial
 from winnow.tracking.provenance import command_line, environment, git_state, source_tags
 
@@ -32,7 +33,7 @@ def record_origin(run: Fit, plan: RunPlan) -> None:
     folder = plan.folder
     git = git_state(Path.cwd())
     facts = {"command": command_line(), "git_commit": git.commit if git else None, **environment()}
-    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_whole(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
     tracker = run.tracker
     tracker.log_params(flat(plan.config))
     tracker.set_tags({
@@ -45,7 +46,7 @@ def record_origin(run: Fit, plan: RunPlan) -> None:
     for name in ("config.yaml", "environment.json"):
         tracker.log_artifact(folder / name)
     if git is not None and git.is_dirty:
-        (folder / "git_diff.patch").write_text(git.diff)
+        write_whole(folder / "git_diff.patch", git.diff)
         tracker.log_artifact(folder / "git_diff.patch")
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from winnow.run_folder import write_whole
+
 
 @dataclass
 class RunResult:
@@ -30,9 +32,7 @@ class RunResult:
 
     def write(self, folder: Path) -> None:
         """Write ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
-        temporary = folder / ".result.json.tmp"
-        temporary.write_text(json.dumps(_finite(asdict(self)), indent=2) + "\n")
-        temporary.replace(folder / "result.json")
+        write_whole(folder / "result.json", json.dumps(_finite(asdict(self)), indent=2) + "\n")
 
 
 def is_concluded(folder: Path) -> bool:

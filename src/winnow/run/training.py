@@ -24,6 +24,7 @@ from winnow.run.record import record_end, record_origin, result_of
 from winnow.run.result import RunResult, is_concluded
 from winnow.run.resume import checkpoint_to_resume, read_found
 from winnow.run.tracker import choose_tracker
+from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def with_half_batches(plan: RunPlan) -> RunPlan | None:
 
 def fit_in_folder(plan: RunPlan, stop: StopRequest) -> RunResult:
     """Build everything that the plan names, and fit it."""
-    (plan.folder / "config.yaml").write_text(yaml.safe_dump(plan.config, sort_keys=False))
+    write_whole(plan.folder / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
     with ranks_of_run(plan.settings.training.num_ranks) as ranks:
         return fit_as_leader(plan, stop, ranks)
 

@@ -64,7 +64,7 @@ class SturdyJournal(BaseJournalBackend):
         with self._locked(os.O_APPEND) as file:
             self._cut_torn_tail(file)
             try:
-                write_whole(file, data)
+                write_all(file, data)
                 os.fsync(file)
             except OSError:
                 self._cut_torn_tail(file)
@@ -133,7 +133,7 @@ def salvage(line: bytes) -> tuple[dict[str, Any], bytes]:
     return NOTHING, json.dumps(NOTHING, separators=(",", ":")).encode().ljust(len(line) - 1) + b"\n"
 
 
-def write_whole(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes) -> None:
     """Write all of ``data``; a nearly full disk takes a part of it before it refuses the rest."""
     rest = memoryview(data)
     while rest:

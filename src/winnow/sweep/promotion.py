@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from winnow.config.flat import flat
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
-from winnow.run_folder import PIPELINE_RECORD
+from winnow.run_folder import PIPELINE_RECORD, write_whole
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, ranking
 
@@ -86,7 +86,7 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     found_in = _search_path(source)
     entries = [_entry(row, chosen, [str(program), *found_in]) for row in best]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LIST).write_text(json.dumps(entries, indent=2) + "\n")
+    write_whole(folder / LIST, json.dumps(entries, indent=2) + "\n")
     settings = {
         "study_name": folder.name, "n_trials": len(entries), "trials_file": folder / LIST, "accept_changes": "true",
         "direction": f"[{','.join(source.description['definition']['directions'])}]",

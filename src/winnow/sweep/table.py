@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, Outcome
 
 FIRST_COLUMNS = ("trial_id", "status", "final_map", "final_loss")
@@ -105,21 +106,18 @@ def saved(rows: Iterable[Row], planned_epochs: Callable[[Row], int | None]) -> d
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write the whole table, atomically: a reader sees the old one or the new one."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*FIRST_COLUMNS, *(f"param_{name}" for name in names), *LAST_COLUMNS])
-        for row in rows:
-            outcome = row.outcome
-            writer.writerow([
-                row.number, row.status, _cell(_final_map(row)),
-                _cell(outcome.final_loss), *(_cell(row.params.get(name)) for name in names), outcome.epochs, _cell(row.cost),
-                f"{outcome.seconds:.1f}", _cell(outcome.pruned_at), outcome.reason or "", _cell(outcome.seed),
-                outcome.run_folder or "", outcome.mlflow_run_id or "", _cell(outcome.final_objective),
-            ])  # fmt: skip
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*FIRST_COLUMNS, *(f"param_{name}" for name in names), *LAST_COLUMNS])
+    for row in rows:
+        outcome = row.outcome
+        writer.writerow([
+            row.number, row.status, _cell(_final_map(row)),
+            _cell(outcome.final_loss), *(_cell(row.params.get(name)) for name in names), outcome.epochs, _cell(row.cost),
+            f"{outcome.seconds:.1f}", _cell(outcome.pruned_at), outcome.reason or "", _cell(outcome.seed),
+            outcome.run_folder or "", outcome.mlflow_run_id or "", _cell(outcome.final_objective),
+        ])  # fmt: skip
+    write_whole(path, text.getvalue())
 
 
 def _final_map(row: Row) -> float | None:

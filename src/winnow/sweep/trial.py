@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OUTCOME, Outcome
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import open_storage
@@ -74,7 +74,7 @@ class StoredTrial:
         self._epoch = epoch
         try:
             if self._path is not None:
-                _write(self._path, self._values)
+                write_whole(self._path, json.dumps(self._values))
             self._report_missing(self._open())
         except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
             logger.warning("trial %d: epoch %d is not reported yet: %s", self.number, epoch, error)
@@ -123,12 +123,6 @@ def _read(path: Path) -> dict[int, float]:
         return {int(epoch): float(value) for epoch, value in json.loads(path.read_text()).items()}
     except (OSError, ValueError):
         return {}
-
-
-def _write(path: Path, values: dict[int, float]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(values))
-    os.replace(unfinished, path)
 
 
 def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Trial:

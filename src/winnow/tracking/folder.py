@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from winnow.process import ProcessStamp
+from winnow.run_folder import write_whole
 
 TRACKING = "tracking"
 
@@ -109,10 +109,4 @@ class RunState:
 
 def write_json(path: Path, content: dict[str, Any], mode: int = 0o644) -> None:
     """Replace the file in one act that survives a power cut. Raises OSError if the disk does not obey."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=1), mode)

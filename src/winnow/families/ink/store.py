@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from filelock import FileLock
 
 from winnow.errors import DataError
+from winnow.run_folder import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,5 @@ def stored(path: Path, kind: Callable[..., T], make: Callable[[], T]) -> T:
 
 def _write(path: Path, values: dict[str, Any]) -> None:
     logger.info("keeping %s", path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez(file, **values)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, **values)

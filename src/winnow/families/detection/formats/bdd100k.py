@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from winnow.errors import DataError
+from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -146,16 +146,7 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` as JSON at ``path``: readers see the old file or the whole new one, also after a crash."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_whole(path, json.dumps(content, separators=(",", ":")))
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
