@@ -22,17 +22,16 @@ class Batch(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Images, height and width in pixels, padding included; a sample may have several images. Cost and speed count
-        these."""
+        """Return the number of images, height and width in pixels, padding included."""
         ...
 
     @property
     def image_ids(self) -> Sequence[int | str]:
-        """The data set's own ids, for messages."""
+        """Return the data set's own ids, for messages."""
         ...
 
     def to(self, device: torch.device, memory_format: torch.memory_format = ...) -> Self:
-        """Where and how the model reads it; ``memory_format`` is for images."""
+        """Move the batch to where and how the model reads it; ``memory_format`` is for images."""
         ...
 
     def pin_memory(self) -> Self: ...
@@ -46,7 +45,7 @@ class Metric(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Every name that ``compute`` may give, known before the first ``update``."""
+        """Return every name that ``compute`` may give, known before the first ``update``."""
         ...
 
     @property
@@ -57,13 +56,13 @@ class Metric(Protocol):
     def update(self, predictions: Any, batch: Any) -> None: ...
 
     def state(self) -> Any:
-        """A picklable value holding all that ``update`` gathered."""
+        """Return a picklable value holding all that ``update`` gathered."""
         ...
 
     def merge(self, state: Any) -> None: ...
 
     def compute(self) -> dict[str, float]:
-        """Numbers named without a split (``map``, ``map_class/car``); the engine adds ``val/``."""
+        """Return numbers named without a split (``map``, ``map_class/car``); the engine adds ``val/``."""
         ...
 
 
@@ -91,17 +90,19 @@ class Task(Protocol):
         ...
 
     def loss_count(self, batch: Any) -> Mapping[str, float]:
-        """What the batch adds to each of the step's normalisers, by name: ``{"boxes": 12}``, ``{"images": 4, "objects": 9}``. The
-        same names whatever the batch; all are 0 where there is nothing to learn from."""
+        """Return what the batch adds to each of the step's normalisers, by name: ``{"boxes": 12}``, ``{"images": 4,
+        "objects": 9}``. The same names whatever the batch; all are 0 where there is nothing to learn from.
+        """
         ...
 
     def losses(self, outputs: Any, batch: Any, count: Mapping[str, float]) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` holds the normalisers of the
-        whole step, over all ranks, each at least 1."""
+        """Return named scalar terms whose sum is the loss, the same names whatever the batch. ``count`` holds the
+        normalisers of the whole step, over all ranks, each at least 1.
+        """
         ...
 
     def predictions(self, outputs: Any, batch: Any) -> Any:
-        """What ``Metric.update`` takes."""
+        """Return what ``Metric.update`` takes."""
         ...
 
     def new_metric(self) -> Metric: ...
@@ -115,43 +116,48 @@ class Data(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the samples do; a run only resumes on the data it began with."""
+        """Return a string that changes when the samples do; a run only resumes on the data it began with."""
         ...
 
     @property
     def image_size(self) -> int:
-        """The size that is evaluated at, in pixels."""
+        """Return the size that is evaluated at, in pixels."""
         ...
 
     @property
     def num_train_samples(self) -> int: ...
 
     def num_train_batches(self, start_sample: int = 0) -> int:
-        """Of what is left of an epoch after the first ``start_sample`` samples of its order; the same on all ranks."""
+        """Return the number of batches in what is left of an epoch after the first ``start_sample`` samples of its
+        order; the same on all ranks.
+        """
         ...
 
     def train_batches(self, epoch: int, image_size: int, start_sample: int = 0) -> Iterator[Any]:
-        """Batches of what is left of epoch ``epoch`` (from 1) after the first ``start_sample`` samples of its order, over all
-        ranks; those before are not read. Of many ranks each gets its own share of every batch, which may hold no sample.
-        Raises TransientDataError where trying again later may help."""
+        """Yield batches of what is left of epoch ``epoch`` (from 1) after the first ``start_sample`` samples of its
+        order, over all ranks; those before are not read. Of many ranks each gets its own share of every batch, which
+        may hold no image. Raises TransientDataError if trying again later may help.
+        """
         ...
 
     def num_val_batches(self) -> int:
-        """0 when there is nothing to validate on."""
+        """Return the number of validation batches, 0 if there is nothing to validate on."""
         ...
 
     def val_batches(self, image_size: int) -> Iterator[Any]: ...
 
     def smallest_batch(self, start_sample: int = 0) -> int:
-        """Samples of the smallest batch over all ranks in what is left of an epoch after its first ``start_sample`` samples."""
+        """Count the samples of the smallest batch over all ranks in what is left of an epoch after its first
+        ``start_sample`` samples.
+        """
         ...
 
     def smallest_share(self, start_sample: int = 0) -> int:
-        """Samples of the smallest share that a rank has of such a batch; 0 where one goes empty."""
+        """Count the samples of the smallest share that a rank has of such a batch; 0 if one goes empty."""
         ...
 
     def preview(self, count: int, image_size: int) -> Iterator[Any]:
-        """The first ``count`` validation samples in batches of the usual size, read in this process."""
+        """Return the first ``count`` validation samples in batches of the usual size, read in this process."""
         ...
 
 
@@ -160,11 +166,11 @@ class Evaluation(Protocol):
 
     @property
     def told(self) -> Sequence[str]:
-        """The names of what ``model_arguments`` gives, known before data is read."""
+        """Return the names of what ``model_arguments`` gives, known before data is read."""
         ...
 
     def model_arguments(self, data: Any) -> dict[str, Any]:
-        """What a model's builder takes besides the keys of its config node; ``new_metric`` is always among it."""
+        """Return what a model's builder takes besides the keys of its config node; ``new_metric`` is always among it."""
         ...
 
     def draw(self, seen: Sequence[tuple[Any, Any]], classes: Sequence[str], folder: Path) -> Path:
@@ -188,8 +194,8 @@ class Tracker(Protocol):
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 
     def flush(self) -> bool:
-        """Make what was logged so far survive a kill; a checkpoint must not know more than the log. False where it can't, or not
-        within seconds. Called by the thread that writes checkpoints, while training logs on."""
+        """Make what was logged so far survive a kill; a checkpoint must not know more than the log. False where it can't, or
+        not within seconds. Called by the thread that writes checkpoints, while training logs on."""
         ...
 
     def finish(self, status: str) -> None:
@@ -198,7 +204,7 @@ class Tracker(Protocol):
 
     @property
     def run_id(self) -> str | None:
-        """The server's id of the run, once it is known."""
+        """Return the server's id of the run, once it is known."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -46,7 +46,7 @@ def _who(owner: Path) -> str:
 
 
 def require_unused(folder: Path) -> None:
-    """ConfigError where ``folder`` holds what an earlier run left: a new run would write over it."""
+    """Raise ConfigError if ``folder`` holds what an earlier run left: a new run would write over it."""
     left = [name for name in ("checkpoints", "tracking", PIPELINE_RECORD) if (folder / name).exists()]
     if left:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What makes two starts of a sweep the same study, and in words what differs."""
+"""The definition of a study: what makes two starts of a sweep the same, and in words what differs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Definition:
         seeds: Iterable[int] | None,
         custom_search_space: str | None,
     ) -> Self:
-        """``base`` is the composed config with the fixed overrides, as plain values."""
+        """Build the definition; ``base`` is the composed config with the fixed overrides, as plain values."""
         left_out = {*MAY_CHANGE, *(bare(name) for name in space.distributions)}
         if seeds is not None:
             left_out.add("training.seed")
@@ -80,12 +80,12 @@ class Definition:
         return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
 
     def plain(self) -> dict[str, Any]:
-        """For people: each searched key in words, everything else as it is."""
+        """Return it for people: each searched key in words, everything else as it is."""
         space = {name: allowed(_distribution(self, name)) for name in self.search_space}
         return {**json.loads(self.to_json()), "search_space": space}
 
     def differences(self, new: Definition) -> list[str]:
-        """Each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
+        """Return each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
         # What one of the two searches is told by the search space alone.
         searched = [bare(name) for name in (*self.search_space, *new.search_space)]
         if self.seeds is not None or new.seeds is not None:
@@ -99,7 +99,7 @@ class Definition:
         ]
 
     def unacceptable(self, new: Definition) -> list[str]:
-        """The differences that Optuna itself can't take into a study that has trials, as lines."""
+        """Return the differences that Optuna itself can't take into a study that has trials, as lines."""
         lines = []
         if self.directions != new.directions:
             lines.append("hydra.sweeper.direction: Optuna keeps the direction a study began with")
@@ -116,9 +116,9 @@ class Definition:
 
 
 def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> list[str]:
-    """The differences to record when a study goes on; empty where nothing changed.
+    """Return the differences to record when a study goes on; empty if nothing changed.
 
-    ConfigError listing them where they are not accepted, or where Optuna can't take them even so.
+    Raises ConfigError listing them if they are not accepted, or if Optuna can't take them even so.
     """
     changed = old.differences(new)
     impossible = old.unacceptable(new) if changed else []
@@ -137,8 +137,9 @@ def accepted_changes(old: Definition, new: Definition, accept_changes: bool) -> 
 
 
 def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[str, Any]:
-    """``config`` by dotted key, without the keys in ``left_out`` and all below them; lists are values, and so are empty
-    mappings."""
+    """Return ``config`` by dotted key, without the keys in ``left_out`` and all below them; lists are values, and so
+    are empty mappings.
+    """
     # A group choice stands at its path, or at the package behind the @.
     skipped = {key.rpartition("@")[2].replace("/", ".") for key in left_out}
     flat: dict[str, Any] = {}

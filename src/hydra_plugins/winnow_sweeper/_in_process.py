@@ -16,7 +16,8 @@ from hydra_plugins.winnow_sweeper._single_run import Work, compose, finished, gu
 
 
 class InProcessSlots:
-    """A job runs inside ``wait``. Its output is the sweep's; Ctrl-C is the run's own affair and comes back as ``interrupted``."""
+    """A job runs inside ``wait``. Its output is the sweep's; Ctrl-C is the run's own affair and comes back as
+    ``interrupted``."""
 
     size = 1
 

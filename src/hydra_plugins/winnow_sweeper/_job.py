@@ -15,8 +15,8 @@ MAX_FAILED_STARTS = 3
 
 @dataclass(frozen=True)
 class Job:
-    """One run: trial ``number`` (which is Hydra's job number), with the ``overrides`` of its config, in the folder ``subdir`` of
-    the study; ``seed`` where the trial is run with several."""
+    """One run: trial ``number`` (which is Hydra's job number), with the ``overrides`` of its config, in the folder ``subdir``
+    of the study; ``seed`` where the trial is run with several."""
 
     number: int
     overrides: tuple[str, ...]

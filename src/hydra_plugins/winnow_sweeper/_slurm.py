@@ -55,8 +55,8 @@ class SlurmQueue:
         }
 
     def cancel_rest(self, answered: set[str]) -> None:
-        """Cancel whatever of ours is in the queue still: a job that was being submitted, one that SLURM requeued. Those that have
-        ``answered`` and run still are about to end."""
+        """Cancel whatever of ours is in the queue still: a job that was being submitted, one that SLURM requeued. Those that
+        have ``answered`` and run still are about to end."""
         listed = _run("squeue", "--me", "--noheader", "--format=%j|%T")
         for name, state in (line.split("|", 1) for line in (listed or "").split()):
             if name.startswith(self._prefix) and (state == "PENDING" or name not in answered):

@@ -56,10 +56,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The verified content, on the CPU, without frozen weights that it names by their file: ``layouts.with_frozen_weights``.
+    """Return the verified content, on the CPU. Raises CheckpointError if the file is missing, damaged, of a newer
+    version or no winnow checkpoint; code in a file is never run (``weights_only``).
 
-    Raises CheckpointError for a file that is missing, damaged, of a newer version or not a winnow checkpoint; code in a file is
-    never run (``weights_only``).
+    Raises CheckpointError for a file that is missing, damaged, of a newer version or not a winnow checkpoint; code in a
+    file is never run (``weights_only``).
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
@@ -135,7 +136,7 @@ def _publish_also(written: Path, path: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link, or a synced copy on a filesystem that has none."""
+    """Make a hard link, or a synced copy on a filesystem that has none."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -57,30 +57,34 @@ class CheckpointFolder:
         self._writer.save(checkpoint, [self.last], recorded)
 
     def save_epoch(self, checkpoint: dict[str, Any], is_best: bool, recorded: Recorded) -> None:
-        """As ``save_last``, the same file also as ``best.pth`` and as ``checkpoint_epoch_{N}.pth`` where they are due.
+        """Save as ``save_last`` does, the same file also as ``best.pth`` and as ``checkpoint_epoch_{N}.pth`` where they
+        are due.
 
-        ``last.pth`` comes last: were a run killed in between and resumed from it, it would never make up for the others.
+        ``last.pth`` comes last: were a run killed in between and resumed from it, it would never make up for the
+        others.
         """
         is_due = checkpoint["epoch"] % self._save_interval == 0 and self._keep_last_n > 0
         numbered = self.folder / f"checkpoint_epoch_{checkpoint['epoch']}.pth"
         self._writer.save(checkpoint, [*([self.best] * is_best), *([numbered] * is_due), self.last], recorded)
 
     def make_room(self, checkpoint: dict[str, Any], still: Iterable[Tensor] = ()) -> None:
-        """Prepare in the background for saves of about this size, which costs the first one its extra time; those of its tensors
-        that hold ``still`` are copied once for all saves."""
+        """Prepare in the background for saves of about this size, which costs the first one its extra time; those of its
+        tensors that hold ``still`` are copied once for all saves."""
         self._writer.hold_still(still)
         self._writer.make_room(checkpoint)
 
     def wait(self) -> None:
-        """Until what was saved is on disk, or the log says why not."""
+        """Wait until what was saved is on disk, or the log says why not."""
         self._writer.wait()
 
     def is_ours(self, path: Path) -> bool:
-        """Whether a file is named as this folder's checkpoints are."""
+        """Return whether a file is named as this folder's checkpoints are."""
         return path in (self.best, self.last) or _EPOCH_FILE.fullmatch(path.name) is not None
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The furthest checkpoint that is whole, and its content; each damaged one is named in the log and passed over."""
+        """Return the furthest checkpoint that is whole, and its content; each damaged one is named in the log and
+        passed over.
+        """
         for path in [self.last, *self._epoch_files(), self.best]:
             if not path.exists():
                 continue
@@ -91,16 +95,18 @@ class CheckpointFolder:
         return None
 
     def most_files(self, num_epochs: int) -> int:
-        """Different files that a run of ``num_epochs`` leaves at most; ``last`` and ``best`` may be names of one of them."""
+        """Return how many different files a run of ``num_epochs`` leaves at most; ``last`` and ``best`` may be names of
+        one of them.
+        """
         return min(2 + min(self._keep_last_n, num_epochs // self._save_interval), num_epochs)
 
     def held_bytes(self) -> int:
-        """What this folder's checkpoints take on disk now, several names of one file counted once."""
+        """Return what this folder's checkpoints take on disk now, several names of one file counted once."""
         found = [path.stat() for path in self.folder.glob("*.pth") if self.is_ours(path)]
         return sum({stat.st_ino: stat.st_size for stat in found}.values())
 
     def _epoch_files(self) -> list[Path]:
-        """Newest first."""
+        """Return the files of epochs, newest first."""
         numbered = [
             (int(match[1]), path) for path in self.folder.glob("*.pth") if (match := _EPOCH_FILE.fullmatch(path.name))
         ]

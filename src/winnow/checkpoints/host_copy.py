@@ -34,7 +34,9 @@ class HostCopy:
     events: tuple[Any, ...] = ()
 
     def wait(self) -> None:
-        """Copies from a GPU are still under way when training goes on; the device orders them before the next update."""
+        """Wait for copies from a GPU, which are still under way when training goes on; the device orders them before
+        the next update.
+        """
         for event in self.events:
             event.synchronize()
 
@@ -48,13 +50,13 @@ class HostMemory:
         self._still_copies: dict[StorageKey, UntypedStorage] | None = None
 
     def hold_still(self, tensors: Iterable[Tensor]) -> None:
-        """Copy these ``tensors`` once and not each time, for they don't change; one that does all the same, as its version tells,
-        is copied each time from then on."""
+        """Copy these ``tensors`` once and not each time, for they don't change; one that does all the same, as its version
+        tells, is copied each time from then on."""
         self._still = [(tensor, tensor._version) for tensor in tensors if _fills_its_storage(tensor)]
         self._still_copies = None
 
     def copy(self, content: dict[str, Any]) -> HostCopy:
-        """``content`` with each storage of its tensors copied once, so that tensors which share one still do.
+        """Return ``content`` with each storage of its tensors copied once, so that tensors which share one still do.
 
         Raises OSError or RuntimeError where there is no memory. What an earlier copy held is overwritten.
         """
@@ -108,7 +110,7 @@ class HostMemory:
 
 
 def state_bytes(content: dict[str, Any]) -> int:
-    """What the tensors of ``content`` take, those that share memory counted once: about the size of its file."""
+    """Return what the tensors of ``content`` take, those that share memory counted once: about the size of its file."""
     return sum(storage.nbytes() for storage in _storages(content).values())
 
 
@@ -136,7 +138,7 @@ def _allocate(size: int, pinned: bool) -> Any:
 
 
 def _storages(content: Any) -> dict[StorageKey, UntypedStorage]:
-    """Each storage once; empty ones need no memory."""
+    """Yield each storage once; empty ones need no memory."""
     storages = {}
     for tensor in _tensors(content):
         if _is_plain(tensor) and tensor.untyped_storage().nbytes():
@@ -150,7 +152,7 @@ def _key(tensor: Tensor) -> StorageKey:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is nothing but numbers in a storage: not sparse, quantised, or a lazy conjugate."""
+    """Return whether a tensor is nothing but numbers in a storage: not sparse, quantised, or a lazy conjugate."""
     is_lazy = tensor.is_conj() or tensor.is_neg()
     return tensor.layout is torch.strided and not tensor.is_quantized and not is_lazy
 
@@ -177,7 +179,7 @@ def _bytes(storage: UntypedStorage) -> Tensor:
 
 
 def _moved(tensor: Tensor, targets: dict[StorageKey, UntypedStorage]) -> Tensor:
-    """The same view of the copied storage."""
+    """Return the same view of the copied storage."""
     if not _is_plain(tensor):
         return tensor.detach().cpu().clone()
     empty = torch.empty(0, dtype=tensor.dtype)
@@ -198,7 +200,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """New containers all the way down, so that what training changes in its own is not seen here."""
+    """Build new containers all the way down, so that what training changes in its own is not seen here."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):

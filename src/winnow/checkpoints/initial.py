@@ -34,7 +34,7 @@ class StageWeights:
 
     @classmethod
     def read(cls, init_from: str | None) -> StageWeights | None:
-        """None for a path, and for nothing at all."""
+        """Parse ``<stage>:best`` or ``<stage>:last``; return None for a path or None."""
         match = _OF_STAGE.fullmatch(init_from) if init_from is not None else None
         return cls(match["stage"], match["which"]) if match else None
 
@@ -43,8 +43,9 @@ class StageWeights:
 
 
 def initial_weights(init_from: str, run_folder: Path | None) -> Path:
-    """The file that ``init_from`` means in ``run_folder``, which holds a folder per stage (None: there are no stages).
-    ConfigError where it is not there, with what to do."""
+    """Return the file that ``init_from`` means in ``run_folder``, which holds a folder per stage (None: there are no
+    stages). ConfigError where it is not there, with what to do.
+    """
     named = StageWeights.read(init_from)
     if named is not None and run_folder is None:
         raise ConfigError(f"training.init_from={init_from!r} names a stage, but stage=single has none; give a path")
@@ -65,7 +66,7 @@ def initial_weights(init_from: str, run_folder: Path | None) -> Path:
 
 
 def require_allowed(report: LoadReport, prefixes: Sequence[str]) -> None:
-    """WeightsError that lists every parameter outside of ``prefixes`` that is not the same on both sides."""
+    """Raise WeightsError that lists every parameter outside of ``prefixes`` that is not the same on both sides."""
     kinds = {
         "missing (in the model only)": report.missing,
         "reshaped": report.reshaped,
@@ -85,12 +86,12 @@ def require_allowed(report: LoadReport, prefixes: Sequence[str]) -> None:
 
 
 def is_under(name: str, prefixes: Iterable[str]) -> bool:
-    """Whether a parameter's name begins with one of the dotted ``prefixes``."""
+    """Return whether a parameter's name begins with one of the dotted ``prefixes``."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def write_report(report: LoadReport, folder: Path) -> None:
-    """``init_from.json``: every name, where the log shows the first few."""
+    """Write ``init_from.json``: every name, where the log shows the first few."""
     write_whole(folder / REPORT, json.dumps(asdict(report), indent=2) + "\n")
 
 

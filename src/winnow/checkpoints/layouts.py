@@ -54,7 +54,9 @@ class ForeignCheckpoint:
 
 
 def read_foreign(path: Path, as_what: str, error: type[WinnowError]) -> ForeignCheckpoint:
-    """The whole file by its layout. Raises ``error`` where it can't be read or holds no weights; nothing in it is executed."""
+    """Read the whole file by its layout. Raises ``error`` if it can't be read or holds no weights; nothing in it is
+    executed.
+    """
     content = read_inert(path, as_what, error)
     if isinstance(content, Mapping) and REFERENCES in content:
         content = with_frozen_weights(content, path)
@@ -133,7 +135,7 @@ _PARTS = {
 
 
 def tensors_of(value: Any) -> Weights | None:
-    """``value`` as tensors by name; None where it is anything else. What modules keep besides tensors is left out."""
+    """Return ``value`` as tensors by name; None if it is anything else. What modules keep besides tensors is left out."""
     if not isinstance(value, Mapping):
         return None
     named = {name: item for name, item in value.items() if not str(name).endswith("_extra_state")}
@@ -142,7 +144,9 @@ def tensors_of(value: Any) -> Weights | None:
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> Weights:
-    """Names as the model itself has them: ``_orig_mod.`` wherever it stands, ``module.`` where every name begins with it."""
+    """Return names as the model itself has them: ``_orig_mod.`` wherever it stands, ``module.`` where every name begins
+    with it.
+    """
     is_average = all(
         name == "n_averaged" or name.startswith("module.") for name in state
     )  # torch's AveragedModel counts
@@ -155,11 +159,11 @@ def without_wrappers(state: Mapping[str, Tensor]) -> Weights:
 
 
 def aligned(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[Weights, str | None]:
-    """``weights`` under the names of a model whose state is ``own``, and in words what was changed about them.
+    """Return ``weights`` under the names of a model whose state is ``own``, and in words what was changed about them.
 
-    A file of a whole program may hold the model below a prefix (``model.`` in Lightning), the file of a part may lack one
-    (an encoder alone). A prefix is taken away or added only where more entries fit by name and shape than without, and at
-    least half of those that it concerns.
+    A file of a whole program may hold the model below a prefix (``model.`` in Lightning), the file of a part may lack
+    one (an encoder alone). A prefix is taken away or added only where more entries fit by name and shape than without,
+    and at least half of those that it concerns.
     """
     best, words, most = dict(weights), None, _num_fitting(weights, own)
     for prefix in _prefixes(weights):
@@ -181,7 +185,7 @@ def _num_fitting(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> in
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """Of one and two parts, in the order in which they come."""
+    """Yield prefixes of one and two parts, in the order in which they come."""
     found: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
@@ -210,13 +214,13 @@ def _weights(content: Mapping[str, Any]) -> tuple[str, Weights] | None:
 
 
 def _is_part(key: Any) -> bool:
-    """Whether a key may hold the weights of a part of the model, as ``encoder_state_dict`` does."""
+    """Return whether a key may hold the weights of a part of the model, as ``encoder_state_dict`` does."""
     reserved = (*AVERAGES, *OPTIMIZERS, *SCHEDULERS, *SCALERS)
     return isinstance(key, str) and key.endswith("_state_dict") and key not in reserved
 
 
 def _average(value: Any, weights: Weights) -> Weights | None:
-    """Averaged weights, at the top of ``value`` or one below, where they are the average of ``weights``."""
+    """Return averaged weights, at the top of ``value`` or one below, if they are the average of ``weights``."""
     inside = value.values() if isinstance(value, Mapping) else ()
     for candidate in (value, *inside):
         state = tensors_of(candidate)
@@ -253,7 +257,9 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _finished_epochs_of_lightning(content: Mapping[str, Any]) -> int | None:
-    """Its ``epoch`` counts the finished ones in a file saved after the fit, and is one less in one that a callback saved."""
+    """Return the finished epochs: Lightning's ``epoch`` counts them in a file saved after the fit, and is one less in
+    one that a callback saved.
+    """
     node: Any = content.get("loops")
     for key in ("fit_loop", "epoch_progress", "current", "processed"):
         node = node.get(key) if isinstance(node, Mapping) else None

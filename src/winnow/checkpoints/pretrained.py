@@ -46,8 +46,10 @@ def load_or_start_random(
     load: Callable[[Path], Model],
     start_random: Callable[[], Model],
 ) -> Model:
-    """The model by ``model.pretrained``: ``true`` and a path must load, ``false`` starts random, ``if_available`` loads
-    or, with a loud warning, starts random. Raises WeightsError when weights that must load are absent or do not fit."""
+    """Build the model by ``model.pretrained``: ``true`` and a path must load, ``false`` starts random, ``if_available``
+    loads or, with a loud warning, starts random. Raises WeightsError if weights that must load are absent or do not
+    fit.
+    """
     if pretrained is False:
         return start_random()
     try:
@@ -121,7 +123,8 @@ class FoundWeights(NamedTuple):
 
 
 def find_weights(pretrained: bool | str, offline: bool, weights: WeightsEnum | None) -> FoundWeights | None:
-    """Return the tensors that ``model.pretrained`` asks for, of a file or of torchvision's ``weights``; None for a random start.
+    """Return the tensors that ``model.pretrained`` asks for, of a file or of torchvision's ``weights``; None for a random
+    start.
 
     For models that load them by themselves; as ``load_or_start_random`` in all else.
     """

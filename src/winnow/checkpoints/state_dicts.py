@@ -40,7 +40,7 @@ class LoadReport:
         return frozenset(self.missing) | frozenset(self.reshaped)
 
     def log(self) -> None:
-        """One line of counts, and one for each kind of entry that did not match."""
+        """Log one line of counts, and one for each kind of entry that did not match."""
         total = self.matched + len(self.random_names)
         logger.info("weights of %s: %s of %s entries matched", self.source, self.matched, total)
         for kind, names in (("missing", self.missing), ("reshaped", self.reshaped), ("unexpected", self.unexpected)):
@@ -67,8 +67,10 @@ class FileWeights(dict[str, Tensor]):
 
 
 def read_state(path: Path) -> FileWeights:
-    """The tensors of a weights file by name, averaged ones where it has them: safetensors, a bare state dict, or a checkpoint of
-    any layout in ``checkpoint_layouts``. Nothing in the file is executed. Raises WeightsError naming the file."""
+    """Read the tensors of a weights file by name, averaged ones where it has them: safetensors, a bare state dict, or a
+    checkpoint of any layout in ``checkpoints.layouts``. Nothing in the file is executed. Raises WeightsError naming the
+    file.
+    """
     return FileWeights(read_tensors(path), path)
 
 
@@ -91,7 +93,7 @@ def load_matching(
 
 
 def compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> LoadReport:
-    """How the entries of ``state`` fit those of a model, ``own``, by name and shape."""
+    """Compare by name and shape how the entries of ``state`` fit those of a model, ``own``."""
     both = own.keys() & state.keys()
     fitting = {name for name in both if own[name].shape == state[name].shape}
     return LoadReport(
@@ -104,8 +106,9 @@ def compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str
 
 
 def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """``load_matching`` for weights that were asked for: logged, and WeightsError where they would fill less than half of the
-    model."""
+    """Load weights that were asked for as ``load_matching`` does, and log it. Raises WeightsError if they would fill
+    less than half of the model.
+    """
     compared(model.state_dict(), state, source).require_match()
     load_matching(model, state, source).log()
 
@@ -123,7 +126,7 @@ def mark_loaded(model: nn.Module, names: Iterable[str], source: str) -> None:
 
 
 def loaded_from(parameter: nn.Parameter) -> str | None:
-    """Where the values of a parameter came from; None where nobody said that they were loaded."""
+    """Return where the values of a parameter came from; None if they were drawn."""
     source: str | None = getattr(parameter, _LOADED_FROM, None)
     return source
 
@@ -196,7 +199,7 @@ def shortened(names: Iterable[str]) -> str:
 
 
 def top_modules(names: Iterable[str]) -> dict[str, list[str]]:
-    """The parameters' names by their first part, without what all of them begin with."""
+    """Return the parameters' names by their first part, without what all of them begin with."""
     parts = [name.split(".") for name in names]
     depth = 1
     while parts and len({tuple(own[:depth]) for own in parts}) == 1 and all(len(own) > depth + 1 for own in parts):

@@ -43,9 +43,9 @@ class CheckpointWriter:
     def save(self, content: dict[str, Any], paths: Sequence[Path], recorded: Recorded) -> None:
         """Copy ``content`` and return; it will be one file under each of ``paths``, which appear in this order.
 
-        They appear only when ``recorded`` is true: a checkpoint must not know more than the tracker's record, which a resumed run
-        only appends to. Waits for the write before this one. Raises what an earlier write died of, unless it was
-        the disk's fault.
+        They appear only when ``recorded`` is true: a checkpoint must not know more than the tracker's record, which a resumed
+        run only appends to. Waits for the write before this one. Raises what an earlier write died of, unless it was the disk's
+        fault.
         """
         began = time.monotonic()
         self.wait()
@@ -77,7 +77,7 @@ class CheckpointWriter:
         self._memory.hold_still(tensors)
 
     def wait(self) -> None:
-        """Until nothing is being written; raises what the write died of, unless it was the disk's fault."""
+        """Wait until nothing is being written; raises what the write died of, unless it was the disk's fault."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_data(commands: Any) -> None:
-    """The subcommand; imports nothing heavy."""
+    """Add the subcommand; import nothing heavy."""
     data = commands.add_parser("data", help="look at data sets").add_subparsers(required=True, metavar="COMMAND")
     check = data.add_parser(
         "check",
@@ -46,7 +46,7 @@ def add_data(commands: Any) -> None:
 
 
 def add_convert(commands: Any) -> None:
-    """The subcommand; imports nothing heavy."""
+    """Add the subcommand; import nothing heavy."""
     convert = commands.add_parser("convert", help="turn a data set into COCO JSON")
     formats = convert.add_subparsers(required=True, metavar="FORMAT")
     bdd100k = formats.add_parser("bdd100k", help="BDD100K's own layout, label files of any generation")
@@ -131,7 +131,7 @@ def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: S
 
 @contextlib.contextmanager
 def _progress() -> Iterator[SplitProgress]:
-    """A bar per split on a terminal, a line at every tenth of the images elsewhere; on stderr, for stdout carries the report."""
+    """Show a bar on a terminal, a line at every tenth of the images elsewhere; on stderr, for stdout carries the report."""
     from rich.console import Console
     from rich.progress import Progress, TaskID
 

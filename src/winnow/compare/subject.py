@@ -42,10 +42,12 @@ class Subject:
 
 
 def read_subject(given: str, which: str = BEST, frozen_source: str | None = None) -> Subject:
-    """A checkpoint of winnow's or another program's, or of a run folder its ``which`` (best.pth, where there is none last.pth).
+    """Read a checkpoint of winnow's or another program's, or of a run folder its ``which`` (best.pth, where there is
+    none last.pth).
 
-    ``frozen_source``: where a file is now that frozen weights were taken from. Raises ConfigError for a folder that holds no run,
-    CheckpointError for a file that can't be read, WeightsError where the file with the frozen weights is missing or has changed.
+    ``frozen_source``: where a file is now that frozen weights were taken from. Raises ConfigError for a folder that
+    holds no run, CheckpointError for a file that can't be read, WeightsError where the file with the frozen weights is
+    missing or has changed.
     """
     path = Path(given)
     if not path.exists():

@@ -45,9 +45,9 @@ def instantiate(config: Mapping[str, Any], key: str, **injected: Any) -> Any:
 
 
 def check_node(config: Mapping[str, Any], key: str, injected: Collection[str], optional: Collection[str] = ()) -> None:
-    """Raise ConfigError for what the node's target does not take, and for one that says itself that it gives something else than
-    is needed, before anything slow happens. ``injected`` are the parameters that code gives, ``optional`` those that it gives
-    where they are needed."""
+    """Raise ConfigError for what the node's target does not take, and for one that says itself that it gives something else
+    than is needed, before anything slow happens. ``injected`` are the parameters that code gives, ``optional`` those that it
+    gives where they are needed."""
     node = config[key]
     target = target_of(node, key, trusted(config))
     if key in _PROTOCOLS:
@@ -58,8 +58,9 @@ def check_node(config: Mapping[str, Any], key: str, injected: Collection[str], o
 
 
 def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
-    """What the node's ``_target_`` names; ConfigError for what is not under the patterns of ``trusted`` or can't be
-    imported."""
+    """Return what the node's ``_target_`` names. Raises ConfigError if it is not under the patterns of ``trusted`` or
+    can't be imported.
+    """
     name = node.get("_target_")
     if not isinstance(name, str):
         raise ConfigError(f"{key}._target_ must name the class or function to build, got {name!r}")
@@ -76,9 +77,11 @@ def target_of(node: Mapping[str, Any], key: str, trusted: Sequence[str]) -> Any:
 
 
 def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
-    """ConfigError where ``node``, or one inside of it, names what is not there to be built from a config: of winnow anything
-    but builders and trackers, of torch.optim anything but optimizers, unless its package is among those that ``trusted`` adds
-    to ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file may ask for."""
+    """Raise ConfigError if ``node``, or one inside of it, names what may not be built from a config: of winnow anything
+    but builders and trackers, of torch.optim anything but optimizers, unless its package is among those that
+    ``trusted`` adds to ``OWN``. A config may come from a file, and what else winnow can do, as start a process, no file
+    may ask for.
+    """
     if isinstance(node, Mapping):
         if "_target_" in node:
             target = target_of(node, key, trusted)
@@ -95,7 +98,9 @@ def require_builders(node: Any, key: str, trusted: Sequence[str]) -> None:
 
 
 def _is_builder(target: Any, added: Sequence[str]) -> bool:
-    """By where it lives and not by what it was called: every module that imports os makes os.system an attribute of its own."""
+    """Judge by where it lives and not by what it was called: every module that imports os makes os.system an attribute
+    of its own.
+    """
     home, place = _home(target), f"{_home(target)}.{getattr(target, '__qualname__', '')}"
     if any(_is_under(place, pattern) for pattern in added):
         return True
@@ -111,7 +116,7 @@ def _home(target: Any) -> str:
 
 
 def trusted(config: Mapping[str, Any]) -> list[str]:
-    """Patterns of what a ``_target_`` may name."""
+    """Return patterns of what a ``_target_`` may name."""
     return [*OWN, *(f"{name}.*" for name in config["trusted_targets"])]
 
 

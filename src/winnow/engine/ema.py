@@ -47,7 +47,7 @@ class Ema:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the averaged weights inside this context."""
+        """Put the averaged weights into the model inside this context."""
         own = {name: self._live[name].clone() for name in self._average}
         self._copy(self._average, self._live)
         try:

@@ -54,8 +54,8 @@ def evaluate(
 
 
 def _numbers(metric: Metric, parts: list[tuple[Any, dict[str, float], dict[str, float]]]) -> dict[str, float]:
-    """Return all numbers from ``metric``, which is rank 0's, and every rank's (metric state, sums of losses by what divides them,
-    counts)."""
+    """Return all numbers from ``metric``, which is rank 0's, and every rank's (metric state, sums of losses by what divides
+    them, counts)."""
     for state, _, _ in parts[1:]:
         metric.merge(state)
     values = {f"val/{name}": value for name, value in metric.compute().items()}

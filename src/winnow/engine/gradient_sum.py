@@ -23,7 +23,7 @@ class GradientSum:
         self._names: list[str] = []
 
     def __call__(self, terms: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        """The loss terms of all ranks, added up by name; ``terms`` of this rank are empty where it had no sample."""
+        """Return the loss terms of all ranks, added up by name; ``terms`` of this rank are empty where it had no sample."""
         if self._ranks.size == 1:
             return dict(terms)
         self._agree_on_names(terms)

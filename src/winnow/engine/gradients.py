@@ -1,4 +1,4 @@
-"""Which parameters the backward passes of a step reached: gradient norms, and what should have one but has none."""
+"""Gradients after the backward passes of a step: their norms, and which parameters should have one but have none."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Gradients:
 
     @property
     def norms(self) -> dict[str, float | None]:
-        """Of all that is trained."""
+        """Return the gradient norms of all trained parameters."""
         return {name: norm for norms in self.groups.values() for name, norm in norms.items()}
 
     def merged(self, later: Gradients) -> Gradients:
-        """The larger norm of either step, a number before None."""
+        """Return the larger norm of either step, a number before None."""
         groups = {
             group: {name: _larger(norm, later.groups[group][name]) for name, norm in norms.items()}
             for group, norms in self.groups.items()
@@ -44,7 +44,7 @@ class Gradients:
 
 @torch.no_grad()
 def read_gradients(model: nn.Module, optimizer: Optimizer) -> Gradients:
-    """The norms as they stand after a backward pass; one wait for the device. Changes nothing."""
+    """Return the norms as they stand after a backward pass; waits for the device once, changes nothing."""
     named = dict(model.named_parameters())
     trained = {name for group in optimizer.param_groups for name in group["tensors"]}
     reached = [(name, parameter.grad) for name, parameter in named.items() if parameter.grad is not None]
@@ -59,7 +59,7 @@ def read_gradients(model: nn.Module, optimizer: Optimizer) -> Gradients:
 
 
 def joint_norm(norms: Norms) -> float | None:
-    """The norm over several parameters; None where none of them was reached."""
+    """Return the norm over several parameters; None if none of them was reached."""
     reached = [norm for norm in norms.values() if norm is not None]
     return math.hypot(*reached) if reached else None
 
@@ -73,10 +73,11 @@ class GradientFindings:
 
 
 def judge(gradients: Gradients, zero_is_none: bool) -> GradientFindings:
-    """What is wrong with ``gradients``: a group without any, a frozen parameter with one, single parameters that none reached.
+    """Return what is wrong with ``gradients``: a group without any, a frozen parameter with one, single parameters that
+    none reached.
 
-    ``zero_is_none`` counts a group whose gradients are all exactly 0 as one without, which is sure after several steps only:
-    behind a factor that starts at 0 they are 0 in the first.
+    ``zero_is_none`` counts a group whose gradients are all exactly 0 as one without, which is sure after several steps
+    only: behind a factor that starts at 0 they are 0 in the first.
     """
     errors: list[str] = []
     warnings: list[str] = []
@@ -109,8 +110,9 @@ def judge(gradients: Gradients, zero_is_none: bool) -> GradientFindings:
 
 
 def judge_modules(gradients: Gradients) -> list[str]:
-    """An error for each module at the top of the model that trains, none of whose parameters gets a gradient other than 0,
-    though it is no parameter group of its own."""
+    """Return an error for each module at the top of the model that trains, none of whose parameters gets a gradient
+    other than 0, though it is no parameter group of its own.
+    """
     norms = gradients.norms
     alone = {frozenset(names) for names in gradients.groups.values()}
     return [

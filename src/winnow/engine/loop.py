@@ -113,7 +113,7 @@ def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
 
 
 def train_one_epoch(run: Fit, stop: StopRequest) -> None:
-    """The steps left in the epoch after ``state.epoch``, or fewer where ``max_iter`` or a stop request comes first."""
+    """Take the steps left in the epoch after ``state.epoch``, or fewer if ``max_iter`` or a stop request comes first."""
     state, settings = run.state, run.settings
     epoch = state.epoch + 1
     began, waited, images = time.perf_counter(), 0.0, 0
@@ -197,7 +197,8 @@ def save_alone(run: Fit) -> None:
 
 def begin_alike(run: Fit, is_first: bool = False) -> None:
     """Give all ranks rank 0's trained weights and buffers: at first, and the running statistics among them before each
-    evaluation. Frozen weights are each rank's own; ``is_first`` sends a checksum along. Raises WeightsError where they differ."""
+    evaluation. Frozen weights are each rank's own; ``is_first`` sends a checksum along. Raises WeightsError where they
+    differ."""
     if run.ranks.size == 1:
         return
     average = run.step.ema.own_weights() if run.step.ema is not None else []
@@ -220,14 +221,16 @@ def is_pruned(run: Fit) -> bool:
 
 
 def report_again(run: Fit) -> None:
-    """What the checkpoint knows of its epoch: a run may be killed between its save and its report."""
+    """Report what the checkpoint knows of its epoch: a run may be killed between its save and its report."""
     value = run.state.metrics.get(run.state.objective.metric)
     if run.trial is not None and value is not None:
         run.trial.report(value, run.state.epoch)
 
 
 def is_finished(run: Fit) -> bool:
-    """True when there is nothing left to do, as in a finished run that is resumed; an epoch in progress is to be evaluated."""
+    """Return true when there is nothing left to do, as in a finished run that is resumed; an epoch in progress is to be
+    evaluated.
+    """
     return (run.state.step >= run.total_steps and run.state.sample == 0) or is_stalled(run)
 
 
@@ -274,7 +277,7 @@ def speed(images: int, seconds: float, waited: float, device: torch.device) -> d
 
 
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of ``size`` batches, the last one perhaps shorter."""
+    """Yield lists of ``size`` batches, the last one perhaps shorter."""
     iterator = iter(batches)
     while group := list(itertools.islice(iterator, size)):
         yield group
@@ -301,7 +304,7 @@ def require_samples_left(run: Fit, what: str, error: type[WinnowError]) -> None:
 
 
 def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
-    """Each item with the seconds it was waited for."""
+    """Yield each item with the seconds it was waited for."""
     iterator = iter(items)
     while True:
         began = time.perf_counter()

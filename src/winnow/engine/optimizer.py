@@ -123,7 +123,7 @@ def _split(groups: Sequence[dict[str, Any]], undecayed: Collection[str]) -> list
 
 
 def scaled_lr(lr: float, base_batch_size: int | None, samples_per_step: int) -> float:
-    """The linear scaling rule of Goyal et al. 2017; off where ``base_batch_size`` is None."""
+    """Scale by the linear rule of Goyal et al. 2017; off if ``base_batch_size`` is None."""
     if base_batch_size is None:
         return lr
     scaled = lr * samples_per_step / base_batch_size

@@ -43,8 +43,9 @@ class Precision:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How images and weights lie in memory. Auto is channels last, but for bf16 on a CPU without AMX, where that took 1.4
-        times as long (benchmarks/README.md)."""
+        """Return how images and weights lie in memory. Auto is channels last, but for bf16 on a CPU without AMX, where
+        that took 1.4 times as long (benchmarks/README.md).
+        """
         if self.asked_format != "auto":
             return torch.contiguous_format if self.asked_format == "contiguous" else torch.channels_last
         is_slow = self.device.type == "cpu" and self.dtype is torch.bfloat16 and not _has_amx()
@@ -54,12 +55,12 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
     def new_scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler, active for fp16 alone: the other formats have float32's range."""
+        """Return a gradient scaler, active for fp16 alone: the other formats have float32's range."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
 
 def multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for products of bfloat16 (AVX-512's or AMX)."""
+    """Return whether this CPU has instructions for products of bfloat16 (AVX-512's or AMX)."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
@@ -69,8 +70,9 @@ def _has_amx() -> bool:
 
 
 def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """``auto`` is the first GPU where there is one, of many ranks each one's own; ConfigError for a device that this machine
-    lacks."""
+    """Return the device: ``auto`` is the first GPU where there is one, of many ranks each one's own. Raises ConfigError
+    for a device that this machine lacks.
+    """
     if ranks.size > 1:
         return _device_of_rank(name, ranks)
     if name == "auto":

@@ -25,7 +25,7 @@ class Progress:
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """A bar of ``total`` batches, gone when the context ends."""
+        """Show a bar of ``total`` batches, gone when the context ends."""
         if not (self._shown and CONSOLE.is_terminal):
             yield _ignore
             return

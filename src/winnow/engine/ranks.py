@@ -46,11 +46,11 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Rank 0: the one that tracks and writes files."""
+        """Return whether this is rank 0: the one that tracks and writes files."""
         return self.rank == 0
 
     def sum(self, *numbers: float) -> list[float]:
-        """The sum over ranks of each number."""
+        """Return the sum over ranks of each number."""
         if self.size == 1:
             return list(numbers)
         total = torch.tensor(numbers, dtype=torch.float64)
@@ -58,11 +58,11 @@ class Ranks:
         return cast(list[float], total.tolist())
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true on some rank."""
+        """Return whether ``flag`` is true on some rank."""
         return self.sum(flag)[0] > 0
 
     def gather(self, value: T) -> list[T]:
-        """On rank 0 every rank's ``value`` in their order, elsewhere nothing."""
+        """Return on rank 0 every rank's ``value`` in their order, elsewhere nothing."""
         if self.size == 1:
             return [value]
         data = pickle.dumps(value)
@@ -74,7 +74,7 @@ class Ranks:
         return [pickle.loads(part.numpy().tobytes()[: int(n)]) for part, n in zip(every or [], lengths, strict=False)]
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's ``value``."""
+        """Return rank 0's ``value``."""
         if self.size == 1:
             return value
         data = pickle.dumps(value) if self.is_main else b""
@@ -126,7 +126,7 @@ class Ranks:
             raise self._explained(error) from error
 
     def _require_all(self, work: Any) -> None:
-        """RankError where a rank is gone and the operation does not come to its end without it."""
+        """Raise RankError if a rank is gone and the operation does not come to its end without it."""
         if not self._gone():
             return
         time.sleep(_GONE_SECONDS)
@@ -161,10 +161,11 @@ ALONE = Ranks()
 
 @contextlib.contextmanager
 def joined(store: Any, place: Ranks, require_others: Callable[[], None]) -> Iterator[Ranks]:
-    """``place`` with its peers, all of whom have come; connected by gloo for the CPU's tensors and NCCL for a GPU's.
+    """Return ``place`` with its peers, all of whom have come; connected by gloo for the CPU's tensors and NCCL for a
+    GPU's.
 
-    ``store`` is a torch.distributed Store that all ranks reach; ``require_others`` is called while they are waited for, to
-    raise where that is in vain.
+    ``store`` is a torch.distributed Store that all ranks reach; ``require_others`` is called while they are waited for,
+    to raise where that is in vain.
     """
     store.set(f"peer/{place.rank}", ProcessStamp.this_process().to_json())
     keys = [f"peer/{rank}" for rank in range(place.size)]
@@ -184,7 +185,7 @@ def joined(store: Any, place: Ranks, require_others: Callable[[], None]) -> Iter
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The tensors of each type in their order, so many at a time that a copy of them is not large."""
+    """Yield the tensors of each type in their order, so many at a time that a copy of them is not large."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         bucket: list[Tensor] = []
         for tensor in tensors:

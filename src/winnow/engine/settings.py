@@ -61,8 +61,8 @@ class AutoScaleLr(Settings):
 
 
 class EmaSettings(Settings):
-    """``decay`` of the exponential moving average of the weights, per step; ``also_raw`` evaluates the weights that training goes
-    on with as well, as ``val_raw/…``."""
+    """``decay`` of the exponential moving average of the weights, per step; ``also_raw`` evaluates the weights that training
+    goes on with as well, as ``val_raw/…``."""
 
     decay: float | None = Field(None, gt=0, lt=1)
     also_raw: bool = False

@@ -42,11 +42,11 @@ class Snapshot:
         self._metadata = dict(metadata)
 
     def take(self, state: TrainState) -> dict[str, Any]:
-        """The content of a checkpoint; its tensors are those of the run, which training goes on to change.
+        """Return the content of a checkpoint; its tensors are those of the run, which training goes on to change.
 
         ``model_state_dict`` holds the weights that are evaluated. With an EMA that is the average, the very tensors of
-        ``ema_state_dict``, and ``training_state_dict`` holds those that training goes on with. All ranks take it together;
-        rank 0's holds the random numbers of all.
+        ``ema_state_dict``, and ``training_state_dict`` holds those that training goes on with. All ranks take it
+        together; rank 0's holds the random numbers of all.
         """
         step, model = self._step, self._step.task.model
         best = vars(state.best) if state.best is not None else None
@@ -141,7 +141,7 @@ def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _with_current_rates(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The saved moments under the settings of today's config, so that another lr or weight decay takes effect.
+    """Return the saved moments under the settings of today's config, so that another lr or weight decay takes effect.
 
     ``lr`` itself is set before each step; a run with no step left must show its last one.
     """

@@ -131,7 +131,8 @@ class TrainStep:
         return sums
 
     def _counts_of_all_ranks(self, counts: Counts) -> Counts:
-        """Return the sums over ranks. What the last step changed in buffers (running statistics) is made rank 0's on the way."""
+        """Return the sums over ranks. What the last step changed in buffers (running statistics) is made rank 0's on the
+        way."""
         if self.ranks.size == 1:
             return counts
         versions = sum(buffer._version for buffer in self._buffers)

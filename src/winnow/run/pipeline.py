@@ -147,7 +147,7 @@ def reset_process(plan: RunPlan) -> None:
 
 @contextlib.contextmanager
 def reporting_to_trial(plan: RunPlan, plans: Sequence[RunPlan]) -> Iterator[None]:
-    """Inside, the stage's epochs are reported on the pipeline's axis, in a sweep."""
+    """Report the stage's epochs inside on the pipeline's axis, in a sweep."""
     current = current_trial()
     if current is None:
         yield

@@ -47,8 +47,8 @@ class RunCheckpoint:
         restore(run, self.content, self.path)
 
     def _with_moved_source(self, config: Config) -> Config:
-        """Return ``config`` with the file of training.frozen_source where the model's node names the one that the frozen weights
-        came from, so that the model is built from it too."""
+        """Return ``config`` with the file of training.frozen_source where the model's node names the one that the frozen
+        weights came from, so that the model is built from it too."""
         moved = moved_sources(self.content, self.path, config["training"]["frozen_source"])
         for source, file in moved.items():
             logger.info("%s has moved: its weights are taken from %s (training.frozen_source)", source, file)

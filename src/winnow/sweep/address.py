@@ -74,7 +74,8 @@ class Opened:
 
 @dataclass(frozen=True)
 class Address:
-    """``kind`` is ``journal``, ``sqlite`` or a server's (``postgresql`` …); ``url`` is a journal's path, or SQLAlchemy's URL."""
+    """``kind`` is ``journal``, ``sqlite`` or a server's (``postgresql`` …); ``url`` is a journal's path, or SQLAlchemy's
+    URL."""
 
     kind: str
     url: str

@@ -24,8 +24,8 @@ NUM_COEFFICIENTS = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """``final`` is what the curve should end at, learned from ``num_finished`` curves; ``spread`` the standard deviation of such
-    forecasts; ``bar`` the best final value of all finished curves."""
+    """``final`` is what the curve should end at, learned from ``num_finished`` curves; ``spread`` the standard deviation of
+    such forecasts; ``bar`` the best final value of all finished curves."""
 
     final: float
     spread: float

@@ -29,9 +29,9 @@ class SturdyJournal(BaseJournalBackend):
     """Reads and appends the records of the journal at ``path``, which Optuna's ``JournalFileBackend`` can open too.
 
     A record counts once its line has ended; whatever follows the last newline was never acknowledged and is cut off before the
-    next append. A line in the middle that does not parse is repaired in place, at its length, so that no reader loses its place.
-    The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must offer it.
-    Raises OSError if the disk is full or gone; the journal then ends with a whole line.
+    next append. A line in the middle that does not parse is repaired in place, at its length, so that no reader loses its
+    place. The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must
+    offer it. Raises OSError if the disk is full or gone; the journal then ends with a whole line.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

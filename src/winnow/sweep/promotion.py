@@ -1,5 +1,4 @@
-"""From a search to full training: the best configurations of a study, trained as long as they deserve, and whether the search
-had ranked them truly."""
+"""Promotion from a search to full training: the best configurations of a study, and how well the search had ranked them."""
 
 from __future__ import annotations
 
@@ -72,9 +71,9 @@ class Promotion:
 
 
 def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
-    """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own beside
-    it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was stopped.
-    Raises ConfigError, PromotionError.
+    """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own
+    beside it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was
+    stopped. Raises ConfigError, PromotionError.
     """
     where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     overrides = [text for text in overrides if text not in where]
@@ -120,7 +119,7 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
 
 
 def _kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
-    """What the study's own command said of Hydra, as its sweeper, slots and launcher, without what was the search's alone."""
+    """Return what the study's own command said of Hydra (sweeper, slots, launcher), without what was the search's alone."""
     anew = {_key(text) for text in said_anew}
     return [
         text
@@ -134,22 +133,23 @@ def _key(override: str) -> str:
 
 
 def _search_path(source: StoredStudy) -> list[str]:
-    """Where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
+    """Return where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
     places = source.description["search_path"]
     quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
     return [f"hydra.searchpath=[{quoted}]"] if places else []
 
 
 def _fixed_overrides(source: StoredStudy) -> list[str]:
-    """What the study's own command said of every run, without what it searched."""
+    """Return what the study's own command said of every run, without what it searched."""
     searched = set(source.description["definition"]["search_space"])
     began_with = with_moved_names(source.description["overrides"], source.description["definition"]["base"])
     return [text for text in began_with if text.lstrip("+").split("=", 1)[0] not in searched]
 
 
 def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
-    """The explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing but the length of
-    the training differs, else afresh."""
+    """Return the explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing
+    but the length of the training differs, else afresh.
+    """
     run = Path(row.outcome.run_folder or "")
     last = run / "checkpoints" / "last.pth"
     added = dict(text.lstrip("+").split("=", 1) for text in chosen)
@@ -193,7 +193,9 @@ def _composed(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, 
 
 
 def _compared(best: Sequence[Row], full: StoredStudy) -> Promotion:
-    """Both values of each promoted trial; the list's order is the ranking's, and a listed trial's number its place there."""
+    """Return both values of each promoted trial; the list's order is the ranking's, and a listed trial's number its
+    place there.
+    """
     rows = {row.number: row for row in full.rows()}
     runs = []
     for place, searched in enumerate(best):

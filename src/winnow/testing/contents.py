@@ -12,7 +12,8 @@ import torch
 
 
 def digest(value: Any, tensors_only: bool = False) -> str:
-    """Return a checksum of all that ``value`` holds; with ``tensors_only`` of its tensors and arrays alone, not of names and ids.
+    """Return a checksum of all that ``value`` holds; with ``tensors_only`` of its tensors and arrays alone, not of names and
+    ids.
 
     Fields of dataclasses that are not compared, such as a memo, are left out.
     """

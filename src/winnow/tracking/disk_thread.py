@@ -44,8 +44,8 @@ class Sink(Protocol[Item]):
 
 
 class DiskThread(threading.Thread, Generic[Item]):
-    """Gives ``sink`` what is put, in its order, within ``WRITE_SECONDS``. Never raises: what the disk refuses is kept in memory,
-    up to ``max_waiting`` items, and tried again."""
+    """Gives ``sink`` what is put, in its order, within ``WRITE_SECONDS``. Never raises: what the disk refuses is kept in
+    memory, up to ``max_waiting`` items, and tried again."""
 
     def __init__(self, sink: Sink[Item], max_waiting: int = 100_000) -> None:
         super().__init__(name=f"winnow-{sink.name}", daemon=True)

@@ -38,7 +38,9 @@ class Target:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """(x, y) factors from resized to original pixels; only meaningful where nothing was cropped, as in evaluation."""
+        """Return (x, y) factors from resized to original pixels; only meaningful where nothing was cropped, as in
+        evaluation.
+        """
         return self.original_size[1] / self.size[1], self.original_size[0] / self.size[0]
 
 

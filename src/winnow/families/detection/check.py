@@ -93,7 +93,7 @@ def check_split(annotations: Path, images: Path, progress: Progress | None = Non
 
 
 def compare_splits(train: CheckReport, val: CheckReport) -> tuple[Finding, ...]:
-    """Images that are in both splits, by content, and differences of their categories.
+    """Return images that are in both splits, by content, and differences of their categories.
 
     An equal name with other content is listed as no problem: many data sets number the images of each split anew.
     """

@@ -78,7 +78,7 @@ class DetectionData(SplitData):
 
 @builder(check=check_digits)
 def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
-    """The embedded data set, made under ``root`` where it is not there yet."""
+    """Build the embedded data set, made under ``root`` if it is not there yet."""
     del name
     common, own = _split_settings(values)
     folder = make_digits(Path(root), build_settings(DigitsSettings, own, "data"))
@@ -95,7 +95,9 @@ def coco_data(
     val: Mapping[str, str] | None,
     **values: Any,
 ) -> DetectionData:
-    """Any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file); ``val`` may be null."""
+    """Build the data of any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file);
+    ``val`` may be null.
+    """
     del name
     common, own = _split_settings(values)
     build_settings(Settings, own, "data")
@@ -106,7 +108,7 @@ def coco_data(
 
 @builder(check=check_bdd100k)
 def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
-    """BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
+    """Build the data of BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     del name
     common, own = _split_settings(values)
     build_settings(Settings, own, "data")
@@ -130,7 +132,7 @@ def _split_settings(values: Mapping[str, Any]) -> tuple[DetectionSettings, dict[
 def _choose(
     train: CocoSplit, val: CocoSplit | None, loading: LoadingSettings
 ) -> tuple[Sequence[ImageRecord], Sequence[ImageRecord]]:
-    """The records to train and to evaluate on; an overfit run evaluates on what it trains on."""
+    """Choose the records to train and to evaluate on; an overfit run evaluates on what it trains on."""
     if val is not None:
         require_same_classes(train, val)
     records = [train.records[index] for index in chosen_samples(len(train.records), loading)]

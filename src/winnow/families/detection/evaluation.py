@@ -62,5 +62,5 @@ class BoxEvaluation:
 
 @builder(BoxSettings)
 def box_evaluation(**values: Any) -> BoxEvaluation:
-    """The evaluation of every detection model."""
+    """Build the evaluation of every detection model."""
     return BoxEvaluation(build_settings(BoxSettings, values, "evaluation"))

@@ -36,7 +36,7 @@ class InkTarget:
     has_full_labels: Tensor
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same labels with ``change`` applied to every tensor."""
+        """Return the same labels with ``change`` applied to every tensor."""
         return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
 
 
@@ -60,7 +60,7 @@ class InkBatch:
         return self.images.shape[0], self.images.shape[2], self.images.shape[3]
 
     def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> Self:
-        """Itself if it is there already: with one channel all memory formats are the same."""
+        """Return the batch, itself if it is there already: with one channel all memory formats are the same."""
         if self.images.device == device:
             return self
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

@@ -36,7 +36,7 @@ class InkEvaluation:
         self._settings = settings
 
     def model_arguments(self, data: Any) -> dict[str, Any]:
-        """``new_metric(full=…)``: whether there are full heads to measure is the model's to say."""
+        """Return ``new_metric(full=…)``: whether there are full heads to measure is the model's to say."""
         del data
         return {"new_metric": partial(InkMetric, **self._settings.model_dump())}
 
@@ -52,5 +52,5 @@ class InkEvaluation:
 
 @builder(InkSettings)
 def ink_evaluation(**values: Any) -> InkEvaluation:
-    """The evaluation of every ink model."""
+    """Build the evaluation of every ink model."""
     return InkEvaluation(build_settings(InkSettings, values, "evaluation"))

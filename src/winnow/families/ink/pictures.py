@@ -41,9 +41,10 @@ def draw_ink(
 ) -> None:
     """Write a PNG to ``path``; batches and predictions on the CPU, at least one tile, the first ``most``, all of one size.
 
-    Of each tile: the input; the true and the found skeleton, its colour the direction of the line, with key points as rings; the
-    difference (white in both, green missed, orange invented); and, where widths are predicted, the found strokes as discs about
-    the centre-line's closest points, on the same input. Without predictions: the input, the true skeleton, the true strokes.
+    Of each tile: the input; the true and the found skeleton, its colour the direction of the line, with key points as rings;
+    the difference (white in both, green missed, orange invented); and, where widths are predicted, the found strokes as discs
+    about the centre-line's closest points, on the same input. Without predictions: the input, the true skeleton, the true
+    strokes.
     """
     font = font_of(FONT_SIZE)
     rows_of_all = ((batch, found, row) for batch, found in seen for row in range(batch.num_samples))

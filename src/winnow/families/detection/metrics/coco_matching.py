@@ -19,7 +19,8 @@ AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 
 
 class Boxes(NamedTuple):
-    """N boxes of many images: ``image`` their number in evaluation order, ``label`` the class, ``xywh`` (N, 4), ``area`` px²."""
+    """N boxes of many images: ``image`` their number in evaluation order, ``label`` the class, ``xywh`` (N, 4), ``area``
+    px²."""
 
     image: Integers
     label: Integers

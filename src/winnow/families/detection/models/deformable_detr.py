@@ -103,7 +103,7 @@ class DeformableDetr:
         return {"boxes": float(sum(len(target.labels) for target in batch.targets))}
 
     def losses(self, outputs: SetOutputs, batch: DetectionBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
-        """``loss_ce``, ``loss_bbox``, ``loss_giou`` of the last decoder layer, and ``…_aux`` summed over the others."""
+        """Return ``loss_ce``, ``loss_bbox``, ``loss_giou`` of the last decoder layer, and ``…_aux`` summed over the others."""
         scale = torch.tensor([2 * (target.size[1], target.size[0]) for target in batch.targets])
         scale = scale.to(outputs.logits.device, non_blocking=True)
         boxes = [_centers(target.boxes / size) for target, size in zip(batch.targets, scale, strict=True)]
@@ -112,8 +112,8 @@ class DeformableDetr:
 
     @torch.no_grad()
     def predictions(self, outputs: SetOutputs, batch: DetectionBatch) -> list[Detections]:
-        """The best ``max_detections`` scores of all query × class above ``score_threshold``; one query may give several
-        classes, as in the paper's code. Boxes are clipped to the original image.
+        """Return the best ``max_detections`` scores of all query × class above ``score_threshold``; one query may give
+        several classes, as in the paper's code. Boxes are clipped to the original image.
         """
         scores = outputs.logits[-1].float().sigmoid()
         num_classes = scores.shape[-1]
@@ -125,7 +125,7 @@ class DeformableDetr:
         return [self._detections(rows, target.original_size) for rows, target in zip(table, batch.targets, strict=True)]
 
     def new_metric(self) -> Metric:
-        """An empty metric for one evaluation."""
+        """Return an empty metric for one evaluation."""
         return self._new_metric()
 
     def _detections(self, rows: Tensor, size: tuple[int, int]) -> Detections:
@@ -143,11 +143,11 @@ def deformable_detr(
     score_threshold: float,
     **values: Any,
 ) -> DeformableDetr:
-    """The paper's network: ResNet-50, four levels, six encoder and six decoder layers.
+    """Build the paper's network: ResNet-50, four levels, six encoder and six decoder layers.
 
     Weights from a folder bring their own config (backbone, sizes); a random start and weights from a file use
-    transformers' ResNet-50. Raises ConfigError for a wrong value before anything is loaded, WeightsError when weights
-    are absent or don't fit.
+    transformers' ResNet-50. Raises ConfigError for a wrong value before anything is loaded, WeightsError if weights are
+    absent or don't fit.
     """
     settings = build_settings(HubSettings, values, "model")
     check_pretrained(settings.pretrained, settings.checkpoint)
@@ -180,9 +180,9 @@ def deformable_detr_tiny(
     score_threshold: float,
     **values: Any,
 ) -> DeformableDetr:
-    """The same code with a small GroupNorm backbone (strides 8, 16, 32), for CPUs and tests; no weights are published.
+    """Build the same with a small GroupNorm backbone (strides 8, 16, 32), for CPUs and tests; no weights are published.
 
-    Raises ConfigError for a wrong value before anything is loaded, WeightsError when weights are absent or don't fit.
+    Raises ConfigError for a wrong value before anything is loaded, WeightsError if weights are absent or don't fit.
     """
     settings = build_settings(TinySettings, values, "model")
     check_pretrained(settings.pretrained, checkpoint=None)
@@ -255,5 +255,5 @@ def _tiny_config(settings: TinySettings, classes: Sequence[str]) -> DeformableDe
 
 
 def _centers(boxes: Tensor) -> Tensor:
-    """xyxy to center and size."""
+    """Convert xyxy to center and size."""
     return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=-1)

@@ -71,7 +71,7 @@ class FasterRcnnTask:
     def losses(
         self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
+        """Return ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
         # Class 0 is torchvision's background.
         targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
         with self._network(training=True) as network, torch.autocast(batch.images.device.type, enabled=False):
@@ -96,8 +96,9 @@ class FasterRcnnTask:
 
     @contextmanager
     def _network(self, training: bool) -> Iterator[FasterRcnnModel]:
-        """The model with its proposal network and box heads behaving as in training or not, whatever the model's own
-        mode."""
+        """Give the model with its proposal network and box heads behaving as in training or not, whatever the model's
+        own mode.
+        """
         network = cast(FasterRcnnModel, self.model)
         parts = (network.rpn, network.roi_heads)
         modes = [part.training for part in parts]
@@ -118,10 +119,11 @@ def faster_rcnn_r50_fpn(
     score_threshold: float,
     **values: Any,
 ) -> FasterRcnnTask:
-    """The task of ``model=faster_rcnn_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 37.0 AP.
+    """Build the task of ``model=faster_rcnn_r50_fpn``; ``pretrained=true`` means torchvision's weights from COCO, 37.0
+    AP.
 
     The box head fits ``classes`` and starts at random unless the weights know as many classes. Raises ConfigError
-    naming ``model.…`` for wrong settings, WeightsError when the weights can't be had or fit nothing.
+    naming ``model.…`` if a setting is wrong, WeightsError if the weights can't be had or fit nothing.
     """
     settings = build_settings(ResnetFpnSettings, values, "model")
     found = find_weights(settings.pretrained, settings.offline, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)

@@ -88,13 +88,13 @@ class FcosTask:
         return {"positive_locations": float(self._matches(batch).wins.sum())}
 
     def losses(self, outputs: FcosOutputs, batch: DetectionBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
-        """``loss_class`` (focal), ``loss_box`` (GIoU) and ``loss_centerness``, each weighted 1."""
+        """Return ``loss_class`` (focal), ``loss_box`` (GIoU) and ``loss_centerness``, each weighted 1."""
         with torch.autocast(outputs.logits.device.type, enabled=False):
             terms = fcos_losses(outputs, self._matches(batch))
         return {name: term / count["positive_locations"] for name, term in terms.items()}
 
     def _matches(self, batch: DetectionBatch) -> Matches:
-        """Worked out once for the count and the losses, where both look at the batch on one device."""
+        """Match locations once for the count and the losses, where both look at the batch on one device."""
         key = (match_locations, self._strides)
         if key not in batch.memo:
             batch.memo[key] = match_locations(batch, self._strides)
@@ -103,7 +103,8 @@ class FcosTask:
 
     @torch.no_grad()
     def predictions(self, outputs: FcosOutputs, batch: DetectionBatch) -> list[Detections]:
-        """Per image the best ``max_detections`` above ``score_threshold`` after non-maximum suppression within classes.
+        """Return per image the best ``max_detections`` above ``score_threshold`` after non-maximum suppression within
+        classes.
 
         The score is √(class · centerness), as in torchvision. Locations on padding predict nothing.
         """
@@ -137,13 +138,13 @@ class FcosTask:
 
 
 def decode_boxes(distances: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Boxes (…, 4) xyxy in pixels from distances (…, 4) in strides, points (…, 2) and strides (…,) in pixels."""
+    """Return boxes (…, 4) xyxy in pixels from distances (…, 4) in strides, points (…, 2) and strides (…,) in pixels."""
     sides = distances * strides[..., None]
     return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
 
 
 def fcos_losses(outputs: FcosOutputs, matches: Matches) -> dict[str, Tensor]:
-    """Sums (not means) of FCOS's three losses over a batch, float32 scalars; a NaN in gives a NaN out."""
+    """Return the sums (not means) of FCOS's three losses over a batch, float32 scalars; a NaN in gives a NaN out."""
     logits, distances, centerness = (x.float() for x in (outputs.logits, outputs.distances, outputs.centerness))
     num_locations, num_classes = logits.shape[1:]
     weight = matches.wins.float()
@@ -160,7 +161,7 @@ def fcos_losses(outputs: FcosOutputs, matches: Matches) -> dict[str, Tensor]:
 
 
 def _centerness(points: Tensor, boxes: Tensor) -> Tensor:
-    """√(min/max of left and right · min/max of top and bottom): 1 at a box's centre, 0 on its sides, (P,)."""
+    """Return √(min/max of left and right · min/max of top and bottom): 1 at a box's centre, 0 on its sides, (P,)."""
     before, after = points - boxes[:, :2], boxes[:, 2:] - points
     ratios = torch.minimum(before, after) / torch.maximum(before, after)
     return ratios.prod(dim=-1).sqrt()

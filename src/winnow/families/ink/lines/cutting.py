@@ -52,7 +52,8 @@ def cut_line(page: NDArray[np.uint8], line: PageLine, size: int) -> Strip | None
 
 
 class _Frame:
-    """Where the pixels of a strip lie on the page: turned by the baseline's direction, each column shifted onto the baseline."""
+    """Where the pixels of a strip lie on the page: turned by the baseline's direction, each column shifted onto the
+    baseline."""
 
     def __init__(self, line: PageLine, size: int) -> None:
         start, stop = line.baseline[0], line.baseline[-1]

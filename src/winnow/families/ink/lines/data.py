@@ -47,8 +47,8 @@ class CutLines:
 
 
 class LineTiles:
-    """A tile per place, (strip, first column) at ``size`` px, moved sideways by up to ``shift`` px as a function of (seed, epoch,
-    index)."""
+    """A tile per place, (strip, first column) at ``size`` px, moved sideways by up to ``shift`` px as a function of (seed,
+    epoch, index)."""
 
     def __init__(self, cut: CutLines, size: int, places: Sequence[tuple[int, int]], shift: int, seed: int) -> None:
         self._cut = cut
@@ -85,7 +85,7 @@ class LineTiles:
 
 
 def _digest(lines: Sequence[PageLine]) -> str:
-    """Changes when the lines or their page files do."""
+    """Return a digest that changes when the lines or their page files do."""
     sha = hashlib.sha256()
     for image in sorted({line.image for line in lines}):
         status = image.stat()
@@ -99,8 +99,10 @@ def _digest(lines: Sequence[PageLine]) -> str:
 def split_lines(
     lines: Sequence[PageLine], val_part: float, split_by: Literal["page", "line"]
 ) -> tuple[list[PageLine], list[PageLine]]:
-    """Training and validation lines: whole pages, or single lines, in an order that depends on their names alone, of which the
-    first ``val_part`` are held out, at least one. DataError where nothing would be left to train on."""
+    """Return training and validation lines: whole pages, or single lines, in an order that depends on their names
+    alone, of which the first ``val_part`` are held out, at least one. Raises DataError if nothing would be left to
+    train on.
+    """
     names = [line.image.stem if split_by == "page" else f"{line.image.stem} {line.line_id}" for line in lines]
     order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
     held_out = set(order[: max(1, math.floor(val_part * len(order)))])
@@ -116,7 +118,7 @@ def split_lines(
 
 @builder(InkLinesSettings, check=check_ink_lines)
 def ink_lines(*, loading: LoadingSettings, **values: Any) -> SplitData:
-    """Tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
+    """Build the data of tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
     settings = build_settings(InkLinesSettings, values, "data")
     train_lines = _read(settings.train)
     if settings.val is not None:

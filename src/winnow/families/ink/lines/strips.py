@@ -23,9 +23,9 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class InkStrips:
-    """``image`` (size, columns) uint8 with 255 on ink; strip i are its columns ``bounds[i]:bounds[i + 1]``, at least ``size`` of
-    them, and was line ``line[i]`` of the list it was made of. M labelled pixels by column: ``row``, ``column`` (M,), the others
-    as in ``InkTiles``."""
+    """``image`` (size, columns) uint8 with 255 on ink; strip i are its columns ``bounds[i]:bounds[i + 1]``, at least ``size``
+    of them, and was line ``line[i]`` of the list it was made of. M labelled pixels by column: ``row``, ``column`` (M,), the
+    others as in ``InkTiles``."""
 
     image: NDArray[np.uint8]
     bounds: Indices

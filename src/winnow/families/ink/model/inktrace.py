@@ -79,7 +79,7 @@ class InktraceTask:
         return self._new_metric()
 
     def forward(self, batch: InkBatch) -> dict[str, Tensor]:
-        """A map per head of the network, by its name. Raises DataError where a tile can't be cut into blocks."""
+        """Return a map per head of the network, by its name. Raises DataError if a tile can't be cut into blocks."""
         height, width = batch.images.shape[2:]
         if height % TOKEN or width % TOKEN:
             raise DataError(f"tiles of {height}×{width} px; the ink network takes multiples of {TOKEN}")
@@ -93,15 +93,18 @@ class InktraceTask:
         return {"images": float(batch.num_samples)}
 
     def losses(self, outputs: dict[str, Tensor], batch: InkBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
-        """``loss_skeleton``, ``loss_tangent`` and, with full heads, ``loss_width``, ``loss_offset``, ``loss_key_points``."""
+        """Return ``loss_skeleton``, ``loss_tangent`` and, with full heads, ``loss_width``, ``loss_offset``,
+        ``loss_key_points``.
+        """
         with torch.autocast(batch.images.device.type, enabled=False):
             terms = ink_losses(outputs, batch.target)
         return {name: self._weights[name] * term / count["images"] for name, term in terms.items()}
 
     @torch.no_grad()
     def predictions(self, outputs: dict[str, Tensor], batch: InkBatch) -> InkPredictions:
-        """A key point's score is the head's times the pixel's probability of centre-line: off the skeleton, where it is not
-        trained, the head may say anything."""
+        """Return the predictions of each image. A key point's score is the head's times the pixel's probability of
+        centre-line: off the skeleton, where it is not trained, the head may say anything.
+        """
         maps = dict(outputs)
         skeleton = maps.pop("skeleton").sigmoid()
         key_points = maps.pop("key_points", None)
@@ -111,10 +114,11 @@ class InktraceTask:
 
 
 def draw_hidden(num_images: int, rows: int, columns: int, ratio: float) -> Tensor:
-    """(num_images, 1, rows, columns) with 1 for a hidden block, the same number in every image.
+    """Return (num_images, 1, rows, columns) with 1 for a hidden block, the same number in every image.
 
-    Drawn from torch's generator on the CPU, whose state a checkpoint holds, one image after the other: a step's blocks are the
-    same on every device and however the step is cut into micro-batches. Nothing is drawn where nothing is to be hidden.
+    Drawn from torch's generator on the CPU, whose state a checkpoint holds, one image after the other: a step's blocks
+    are the same on every device and however the step is cut into micro-batches. Nothing is drawn if nothing is to be
+    hidden.
     """
     num_blocks = rows * columns
     num_hidden = round(ratio * num_blocks)
@@ -126,9 +130,9 @@ def draw_hidden(num_images: int, rows: int, columns: int, ratio: float) -> Tenso
 
 @builder(InktraceSettings)
 def inktrace(new_metric: Callable[..., Metric], **values: Any) -> InktraceTask:
-    """The task of ``model=inktrace``; ``new_metric`` takes whether there are full heads to measure.
+    """Build the task of ``model=inktrace``; ``new_metric`` takes whether there are full heads to measure.
 
-    Raises ConfigError naming ``model.…`` for wrong settings.
+    Raises ConfigError naming ``model.…`` if a setting is wrong.
     """
     settings = build_settings(InktraceSettings, values, "model")
     model = InkNetwork(

@@ -27,9 +27,9 @@ class InkNetwork(nn.Module):
     ``skeleton`` (1, logit), ``tangent`` (2, of unit length), and with ``full_heads`` ``width`` (1, px, > 0), ``offset`` (2, px
     in ±0.5), ``key_points`` (3, logits). All float32. H and W are multiples of 8.
 
-    ``channels`` are those of the maps at full, half and quarter size, ``depths`` the blocks at half, quarter and eighth. Without
-    ``skips`` all that the decoder knows has gone through the tokens; with them their convolutions begin at zero, so that a
-    network which goes on from one without them begins with that one's answers.
+    ``channels`` are those of the maps at full, half and quarter size, ``depths`` the blocks at half, quarter and eighth.
+    Without ``skips`` all that the decoder knows has gone through the tokens; with them their convolutions begin at zero, so
+    that a network which goes on from one without them begins with that one's answers.
     """
 
     def __init__(

@@ -107,8 +107,8 @@ class DrawnStrokes:
 
 
 class StoredStrokes:
-    """The validation set: drawn once for its settings and a size, kept under ``data.root``, read from there ever after, whatever
-    the seed of the training."""
+    """The validation set: drawn once for its settings and a size, kept under ``data.root``, read from there ever after,
+    whatever the seed of the training."""
 
     def __init__(self, settings: InkStrokesSettings) -> None:
         self._settings = settings
@@ -149,7 +149,7 @@ class StoredStrokes:
 
 
 def draw_tiles(settings: InkStrokesSettings, seed: int, cells: Sequence[tuple[int, int, int]], size: int) -> InkTiles:
-    """A tile of ``size`` px per (epoch, index, level), each a function of these, ``seed`` and the settings alone."""
+    """Draw a tile of ``size`` px per (epoch, index, level), each a function of these, ``seed`` and the settings alone."""
     parts = [
         _draw_few(settings, seed, cells[begin : begin + _AT_ONCE], size) for begin in range(0, len(cells), _AT_ONCE)
     ]
@@ -211,7 +211,7 @@ def _compare_kept(path: Path, drawn: InkTiles) -> tuple[Finding, ...]:
 
 @builder(InkStrokesSettings, check=check_ink_strokes)
 def ink_strokes(*, loading: LoadingSettings, **values: Any) -> SplitData:
-    """Drawn strokes; the validation set is kept under ``data.root``."""
+    """Build the data of drawn strokes; the validation set is kept under ``data.root``."""
     settings = build_settings(InkStrokesSettings, values, "data")
     indices = chosen_samples(settings.num_train, loading)
     is_overfit = loading.overfit is not None

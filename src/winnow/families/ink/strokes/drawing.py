@@ -30,9 +30,9 @@ _BRANCH_TURN = (0.8, np.pi - 0.8)
 
 @dataclass(frozen=True)
 class _Level:
-    """``paths`` and ``segments`` [fewest, most]; ``bend`` radians that a segment turns by at most on either half; ``corner`` and
-    ``branch`` the probabilities that segments meet in a corner and that a path begins on another; ``extent`` of a path's longer
-    side in parts of the tile; ``width`` px at 64 px; ``variation`` of the width along a path."""
+    """``paths`` and ``segments`` [fewest, most]; ``bend`` radians that a segment turns by at most on either half; ``corner``
+    and ``branch`` the probabilities that segments meet in a corner and that a path begins on another; ``extent`` of a path's
+    longer side in parts of the tile; ``width`` px at 64 px; ``variation`` of the width along a path."""
 
     paths: tuple[int, int]
     segments: tuple[int, int]
