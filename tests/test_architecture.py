@@ -34,6 +34,7 @@ def copy(tmp_path):
     ("families/detection/models/fcos.py", "import winnow.engine.loop"),
     ("families/ink/batch.py", "import winnow.families.detection.batch"),
     ("config/plain.py", "import winnow.run.training"),
+    ("../hydra_plugins/winnow_sweeper/_loop.py", "import winnow.engine.loop"),
 ])  # fmt: skip
 def test_a_forbidden_import_is_noticed(copy, file, line):
     target = copy / "src" / "winnow" / file

@@ -59,7 +59,7 @@ def mark_of(target: Any) -> Builder | None:
 
 
 def is_own(target: Any) -> bool:
-    """Whether a builder is one of winnow's own, whose weights are random unless they are marked as loaded."""
+    """Tell whether a builder is one of winnow's own, whose weights are random unless they are marked as loaded."""
     return str(getattr(target, "__module__", "")).startswith(_FAMILIES)
 
 
@@ -187,7 +187,8 @@ def _what(kind: type) -> str:
 
 
 def _answers_by_itself(kind: type) -> bool:
-    """Whether a class finds attributes by a ``__getattr__`` of its own; torch's modules have one that looks for submodules."""
+    """Tell whether a class finds attributes by a ``__getattr__`` of its own; torch's modules have one that looks for
+    submodules."""
     own = getattr(kind, "__getattr__", None)
     return own is not None and getattr(own, "__module__", "") != "torch.nn.modules.module"
 

@@ -62,7 +62,7 @@ class ProcessStamp:
 
 
 def process_start(pid: int) -> str | None:
-    """When process ``pid`` began: clock ticks since boot on Linux, elsewhere seconds of its clock; None where none runs.
+    """Return when process ``pid`` began: clock ticks since boot on Linux, elsewhere seconds of its clock; None where none runs.
 
     Raises PermissionError if one runs that this user may not look at. A zombie does not run.
     """
@@ -100,7 +100,7 @@ def _process_start_elsewhere(pid: int) -> str | None:
 
 @cache
 def _place() -> tuple[str, str, str]:
-    """Host name, boot and PID namespace: within one such place a PID means the same process."""
+    """Return host name, boot and PID namespace: within one such place a PID means the same process."""
     boot_id, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot_id.exists():
         # Another start of the same machine is told by the process's start time.

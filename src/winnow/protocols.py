@@ -16,8 +16,8 @@ class Batch(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """Samples, not images: six cameras are one sample. The position at which a run resumes counts these, in the order of
-        ``Data.train_batches``; 0 in the share of a rank that goes empty."""
+        """Count samples, not images: six cameras are one sample. The position at which a run resumes counts these, in the order
+        of ``Data.train_batches``; 0 in the share of a rank that goes empty."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class Metric(Protocol):
 
     @property
     def headlines(self) -> Sequence[str]:
-        """The few of ``names`` that the log's line of an epoch shows beside the losses and the objective."""
+        """Name the few of ``names`` that the log's line of an epoch shows beside the losses and the objective."""
         ...
 
     def update(self, predictions: Any, batch: Any) -> None: ...
@@ -85,8 +85,8 @@ class Task(Protocol):
 
     @property
     def counted_by(self) -> Mapping[str, str]:
-        """Loss term → name of the count that divides it, by which the evaluation normalises the term over its whole set. Terms
-        of a task with a single count need not be named."""
+        """Map each loss term → name of the count that divides it, by which the evaluation normalises the term over its whole
+        set. Terms of a task with a single count need not be named."""
         ...
 
     def loss_count(self, batch: Any) -> Mapping[str, float]:
@@ -165,7 +165,7 @@ class Evaluation(Protocol):
     """How one family of tasks is judged and shown: what its models are told, and its pictures."""
 
     @property
-    def told(self) -> Sequence[str]:
+    def model_argument_names(self) -> Sequence[str]:
         """Return the names of what ``model_arguments`` gives, known before data is read."""
         ...
 

@@ -7,7 +7,7 @@ from foreign_files import layouts, save, trained
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.layouts import read_foreign
-from winnow.engine.foreign import adopt
+from winnow.engine.foreign import restore_foreign
 from winnow.engine.loop import fit
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, ConfigError
@@ -25,7 +25,7 @@ def resumed(make_fit, tmp_path, caplog):
     def make(content, suffix=".pth", **changes):
         run = make_fit("new", **{"max_epochs": 5, **changes})
         path = save(content, tmp_path / f"other{suffix}")
-        adopt(run, read_foreign(path, "a checkpoint", CheckpointError))
+        restore_foreign(run, read_foreign(path, "a checkpoint", CheckpointError))
         return run
 
     return make
@@ -155,7 +155,7 @@ def test_weights_of_another_model_are_refused_with_their_differences_and_touch_n
     with pytest.raises(
         CheckpointError, match="holds the weights of another model, 1 differences; to start from what fits use"
     ):
-        adopt(run, read_foreign(path, "a checkpoint", CheckpointError))
+        restore_foreign(run, read_foreign(path, "a checkpoint", CheckpointError))
     assert_same(weights_of(run), before)
 
 

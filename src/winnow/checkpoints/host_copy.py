@@ -158,7 +158,8 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _fills_its_storage(tensor: Tensor) -> bool:
-    """Whether nothing else can lie in a tensor's storage; one of inference mode has no version that would tell of a change."""
+    """Tell whether nothing else can lie in a tensor's storage; one of inference mode has no version that would tell of a
+    change."""
     return (
         _is_plain(tensor)
         and not tensor.is_inference()

@@ -74,7 +74,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
-    """What the check of the data finds, by whichever of the three ways the user named them."""
+    """Return what the check of the data finds, by whichever of the three ways the user named them."""
     named = {name: getattr(options, name) for name in ("images", "annotations", "val_images", "val_annotations")}
     is_named = any(path is not None for path in named.values())
     if is_named + bool(options.overrides) + (options.bdd100k is not None) != 1:
@@ -96,7 +96,7 @@ def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
 
 
 def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: SplitProgress) -> DataReport:
-    """What the check finds that the builder of the composed data set brings. Raises ConfigError where it brings none."""
+    """Return what the check finds that the builder of the composed data set brings. Raises ConfigError where it brings none."""
     from omegaconf import OmegaConf
 
     from winnow.builders import mark_of

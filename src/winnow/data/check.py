@@ -46,7 +46,7 @@ class SplitReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of findings of each kind."""
+        """Count the findings of each kind."""
         return dict(Counter(finding.kind for finding in self.findings))
 
 

@@ -33,7 +33,7 @@ class _Takeover:
     missing: list[str] = field(default_factory=list)
 
 
-def adopt(run: Fit, file: ForeignCheckpoint) -> None:
+def restore_foreign(run: Fit, file: ForeignCheckpoint) -> None:
     """Take over what ``file`` holds. Nothing is touched before all of it was checked.
 
     ``epoch`` counts finished epochs; without one it follows from the step, and the step from it, by this run's steps per epoch.

@@ -23,7 +23,7 @@ from winnow.engine.evaluate import evaluate
 from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same_frozen
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
-from winnow.engine.recovery import StoppedWaiting, persist, saved_on_failure
+from winnow.engine.recovery import StoppedWaiting, retry_when_data_returns, save_on_failure
 from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
@@ -73,31 +73,31 @@ def fit(run: Fit, stop: StopRequest) -> str:
     steps; only rank 0 writes. Raises DivergedError, DataError, MemoryExhaustedError, RankError.
     """
     with run.checkpoints if run.ranks.is_main else nullcontext():
-        save = partial(save_alone, run)
+        save = partial(save_if_single_rank, run)
         advice = f"go on with: training.resume={run.checkpoints.last}"
         try:
-            with saved_on_failure(save, lambda: not run.step.is_torn, advice):
+            with save_on_failure(save, lambda: not run.step.is_mid_update, advice):
                 return fit_epochs(run, stop, save)
         except StoppedWaiting:
-            save_alone(run)
+            save_if_single_rank(run)
             return "interrupted"
 
 
 def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
     state, settings = run.state, run.settings
-    begin_alike(run, is_first=True)
+    broadcast_weights(run, is_first=True)
     report_again(run)
     while not is_finished(run):
         if state.step < run.total_steps:
-            persist(partial(train_one_epoch, run, stop), save, stop)
+            retry_when_data_returns(partial(train_one_epoch, run, stop), save, stop)
         if run.ranks.any(stop.requested):
             save_last(run)
             return "interrupted"
         metrics = state.epoch_losses.means()
         evaluated = is_evaluation_due(run, state.epoch + 1)
         if evaluated and run.data.num_val_batches():
-            begin_alike(run)
-            metrics |= persist(partial(evaluate_weights, run), save, stop)
+            broadcast_weights(run)
+            metrics |= retry_when_data_returns(partial(evaluate_weights, run), save, stop)
         # Only now, so that a run that is stopped in its evaluation begins that again.
         state.epoch += 1
         state.sample = 0
@@ -188,14 +188,14 @@ def save_last(run: Fit) -> None:
         run.checkpoints.save_last(checkpoint, recorded=run.tracker.flush)
 
 
-def save_alone(run: Fit) -> None:
+def save_if_single_rank(run: Fit) -> None:
     """Save in trouble that one rank may have alone; of many ranks the others would not take part, and the last common
     checkpoint stands."""
     if run.ranks.size == 1:
         save_last(run)
 
 
-def begin_alike(run: Fit, is_first: bool = False) -> None:
+def broadcast_weights(run: Fit, is_first: bool = False) -> None:
     """Give all ranks rank 0's trained weights and buffers: at first, and the running statistics among them before each
     evaluation. Frozen weights are each rank's own; ``is_first`` sends a checksum along. Raises WeightsError where they
     differ."""

@@ -23,7 +23,7 @@ class StoppedWaiting(Exception):  # noqa: N818 - an answer to a signal, not an e
     """A stop was requested while there was no data to go on with."""
 
 
-def persist(act: Callable[[], Result], save: Callable[[], None], stop: StopRequest) -> Result:
+def retry_when_data_returns(act: Callable[[], Result], save: Callable[[], None], stop: StopRequest) -> Result:
     """Call ``act`` again after each TransientDataError that passes; ``act`` must continue from the saved position.
 
     Saves before it waits. Raises StoppedWaiting if a stop is requested meanwhile, DataError if the data does not come
@@ -54,7 +54,7 @@ def _wait(error: TransientDataError, stop: StopRequest) -> None:
 
 
 @contextlib.contextmanager
-def saved_on_failure(save: Callable[[], None], is_whole: Callable[[], bool], advice: str) -> Iterator[None]:
+def save_on_failure(save: Callable[[], None], is_whole: Callable[[], bool], advice: str) -> Iterator[None]:
     """Save before missing data or memory ends the run, where no update was under way; ``advice`` says how to go on."""
     try:
         yield

@@ -49,7 +49,7 @@ class TrainStep:
         self.ranks = ranks
         self.nonfinite = 0
         self.nonfinite_in_a_row = 0
-        self.is_torn = False
+        self.is_mid_update = False
         """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
         self.first_look = first_look
         """Looks at the gradients of each step, until it has seen enough."""
@@ -91,12 +91,12 @@ class TrainStep:
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm
         if bool(torch.isfinite(verdict)):
-            self.is_torn = True
+            self.is_mid_update = True
             self.scaler.step(self.optimizer)
             self.nonfinite_in_a_row = 0
             if self.ema is not None:
                 self.ema.update()
-            self.is_torn = False
+            self.is_mid_update = False
         else:
             self._count_nonfinite(terms, norm, batches, step)
             terms = {}

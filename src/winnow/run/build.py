@@ -83,7 +83,7 @@ def checked_evaluation(config: Config) -> Evaluation:
     require_one_family({key: target_of(config[key], key, trusted(config)) for key in ("model", "data", "evaluation")})
     check_node(config, "evaluation", [])
     evaluation: Evaluation = instantiate(config, "evaluation")
-    check_node(config, "model", evaluation.told)
+    check_node(config, "model", evaluation.model_argument_names)
     return evaluation
 
 

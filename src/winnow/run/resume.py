@@ -18,7 +18,7 @@ from winnow.config.flat import differences_by_name, flat
 from winnow.config.moved import with_moved_choices
 from winnow.config.plain import Config, plain_config
 from winnow.config.recorded import resumed_config
-from winnow.engine.foreign import adopt
+from winnow.engine.foreign import restore_foreign
 from winnow.engine.loop import Fit, restore
 from winnow.errors import CheckpointError, ConfigError
 from winnow.run_folder import require_unused
@@ -79,7 +79,7 @@ class OtherCheckpoint:
 
     def restore(self, run: Fit) -> None:
         """Take over what of the file ``run`` can go on with. Raises CheckpointError where it does not fit."""
-        adopt(run, self.file)
+        restore_foreign(run, self.file)
 
 
 Found = RunCheckpoint | OtherCheckpoint

@@ -52,7 +52,8 @@ class Heartbeats:
             self._pulses[owner_id] = _Pulse(counts[owner_id])
 
     def liveness(self, owner_id: str) -> Liveness:
-        """Unknown until a counter changed, or stood still for long enough; an owner without one is watched from now on."""
+        """Judge an owner: unknown until a counter changed, or stood still for long enough; an owner without one is watched from
+        now on."""
         pulse = self._pulses.setdefault(owner_id, _Pulse(None))
         if pulse.still_seconds >= self._observation_seconds:
             return Liveness.DEAD

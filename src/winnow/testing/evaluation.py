@@ -42,10 +42,12 @@ class EvaluationContract:
 
     def test_what_a_model_is_told_is_known_before_data_is_read(self) -> None:
         evaluation = self.make_evaluation()
-        told = list(evaluation.told)
+        names = list(evaluation.model_argument_names)
         arguments = evaluation.model_arguments(self.data())
-        assert sorted(arguments) == sorted(told), f"told names {told}, and model_arguments gives {sorted(arguments)}"
-        assert "new_metric" in told, "a model must be told new_metric"
+        assert sorted(arguments) == sorted(names), (
+            f"model_argument_names holds {names}, and model_arguments gives {sorted(arguments)}"
+        )
+        assert "new_metric" in names, "a model must be told new_metric"
 
     def test_numbers_do_not_depend_on_the_batches(self) -> None:
         expected = self._numbers(self.data(batch_size=1))

@@ -29,7 +29,7 @@ class BoxSettings(Settings):
 class BoxEvaluation:
     """Obeys ``protocols.Evaluation``."""
 
-    told = ("classes", "new_metric", "max_detections", "score_threshold")
+    model_argument_names = ("classes", "new_metric", "max_detections", "score_threshold")
 
     def __init__(self, settings: BoxSettings) -> None:
         self._settings = settings

@@ -30,7 +30,7 @@ class InkSettings(Settings):
 class InkEvaluation:
     """Obeys ``protocols.Evaluation``."""
 
-    told = ("new_metric",)
+    model_argument_names = ("new_metric",)
 
     def __init__(self, settings: InkSettings) -> None:
         self._settings = settings

@@ -192,7 +192,7 @@ def check_ink_strokes(settings: InkStrokesSettings, progress: SplitProgress) -> 
 
 
 def _report_of_tiles(tiles: InkTiles, names: Sequence[str], words: str, found: Sequence[Finding]) -> SplitReport:
-    """Images are tiles and annotations their key points."""
+    """Return the report on tiles: its images are tiles, its annotations their key points."""
     empty = [names[index] for index in np.flatnonzero(np.diff(tiles.starts) == 0).tolist()]
     found = (*found, *(Finding("tile without ink", name, None, "", is_problem=False) for name in empty))
     return SplitReport(words, len(tiles), int(tiles.key_points.sum()), found)
