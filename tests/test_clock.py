@@ -18,6 +18,10 @@ FAKETIME = next(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"), None)
 # Each place that may ask for the time of day or a file's age, and why that does no harm.
 ASKED = {
     ("src/winnow/engine/snapshot.py", "datetime.now"): "timestamp, for people to read",
+    (
+        "src/winnow/checkpoints/references.py",
+        "st_mtime",
+    ): "whether a file is hashed again; only that it differs is asked",
     ("src/winnow/families/detection/formats/bdd100k.py", "st_mtime"): "part of a fingerprint, compared for equality",
     ("src/winnow/tracking/sync.py", "time.time("): "age of an outbox of another host, either way",
     ("src/winnow/tracking/sync.py", "st_mtime"): "the same",

@@ -80,7 +80,7 @@ def test_with_another_batch_size_every_sample_still_comes_once_per_epoch(warm_pr
     (lambda path: path.write_bytes(pickle.dumps(print)), "it is no file of torch.save or safetensors"),
     (lambda path: torch.save({"version": 1, "epoch": 3}, path), "holds no tensors by name: found 'version', 'epoch'"),
     (lambda path: torch.save({"model": {"w": torch.ones(1)}, "code": print}, path), "it names builtins.print"),
-    (lambda path: write_checkpoint(path, {"version": 2}), "has version 2; this winnow reads version 1"),
+    (lambda path: write_checkpoint(path, {"version": 3}), "has version 3; this winnow reads versions 1 and 2"),
     (lambda path: write_checkpoint(path, {"version": 1, "code": print}), "it holds code, which is never run"),
 ], ids=["text", "pickle", "unsealed", "foreign code", "newer", "code"])  # fmt: skip
 def test_a_file_that_is_no_checkpoint_ends_in_one_message(warm_program, workplace, content, words):

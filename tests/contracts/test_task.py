@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-import yaml
-from composed import REPOSITORY
+from composed import compose_plain
 from detection_parts import batch, target
 from ink_parts import SETTINGS, some, tiles
 from torch import nn
@@ -49,7 +48,7 @@ class DetectionTaskContract(TaskContract):
         return copy.deepcopy(self.built[type(self)])
 
     def build(self):
-        values = yaml.safe_load((REPOSITORY / f"conf/model/{self.name}.yaml").read_text())["model"]
+        values = compose_plain(f"model={self.name}")["model"]
         values = (
             {key: value for key, value in values.items() if key != "_target_"} | {"pretrained": False} | self.changes
         )

@@ -35,6 +35,7 @@ ADDED: dict[str, Any] = {
     "training.ema.also_raw": False,
     "training.frozen_source": None,
     "training.frozen_weights": "stored",
+    "training.memory_format": "auto",
     "training.no_decay": [],
 }
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""

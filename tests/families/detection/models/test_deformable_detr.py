@@ -1,11 +1,11 @@
 import copy
+import functools
 import logging
 import re
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from composed import compose_plain
 from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 from transformers.models.deformable_detr import DeformableDetrImageProcessor
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrObjectDetectionOutput
@@ -16,7 +16,6 @@ from winnow.families.detection.batch import DetectionBatch, Target
 from winnow.families.detection.models.deformable_detr import deformable_detr, deformable_detr_tiny
 from winnow.families.detection.models.deformable_network import SetOutputs, resnet_config
 
-CONF = Path(__file__).parents[4] / "conf" / "model"
 CLASSES = ("cat", "dog", "bird")
 
 
@@ -25,8 +24,13 @@ class CountingMetric:
         self.images = 0
 
 
+@functools.cache
+def composed(name):
+    return compose_plain(f"model={name}")
+
+
 def preset(name):
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    return copy.deepcopy(composed(name))
 
 
 def tiny_task(classes=CLASSES, max_detections=100, score_threshold=0.05, **changes):
