@@ -37,12 +37,13 @@ def builder(
     """Mark what the ``_target_`` of a config node may name: a builder of data, of a model, of an evaluation, or a tracker.
 
     * ``settings_class``: the fields that the builder takes as ``**values``, so that the node is checked before anything is
-    built. Without one, the builder's signature is what the node is checked against. * ``check``: of a data set, what ``winnow
-    data check`` calls: ``check(settings, progress)`` gives a ``winnow.data.check.DataReport``. ``settings`` is an object of
-    ``settings_class``, without one the node as a dict; ``progress(split, done, total)`` may be called as often as wanted. *
-    ``family``: for builders outside of winnow. Data, model and evaluation of a run must be of one family; winnow's own are of
-    the one whose folder they lie in (``winnow.families.NAME``). A builder from outside that names none fits any, as a model of
-    your own for winnow's detection data does; those that name the same, as ``family="marks"``, fit each other and no others.
+      built. Without one, the builder's signature is what the node is checked against.
+    * ``check``: of a data set, what ``winnow data check`` calls: ``check(settings, progress)`` gives a
+      ``winnow.data.check.DataReport``. ``settings`` is an object of ``settings_class``, without one the node as a dict;
+      ``progress(split, done, total)`` may be called as often as wanted.
+    * ``family``: for builders outside of winnow. Data, model and evaluation of a run must be of one family; winnow's own are of
+      the one whose folder they lie in (``winnow.families.NAME``). A builder from outside that names none fits any, as a model of
+      your own for winnow's detection data does; those that name the same, as ``family="marks"``, fit each other and no others.
     """
 
     def mark(target: B) -> B:

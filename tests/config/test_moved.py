@@ -69,13 +69,13 @@ def test_a_new_run_that_names_an_old_place_hears_where_it_is_now():
 
 def test_a_run_of_before_goes_on(run):
     checkpoint = {"config": run, "metadata": {"choices": {"model": "fcos_tiny", "stage": "single"}}}
-    require_accepted(resumed_config(checkpoint, compose_plain(), ["training.max_epochs=9"]))
+    assert_accepted(resumed_config(checkpoint, compose_plain(), ["training.max_epochs=9"]))
 
 
 def test_an_override_of_before_goes_on_with_a_run(run):
     checkpoint = {"config": run, "metadata": {"choices": {"model": "fcos_tiny"}}}
     override = "model._target_=winnow.tasks.detection.fcos_tiny.fcos_tiny"
-    require_accepted(resumed_config(checkpoint, compose_plain(), [override]))
+    assert_accepted(resumed_config(checkpoint, compose_plain(), [override]))
 
 
 def test_the_choice_of_before_is_the_same_choice(run):
@@ -97,10 +97,10 @@ def test_the_stages_of_a_pipeline_of_before_go_on():
     assert [stage.choices["stage"] for stage in stages] == ["ink/structural", "ink/dense"]
     for stage in stages:
         checkpoint = {"config": stage.config, "metadata": {"choices": stage.choices}}
-        require_accepted(resumed_config(checkpoint, compose_plain("model=inktrace", "data=ink_strokes"), []))
+        assert_accepted(resumed_config(checkpoint, compose_plain("model=inktrace", "data=ink_strokes"), []))
 
 
-def require_accepted(config):
+def assert_accepted(config):
     build_settings(RunSettings, config, "")
     checked_evaluation(config)
     check_node(config, "data", ["loading"])

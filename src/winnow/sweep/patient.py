@@ -34,21 +34,21 @@ Answer = TypeVar("Answer")
 
 
 class PatientStorage(BaseStorage):
-    """The storage at ``address``, each call repeated for up to ``patience_seconds`` while it is away, and then its error
-    raised.
+    """The storage at ``address``, each call repeated for up to ``patience_seconds`` while it is away, and then its error raised.
 
-    Errors of logic (KeyError, DuplicatedStudyError, UpdateFinishedTrialError, ValueError) pass at once. What a repeated call
-    may find done by its first attempt, whose answer was lost:
+    Errors of logic (KeyError, DuplicatedStudyError, UpdateFinishedTrialError, ValueError) pass at once. What a repeated call may
+    find done by its first attempt, whose answer was lost:
 
     * a trial created: found by its token, so there is no second one. Optuna repeats a creation by itself too; what it doubled
-    goes to the queue, for the next ``ask`` (a trial that was to wait there may run twice); * a result told:
-    ``UpdateFinishedTrialError`` is success where the stored result is the same; * WAITING → RUNNING: reads as lost to somebody
-    else; the trial has no owner's stamp and is an orphan after a grace; * RUNNING → WAITING: not done again where another
-    process has taken the trial since; * a study deleted: its absence is success. A study created: DuplicatedStudyError, as if
-    somebody else had done it; * parameters, intermediate values, attributes: the same value is written twice.
+      goes to the queue, for the next ``ask`` (a trial that was to wait there may run twice);
+    * a result told: ``UpdateFinishedTrialError`` is success where the stored result is the same;
+    * WAITING → RUNNING: reads as lost to somebody else; the trial has no owner's stamp and is an orphan after a grace;
+    * RUNNING → WAITING: not done again where another process has taken the trial since;
+    * a study deleted: its absence is success. A study created: DuplicatedStudyError, as if somebody else had done it;
+    * parameters, intermediate values, attributes: the same value is written twice.
 
-    ``stamp`` holds user attributes that each RUNNING trial created through here bears from its first instant. It can be
-    pickled, and used after a fork: each process opens connections of its own.
+    ``stamp`` holds user attributes that each RUNNING trial created through here bears from its first instant. It can be pickled,
+    and used after a fork: each process opens connections of its own.
     """
 
     def __init__(self, address: Address, patience_seconds: float, stamp: Mapping[str, Any] | None = None) -> None:
