@@ -146,8 +146,11 @@ def _found(source: Mapping[str, str], path: Path, frozen_source: str | None) -> 
     for name in there:
         file = Path(name).expanduser()
         if sha256_of(file) == source["sha256"]:
-            is_moved = frozen_source is not None and name == named[0]
-            return {**source, "source": name if is_moved else source["source"], "file": str(file.absolute())}
+            now = source["source"]
+            if frozen_source is not None and name == named[0]:
+                # The config names the file, or the folder or repository that holds it.
+                now = name if Path(now).name == Path(source["file"]).name else str(file.parent)
+            return {**source, "source": now, "file": str(file.absolute())}
     raise WeightsError(_not_found(source, path, named, there))
 
 

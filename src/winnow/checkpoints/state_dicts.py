@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ NAMES_SHOWN = 8
 _LOADED_FROM = "winnow_loaded_from"
 _DRAWN = "winnow_drawn"
 _FILE_TENSOR = "winnow_file_tensor"
+_FIRST = 64
 
 
 @dataclass(frozen=True)
@@ -181,15 +182,24 @@ def referable(model: nn.Module, run_folder: Path) -> dict[str, FileTensor]:
             logger.warning("the frozen weights of %s are stored, not referenced: %s", file, error)
             continue
         for name, (parameter, tensor) in noted.items():
-            if tensor.file == file and _is_same(content.get(tensor.name), parameter):
-                found[name] = tensor
+            in_file = _name_in_file(content, tensor.name, parameter) if tensor.file == file else None
+            if in_file is not None:
+                found[name] = replace(tensor, name=in_file)
     return found
 
 
-def _is_same(value: Tensor | None, parameter: nn.Parameter) -> bool:
-    if value is None or value.shape != parameter.shape:
+def _name_in_file(content: Mapping[str, Tensor], name: str, parameter: nn.Parameter) -> str | None:
+    """Return the name of the tensor with the bits of ``parameter``: ``name``, or another where loading renamed it."""
+    return next((other for other in (name, *content) if other in content and _is_same(content[other], parameter)), None)
+
+
+def _is_same(value: Tensor, parameter: nn.Parameter) -> bool:
+    if value.shape != parameter.shape:
         return False
-    return torch.equal(bits(value.to(parameter.dtype)), bits(parameter))
+    own, first = parameter.detach(), slice(0, _FIRST)
+    if not torch.equal(bits(value.reshape(-1)[first].to(own.dtype)), bits(own.reshape(-1)[first])):
+        return False  # most are told by their first values
+    return torch.equal(bits(value.to(own.dtype)), bits(own))
 
 
 def shortened(names: Iterable[str]) -> str:

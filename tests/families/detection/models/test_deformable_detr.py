@@ -10,6 +10,8 @@ from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 from transformers.models.deformable_detr import DeformableDetrImageProcessor
 from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrObjectDetectionOutput
 
+from winnow.checkpoints.references import FileTensor, moved_sources, with_references
+from winnow.checkpoints.state_dicts import referable
 from winnow.engine.counts import add_counts, divisors
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.detection.batch import DetectionBatch, Target
@@ -264,6 +266,34 @@ def test_tiny_weights_survive_save_pretrained(tmp_path):
     for path in (tmp_path / "folder", tmp_path / "checkpoint.pth"):
         again = tiny_task(pretrained=str(path))
         torch.testing.assert_close(again.forward(batch), task.forward(batch))
+
+
+def test_frozen_weights_of_a_save_pretrained_folder_can_be_referred_to(tmp_path):
+    folder = tmp_path / "folder"
+    tiny_task().model.save_pretrained(folder)
+    task = tiny_task(pretrained=str(folder))
+    names = {name for name, _ in task.model.named_parameters() if name.startswith("model.backbone")}
+    for name, parameter in task.model.named_parameters():
+        parameter.requires_grad_(name not in names)
+    found = referable(task.model, tmp_path / "run")
+    assert set(found) == names
+    assert {(tensor.source, tensor.file) for tensor in found.values()} == {(str(folder), folder / "model.safetensors")}
+    with torch.no_grad():
+        changed = min(names)
+        task.model.get_parameter(changed).add_(1)
+    assert set(referable(task.model, tmp_path / "run")) == names - {changed}
+
+
+def test_a_folder_of_frozen_weights_that_has_moved_is_named_as_a_folder(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    model = tiny_task().model
+    model.save_pretrained(old)
+    own = dict(model.state_dict())
+    references = {name: FileTensor(str(old), old / "model.safetensors", name) for name in list(own)[:2]}
+    checkpoint = with_references({"model_state_dict": own}, references, own)
+    old.rename(new)
+    for given in (new, new / "model.safetensors"):
+        assert moved_sources(checkpoint, tmp_path / "last.pth", str(given)) == {str(old): str(new)}
 
 
 def test_two_stage_and_other_models_are_refused(source_folder):

@@ -18,7 +18,8 @@ from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection,
 from transformers.models.deformable_detr.modeling_deformable_detr import inverse_sigmoid
 from transformers.utils import logging as transformers_logging
 
-from winnow.checkpoints.state_dicts import LoadReport, load_matching, mark_loaded, read_state
+from winnow.checkpoints.references import FileTensor
+from winnow.checkpoints.state_dicts import LoadReport, load_matching, mark_file_tensors, mark_loaded, read_state
 from winnow.errors import WeightsError
 from winnow.families.detection.models.conv_backbone import ConvBackbone
 from winnow.families.detection.models.pixels import PixelNormalizer
@@ -137,7 +138,11 @@ def network_from_folder(
     report = LoadReport(str(folder), matched, tuple(missing), tuple(reshaped), tuple(unexpected))
     report.log()
     report.require_match()
-    mark_loaded(network, network.state_dict().keys() - report.random_names, str(folder))
+    own = network.state_dict().keys() - report.random_names
+    mark_loaded(network, own, str(folder))
+    weights = folder / "model.safetensors"
+    if weights.is_file():  # whether the bits are the file's is compared before a checkpoint refers to them
+        mark_file_tensors(network, {name: FileTensor(str(folder), weights, name) for name in own})
     make_ready(network, report.random_names)
     choose_trainable(network, weights_loaded=True)
     return network
