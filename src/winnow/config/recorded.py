@@ -26,7 +26,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
     run.
     """
-    recorded = with_added_keys(with_moved_targets(checkpoint["config"]))
+    recorded = with_added_keys(checkpoint["config"])
     require_plain_values(recorded)
     require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
