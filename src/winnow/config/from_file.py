@@ -26,6 +26,19 @@ def require_trusted(recorded: Sequence[str], trusted: Sequence[str], source: str
         )
 
 
+def trusted_by(overrides: Sequence[str]) -> list[str]:
+    """Return the packages that overrides of a command line name as trusted. Raises ConfigError for one that can't be read."""
+    named: list[str] = []
+    for text in overrides:
+        if text.lstrip("+").startswith(f"{TRUSTED}="):
+            try:
+                value = OverridesParser.create().parse_override(text).value()
+            except HydraException as error:
+                raise ConfigError(f"{text!r} can't be read: {error}") from error
+            named = [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    return named
+
+
 def require_run_overrides(overrides: Sequence[str], source: str) -> None:
     """Raise ConfigError where ``overrides``, which a file holds, are not values or choices of a run alone: an option of the
     program, a key of Hydra, or ``trusted_targets``. ``source`` names the file."""

@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.table import Table
 from scipy.stats import spearmanr
 
 from winnow.config.flat import flat
-from winnow.config.from_file import TRUSTED, require_run_overrides, require_trusted, search_path_override
+from winnow.config.from_file import (
+    TRUSTED,
+    require_run_overrides,
+    require_trusted,
+    search_path_override,
+    trusted_by,
+)  # fmt: skip
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
 from winnow.run_folder import PIPELINE_RECORD, write_whole
@@ -164,11 +169,9 @@ def require_same_code(source: StoredStudy, overrides: Sequence[str], program: Pa
             f"{path} says that config groups lie in {', '.join(places)} too, and what lies there could choose what is executed. "
             f"If it is yours, add {shlex.join(search_path_override(places))}"
         )
-    recorded = [text for text in source.description["overrides"] if _key(text) == TRUSTED]
+    recorded = trusted_by(source.description["overrides"])
     if recorded:
-        named = OverridesParser.create().parse_override(recorded[-1]).value()
-        trusted = _composed(overrides, [str(program)])[TRUSTED]
-        require_trusted(named if isinstance(named, list) else [str(named)], trusted, str(path))
+        require_trusted(recorded, _composed(overrides, [str(program)])[TRUSTED], str(path))
 
 
 def _fixed_overrides(source: StoredStudy) -> list[str]:
