@@ -5,15 +5,16 @@ All of them end in one short reason, whatever the file holds, and take no more m
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from winnow.errors import WinnowError
+from winnow.errors import ConfigError, WinnowError
 
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ElementTree
@@ -27,8 +28,8 @@ MAX_DEPTH = 100
 MAX_UNPACKED_BYTES = 1_000_000_000
 """What the compressed arrays of one file may come to."""
 _CHUNK = 1 << 22
-_NOT_READ = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
-"""What parsers raise on input that they don't expect."""
+NOT_READ = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+"""What parsers, and what builds on them, raise on input that they don't expect."""
 
 
 class UnreadableError(ValueError):
@@ -61,7 +62,7 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except UnreadableError:
         raise
-    except _NOT_READ as error:
+    except NOT_READ as error:
         raise UnreadableError(f"not JSON: {reason(error)}") from None
 
 
@@ -74,7 +75,7 @@ def parse_yaml(text: str | bytes) -> Any:
         require_no_growth(content, len(text))
     except UnreadableError:
         raise
-    except (*_NOT_READ, yaml.YAMLError) as error:
+    except (*NOT_READ, yaml.YAMLError) as error:
         raise UnreadableError(f"not YAML: {reason(error)}") from None
     return content
 
@@ -94,7 +95,7 @@ def parse_xml(data: bytes) -> ElementTree.Element:
         return ElementTree.fromstring(data)
     except UnreadableError:
         raise
-    except (*_NOT_READ, SyntaxError, expat.ExpatError) as error:
+    except (*NOT_READ, SyntaxError, expat.ExpatError) as error:
         raise UnreadableError(f"not XML: {reason(error)}") from None
 
 
@@ -123,7 +124,7 @@ def read_arrays(path: Path, error: type[WinnowError]) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _arrays(archive)
-    except (OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error, *_NOT_READ) as cause:
+    except (OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error, *NOT_READ) as cause:
         raise error(f"{path} can't be read as arrays (.npz): {reason(cause)}") from cause
 
 
@@ -167,6 +168,20 @@ def require_no_growth(content: Any, num_bytes: int, unwrap: Callable[[Any], Any]
                 f"its lists and mappings, written out, have over {most} entries, more than the file can hold"
             )
         sizes[id(item)] = num_entries, height
+
+
+@contextlib.contextmanager
+def naming(place: object, *causes: type[Exception]) -> Iterator[None]:
+    """Prefix errors of winnow's raised inside with ``place: ``, where they don't name it already: a file, a study. Other errors
+    of the kinds ``causes`` become ConfigErrors that say the same."""
+    try:
+        yield
+    except WinnowError as error:
+        if str(place) not in str(error):
+            error.args = (f"{place}: {error}", *error.args[1:])
+        raise
+    except causes as error:
+        raise ConfigError(f"{place}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import ConfigError
+from winnow.reading import naming
 
 Config = dict[str, Any]
 
@@ -72,8 +73,5 @@ def with_stage(overrides: Sequence[str], choice: str) -> list[str]:
 @contextlib.contextmanager
 def naming_stage(name: str) -> Iterator[None]:
     """Prefix errors raised inside with ``stage=NAME:``."""
-    try:
+    with naming(f"stage={name}"):
         yield
-    except WinnowError as error:
-        error.args = (f"stage={name}: {error}",)
-        raise

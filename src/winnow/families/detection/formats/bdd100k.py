@@ -207,13 +207,13 @@ def _frames_of(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(name, str) or not isinstance(labels, list):
             raise DataError(f"label file {path} has a frame without name or with malformed labels: {entry!r:.100}")
         name = name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.jpg"
-        yield {"name": name, "attributes": frame.get("attributes"), "labels": labels}
+        yield {"name": name, "attributes": frame.get("attributes"), "labels": labels, "file": path}
 
 
 def _annotations(frame: Mapping[str, Any], name: str, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     for label in frame["labels"]:
         if not isinstance(label, dict):
-            raise DataError(f"frame {name} has a malformed label: {label!r:.100}")
+            raise DataError(f"{frame['file']}: frame {name} has a malformed label: {label!r:.100}")
         box = label.get("box2d")
         if box is None:
             counts["labels without box"] += 1
@@ -227,7 +227,9 @@ def _annotations(frame: Mapping[str, Any], name: str, counts: Counter[str]) -> I
         except (LookupError, TypeError):
             corners = [math.nan]
         if not all(map(math.isfinite, corners)):
-            raise DataError(f"label {label.get('id')!r} of frame {name} has a malformed box2d: {box!r:.100}")
+            raise DataError(
+                f"{frame['file']}: label {label.get('id')!r:.60} of frame {name} has a malformed box2d: {box!r:.100}"
+            )
         given = label.get("attributes")
         attributes = given if isinstance(given, dict) else {}
         yield {
