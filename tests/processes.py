@@ -12,7 +12,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims"]
+    ["pytest", "psycopg", "psutil", "optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims"]
 )
 
 
