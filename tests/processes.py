@@ -1,4 +1,4 @@
-"""Runs a function in several processes at once; each has Optuna imported when it begins."""
+"""Runs a function in several processes at once; each has imported Optuna, and what our test modules import, when it begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["pytest", "psycopg", "psutil", "optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims"]
+    [
+        "optuna",
+        "sqlalchemy.orm",
+        "alembic.migration",
+        "winnow.sweep.storage",
+        "winnow.sweep.claims",
+        "pytest",
+        "psutil",
+        "psycopg",
+    ]  # fmt: skip
 )
 
 

@@ -57,7 +57,9 @@ def test_one_that_is_killed_is_started_again(start: Start, caplog: pytest.LogCap
     assert "the tracking uploader ended with code -9" in caplog.text
 
 
-@pytest.mark.parametrize(("code", "words"), [(ALL_SENT, ""), (RUN_DELETED, "the run was deleted on the tracking server")])
+@pytest.mark.parametrize(
+    ("code", "words"), [(ALL_SENT, ""), (RUN_DELETED, "the run was deleted on the tracking server")]
+)
 def test_one_with_nothing_left_to_do_is_not(start: Start, caplog: pytest.LogCaptureFixture, code: int, words: str):
     uploader = start(f"raise SystemExit({code})")
     assert uploader.pid is not None

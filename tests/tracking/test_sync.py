@@ -53,9 +53,7 @@ def test_all_is_sent_once(log: Log, database_uri: str, run_folder: Path):
     assert_server_equals_outbox(database_uri, run_folder)
 
 
-def test_a_database_that_was_lost_is_filled_again(
-    log: Log, empty_database: Path, database_uri: str, run_folder: Path
-):
+def test_a_database_that_was_lost_is_filled_again(log: Log, empty_database: Path, database_uri: str, run_folder: Path):
     log(*range(10))
     first = sync(run_folder)
     shutil.copy(empty_database, database_uri.removeprefix("sqlite:///"))
