@@ -11,18 +11,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "optuna",
-        "sqlalchemy.orm",
-        "alembic.migration",
-        "winnow.sweep.storage",
-        "winnow.sweep.claims",
-        "pytest",
-        "psutil",
-        "psycopg",
-    ]  # fmt: skip
-)
+PRELOADED = [
+    "optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims", "pytest", "psutil", "psycopg",
+]  # fmt: skip
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

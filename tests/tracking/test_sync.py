@@ -1,4 +1,4 @@
-"""``sync`` in this process, on what no uploader has sent; with a server and whole trainings: test_server, test_stages_and_sync."""
+"""``sync`` in this process, on what no uploader has sent; test_server and test_stages_and_sync have the whole of it."""
 
 from __future__ import annotations
 
