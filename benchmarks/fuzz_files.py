@@ -57,7 +57,9 @@ def fuzz(numbers: Sequence[int], num_workers: int, is_shown: bool = False) -> li
 
 def show(verdicts: Sequence[Verdict], seconds: float) -> None:
     """Print the table by kind, and each distinct fault with how often it came and its first case."""
-    print(f"\n{'kind':<16}{'cases':>8}{'accepted':>10}{'refused':>9}{'faults':>8}{'distinct':>10}{'slowest':>9}{'most MB':>9}")
+    print(
+        f"\n{'kind':<16}{'cases':>8}{'accepted':>10}{'refused':>9}{'faults':>8}{'distinct':>10}{'slowest':>9}{'most MB':>9}"
+    )
     for name in [*(kind.name for kind in KINDS), "all"]:
         own = [verdict for verdict in verdicts if name in (verdict.kind, "all")]
         if not own:

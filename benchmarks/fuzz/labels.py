@@ -52,7 +52,12 @@ def changed_json(rng: random.Random, tree: Any) -> bytes:
     while True:
         try:
             return encoded(rng, json_text(mutated(rng, copy.deepcopy(tree), partial(odd_value, rng, RAW_JSON))))
-        except (ValueError, RecursionError, TypeError):  # contains itself, or has a key that JSON has not
+        except (
+            ArithmeticError,
+            ValueError,
+            RecursionError,
+            TypeError,
+        ):  # contains itself, or has a key that JSON has not
             continue
 
 
@@ -102,7 +107,7 @@ def _coco(rng: random.Random, shared: Any, folder: Path) -> Case:
             "check": lambda: show(check_splits({"train": (path, images), "val": (val, images)}, _ignore)),
             "build": lambda: train_on(coco_data(loading=LOADING, **parts, **DETECTION)),
         },
-        (path.name, "train and val"),
+        (path.name, "train and val", ".png"),
     )
 
 
@@ -111,10 +116,22 @@ def _ignore(*_: Any) -> None:
 
 
 def _prepare_bdd(folder: Path) -> Any:
-    label = {"id": 7, "category": "car", "attributes": {"occluded": False, "crowd": False}, "box2d": {"x1": 3, "y1": 4.5, "x2": 20, "y2": 25}}
+    label = {
+        "id": 7,
+        "category": "car",
+        "attributes": {"occluded": False, "crowd": False},
+        "box2d": {"x1": 3, "y1": 4.5, "x2": 20, "y2": 25},
+    }
     lane = {"id": "8", "category": "lane", "poly2d": [{"vertices": [[1, 2], [3, 4]], "types": "LL", "closed": False}]}
-    frames = [{"name": f"{name}.png", "attributes": {"weather": "clear"}, "timestamp": 10000, "labels": [label, lane]} for name in "ab"]
-    single = {"name": "a", "frames": [{"timestamp": 10000, "objects": [label, lane]}], "attributes": {"weather": "clear"}}
+    frames = [
+        {"name": f"{name}.png", "attributes": {"weather": "clear"}, "timestamp": 10000, "labels": [label, lane]}
+        for name in "ab"
+    ]
+    single = {
+        "name": "a",
+        "frames": [{"timestamp": 10000, "objects": [label, lane]}],
+        "attributes": {"weather": "clear"},
+    }
     for split in ("train", "val"):
         (folder / f"images/100k/{split}").mkdir(parents=True)
         for name in "ab":
@@ -138,7 +155,7 @@ def _bdd100k(rng: random.Random, shared: Any, folder: Path) -> Case:
             "build": lambda: train_on(bdd100k_data(loading=LOADING, **values, **DETECTION)),
             "convert": lambda: convert_bdd100k(root, folder / "converted"),
         },
-        (Path(name).name, "instances_train_", "instances_train.json"),
+        (Path(name).name, "instances_train_", "instances_train.json", ".png"),
     )
 
 
@@ -234,14 +251,28 @@ def _ink_coco(rng: random.Random, shared: Any, folder: Path) -> Case:
     return _pages(path, shared)
 
 
-_FORMATS = {"png": {}, "jpeg": {}, "tiff": {"compression": "tiff_lzw"}, "webp": {}, "gif": {}, "bmp": {}, "jpeg2000": {}, "ppm": {}, "ico": {}}
+_FORMATS = {
+    "png": {},
+    "jpeg": {},
+    "tiff": {"compression": "tiff_lzw"},
+    "webp": {},
+    "gif": {},
+    "bmp": {},
+    "jpeg2000": {},
+    "ppm": {},
+    "ico": {},
+}
 
 
 def _prepare_images(folder: Path) -> Any:
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 4), dtype=np.uint8)
     files = []
     for mode in ("RGB", "L", "P", "RGBA", "1", "I;16", "CMYK", "F", "LA", "YCbCr"):
-        image = Image.fromarray((pixels[..., 0].astype(np.uint16) << 6)) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+        image = (
+            Image.fromarray((pixels[..., 0].astype(np.uint16) << 6))
+            if mode == "I;16"
+            else Image.fromarray(pixels).convert(mode)
+        )
         for name, options in _FORMATS.items():
             file = io.BytesIO()
             try:
@@ -260,7 +291,9 @@ def _images(rng: random.Random, shared: Any, folder: Path) -> Case:
     path = folder / "x.png"
     path.write_bytes(mutated_bytes(rng, rng.choice(shared)))
     width, height = rng.choice(((32, 24), (32, 24), (24, 32), (1, 1), (2**24, 2**24)))
-    return Case({"read": lambda: read_image(path, width, height), "grey": lambda: read_grey(path, width, height)}, (path.name,))
+    return Case(
+        {"read": lambda: read_image(path, width, height), "grey": lambda: read_grey(path, width, height)}, (path.name,)
+    )
 
 
 def _prepare_npz(folder: Path) -> Any:

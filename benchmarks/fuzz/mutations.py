@@ -95,7 +95,9 @@ def _places(holder: Any) -> Any:
 
 def _change(rng: random.Random, container: Any, key: Any, odd: Callable[[], Any], places: Any) -> None:
     value = container[key]
-    kind = rng.choice(("replace", "replace", "replace", "delete", "double", "retype", "retype", "swap", "rename", "nudge", "share"))
+    kind = rng.choice(
+        ("replace", "replace", "replace", "delete", "double", "retype", "retype", "swap", "rename", "nudge", "share")
+    )
     if kind == "delete":
         del container[key]
         if isinstance(container, list) and not container:
@@ -137,7 +139,7 @@ def _nudged(rng: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
-        return rng.choice((value + 1, value - 1, -value, value * 1000, float(value) + 0.5))
+        return rng.choice((value + 1, value - 1, -value, value * 1000, value + 0.5 if abs(value) < 2**53 else value))
     if isinstance(value, float):
         return rng.choice((-value, value * 1e6, value * 1e-6, float("nan")))
     if isinstance(value, str) and value:
@@ -206,12 +208,16 @@ def mutated_bytes(rng: random.Random, data: bytes) -> bytes:
         elif kind == "drop":
             data = data[:at] + data[at + length :]
         elif kind == "insert":
-            data = data[:at] + rng.choice((rng.randbytes(min(length, 64)), b"\x00" * length, b"\xff\xfe", b"\xef\xbb\xbf")) + data[at:]
+            data = (
+                data[:at]
+                + rng.choice((rng.randbytes(min(length, 64)), b"\x00" * length, b"\xff\xfe", b"\xef\xbb\xbf"))
+                + data[at:]
+            )
         elif kind == "splice":
             source = rng.randrange(len(data))
             data = data[:at] + data[source : source + length] + data[at + rng.choice((0, length)) :]
         elif kind == "zero":
-            data = data[:at] + rng.choice((b"\x00", b"\xff"))  * min(length, len(data) - at) + data[at + length :]
+            data = data[:at] + rng.choice((b"\x00", b"\xff")) * min(length, len(data) - at) + data[at + length :]
         elif kind == "number":
             found = list(re.finditer(rb"\d+(\.\d+)?", data[:200_000]))
             number = rng.choice((b"9" * 400, b"-1", b"1e999", b"NaN", b"0", b"4294967295", b"9" * 5000, b"99999999"))
@@ -219,7 +225,13 @@ def mutated_bytes(rng: random.Random, data: bytes) -> bytes:
                 match = rng.choice(found)
                 data = data[: match.start()] + number + data[match.end() :]
         elif kind == "word":
-            data = data[:at] + rng.choice((b"[" * _DEEP, b"!!int x", b"null", b"\xc3\x28", b'"', b"\n", b"<!DOCTYPE a>", b"\xed\xa0\x80")) + data[at:]
+            data = (
+                data[:at]
+                + rng.choice(
+                    (b"[" * _DEEP, b"!!int x", b"null", b"\xc3\x28", b'"', b"\n", b"<!DOCTYPE a>", b"\xed\xa0\x80")
+                )
+                + data[at:]
+            )
         else:
             data += rng.choice((rng.randbytes(100), data[:1000], b"\n{}", b"\x00" * 1000))
     return data

@@ -100,7 +100,9 @@ class _Worker:
         if self._process is None:
             context = multiprocessing.get_context("fork")
             self.connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self.kinds, self.shared, self.folder), daemon=True)
+            self._process = context.Process(
+                target=_serve, args=(theirs, self.kinds, self.shared, self.folder), daemon=True
+            )
             self._process.start()
             theirs.close()
             self._done = 0

@@ -23,6 +23,7 @@ from space_parts import composer, space_of
 from hydra_plugins.winnow_sweeper._notes import Notes, clear_up, recall
 from hydra_plugins.winnow_sweeper._trials_file import read_trials
 from winnow.config.compose import compose_command_line
+from winnow.errors import WinnowError
 from winnow.process import ProcessStamp
 from winnow.run.pipeline import read_result
 from winnow.run.pipeline_record import read_record, write_record
@@ -33,6 +34,7 @@ from winnow.run_folder import _who
 from winnow.sweep import promotion
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.table import Row
+from winnow.sweep.trial import _read as reported
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.history import Entry, History
 from winnow.tracking.outbox import OutboxFile, read_events, read_last_event
@@ -46,7 +48,7 @@ def changed_yaml(rng: random.Random, tree: Any) -> bytes:
     while True:
         try:
             return encoded(rng, yaml_text(mutated(rng, copy.deepcopy(tree), partial(odd_value, rng, RAW_YAML))))
-        except (ValueError, RecursionError, TypeError, AttributeError, yaml.YAMLError):
+        except (ArithmeticError, ValueError, RecursionError, TypeError, AttributeError, yaml.YAMLError):
             continue
 
 
@@ -55,7 +57,8 @@ def changed_yaml(rng: random.Random, tree: Any) -> bytes:
 
 def _prepare_pipeline(folder: Path) -> Any:
     command = compose_command_line(
-        REPOSITORY / "conf", ["stage=ink/all", "model=inktrace", "data=ink_strokes", "tracking=off", "training.resume=auto"]
+        REPOSITORY / "conf",
+        ["stage=ink/all", "model=inktrace", "data=ink_strokes", "tracking=off", "training.resume=auto"],
     )
     stages = [command.compose_stage(name) for name in command.config["stage"]["stages"]]
     plans = [RunPlan.of(stage.config, folder, stage.choices, None, None) for stage in stages]
@@ -73,7 +76,7 @@ def _pipeline(rng: random.Random, shared: Any, folder: Path) -> Case:
     def resume() -> None:
         resolve(replace(command, run_folder=folder, overrides=[]))
 
-    return Case({"read": lambda: read_record(folder), "resume": resume}, ("pipeline.yaml", "stage="))
+    return Case({"read": lambda: read_record(folder), "resume": resume}, ("pipeline.yaml", "stage=", "stage.stages"))
 
 
 # What single runs left
@@ -93,11 +96,15 @@ def _result(rng: random.Random, shared: Any, folder: Path) -> Case:
     notes = Notes(folder / ".jobs-x")
     notes.folder.mkdir()
     (notes.folder / "3.submitted").write_bytes(mutated_bytes(rng, b"") if rng.random() < 0.3 else b"")
-    for name, content in (("3.started", {"pid": 1, "host": "x"}), ("3.ended", asdict(outcome)), ("owner.json", asdict(ProcessStamp.this_process()))):
+    for name, content in (
+        ("3.started", {"pid": 1, "host": "x"}),
+        ("3.ended", asdict(outcome)),
+        ("owner.json", asdict(ProcessStamp.this_process())),
+    ):
         (notes.folder / name).write_bytes(changed_json(rng, content))
     return Case({
         "concluded": lambda: is_concluded(folder), "stage": lambda: read_result(folder), "owner": lambda: _who(folder / ".owner.json"),
-        "notes": lambda: (notes.outcome("3"), notes.pid_here("3")), "recall": lambda: recall(folder, 3), "clear up": lambda: clear_up(folder),
+        "reports": lambda: reported(folder / "result.json"), "notes": lambda: (notes.outcome("3"), notes.pid_here("3")), "recall": lambda: recall(folder, 3), "clear up": lambda: clear_up(folder),
     })  # fmt: skip
 
 
@@ -120,7 +127,9 @@ def _promoted(rng: random.Random, shared: Any, folder: Path) -> Case:
     (folder / "config.yaml").write_bytes(changed_yaml(rng, config) if is_first else yaml.safe_dump(config).encode())
     listed = yaml.safe_dump(overrides).encode() if is_first and rng.random() < 0.8 else changed_yaml(rng, overrides)
     (folder / ".hydra" / "overrides.yaml").write_bytes(listed)
-    row = Row(3, "completed", 0.5, {"training.optimizer.lr": 1e-3}, Outcome("completed", (0.5,), run_folder=str(folder)))
+    row = Row(
+        3, "completed", 0.5, {"training.optimizer.lr": 1e-3}, Outcome("completed", (0.5,), run_folder=str(folder))
+    )
     return Case(
         {"promote": lambda: json.dumps(promotion._entry(row, ["budget=full"], [], ["train.py"]))},
         ("config.yaml", "overrides.yaml"),
@@ -136,7 +145,10 @@ def _events() -> list[dict[str, Any]]:
         *(("metrics", {"step": step, "values": {"train/loss": 1.0 / (step + 1), "val/map": "nan"}}) for step in range(4)),
         ("artifact", {"path": "/x/config.yaml", "folder": ""}), ("finish", {"status": "completed"}),
     ]  # fmt: skip
-    return [{"sequence": number, "time_ms": 10**12 + number, "kind": kind, "payload": payload} for number, (kind, payload) in enumerate(kinds, 1)]
+    return [
+        {"sequence": number, "time_ms": 10**12 + number, "kind": kind, "payload": payload}
+        for number, (kind, payload) in enumerate(kinds, 1)
+    ]
 
 
 def _outbox(rng: random.Random, shared: Any, folder: Path) -> Case:
@@ -151,12 +163,17 @@ def _outbox(rng: random.Random, shared: Any, folder: Path) -> Case:
     rng.random() < 0.2 and rng.shuffle(lines)
     data = b"\n".join(lines) + rng.choice((b"\n", b"\n", b"\n", b""))
     tracking.outbox.write_bytes(mutated_bytes(rng, data) if rng.random() < 0.3 else data)
-    state, settings = RunState("sqlite:///x.db", "abc", 3, [["/x", ""]], False, False), UploadSettings(
-        "key", 10**12, ProcessStamp.this_process(), "sqlite:///x.db", "experiment", "run"
+    state, settings = (
+        RunState("sqlite:///x.db", "abc", 3, [["/x", ""]], False, False),
+        UploadSettings("key", 10**12, ProcessStamp.this_process(), "sqlite:///x.db", "experiment", "run"),
     )
     is_settings = rng.random() < 0.4
-    tracking.state.write_bytes(changed_json(rng, asdict(state)) if rng.random() < 0.5 else json.dumps(asdict(state)).encode())
-    tracking.settings.write_bytes(changed_json(rng, asdict(settings)) if is_settings else json.dumps(asdict(settings)).encode())
+    tracking.state.write_bytes(
+        changed_json(rng, asdict(state)) if rng.random() < 0.5 else json.dumps(asdict(state)).encode()
+    )
+    tracking.settings.write_bytes(
+        changed_json(rng, asdict(settings)) if is_settings else json.dumps(asdict(settings)).encode()
+    )
 
     def go_on() -> None:
         history = History.read(tracking.outbox)
@@ -171,7 +188,10 @@ def _outbox(rng: random.Random, shared: Any, folder: Path) -> Case:
         file.close()
 
     def upload() -> None:
-        UploadSettings.read(tracking.settings)
+        try:
+            UploadSettings.read(tracking.settings)
+        except ValueError as error:  # as winnow sync does
+            raise WinnowError(str(error)) from None
         uploader = Uploader(tracking, lambda: False, 0.0, follows=False)
         uploader._remote = _Server()  # type: ignore[assignment]
         for _ in range(50):
@@ -179,7 +199,9 @@ def _outbox(rng: random.Random, shared: Any, folder: Path) -> Case:
                 break
         read_last_event(tracking.outbox)
 
-    return Case({"read": lambda: list(read_events(tracking.outbox)), "go on": go_on, "upload": upload}, ("settings.json",))
+    return Case(
+        {"read": lambda: list(read_events(tracking.outbox)), "go on": go_on, "upload": upload}, ("settings.json",)
+    )
 
 
 class _Server:
@@ -237,13 +259,17 @@ def _changed_csv(rng: random.Random) -> bytes:
              ["1e-4", "4", "[8,16]", ""], ["0.001", "8", "[16,32]", "[backbone]"], ["", "4", "", "[]"]]  # fmt: skip
     for _ in range(rng.choice((1, 1, 2, 3))):
         row = rng.choice(table)
-        row[rng.randrange(len(row))] = rng.choice((rng.choice(TEXTS), "[" * 3000, "{a:" * 500, "9" * 400, "choice(1,2)", "x" * 200_000))
+        row[rng.randrange(len(row))] = rng.choice(
+            (rng.choice(TEXTS), "[" * 3000, "{a:" * 500, "9" * 400, "choice(1,2)", "x" * 200_000)
+        )
         if rng.random() < 0.2:
             row.append(rng.choice(TEXTS))
         if rng.random() < 0.2:
             table.append(list(row))
     file = io.StringIO()
-    csv.writer(file, quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)), lineterminator=rng.choice(("\n", "\r\n", "\r"))).writerows(table)
+    csv.writer(
+        file, quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)), lineterminator=rng.choice(("\n", "\r\n", "\r"))
+    ).writerows(table)
     data = encoded(rng, file.getvalue())
     return mutated_bytes(rng, data) if rng.random() < 0.3 else data
 

@@ -38,7 +38,10 @@ from winnow.sweep.table import ranking
 from winnow.tracking.null_tracker import NullTracker
 
 NAME = "search"
-DISTRIBUTIONS = {"training.optimizer.lr": FloatDistribution(1e-5, 1e-2, log=True), "training.batch_size": CategoricalDistribution([4, 8])}
+DISTRIBUTIONS = {
+    "training.optimizer.lr": FloatDistribution(1e-5, 1e-2, log=True),
+    "training.batch_size": CategoricalDistribution([4, 8]),
+}
 
 
 def _prepare(folder: Path) -> Any:
@@ -48,11 +51,19 @@ def _prepare(folder: Path) -> Any:
     definition = Definition.of(space, base, ["maximize"], {"name": "median", "floor": 0.1}, None, None)
     storage = open_storage(str(folder / JOURNAL))
     study = create_study_once(storage, NAME, ["maximize"])
-    for key, value in ((DEFINITION, definition.to_json()), (PARENTS, 1), (CHANGES, [["a: 1 in the study, 2 now"]]), (f"{HEARTBEAT}x-1-0", 3)):
+    for key, value in (
+        (DEFINITION, definition.to_json()),
+        (PARENTS, 1),
+        (CHANGES, [["a: 1 in the study, 2 now"]]),
+        (f"{HEARTBEAT}x-1-0", 3),
+    ):
         study.set_user_attr(key, value)
     dead = replace(ProcessStamp.this_process(), pid=2**22 - 1, start_time="1")
     for number, status in enumerate(("completed", "completed", "completed", "pruned", "running", "released")):
-        study.enqueue_trial({"training.optimizer.lr": 1e-3, "training.batch_size": 4}, user_attrs={EXPLICIT: number, OVERRIDES: ["training.seed=3"]})
+        study.enqueue_trial(
+            {"training.optimizer.lr": 1e-3, "training.batch_size": 4},
+            user_attrs={EXPLICIT: number, OVERRIDES: ["training.seed=3"]},
+        )
         trial = study.ask(DISTRIBUTIONS)
         trial.set_user_attr(OWNER, dead.to_json() if status != "released" else RELEASED)
         trial.set_user_attr(STARTED, True)
@@ -64,7 +75,11 @@ def _prepare(folder: Path) -> Any:
                 0.1 * number, 0.1 * number, 1.5, 2 if status == "pruned" else None, None, f"study/{number}", "abc",
             )  # fmt: skip
             trial.set_user_attr(OUTCOME, outcome.to_json())
-            study.tell(trial, 0.1 * number if status == "completed" else None, TrialState.COMPLETE if status == "completed" else TrialState.PRUNED)
+            study.tell(
+                trial,
+                0.1 * number if status == "completed" else None,
+                TrialState.COMPLETE if status == "completed" else TrialState.PRUNED,
+            )
     description = {
         "study_name": NAME, "storage": None, "metric": "val/map", "overrides": TINY, "hydra_overrides": ["hydra/sweeper=winnow", "hydra.sweeper.n_jobs=2"],
         "search_path": [], "definition": definition.plain(),
@@ -96,13 +111,16 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
         stored = study.user_attrs.get(DEFINITION)
         if stored is not None:
             accepted_changes(Definition.from_json(stored), shared["definition"], True)
-        int(study.user_attrs.get(PARENTS, 0))
         claims = Claims(study, storage, ProcessStamp.this_process(), grace_seconds=0.0)
-        supply = Supply(study, 12, plan.space.distributions, plan.space.overrides, None, claims, None, folder, lambda number: None)
+        supply = Supply(
+            study, 12, plan.space.distributions, plan.space.overrides, None, claims, None, folder, lambda number: None
+        )
         supply.adopt_orphans(set(), lambda trial: False)
         for _ in range(3):
             supply.next()
-        report = StudyReport(study, folder, 12, "val/map", lambda row: 6, lambda trial: False, NullTracker(folder), TINY, plots=False)
+        report = StudyReport(
+            study, folder, 12, "val/map", lambda row: 6, lambda trial: False, NullTracker(folder), TINY, plots=False
+        )
         report.open(has_console=False)
         report.conclude(None, [])
         report.close()
@@ -127,7 +145,11 @@ def _journal(rng: random.Random, shared: Any, folder: Path) -> Case:
     if kind == "one":
         for _ in range(rng.choice((1, 1, 2, 4))):
             at = rng.randrange(len(lines))
-            lines[at] = b" ".join(changed_json(rng, json.loads(lines[at])).split(b"\n")) if lines[at].startswith(b"{") else lines[at]
+            lines[at] = (
+                b" ".join(changed_json(rng, json.loads(lines[at])).split(b"\n"))
+                if lines[at].startswith(b"{")
+                else lines[at]
+            )
     elif kind == "order":
         for _ in range(rng.choice((1, 2, 10))):
             at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
@@ -165,4 +187,8 @@ def _description(rng: random.Random, shared: Any, folder: Path) -> Case:
     return _case(folder, shared, list(shared["lines"]), changed_yaml(rng, shared["description"]))
 
 
-KINDS = (Kind("study journal", _prepare, _journal), Kind("study attributes", _prepare, _attributes), Kind("sweep.yaml", _prepare, _description))
+KINDS = (
+    Kind("study journal", _prepare, _journal),
+    Kind("study attributes", _prepare, _attributes),
+    Kind("sweep.yaml", _prepare, _description),
+)

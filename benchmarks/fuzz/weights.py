@@ -49,8 +49,8 @@ from winnow.engine.snapshot import Snapshot
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.run.plan import RunPlan
-from winnow.run.resolve import check_plans, resolve
-from winnow.run.resume import find_checkpoint
+from winnow.run.resolve import resolve
+from winnow.run.resume import find_checkpoint, read_found
 
 TINY = [
     "data.num_train=22", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0", "tracking=off",
@@ -63,13 +63,19 @@ def tiny_fit(folder: Path, config: dict[str, Any]) -> Fit:
     training = training_settings(max_epochs=6, ema={"decay": 0.9})
     torch.manual_seed(0)
     task, data = VectorTask(), VectorData()
-    optimizer = build_optimizer(lambda groups: torch.optim.AdamW(groups, lr=0.01), task.model, None, 0.01, training.no_decay)
+    optimizer = build_optimizer(
+        lambda groups: torch.optim.AdamW(groups, lr=0.01), task.model, None, 0.01, training.no_decay
+    )
     state = TrainState(Objective(metric="val/score", mode="max"))
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state), Precision.choose("off", torch.device("cpu")), None,
         Ema(task.model, 0.9), 3,
     )  # fmt: skip
-    metadata = {"data_fingerprint": "vectors", "seed": 3, "choices": {"model": "fcos_tiny", "data": "digits", "stage": "single"}}
+    metadata = {
+        "data_fingerprint": "vectors",
+        "seed": 3,
+        "choices": {"model": "fcos_tiny", "data": "digits", "stage": "single"},
+    }
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=SizeSchedule.of(None, 8),
         checkpoints=CheckpointFolder(folder / "checkpoints", 1, 2), snapshot=Snapshot(step, config, ["sum"], metadata, None, None),
@@ -95,7 +101,13 @@ def _prepare(folder: Path) -> Any:
     path = folder / "last.pth"
     write_checkpoint(path, content)
     model = {name: value.clone() for name, value in fit.task.model.state_dict().items()}
-    return {"command": command, "content": copy.deepcopy(content), "bytes": path.read_bytes(), "good": path, "model": model}
+    return {
+        "command": command,
+        "content": copy.deepcopy(content),
+        "bytes": path.read_bytes(),
+        "good": path,
+        "model": model,
+    }
 
 
 def _odd_for_weights(rng: random.Random) -> Any:
@@ -105,7 +117,16 @@ def _odd_for_weights(rng: random.Random) -> Any:
         torch.zeros(16, 5).t(), torch.zeros(5, dtype=torch.uint8), torch.zeros(16, 5, dtype=torch.bfloat16), torch.zeros(5056, dtype=torch.uint8),
         torch.zeros(1).expand(10**9), torch.zeros(10**6, device="meta"), torch.nn.Parameter(torch.zeros(16)), torch.zeros(16, 5, requires_grad=True),
     )  # fmt: skip
-    others = (b"bytes", (1, 2), {1, 2}, collections.OrderedDict(a=1), {1: 2, None: 3, (1, 2): 4}, 1 + 2j, "x" * 10**5, [0] * 10**5)
+    others = (
+        b"bytes",
+        (1, 2),
+        {1, 2},
+        collections.OrderedDict(a=1),
+        {1: 2, None: 3, (1, 2): 4},
+        1 + 2j,
+        "x" * 10**5,
+        [0] * 10**5,
+    )
     return odd_value(rng, own=rng.choice((tensors, tensors, others)))
 
 
@@ -119,25 +140,36 @@ def _written(write: Callable[[], Any]) -> None:
         try:
             write()
             return
-        except (RecursionError, TypeError, ValueError, AttributeError, pickle.PicklingError, RuntimeError, NotImplementedError):
+        except (
+            ArithmeticError,
+            AttributeError,
+            NotImplementedError,
+            RecursionError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            pickle.PicklingError,
+        ):
             continue
     raise RuntimeError("nothing that can be written")
 
 
 def _readers(path: Path, shared: Any, folder: Path) -> dict[str, Callable[[], object]]:
     command: Command = shared["command"]
-    composed = replace(command, run_folder=folder / "run")
+    training = {**command.config["training"], "resume": str(path)}
+    composed = replace(
+        command, config={**command.config, "training": training}, run_folder=folder / "run", overrides=[]
+    )
 
     def resume() -> None:
-        found = find_checkpoint(str(path), folder / "run")
-        assert found is not None
-        config = found.resolve(composed.config, [])
-        plan = RunPlan.of(config, folder / "run", found.choices(composed.choices), found.path, None)
-        check_plans([plan], folder / "run")
+        (plan,) = resolve(composed)
+        assert plan.checkpoint is not None
         fit = tiny_fit(folder / "run", plan.config)
-        before = copy.deepcopy([fit.task.model.state_dict(), fit.step.optimizer.state_dict(), fit.step.ema.state_dict()])  # type: ignore[union-attr]
+        before = copy.deepcopy(
+            [fit.task.model.state_dict(), fit.step.optimizer.state_dict(), fit.step.ema.state_dict()]
+        )  # type: ignore[union-attr]
         try:
-            found.restore(fit)
+            read_found(plan.checkpoint).restore(fit)
         except BaseException:
             after = [fit.task.model.state_dict(), fit.step.optimizer.state_dict(), fit.step.ema.state_dict()]  # type: ignore[union-attr]
             _require_same(before, after)
@@ -201,7 +233,9 @@ class Bomb:
 def _foreign_content(rng: random.Random, shared: Any) -> Any:
     content, weights = shared["content"], dict(shared["model"])
     optimizer = copy.deepcopy(content["optimizer_state_dict"])
-    settings = argparse.Namespace(lr=0.1, names=["a"], path=pathlib.PurePosixPath("/x"), number=np.float64(1.5), table=np.zeros(3))
+    settings = argparse.Namespace(
+        lr=0.1, names=["a"], path=pathlib.PurePosixPath("/x"), number=np.float64(1.5), table=np.zeros(3)
+    )
     return rng.choice((
         weights,
         {"model": weights, "optimizer": optimizer, "epoch": 1, "step": 3, "args": settings, "rng": torch.get_rng_state()},
@@ -222,7 +256,9 @@ def _foreign(rng: random.Random, shared: Any, folder: Path) -> Case:
         data = save({name: value.contiguous() for name, value in shared["model"].items()}, {"format": "pt"})
         if rng.random() < 0.4:  # its header, as JSON
             size = int.from_bytes(data[:8], "little")
-            header = json.dumps(mutated(rng, json.loads(data[8 : 8 + size]), partial(odd_value, rng)), default=str).encode()
+            header = json.dumps(
+                mutated(rng, json.loads(data[8 : 8 + size]), partial(odd_value, rng)), default=str
+            ).encode()
             path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
         else:
             path.write_bytes(mutated_bytes(rng, data))
@@ -232,7 +268,9 @@ def _foreign(rng: random.Random, shared: Any, folder: Path) -> Case:
     def write() -> None:
         content = _foreign_content(rng, shared)
         if rng.random() < 0.65:
-            content = mutated(rng, copy.deepcopy(content), lambda: Bomb() if rng.random() < 0.1 else _odd_for_weights(rng))
+            content = mutated(
+                rng, copy.deepcopy(content), lambda: Bomb() if rng.random() < 0.1 else _odd_for_weights(rng)
+            )
         torch.save(content, path, _use_new_zipfile_serialization=is_new)
 
     _written(write)

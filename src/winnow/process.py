@@ -86,7 +86,7 @@ def process_start(pid: int) -> str | None:
 def _raise_if_hidden(pid: int) -> None:
     try:
         os.kill(pid, 0)  # sends nothing; raises PermissionError for a process of somebody else's
-    except ProcessLookupError:
+    except (OverflowError, ProcessLookupError):  # no pid is that large
         return
     if not Path(f"/proc/{pid}").exists():
         raise PermissionError(f"process {pid} is hidden in /proc")

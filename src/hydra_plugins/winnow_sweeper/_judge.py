@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from winnow.sweep.outcome import OUTCOME, Outcome
+from winnow.sweep.outcome import OUTCOME, Outcome, outcome_of
 from winnow.sweep.trial import outcome_key
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ class Judge:
         return outcome
 
     def _combine_seeds(self, trial: FrozenTrial) -> Outcome | None:
-        stored = trial.user_attrs
         if self._seeds is None:
-            return Outcome.from_json(stored[OUTCOME]) if OUTCOME in stored else None
-        found = [Outcome.from_json(stored[outcome_key(seed)]) for seed in self._seeds if outcome_key(seed) in stored]
+            return outcome_of(trial)
+        known = (outcome_of(trial, outcome_key(seed)) for seed in self._seeds)
+        found = [outcome for outcome in known if outcome is not None]
         if not found:
             return None
         worst = min(found, key=lambda outcome: _WORST_FIRST.index(outcome.status))

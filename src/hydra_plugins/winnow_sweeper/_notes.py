@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -14,10 +15,12 @@ from pathlib import Path
 
 from hydra_plugins.winnow_sweeper._slurm import ask_to_stop
 from winnow.process import ProcessStamp
-from winnow.reading import parse_json
+from winnow.reading import UnreadableError, parse_json
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.ownership import Heartbeats, Liveness, liveness
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = ".jobs-"
 _SUBMITTED = ".submitted"
@@ -64,9 +67,15 @@ class Notes:
         return self._stop(key).exists() or not self.folder.exists()
 
     def outcome(self, key: str) -> Outcome | None:
-        """Return what a job that ended already came to; None if it has not ended."""
+        """Return what a job that ended already came to; None if it has not ended, or its note is damaged, as by a power cut."""
         path = self.folder / f"{key}.ended"
-        return Outcome.from_json(path.read_text()) if path.exists() else None
+        try:
+            return Outcome.from_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except UnreadableError as error:
+            logger.error("%s is damaged and counts as absent: %s", path, error)
+            return None
 
     def pid_here(self, key: str) -> int | None:
         """Return the job's process, if it runs on this machine."""

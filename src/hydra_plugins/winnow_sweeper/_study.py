@@ -22,6 +22,7 @@ from hydra_plugins.winnow_sweeper._plan import Plan
 from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
+from winnow.reading import naming
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.patient import PatientStorage
@@ -55,7 +56,9 @@ def with_stored_choices(plan: Plan, study: optuna.Study) -> Plan:
     stored = study.user_attrs.get(DEFINITION)
     if stored is None:
         return plan
-    known = {name: json_to_distribution(text) for name, text in Definition.from_json(stored).search_space.items()}
+    with naming(f"study {plan.name!r}"):
+        definition = Definition.from_json(stored)
+    known = {name: json_to_distribution(text) for name, text in definition.search_space.items()}
     return replace(plan, space=plan.space.matching(known))
 
 
@@ -67,12 +70,15 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
     if stored is None and plan.is_winnow_run:
         require_todays_choices(list(plan.config.hydra.overrides.task), group_choices(plan.config))
     if stored is not None:
-        changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
+        with naming(f"study {plan.name!r}"):
+            changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
         if changes:
             logger.warning("the study goes on although its definition has changed:\n  %s", "\n  ".join(changes))
-            study.set_user_attr(CHANGES, [*study.user_attrs.get(CHANGES, []), changes])
+            before = study.user_attrs.get(CHANGES)
+            study.set_user_attr(CHANGES, [*(before if isinstance(before, list) else []), changes])
     study.set_user_attr(DEFINITION, plan.definition.to_json())
-    parents = int(study.user_attrs.get(PARENTS, 0))
+    known = study.user_attrs.get(PARENTS)
+    parents = known if type(known) is int else 0
     study.set_user_attr(PARENTS, parents + 1)
     study.sampler = build_sampler(plan, parents, len(study.get_trials(deepcopy=False)))
     describe(plan)

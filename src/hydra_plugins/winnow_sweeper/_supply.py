@@ -19,7 +19,7 @@ from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
 from winnow.sweep.claims import Claims
-from winnow.sweep.outcome import OVERRIDES, STARTED
+from winnow.sweep.outcome import OUTCOME, STARTED, overrides_of
 from winnow.sweep.trial import outcome_key
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Supply:
         for trial in self._claims.orphans():
             is_ours = trial.number in running or any(job.number == trial.number for job in self._ready)
             if not is_ours and self._claims.adopt(trial):
-                if not trial.user_attrs.get(STARTED):
+                if not (trial.user_attrs.get(STARTED) or trial.intermediate_values or OUTCOME in trial.user_attrs):
                     # Its process died, or its sampler failed, before all its values were chosen: the next ask chooses them.
                     self._claims.give_back(trial)
                     continue
@@ -121,7 +121,7 @@ class Supply:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is
         pruned or fails, the others need not run.
         """
-        listed = [with_moved_target(text) for text in trial.user_attrs.get(OVERRIDES, ())]
+        listed = [with_moved_target(text) for text in overrides_of(trial)]
         require_run_overrides(listed, f"trial {trial.number} of the study {self._study.study_name!r}")
         overrides = (*self._to_overrides(trial.params), *listed)
         has_started = bool(trial.user_attrs.get(STARTED))

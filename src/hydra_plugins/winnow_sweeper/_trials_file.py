@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_rows import Cell, Row, RowsError, read_rows
 from hydra_plugins.winnow_sweeper._values import one_line, override_text, parse_override
+from winnow.config.compose import COMPOSING
 from winnow.config.from_file import decides_what_runs
 from winnow.errors import ConfigError, WinnowError
 
@@ -122,7 +122,7 @@ def _shown(value: Any) -> str:
 def _failure(compose: Compose, overrides: tuple[str, ...]) -> str | None:
     try:
         compose(overrides)
-    except (HydraException, OmegaConfBaseException, WinnowError) as error:
+    except (*COMPOSING, WinnowError) as error:
         return one_line(error)
     return None
 

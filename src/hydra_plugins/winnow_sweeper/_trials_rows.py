@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from hydra_plugins.winnow_sweeper._values import parse_value
-from winnow.reading import UnreadableError, parse_json
+from winnow.reading import NOT_READ, UnreadableError, parse_json, reason
 
 SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 
@@ -155,7 +155,11 @@ _YamlLoader.add_implicit_resolver(
 
 
 def _yaml_rows(text: str, mistakes: list[tuple[int, str]]) -> Iterator[Row]:
-    loader = _YamlLoader(text)
+    try:
+        loader = _YamlLoader(text)
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        mistakes.append((0, f"not YAML: {reason(error)}"))
+        return
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.SequenceNode):
@@ -173,6 +177,8 @@ def _yaml_rows(text: str, mistakes: list[tuple[int, str]]) -> Iterator[Row]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         mistakes.append((mark.line + 1 if mark else 0, f"not YAML: {error.problem}"))
+    except (yaml.YAMLError, *NOT_READ) as error:
+        mistakes.append((0, f"not YAML: {reason(error)}"))
     finally:
         loader.dispose()
 

@@ -23,7 +23,9 @@ from hydra.core.override_parser.types import (
     Transformer,
     ValueType,
 )
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
+
+from winnow.reading import reason
 
 _BARE = re.compile(r"[A-Za-z0-9_ ./@%*?|+-]+")
 
@@ -34,7 +36,10 @@ def parse_override(line: str) -> Override:
     """Parse ``line`` as Hydra does, but let ``choice(...)`` hold null as ``a,null`` may. Raises HydraException if it
     can't be parsed.
     """
-    return _parser().parse_override(line)
+    try:
+        return _parser().parse_override(line)
+    except (RecursionError, ValueError) as error:  # brackets 1,000 deep; a number of 5,000 digits
+        raise OverrideParseException(line, reason(error)) from error
 
 
 @cache

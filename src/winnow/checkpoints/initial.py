@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from winnow.checkpoints.file import read_checkpoint
-from winnow.checkpoints.layouts import aligned, with_frozen_weights
+from winnow.checkpoints.layouts import aligned, tensors_of, with_frozen_weights
 from winnow.checkpoints.references import FileTensor
 from winnow.checkpoints.seal import is_sealed
 from winnow.checkpoints.state_dicts import LoadReport, compared, load_matching, read_state
-from winnow.errors import ConfigError, WeightsError
+from winnow.errors import CheckpointError, ConfigError, WeightsError
 from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,11 @@ def load_initial_weights(
 def _checkpoint_weights(path: Path, frozen_source: str | None) -> dict[str, Tensor]:
     checkpoint = with_frozen_weights(read_checkpoint(path), path, frozen_source)
     average = checkpoint["ema_state_dict"]
-    return dict(average["weights"] if average else checkpoint["model_state_dict"])
+    weights = average if average is None else average.get("weights") if isinstance(average, Mapping) else average
+    state = tensors_of(checkpoint["model_state_dict"] if average is None else weights)
+    if state is None:
+        raise CheckpointError(f"{path} holds no weights as winnow writes them: tensors by name")
+    return state
 
 
 def _foreign_weights(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, FileTensor]]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from winnow.checkpoints.file import read_checkpoint
-from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign, with_frozen_weights
+from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign, tensors_of, with_frozen_weights
 from winnow.checkpoints.seal import is_sealed
 from winnow.config.flat import flat
 from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.errors import CheckpointError, ConfigError
-from winnow.reading import parse_json
+from winnow.reading import UnreadableError, as_record, parse_json
 
 BEST, LAST = "best", "last"
 
@@ -71,42 +71,106 @@ def _checkpoint_of(folder: Path, which: str) -> Path:
     raise ConfigError(f"{folder} is no run folder: it has no checkpoints/best.pth and no checkpoints/last.pth")
 
 
+@dataclass(frozen=True)
+class _Best:
+    metric: str
+    value: float
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    path: str
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    choices: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    data_fingerprint: str | None = None
+    resumed_from: tuple[_Resumed, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Progress:
+    mode: str | None = None
+    cost: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """``name`` is that of training.param_groups; training.no_decay makes two groups of one name."""
+
+    name: str | None = None
+    tensors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Optimizer:
+    param_groups: tuple[_Group, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What of a checkpoint of winnow's is shown."""
+
+    epoch: int
+    step: int
+    timestamp: str | None
+    metric: str | None
+    model_state_dict: dict[str, Any]
+    config: dict[str, Any] | None = None
+    classes: tuple[str, ...] | None = None
+    metrics: dict[str, float] | None = None
+    best: _Best | None = None
+    metadata: _Metadata | None = None
+    progress: _Progress | None = None
+    optimizer_state_dict: _Optimizer | None = None
+
+
 def _of_winnow(given: str, path: Path, folder: Path | None, frozen_source: str | None) -> Subject:
-    saved = with_frozen_weights(read_checkpoint(path), path, frozen_source)
-    choices = with_moved_choices((saved["metadata"] or {}).get("choices", {}), saved["config"] or {})
-    config, metadata = flat(with_moved_targets(saved["config"] or {})), saved["metadata"] or {}
-    best, progress = saved["best"] or {}, saved["progress"] or {}
-    cost = {f"cost/{name}": float(value) for name, value in progress.get("cost", {}).items()}
-    found = {f"best/{best['metric'].removeprefix('val/')}": best["value"]} if best else {}
-    optimizer = saved["optimizer_state_dict"] or {"param_groups": []}
+    content = with_frozen_weights(read_checkpoint(path), path, frozen_source)
+    try:
+        saved = as_record(_Saved, content)
+        weights = tensors_of(saved.model_state_dict)
+        if weights is None:
+            raise UnreadableError("no _Saved: model_state_dict: Input should be tensors by name")
+    except UnreadableError as error:
+        raise CheckpointError(f"{path} does not hold what a checkpoint does: {error}") from None
+    metadata, progress, best = saved.metadata or _Metadata(), saved.progress or _Progress(), saved.best
+    choices = with_moved_choices(metadata.choices, saved.config or {})
+    config = flat(with_moved_targets(saved.config or {}))
+    cost = {f"cost/{name}": value for name, value in progress.cost.items()}
+    found = {f"best/{best.metric.removeprefix('val/')}": best.value} if best else {}
     facts = {
-        "epoch": saved["epoch"], "step": saved["step"], "saved": saved["timestamp"],
+        "epoch": saved.epoch, "step": saved.step, "saved": saved.timestamp,
         **({"status": _status(folder)} if folder is not None else {}),
-        "best at epoch": best.get("epoch"), "seed": metadata.get("seed"),
-        "data": metadata.get("data_fingerprint"), "classes": len(saved["classes"] or ()),
-        "averaged (EMA)": saved["ema_state_dict"] is not None,
+        "best at epoch": best.epoch if best else None, "seed": metadata.seed,
+        "data": metadata.data_fingerprint, "classes": len(saved.classes or ()),
+        "averaged (EMA)": content["ema_state_dict"] is not None,
         "composed of": " ".join(f"{group}={choice}" for group, choice in sorted(choices.items())),
     }  # fmt: skip
-    mode = progress.get("mode")
     return Subject(
         label=given,
         path=path,
         kind=f"{path.name} of a run" if folder is not None else "checkpoint",
         facts=facts,
-        metrics={**(saved["metrics"] or {}), **found, **cost},
-        objective=(saved["metric"], mode) if mode is not None else None,
+        metrics={**(saved.metrics or {}), **found, **cost},
+        objective=(saved.metric or "", progress.mode) if progress.mode is not None else None,
         config=config or None,
-        weights=dict(saved["model_state_dict"]),
-        groups=_groups(optimizer["param_groups"]),
+        weights=weights,
+        groups=_groups(saved.optimizer_state_dict or _Optimizer()),
         origin=_origin(config, metadata),
     )
 
 
-def _groups(saved: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return group → names of its tensors; training.no_decay makes two of one name, which are one here."""
+def _groups(saved: _Optimizer) -> dict[str, list[str]]:
+    """Return group → names of its tensors, those of one name together."""
     groups: dict[str, list[str]] = {}
-    for number, group in enumerate(saved):
-        groups.setdefault(group.get("name", str(number)), []).extend(group.get("tensors", ()))
+    for number, group in enumerate(saved.param_groups):
+        groups.setdefault(group.name if group.name is not None else str(number), []).extend(group.tensors)
     return groups
 
 
@@ -126,12 +190,9 @@ def _of_another(given: str, file: ForeignCheckpoint) -> Subject:
     )
 
 
-def _origin(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str, ...]:
+def _origin(config: Mapping[str, Any], metadata: _Metadata) -> tuple[str, ...]:
     start = config.get("training.init_from")
-    resumed = [
-        f"resumed from {at['path']} at epoch {at['epoch']}, step {at['step']}"
-        for at in metadata.get("resumed_from", ())
-    ]
+    resumed = [f"resumed from {at.path} at epoch {at.epoch}, step {at.step}" for at in metadata.resumed_from]
     if start is not None:
         return (f"started from the weights of {start}", *resumed)
     return tuple(resumed) or ("started afresh",)

@@ -16,6 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from winnow.config.plain import Config, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import ConfigError
+from winnow.reading import reason
+
+
+COMPOSING = (HydraException, OmegaConfBaseException, RecursionError, TypeError, ValueError)
+"""What Hydra raises on words that it can't compose; that of its parser, ``[[[…``, among them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def job_command(cfg: DictConfig) -> Command:
         loader = GlobalHydra.instance().config_loader()
         try:
             config = loader.load_sweep_config(hydra, with_stage(overrides, stage_beside(choices["stage"], name)))
-        except HydraException as error:
+        except COMPOSING as error:
             raise ConfigError(f"stage={name} can't be composed: {error}") from error
         own_choices = group_choices(config)
         with open_dict(config):
@@ -74,9 +79,9 @@ def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | N
         with open_dict(config):
             del config["hydra"]
         plain = plain_config(config, may_lack=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPOSING as error:
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        raise ConfigError(f"{error}{cause}") from error
+        raise ConfigError(f"{reason(error) if isinstance(error, RecursionError) else error}{cause}") from error
 
     def compose_stage(name: str) -> Command:
         other = compose_command_line(folder, with_stage(overrides, stage_beside(choices["stage"], name)), added)

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from winnow.errors import ConfigError
+from winnow.reading import reason
 
 TRUSTED = "trusted_targets"
 _DECIDES = (TRUSTED, "hydra")
@@ -33,8 +34,8 @@ def trusted_by(overrides: Sequence[str]) -> list[str]:
         if text.lstrip("+").startswith(f"{TRUSTED}="):
             try:
                 value = OverridesParser.create().parse_override(text).value()
-            except HydraException as error:
-                raise ConfigError(f"{text!r} can't be read: {error}") from error
+            except (HydraException, RecursionError, ValueError) as error:
+                raise ConfigError(f"{text!r:.200} can't be read: {reason(error)}") from error
             named = [str(name) for name in value] if isinstance(value, list) else [str(value)]
     return named
 
@@ -54,7 +55,7 @@ def decides_what_runs(override: str) -> bool:
     """Tell whether an override says more than values and choices of a run; what Hydra can't read counts as that."""
     try:
         (parsed,) = OverridesParser.create().parse_overrides([override])
-    except (HydraException, ValueError):
+    except (HydraException, RecursionError, ValueError):
         return True
     key, package = (re.split(r"[./:]", word) for word in (parsed.key_or_group, parsed.package or ""))
     return override.startswith("-") or key[0] in _DECIDES or any(word in _DECIDES for word in package)

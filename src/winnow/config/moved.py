@@ -62,15 +62,22 @@ def with_moved_targets(node: Any) -> Any:
 
 
 def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recorded config, nested, with the keys that came later."""
+    """Return a recorded config, nested, with the keys that came later. Raises ConfigError for what is no config of a run."""
+    _require_mapping("the config", config)
     filled = copy.deepcopy(dict(config))
     for dotted, value in ADDED.items():
         *nodes, key = dotted.split(".")
         node = filled
         for name in nodes:
             node = node.get(name, {})
+            _require_mapping(".".join(nodes), node)
         node.setdefault(key, copy.deepcopy(value))
     return filled
+
+
+def _require_mapping(key: str, node: Any) -> None:
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{key} is {node!r:.60}, where a run records values by name")
 
 
 def with_moved_choices(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
@@ -119,7 +126,8 @@ def _moved_choice(group: str, choice: str, family: str | None) -> str:
 
 
 def _family_of_model(config: Mapping[str, Any]) -> str | None:
-    target = str(config.get("model._target_") or (config.get("model") or {}).get("_target_", ""))
+    model = config.get("model")
+    target = str(config.get("model._target_") or (model.get("_target_", "") if isinstance(model, Mapping) else ""))
     parts = moved_target(target).split(".")
     return parts[2] if parts[:2] == ["winnow", "families"] else None
 

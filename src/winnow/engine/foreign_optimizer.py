@@ -38,6 +38,7 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
         )
     parameters = dict(model.named_parameters())
     found: dict[str, dict[str, Any]] = {}
+    tried: set[tuple[tuple[str, str], ...]] = {()}
     for index, name in _names_of(groups, state, optimizer, parameters).items():
         entry = state.get(index, {})
         if not parameters[name].requires_grad:
@@ -47,7 +48,9 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
             raise NotTakenOverError(
                 f"{wrong[0]} of {name} has shape {tuple(entry[wrong[0]].shape)}, the parameter {tuple(parameters[name].shape)}"
             )
-        reason = why_no_step(optimizer, optimizer.defaults, parameters[name], entry) if entry and not found else None
+        kinds = tuple(sorted((str(key), type(value).__name__) for key, value in entry.items()))
+        reason = why_no_step(optimizer, optimizer.defaults, parameters[name], entry) if kinds not in tried else None
+        tried.add(kinds)
         if reason is not None:
             raise NotTakenOverError(
                 f"{type(optimizer).__name__} can't go on with {', '.join(map(str, entry))} ({reason})"

@@ -18,6 +18,7 @@ from winnow.config.plain import naming_stage
 from winnow.config.recorded import resumed_config
 from winnow.config.schema import SINGLE
 from winnow.errors import ConfigError
+from winnow.reading import naming
 from winnow.run.build import checked_evaluation
 from winnow.run.pipeline_record import RecordedStage, read_record
 from winnow.run.plan import RunPlan
@@ -59,8 +60,9 @@ def resolve_single(command: Command) -> RunPlan:
     parent = current.study_folder if current is not None else None
     if found is None:
         return RunPlan.of(complete(config), folder, command.choices, None, parent)
-    resolved, choices = found.resolve(config, command.overrides), found.choices(command.choices)
-    return RunPlan.of(resolved, folder, choices, found.path, parent)
+    with naming(f"going on from {found.path}"):
+        resolved, choices = found.resolve(config, command.overrides), found.choices(command.choices)
+        return RunPlan.of(resolved, folder, choices, found.path, parent)
 
 
 def resolve_stages(command: Command, stages: Sequence[Command], recorded: Sequence[RecordedStage]) -> list[RunPlan]:
@@ -97,12 +99,14 @@ def resolve_stage(
     found = find_checkpoint(resume, folder) if resume is not None else None
     choices = stage.choices if record is None else record.choices
     if found is not None:
-        config, choices = found.resolve(stage.config, overrides), found.choices(choices)
-    elif record is not None:
+        with naming(f"going on from {found.path}"):
+            config, choices = found.resolve(stage.config, overrides), found.choices(choices)
+            return RunPlan.of(config, folder, choices, found.path, command.run_folder)
+    if record is not None:
         config = resumed_config({"config": record.config, "metadata": {"choices": choices}}, stage.config, overrides)
     else:
         config = complete(stage.config)
-    return RunPlan.of(config, folder, choices, None if found is None else found.path, command.run_folder)
+    return RunPlan.of(config, folder, choices, None, command.run_folder)
 
 
 def taking_over(plan: RunPlan, earlier: Sequence[str]) -> RunPlan:
@@ -132,7 +136,8 @@ def check_plans(plans: Sequence[RunPlan], run_folder: Path) -> None:
         raise ConfigError(f"{run_folder} already holds a single run; choose another hydra.run.dir for stages")
     names = [plan.name for plan in plans]
     for index, plan in enumerate(plans):
-        with contextlib.nullcontext() if is_single else naming_stage(plan.name):
+        going_on = contextlib.nullcontext() if plan.checkpoint is None else naming(f"going on from {plan.checkpoint}")
+        with contextlib.nullcontext() if is_single else naming_stage(plan.name), going_on:
             for key, node in plan.config.items():
                 require_builders(node, key, trusted(plan.config))
             require_stage_of_family(plan)

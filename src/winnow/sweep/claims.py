@@ -128,7 +128,14 @@ class Claims:
         self._unclaimed_since.pop(trial.number, None)
         if stamp == RELEASED:
             return True
-        return liveness(ProcessStamp.from_json(stamp), self._heartbeats) == Liveness.DEAD
+        try:
+            owner = ProcessStamp.from_json(stamp)
+        except ValueError:
+            logger.warning(
+                "trial %d bears a stamp that names no process, so nobody answers for it: %r", trial.number, stamp
+            )
+            return True
+        return liveness(owner, self._heartbeats) == Liveness.DEAD
 
     def _stamp(self, number: int, stamp: str | None) -> None:
         self._storage.set_trial_user_attr(self._id(number), OWNER, stamp)

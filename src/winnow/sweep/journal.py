@@ -14,9 +14,11 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import BaseJournalBackend
 
+from winnow.errors import ConfigError
 from winnow.reading import UnreadableError, parse_json
 from winnow.sweep.file_lock import locked
 from winnow.sweep.journal_lock import exclude_optuna_writers
+from winnow.sweep.journal_record import why_odd
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class SturdyJournal(BaseJournalBackend):
 
     A record counts once its line has ended; whatever follows the last newline was never acknowledged and is cut off before the
     next append. A line in the middle that does not parse is repaired in place, at its length, so that no reader loses its
-    place. The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must
+    place. One that parses and is no record of Optuna's is a ConfigError that names its line. The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must
     offer it. Raises OSError if the disk is full or gone; the journal then ends with a whole line.
     """
 
@@ -55,6 +57,8 @@ class SturdyJournal(BaseJournalBackend):
                 return
             record = parse(line) or self._mend(self._number, self._offset, len(line))
             number = self._number
+            if odd := why_odd(record):
+                raise ConfigError(f"{self._path}, line {number + 1}: no record of a journal of Optuna's: {odd}")
             # Before the record is handed out: Optuna raises out of this loop when it refuses one.
             self._number, self._offset = number + 1, self._offset + len(line)
             if number >= log_number_from:

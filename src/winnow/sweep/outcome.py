@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from winnow.reading import parse_record
+from winnow.errors import ConfigError
+from winnow.reading import UnreadableError, parse_record
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.trial import FrozenTrial
 
 OUTCOME = "winnow:outcome"
 """Attribute of an Optuna trial that holds an ``Outcome`` as JSON; with several seeds ``winnow:outcome:SEED`` holds each run's."""
@@ -52,6 +57,26 @@ class Outcome:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Return what ``to_json`` wrote. Raises ValueError for anything else."""
-        return parse_record(cls, text)
+        outcome = parse_record(cls, text)
+        if outcome.status not in STATUSES:
+            raise UnreadableError(f"no {cls.__name__}: status: {outcome.status!r:.60} is none of {', '.join(STATUSES)}")
+        return outcome
+
+
+def outcome_of(trial: FrozenTrial | Trial, key: str = OUTCOME) -> Outcome | None:
+    """Return the outcome that is stored on ``trial``; None where there is none yet. Raises ConfigError for a damaged one."""
+    text = trial.user_attrs.get(key)
+    try:
+        return None if text is None else Outcome.from_json(text)
+    except UnreadableError as error:
+        raise ConfigError(f"trial {trial.number} holds a damaged {key}: {error}") from None
+
+
+def overrides_of(trial: FrozenTrial) -> list[str]:
+    """Return the overrides that a trial from a list has of its own. Raises ConfigError for damaged ones."""
+    found = trial.user_attrs.get(OVERRIDES) or []
+    if not isinstance(found, list) or not all(isinstance(text, str) and "=" in text for text in found):
+        raise ConfigError(f"trial {trial.number} holds damaged {OVERRIDES}: {found!r:.100}")
+    return found

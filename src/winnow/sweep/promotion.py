@@ -26,7 +26,7 @@ from winnow.config.from_file import (
 )  # fmt: skip
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
-from winnow.reading import parse_yaml, read_yaml
+from winnow.reading import naming, parse_yaml, read_yaml
 from winnow.run_folder import PIPELINE_RECORD, write_whole
 from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 from winnow.sweep.table import Row, ranking
@@ -201,16 +201,18 @@ def _entry(row: Row, chosen: Sequence[str], trust: Sequence[str], command: Seque
     if not last.exists() or not (run / ".hydra" / "overrides.yaml").exists():
         logger.info("trial %d starts afresh: it left no checkpoint", row.number)
         return {**row.params, **parsed}
-    recorded = read_yaml(run / "config.yaml", "the config of a run", ConfigError)
-    old = flat(with_added_keys(with_moved_targets(recorded)))
-    listed = run / ".hydra" / "overrides.yaml"
-    task = [
-        text
-        for text in with_moved_names(read_yaml(listed, "the overrides of a run", ConfigError), recorded)
-        if _key(text) not in ("training.resume", TRUSTED)
-    ]
+    began, listed = run / "config.yaml", run / ".hydra" / "overrides.yaml"
+    recorded = read_yaml(began, "the config of a run", ConfigError)
+    said = read_yaml(listed, "the overrides of a run", ConfigError)
+    if not isinstance(said, list) or not all(isinstance(text, str) for text in said):
+        raise ConfigError(f"{listed} is damaged: it must be a list of overrides, not {said!r:.60}")
+    with naming(began):
+        old = flat(with_added_keys(with_moved_targets(recorded)))
+        moved = with_moved_names(said, recorded)
+    task = [text for text in moved if _key(text) not in ("training.resume", TRUSTED)]
     require_run_overrides(task, str(listed))
-    new = flat(_composed([*task, *chosen, *trust], command))
+    with naming(listed):
+        new = flat(_composed([*task, *chosen, *trust], command))
     changed = {
         key: value for key, value in new.items() if old.get(key, None) != value and not key.startswith(_NOT_THE_RUN)
     }

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from winnow.errors import ConfigError
-from winnow.reading import read_yaml
+from winnow.reading import UnreadableError, as_record, naming, read_yaml
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
 from winnow.sweep.table import Row, rows_of
@@ -41,11 +41,14 @@ class StoredStudy:
             raise ConfigError(f"{folder} is no study: it has no {DESCRIPTION}; studies lie in multirun/NAME")
         description = _read(path)
         address = storage or description["storage"] or journal_address(folder)
+        place = f"{path}: storage" if storage is None else "--storage"
         if "***" in address:
             raise ConfigError(f"the study's storage is {address}; give it with its password by --storage")
         optuna.logging.set_verbosity(logging.WARNING)
         try:
-            study = optuna.load_study(study_name=description["study_name"], storage=open_storage(address))
+            with naming(place):
+                opened = open_storage(address)
+            study = optuna.load_study(study_name=description["study_name"], storage=opened)
         except KeyError:
             raise ConfigError(f"{address} holds no study named {description['study_name']!r}") from None
         return cls(folder, description, study)
@@ -59,7 +62,9 @@ class StoredStudy:
         return str(self.description["metric"])
 
     def rows(self) -> list[Row]:
-        return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
+        """Return the trials' rows. Raises ConfigError for a trial that holds something damaged."""
+        with naming(f"study {self.description['study_name']!r}"):
+            return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")
@@ -73,7 +78,30 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} lacks {', '.join(missing)}: it is torn or another version's; the sweep's own command writes it anew"
         )
+    try:
+        as_record(_Description, found)
+    except UnreadableError as error:
+        raise ConfigError(f"{path} is damaged, {error}; the sweep's own command writes it anew") from None
     return dict(found)
+
+
+@dataclass(frozen=True)
+class _Searched:
+    base: dict[str, Any]
+    search_space: dict[str, Any]
+    directions: list[str]
+    pruner: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Description:
+    study_name: str
+    storage: str | None
+    metric: str
+    overrides: list[str]
+    hydra_overrides: list[str]
+    search_path: list[str]
+    definition: _Searched
 
 
 def journal_address(folder: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from winnow.run_folder import write_whole
-from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, Outcome
+from winnow.sweep.outcome import OWNER, RELEASED, STARTED, Outcome, outcome_of, overrides_of
 
 FIRST_COLUMNS = ("trial_id", "status", "final_map", "final_loss")
 LAST_COLUMNS = (
@@ -50,10 +50,11 @@ class Row:
 def rows_of(
     trials: Iterable[FrozenTrial], is_eliminated: Callable[[FrozenTrial], bool] = lambda trial: False
 ) -> list[Row]:
-    """Return rows by trial number; trials that run right now or were never started have none."""
+    """Return rows by trial number; trials that run right now or were never started have none. Raises ConfigError for a trial
+    that holds something damaged."""
     rows = []
     for trial in trials:
-        outcome = Outcome.from_json(trial.user_attrs[OUTCOME]) if OUTCOME in trial.user_attrs else None
+        outcome = outcome_of(trial)
         if trial.state.is_finished():
             status = outcome.status if outcome is not None else _STATUS_OF_STATE[trial.state]
             status = "eliminated" if status == "completed" and is_eliminated(trial) else status
@@ -61,7 +62,7 @@ def rows_of(
             status = "interrupted"
         else:
             continue
-        overrides = dict(text.lstrip("+").split("=", 1) for text in trial.user_attrs.get(OVERRIDES, ()))
+        overrides = dict(text.lstrip("+").split("=", 1) for text in overrides_of(trial))
         params = {**trial.params, **overrides}
         value = trial.values[0] if trial.values and status in ("completed", "eliminated", "pruned") else None
         outcome = outcome or Outcome(status, tuple(trial.values or ()))

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from winnow.reading import as_float, parse_json
 from winnow.run_folder import write_whole
-from winnow.sweep.outcome import OUTCOME, Outcome
+from winnow.sweep.outcome import OUTCOME, Outcome, outcome_of
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import open_storage
 
@@ -157,8 +157,7 @@ def store_outcome(ref: StudyRef, number: int, outcome: Outcome) -> bool:
 def stored_outcome(ref: StudyRef, number: int, seed: int | None) -> Outcome | None:
     """Return what ``store_outcome`` kept; None if there is nothing yet."""
     trial = open_trial(ref, number, _OUTCOME_PATIENCE_SECONDS)
-    text = trial.user_attrs.get(outcome_key(seed))
-    return Outcome.from_json(text) if text is not None else None
+    return outcome_of(trial, outcome_key(seed))
 
 
 def outcome_key(seed: int | None) -> str:

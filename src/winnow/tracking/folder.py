@@ -78,8 +78,8 @@ class UploadSettings:
 
 def _read_owner(fields: dict[str, Any]) -> ProcessStamp:
     if "started" in fields:  # earlier versions wrote no boot and no namespace, so nobody can tell which process it was
-        return ProcessStamp(fields["host"], "", "", fields["pid"], "")
-    return ProcessStamp(**fields)
+        return as_record(ProcessStamp, {**dict.fromkeys(("boot_id", "pid_namespace", "start_time"), ""), **fields})
+    return as_record(ProcessStamp, fields)
 
 
 @dataclass
@@ -100,9 +100,10 @@ class RunState:
     def read(cls, path: Path) -> Self:
         """Read the state on disk; return a fresh one if it is missing or damaged, since the server can tell the rest."""
         try:
-            return parse_record(cls, path.read_bytes())
+            state = parse_record(cls, path.read_bytes())
         except (OSError, UnreadableError):
             return cls()
+        return state if all(len(pair) == 2 for pair in state.artifacts) else cls()
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

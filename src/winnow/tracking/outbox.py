@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from winnow.reading import parse_json
+from winnow.reading import as_float, parse_json
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["start", "params", "tags", "metrics", "artifact", "finish"]
+_NOT_FINITE = ("nan", "inf", "-inf")
+_TOO_LARGE = 2**63  # for a server's database
 TAIL_BYTES = 1 << 20  # no line is longer: the tracker splits what is larger
 
 
@@ -45,7 +47,7 @@ def encode_values(values: Mapping[str, float]) -> dict[str, float | str]:
 
 
 def decode_values(values: Mapping[str, float | str]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+    return {name: as_float(value) for name, value in values.items()}
 
 
 def decode(line: bytes) -> Event | None:
@@ -55,7 +57,24 @@ def decode(line: bytes) -> Event | None:
         event = Event(int(fields["sequence"]), int(fields["time_ms"]), fields["kind"], dict(fields["payload"]))
     except (ArithmeticError, ValueError, LookupError, TypeError):
         return None
-    return event if event.kind in get_args(Kind) else None
+    return event if event.kind in get_args(Kind) and _is_whole(event) else None
+
+
+def _is_whole(event: Event) -> bool:
+    """Tell whether the event holds what its kind must, of types that a server takes."""
+    payload = event.payload
+    if not 0 < event.sequence < _TOO_LARGE or not 0 <= event.time_ms < _TOO_LARGE:
+        return False
+    if event.kind == "metrics":
+        step, values = payload.get("step"), payload.get("values")
+        is_step = isinstance(step, int) and abs(step) < _TOO_LARGE
+        return (
+            is_step
+            and isinstance(values, dict)
+            and all(isinstance(value, int | float) or value in _NOT_FINITE for value in values.values())
+        )
+    needed = {"artifact": ("path", "folder"), "finish": ("status",)}.get(event.kind, ())
+    return all(isinstance(text, str) for text in payload.values()) and all(name in payload for name in needed)
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:

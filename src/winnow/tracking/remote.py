@@ -188,8 +188,11 @@ def _parent_in_folder(client: MlflowClient, settings: UploadSettings) -> str | N
     state = RunState.read(folder.state)
     if state.run_id and state.uri == settings.uri:
         return state.run_id
-    parent = UploadSettings.read(folder.settings) if folder.settings.exists() else None
-    if parent is None or parent.uri != settings.uri:
+    try:
+        parent = UploadSettings.read(folder.settings)
+    except (FileNotFoundError, ValueError):
+        return None
+    if parent.uri != settings.uri:
         return None
     found = _run_by_key(client, _experiment_id(client, parent), parent.run_key)
     if found is None:

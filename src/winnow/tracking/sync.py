@@ -55,7 +55,10 @@ def sync(run_folder: Path, patience_seconds: float = 60.0) -> SyncReport:
 
 
 def _sync(folder: TrackingFolder, patience_seconds: float) -> SyncReport:
-    owner = UploadSettings.read(folder.settings).owner
+    try:
+        owner = UploadSettings.read(folder.settings).owner
+    except ValueError as error:
+        raise WinnowError(str(error)) from None
     uploader = Uploader(folder, lambda: _is_alive(owner, folder), patience_seconds, follows=False)
     before = uploader.state.sequence
     uploader.run()

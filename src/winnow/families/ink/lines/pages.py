@@ -18,6 +18,8 @@ from winnow.reading import read_json, read_xml
 OnRefusal = Callable[[Path, str | None, DataError], None]
 """Called with the file, the line's own id (None: the whole file) and what is wrong with it."""
 
+_FARTHEST = 10
+"""Sides of the page that a point may lie off: farther away it is no place on it, and a line as long takes all memory."""
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
@@ -209,6 +211,12 @@ def _line(
     baseline: NDArray[np.float64],
     place: str,
 ) -> PageLine:
+    far = max(*size, 1) * _FARTHEST
+    for what, points in (("polygon", polygon), ("baseline", baseline)):
+        if np.abs(points).max() > far:
+            raise DataError(
+                f"{place}: the {what} has a point {np.abs(points).max():g} px off, on a page of {size[0]}×{size[1]} px"
+            )
     baseline = baseline[np.argsort(baseline[:, 0], kind="stable")]
     if np.hypot(*(baseline[-1] - baseline[0])) < 1:
         raise DataError(f"{place}: the baseline is shorter than a pixel")
