@@ -1,4 +1,4 @@
-"""Changes files of every kind that winnow reads and calls their readers: python benchmarks/fuzz_files.py N [--seed S] [--only KIND].
+"""Changes files of every kind that winnow reads, and reads them: python benchmarks/fuzz_files.py N [--seed S] [--only KIND].
 
 Each case takes a good file, changes it at random (nodes replaced, deleted, doubled, of another type, numbers of 400 digits, lists
 100,000 deep, odd tags and encodings; bytes flipped, cut, inserted, spliced), and reads it as the product does. It may be accepted
@@ -23,11 +23,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "tests")]
 
-import torch
-from fuzz import labels, records, studies, weights
-from fuzz.pool import Kind, Verdict, kind_of, run_cases
+import torch  # noqa: E402
+from fuzz import labels, overrides, pixels, records, studies, weights  # noqa: E402
+from fuzz.pool import Kind, Verdict, kind_of, run_cases  # noqa: E402
 
-KINDS: tuple[Kind, ...] = (*labels.KINDS, *weights.KINDS, *records.KINDS, *studies.KINDS)
+MODULES = (labels, pixels, weights, overrides, records, studies)
+KINDS: tuple[Kind, ...] = tuple(kind for module in MODULES for kind in module.KINDS)
 CASES_OF_A_SEED = 10**6
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from winnow.errors import DataError
+from winnow.errors import ConfigError, DataError
 from winnow.reading import (
     MAX_DEPTH,
     MAX_UNPACKED_BYTES,
     UnreadableError,
     as_float,
+    naming,
     parse_json,
     parse_record,
     parse_xml,
@@ -167,3 +168,14 @@ def test_what_is_shared_counts_as_often_as_it_stands_there():
     chain.append(chain)
     with pytest.raises(UnreadableError, match="contains itself"):
         require_no_growth({"a": chain}, 10**9)
+
+
+def test_errors_are_told_with_the_file_that_they_are_about():
+    with pytest.raises(DataError, match="^x.yaml: wrong$"), naming("x.yaml"):
+        raise DataError("wrong")
+    with pytest.raises(DataError, match="^line 3 of x.yaml$"), naming("x.yaml"):
+        raise DataError("line 3 of x.yaml")
+    with pytest.raises(ConfigError, match="^x.yaml: 'a'$"), naming("x.yaml", LookupError):
+        raise KeyError("a")
+    with pytest.raises(KeyError), naming("x.yaml"):
+        raise KeyError("a")

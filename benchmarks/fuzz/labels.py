@@ -1,25 +1,22 @@
-"""Labels and images: COCO, BDD100K in three generations, ALTO pages and ink COCO, image files, arrays of tiles."""
+"""Labels: COCO, BDD100K in three generations, ALTO pages and ink COCO."""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
 import random
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from fuzz.mutations import RAW_JSON, encoded, json_text, mutated, mutated_bytes, odd_value
 from fuzz.pool import Case, Kind
+from PIL import Image, ImageDraw
+
 from winnow.commands.data import _as_json, _print_table
-from winnow.data.image import read_grey, read_image
 from winnow.data.plan import LoadingSettings
 from winnow.families.detection.check import check_bdd100k, check_splits
 from winnow.families.detection.data import bdd100k_data, coco_data
@@ -27,8 +24,6 @@ from winnow.families.detection.formats.bdd100k import convert_bdd100k
 from winnow.families.ink.lines.check import check_ink_lines
 from winnow.families.ink.lines.data import ink_lines
 from winnow.families.ink.lines.settings import InkLinesSettings
-from winnow.families.ink.store import stored
-from winnow.families.ink.tiles import InkTiles
 from winnow.settings import build_settings
 
 LOADING = LoadingSettings(
@@ -36,7 +31,8 @@ LOADING = LoadingSettings(
 )
 DETECTION: dict[str, Any] = {
     "name": "x", "image_size": 32, "resize": "pad", "max_bad_images": 2, "wait_for_files_seconds": 0,
-    "augmentation": {"horizontal_flip": 0.5, "crop": 0.5, "photometric": 0.5, "crop_scale": (0.5, 1.0), "resize_scale": (0.5, 1.0)},
+    "augmentation": {"horizontal_flip": 0.5, "crop": 0.5, "photometric": 0.5, "crop_scale": (0.5, 1.0), "resize_scale": (0.5,
+    1.0)},
 }  # fmt: skip
 
 
@@ -81,7 +77,8 @@ def _coco_tree() -> dict[str, Any]:
         "categories": [{"id": 1, "name": "cat", "supercategory": "x"}, {"id": 2, "name": "dog"}],
         "images": [{"id": n, "file_name": f"{n}.png", "width": 40, "height": 30} for n in (1, 2, 3)],
         "annotations": [
-            {"id": n, "image_id": 1 + n % 3, "category_id": 1 + n % 2, "bbox": [2.5, 3, 10, 8 + n], "area": 80.0, "iscrowd": n // 4,
+            {"id": n, "image_id": 1 + n % 3, "category_id": 1 + n % 2, "bbox": [2.5, 3, 10, 8 + n], "area": 80.0,
+             "iscrowd": n // 4,
              "segmentation": [[1, 2, 3, 4, 5, 6]]}
             for n in range(5)
         ],
@@ -166,8 +163,8 @@ def _prepare_pages(folder: Path) -> Any:
             ImageDraw.Draw(page).line([(20, top), (60, top - 12), (100, top), (200, top - 6)], fill=0, width=3)
         page.save(folder / f"{name}.png")
     lines = "".join(
-        f'<TextLine ID="l{top}" HPOS="10" VPOS="{top - 20}" WIDTH="200" HEIGHT="30" BASELINE="10,{top} 210,{top}"><Shape><Polygon '
-        f'POINTS="10,{top - 20} 210,{top - 20} 210,{top + 8} 10,{top + 8}"/></Shape><String CONTENT="x"/></TextLine>'
+        f'<TextLine ID="l{top}" HPOS="10" VPOS="{top - 20}" WIDTH="200" HEIGHT="30" BASELINE="10,{top} 210,{top}"><Shape>'
+        f'<Polygon POINTS="10,{top - 20} 210,{top - 20} 210,{top + 8} 10,{top + 8}"/></Shape><String CONTENT="x"/></TextLine>'
         for top in (30, 70)
     )
     alto = (
@@ -238,9 +235,11 @@ def _changed_xml(rng: random.Random, text: str) -> bytes:
 
 
 _XML_HEADS = (
-    *[""] * 8, "<?xml version='1.0' encoding='zork'?>", "<?xml version='1.0' encoding='utf-7'?>", "<?xml version='1.0' encoding='utf-16'?>",
+    *[""] * 8, "<?xml version='1.0' encoding='zork'?>", "<?xml version='1.0' encoding='utf-7'?>",
+    "<?xml version='1.0' encoding='utf-16'?>",
     "<?xml version='1.0' encoding='shift_jis'?>", "<?xml version='1.1'?>", "<?xml version='1.0' encoding='idna'?>",
-    "<?xml version='1.0' encoding='hex'?>", "<!DOCTYPE a [<!ENTITY x 'y'>]>", "<!DOCTYPE a SYSTEM 'file:///etc/passwd'>", "<a>" * 100_000,
+    "<?xml version='1.0' encoding='hex'?>", "<!DOCTYPE a [<!ENTITY x 'y'>]>", "<!DOCTYPE a SYSTEM 'file:///etc/passwd'>",
+    "<a>" * 100_000,
     "<?xml version='1.0' encoding='undefined'?>", "<!--" + "x" * 10**6 + "-->",
 )  # fmt: skip
 
@@ -251,82 +250,7 @@ def _ink_coco(rng: random.Random, shared: Any, folder: Path) -> Case:
     return _pages(path, shared)
 
 
-_FORMATS = {
-    "png": {},
-    "jpeg": {},
-    "tiff": {"compression": "tiff_lzw"},
-    "webp": {},
-    "gif": {},
-    "bmp": {},
-    "jpeg2000": {},
-    "ppm": {},
-    "ico": {},
-}
-
-
-def _prepare_images(folder: Path) -> Any:
-    pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 4), dtype=np.uint8)
-    files = []
-    for mode in ("RGB", "L", "P", "RGBA", "1", "I;16", "CMYK", "F", "LA", "YCbCr"):
-        image = (
-            Image.fromarray((pixels[..., 0].astype(np.uint16) << 6))
-            if mode == "I;16"
-            else Image.fromarray(pixels).convert(mode)
-        )
-        for name, options in _FORMATS.items():
-            file = io.BytesIO()
-            try:
-                image.save(file, name, **options)
-            except (OSError, ValueError, KeyError):  # not every format has every mode
-                continue
-            files.append(file.getvalue())
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., :3]).save(file, "jpeg", exif=exif)
-    return [*files, *[file.getvalue()] * 10]
-
-
-def _images(rng: random.Random, shared: Any, folder: Path) -> Case:
-    path = folder / "x.png"
-    path.write_bytes(mutated_bytes(rng, rng.choice(shared)))
-    width, height = rng.choice(((32, 24), (32, 24), (24, 32), (1, 1), (2**24, 2**24)))
-    return Case(
-        {"read": lambda: read_image(path, width, height), "grey": lambda: read_grey(path, width, height)}, (path.name,)
-    )
-
-
-def _prepare_npz(folder: Path) -> Any:
-    tiles: dict[str, Any] = {
-        "images": np.zeros((2, 32, 32), np.uint8), "starts": np.array([0, 2, 3]), "pixel": np.array([1, 2, 3]),
-        "tangent": np.zeros((3, 2), np.float32), "width": np.ones(3, np.float32), "offset": np.zeros((3, 2), np.float32),
-        "key_points": np.zeros((2, 1, 32, 32), bool), "has_full_labels": np.array(True),
-    }  # fmt: skip
-    return tiles
-
-
-def _npz(rng: random.Random, shared: Any, folder: Path) -> Case:
-    path, arrays, file = folder / "tiles.npz", dict(shared), io.BytesIO()
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        name = rng.choice(list(arrays))
-        arrays[rng.choice((name, name, name, "x", "../x", ""))] = rng.choice((
-            np.array("text"), np.zeros((0,)), np.array(1 + 2j), np.zeros((1,) * 30), np.array(b"x"), np.array("2020", "datetime64[s]"),
-            np.array(7), np.full((3,), np.nan), np.zeros(2, [("a", "f4"), ("b", "i8")]), np.zeros((3, 0, 10**6)), np.array([object()]),
-            np.array(10**400), np.zeros(10**7),
-        ))  # fmt: skip
-        if rng.random() < 0.3:
-            arrays.pop(name, None)
-    rng.choice((np.savez, np.savez_compressed))(file, **arrays)
-    data = file.getvalue()
-    path.write_bytes(mutated_bytes(rng, data) if rng.random() < 0.6 else data)
-    return Case({"stored": lambda: stored(path, InkTiles, lambda: None)}, (path.name,))
-
-
-def _kind(name: str, prepare: Callable[[Path], Any], case: Callable[[random.Random, Any, Path], Case]) -> Kind:
-    return Kind(name, prepare, case)
-
-
 KINDS = (
-    _kind("coco", _prepare_coco, _coco), _kind("bdd100k", _prepare_bdd, _bdd100k), _kind("alto", _prepare_pages, _alto),
-    _kind("ink_coco", _prepare_pages, _ink_coco), _kind("images", _prepare_images, _images), _kind("npz", _prepare_npz, _npz),
+    Kind("coco", _prepare_coco, _coco), Kind("bdd100k", _prepare_bdd, _bdd100k), Kind("alto", _prepare_pages, _alto),
+    Kind("ink_coco", _prepare_pages, _ink_coco),
 )  # fmt: skip

@@ -33,25 +33,35 @@ TARGETS: tuple[Any, ...] = (
     {"_target_": "torch.optim.AdamW", "_partial_": True, "params": {"_target_": "os.mkdir", "path": CANARY}},
 )
 TEXTS = (
-    "", " ", "\x00", "a\x00b", "\x1b[31mred", "\r\n\t", "\ud800", "\U0001f4a9", "é" * 3, "\u202e\u200b", "[/a/b]", "[bold]x", "[link=x]",
-    "[red", "x" * 5000, "../../../../etc/passwd", "/", ".", "~", "nan", "-inf", "1e999", "9" * 400, "9" * 5000, "1_000", "0x1f", "null",
-    "true", "${oc.env:HOME}", "${now:%Y}", "${a.b}", "${", "$", "???", "%s%n", "{0}{x}", "'\"\\", "a=b", "~a", "+a", "++a=1", "--help",
-    "hydra.run.dir=x", "trusted_targets=[os]", "os.system", "_target_", "*", "a,b", "choice(1,2)", "interval(0,1)", "[1,2", "{a:1}",
+    "", " ", "\x00", "a\x00b", "\x1b[31mred", "\r\n\t", "\ud800", "\U0001f4a9", "é" * 3, "\u202e\u200b", "[/a/b]", "[bold]x",
+    "[link=x]",
+    "[red", "x" * 5000, "../../../../etc/passwd", "/", ".", "~", "nan", "-inf", "1e999", "9" * 400, "9" * 5000, "1_000",
+    "0x1f", "null",
+    "true", "${oc.env:HOME}", "${now:%Y}", "${a.b}", "${", "$", "???", "%s%n", "{0}{x}", "'\"\\", "a=b", "~a", "+a", "++a=1",
+    "--help",
+    "hydra.run.dir=x", "trusted_targets=[os]", "os.system", "_target_", "*", "a,b", "choice(1,2)", "interval(0,1)", "[1,2",
+    "{a:1}",
 )  # fmt: skip
 NUMBERS: tuple[Any, ...] = (
-    0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, -(10**400), 0.5, -0.0, 1e308, 1e-308, 5e-324, float("nan"), float("inf"), float("-inf"),
+    0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, -(10**400), 0.5, -0.0, 1e308, 1e-308, 5e-324, float("nan"), float("inf"),
+    float("-inf"),
     True, False,
 )  # fmt: skip
 OTHERS: tuple[Any, ...] = (None, [], {}, [[]], [None], [1, 2, 3], {"": None}, {"a": {"b": 1}}, [{}] * 3, ["a", "b"])
 RAW_JSON = (
     "9" * 400, "-" + "9" * 400, "9" * 5000, "1e999", "1E-400", "NaN", "-Infinity", "[" * _DEEP, '{"a":' * _DEEP,
-    "[" * _DEEP + "]" * _DEEP, '"' + "[" * _DEEP + '"', '"\\ud800"', "0x10", "tru", "'a'", "-", "1,", '"', "\\", "/* */ 1", "[" * 90 + "]" * 90,
+    "[" * _DEEP + "]" * _DEEP, '"' + "[" * _DEEP + '"', '"\\ud800"', "0x10", "tru", "'a'", "-", "1,", '"', "\\", "/* */ 1",
+    "[" * 90 + "]" * 90,
 )  # fmt: skip
 RAW_YAML = (
-    "9" * 400, "9" * 5000, "[" * _DEEP, "{a: " * 3000, "[" * 500 + "]" * 500, "!!int x", "!!float x", "!!bool x", "!!timestamp x", "!!binary x",
-    "!!null x", "!!set {a}", "!!omap [a]", "!!pairs [a]", "!!str [a]", "!!map x", "!!seq x", f"!!python/object/apply:os.mkdir [{CANARY}]",
-    f"!!python/object/new:os.mkdir [{CANARY}]", "!!python/name:os.system ''", "!x y", "*nowhere", "&a [*a]", "&a {a: *a}", _LAUGHS, "2020-99-99",
-    "2020-01-01", "2020-01-01 10:00:00 +99:99", "0o17", "0x", "1:30", ".inf", ".nan", "? [a]\n: b", "? {a: 1}\n: b", "<<: 3", "{<<: [1]}", "|\n x",
+    "9" * 400, "9" * 5000, "[" * _DEEP, "{a: " * 3000, "[" * 500 + "]" * 500, "!!int x", "!!float x", "!!bool x",
+    "!!timestamp x", "!!binary x",
+    "!!null x", "!!set {a}", "!!omap [a]", "!!pairs [a]", "!!str [a]", "!!map x", "!!seq x",
+    f"!!python/object/apply:os.mkdir [{CANARY}]",
+    f"!!python/object/new:os.mkdir [{CANARY}]", "!!python/name:os.system ''", "!x y", "*nowhere", "&a [*a]", "&a {a: *a}",
+    _LAUGHS, "2020-99-99",
+    "2020-01-01", "2020-01-01 10:00:00 +99:99", "0o17", "0x", "1:30", ".inf", ".nan", "? [a]\n: b", "? {a: 1}\n: b", "<<: 3",
+    "{<<: [1]}", "|\n x",
     "%x", "@a", "`a", "\t- x", "{? a}", "--- 1\n--- 2", "=", "~", "yes", "'", "\ufeff",
 )  # fmt: skip
 
@@ -111,7 +121,9 @@ def _change(rng: random.Random, container: Any, key: Any, odd: Callable[[], Any]
         container[key] = rng.choice(_RETYPES)(value)
     elif kind == "swap":
         other, other_key, _ = rng.choice(places)
-        if isinstance(other, dict) and other_key not in other or isinstance(other, list) and other_key >= len(other):
+        if (isinstance(other, dict) and other_key not in other) or (
+            isinstance(other, list) and other_key >= len(other)
+        ):
             return
         container[key] = other[other_key]
     elif kind == "rename" and isinstance(container, dict):
@@ -129,9 +141,11 @@ def odd_key(rng: random.Random) -> Any:
 
 
 _RETYPES: tuple[Callable[[Any], Any], ...] = (
-    str, repr, lambda value: [value], lambda value: {"a": value}, lambda value: [value] * 3, lambda value: {str(value)[:50]: value},
+    str, repr, lambda value: [value], lambda value: {"a": value}, lambda value: [value] * 3,
+    lambda value: {str(value)[:50]: value},
     lambda value: bool(value) if isinstance(value, int | float | str | list | dict) else True,
-    lambda value: list(value) if isinstance(value, dict) else value, lambda value: dict.fromkeys(map(str, value)) if isinstance(value, list) else None,
+    lambda value: list(value) if isinstance(value, dict) else value, lambda value: dict.fromkeys(map(str,
+    value)) if isinstance(value, list) else None,
 )  # fmt: skip
 
 

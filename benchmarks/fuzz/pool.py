@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.mutations import CANARY
+
 from winnow.errors import WinnowError
 
 MOST_SECONDS, MOST_BYTES = 10, 10**9
@@ -50,7 +51,8 @@ class Kind:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a case: ``accepted``, ``refused`` or ``fault``; ``fault`` tells one from another, ``details`` tell more."""
+    """What became of a case: ``accepted``, ``refused`` or ``fault``; ``fault`` tells one from another,
+    ``details`` tell more."""
 
     number: int
     kind: str

@@ -1,4 +1,4 @@
-"""What runs leave behind and read again: results, records of pipelines and sweeps, tracking folders, outboxes, lists of trials."""
+"""What runs leave behind and read again: results, records of pipelines and sweeps, outboxes, lists of trials."""
 
 from __future__ import annotations
 
@@ -103,8 +103,10 @@ def _result(rng: random.Random, shared: Any, folder: Path) -> Case:
     ):
         (notes.folder / name).write_bytes(changed_json(rng, content))
     return Case({
-        "concluded": lambda: is_concluded(folder), "stage": lambda: read_result(folder), "owner": lambda: _who(folder / ".owner.json"),
-        "reports": lambda: reported(folder / "result.json"), "notes": lambda: (notes.outcome("3"), notes.pid_here("3")), "recall": lambda: recall(folder, 3), "clear up": lambda: clear_up(folder),
+        "concluded": lambda: is_concluded(folder), "stage": lambda: read_result(folder),
+        "owner": lambda: _who(folder / ".owner.json"),
+        "reports": lambda: reported(folder / "result.json"), "notes": lambda: (notes.outcome("3"), notes.pid_here("3")),
+        "recall": lambda: recall(folder, 3), "clear up": lambda: clear_up(folder),
     })  # fmt: skip
 
 
@@ -233,12 +235,14 @@ class _Server:
 
 def _prepare_trials(folder: Path) -> Any:
     space = space_of(
-        training__optimizer__lr="tag(log,interval(1e-5,1e-2))", training__batch_size="choice(4,8)", model__channels="choice([8,16],[16,32])",
+        training__optimizer__lr="tag(log,interval(1e-5,1e-2))", training__batch_size="choice(4,8)",
+        model__channels="choice([8,16],[16,32])",
         training__max_epochs="range(1,9)",
     )  # fmt: skip
     rows = [
         {"training.optimizer.lr": 1e-4, "training.batch_size": 4, "model.channels": [8, 16], "training.max_epochs": 3},
-        {"training.optimizer.lr": 1e-3, "training.weight_decay": 0.1, "model.head_channels": 32}, {"training.freeze": ["backbone"]},
+        {"training.optimizer.lr": 1e-3, "training.weight_decay": 0.1, "model.head_channels": 32},
+        {"training.freeze": ["backbone"]},
     ]  # fmt: skip
     return space, composer(), rows
 
@@ -279,6 +283,7 @@ def _nothing(folder: Path) -> None:
 
 
 KINDS = (
-    Kind("pipeline.yaml", _prepare_pipeline, _pipeline), Kind("result.json", _nothing, _result), Kind("promoted", _prepare_promoted, _promoted),
+    Kind("pipeline.yaml", _prepare_pipeline, _pipeline), Kind("result.json", _nothing, _result), Kind("promoted",
+    _prepare_promoted, _promoted),
     Kind("outbox", _nothing, _outbox), Kind("trials file", _prepare_trials, _trials),
 )  # fmt: skip

@@ -71,7 +71,8 @@ def _prepare(folder: Path) -> Any:
             trial.report(0.1 * number + 0.01 * epoch, epoch)
         if status in ("completed", "pruned"):
             outcome = Outcome(
-                status, (0.1 * number,), "at epoch 2" if status == "pruned" else None, 2, {"images": 10.0, "images_640": 1.5, "seconds": 3.0}, 3.0,
+                status, (0.1 * number,), "at epoch 2" if status == "pruned" else None, 2, {"images": 10.0, "images_640": 1.5,
+                "seconds": 3.0}, 3.0,
                 0.1 * number, 0.1 * number, 1.5, 2 if status == "pruned" else None, None, f"study/{number}", "abc",
             )  # fmt: skip
             trial.set_user_attr(OUTCOME, outcome.to_json())
@@ -81,7 +82,8 @@ def _prepare(folder: Path) -> Any:
                 TrialState.COMPLETE if status == "completed" else TrialState.PRUNED,
             )
     description = {
-        "study_name": NAME, "storage": None, "metric": "val/map", "overrides": TINY, "hydra_overrides": ["hydra/sweeper=winnow", "hydra.sweeper.n_jobs=2"],
+        "study_name": NAME, "storage": None, "metric": "val/map", "overrides": TINY,
+        "hydra_overrides": ["hydra/sweeper=winnow", "hydra.sweeper.n_jobs=2"],
         "search_path": [], "definition": definition.plain(),
     }  # fmt: skip
     lines = (folder / JOURNAL).read_bytes().splitlines()
@@ -152,9 +154,11 @@ def _journal(rng: random.Random, shared: Any, folder: Path) -> Case:
             )
     elif kind == "order":
         for _ in range(rng.choice((1, 2, 10))):
-            at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
-            rng.choice((lambda: lines.insert(other, lines[at]), lambda: lines.pop(at) if len(lines) > 1 else None,
-                        lambda: lines.insert(other, lines.pop(at)), lambda: lines.insert(at, json.dumps({"op_code": rng.randint(-2, 12)}).encode())))()  # fmt: skip
+            line = lines.pop(rng.randrange(len(lines)))
+            unknown = json.dumps({"op_code": rng.randint(-2, 12)}).encode()
+            for other in rng.choice(([], [line], [line, line], [line, unknown])):
+                lines.insert(rng.randrange(len(lines) + 1), other)
+            lines = lines or [line]
     else:
         lines = mutated_bytes(rng, b"\n".join(lines)).split(b"\n")
     return _case(folder, shared, lines, _plain_description(shared))

@@ -1,4 +1,4 @@
-"""Checkpoints of winnow's, whole and resealed, files of other programs, and overrides of a command line."""
+"""Checkpoints of winnow's, whole and resealed, and files of other programs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from composed import REPOSITORY
 from engine_parts import ListTracker, VectorData, VectorTask, training_settings
+from fuzz.mutations import CANARY, mutated, mutated_bytes, odd_value
+from fuzz.pool import Case, Kind
 from safetensors.torch import save
 from torch import Tensor
 
-from fuzz.mutations import CANARY, NUMBERS, TEXTS, mutated, mutated_bytes, odd_value
-from fuzz.pool import Case, Kind
 from winnow.checkpoints.file import write_checkpoint
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.initial import load_initial_weights
@@ -35,7 +35,6 @@ from winnow.compare.page import page
 from winnow.compare.subject import read_subject
 from winnow.compare.table import tables
 from winnow.config.compose import Command, compose_command_line
-from winnow.config.from_file import decides_what_runs, trusted_by
 from winnow.config.resolvers import run_folder
 from winnow.console import CONSOLE
 from winnow.engine.ema import Ema
@@ -78,7 +77,8 @@ def tiny_fit(folder: Path, config: dict[str, Any]) -> Fit:
     }
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=SizeSchedule.of(None, 8),
-        checkpoints=CheckpointFolder(folder / "checkpoints", 1, 2), snapshot=Snapshot(step, config, ["sum"], metadata, None, None),
+        checkpoints=CheckpointFolder(folder / "checkpoints", 1, 2), snapshot=Snapshot(step, config, ["sum"], metadata, None,
+        None),
         tracker=ListTracker(), trial=None, progress=Progress(),
     )  # fmt: skip
 
@@ -112,10 +112,14 @@ def _prepare(folder: Path) -> Any:
 
 def _odd_for_weights(rng: random.Random) -> Any:
     tensors = (
-        torch.zeros(0), torch.tensor(float("nan")), torch.full((16,), float("inf")), torch.zeros(3, dtype=torch.int64), torch.tensor(5),
-        torch.zeros(2, 2, dtype=torch.complex64), torch.zeros((1,) * 20), torch.ones(16, 5, dtype=torch.float64), torch.tensor(True),
-        torch.zeros(16, 5).t(), torch.zeros(5, dtype=torch.uint8), torch.zeros(16, 5, dtype=torch.bfloat16), torch.zeros(5056, dtype=torch.uint8),
-        torch.zeros(1).expand(10**9), torch.zeros(10**6, device="meta"), torch.nn.Parameter(torch.zeros(16)), torch.zeros(16, 5, requires_grad=True),
+        torch.zeros(0), torch.tensor(float("nan")), torch.full((16,), float("inf")), torch.zeros(3, dtype=torch.int64),
+        torch.tensor(5),
+        torch.zeros(2, 2, dtype=torch.complex64), torch.zeros((1,) * 20), torch.ones(16, 5, dtype=torch.float64),
+        torch.tensor(True),
+        torch.zeros(16, 5).t(), torch.zeros(5, dtype=torch.uint8), torch.zeros(16, 5, dtype=torch.bfloat16),
+        torch.zeros(5056, dtype=torch.uint8),
+        torch.zeros(1).expand(10**9), torch.zeros(10**6, device="meta"), torch.nn.Parameter(torch.zeros(16)), torch.zeros(16,
+        5, requires_grad=True),
     )  # fmt: skip
     others = (
         b"bytes",
@@ -239,10 +243,12 @@ def _foreign_content(rng: random.Random, shared: Any) -> Any:
     return rng.choice((
         weights,
         {"model": weights, "optimizer": optimizer, "epoch": 1, "step": 3, "args": settings, "rng": torch.get_rng_state()},
-        {"state_dict": {f"model.{name}": value for name, value in weights.items()}, "pytorch-lightning_version": "2.6", "epoch": 1,
+        {"state_dict": {f"model.{name}": value for name, value in weights.items()}, "pytorch-lightning_version": "2.6",
+         "epoch": 1,
          "global_step": 6, "optimizer_states": [optimizer], "lr_schedulers": [], "hyper_parameters": {"lr": 0.5},
          "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}}},
-        {"encoder_state_dict": weights, "head_state_dict": {"w": torch.zeros(2)}, "scaler": {"scale": 2.0}, "metrics": {"map": 0.5}},
+        {"encoder_state_dict": weights, "head_state_dict": {"w": torch.zeros(2)}, "scaler": {"scale": 2.0},
+        "metrics": {"map": 0.5}},
         {**content, "config": {"training": {"optimizer": {"lr": 0.1}}}},
         {"model_state_dict": weights, "frozen_references": {
             "sources": [{"source": "x.pth", "file": "/x.pth", "sha256": "0" * 64}], "tensors": {}, "names": list(weights)}},
@@ -279,49 +285,6 @@ def _foreign(rng: random.Random, shared: Any, folder: Path) -> Case:
     return Case(_readers(path, shared, folder), (path.name,))
 
 
-_OVERRIDES = (
-    "training.max_epochs=3", "training.optimizer.lr=1e-4", "model=fcos_tiny", "data=digits", "training.freeze=[backbone]", "+experiment=ink_small",
-    "training.optimizer={_target_:torch.optim.SGD,lr:0.1}", "training.resize_schedule=[[1,320],[5,640]]", "stage=ink/all", "tracking=off",
-    "training.param_groups={backbone:{lr:0.1}}", "~training.ema", "++training.more=1", "budget=search", "trusted_targets=[mine]",
-    "training.resume=null", "training.init_from=null", "model.channels=[8,8,16,16]", "training=overfit", "objective.metric=val/map",
-    "data.train={images:a,annotations:b}", "evaluation._target_=winnow.families.detection.evaluation.box_evaluation", "training.seed=7",
-)  # fmt: skip
-
-
-def _override(rng: random.Random) -> str:
-    text = rng.choice(_OVERRIDES)
-    key, _, value = text.partition("=")
-    kind = rng.choice(("as it is", "value", "value", "value", "number", "key", "characters", "node", "more"))
-    if kind == "value":
-        return f"{key}={rng.choice(TEXTS)}"
-    if kind == "number":
-        return f"{key}={rng.choice(NUMBERS)}"
-    if kind == "key":
-        return f"{rng.choice(('+', '++', '~', '', key + '.'))}{rng.choice((key, *TEXTS))}={value}"
-    if kind == "characters":
-        return mutated_bytes(rng, text.encode())[:5000].decode("utf-8", "replace").replace("\x00", "") or "x"
-    if kind == "node":
-        return f"{rng.choice(('', '+'))}{rng.choice((key, 'model', 'data', 'evaluation.x', 'training.optimizer', 'tracking'))}={{_target_:os.mkdir,path:{CANARY}}}"
-    if kind == "more":
-        return f"{key}={'[' * (depth := rng.choice((3, 200, 3000)))}1{']' * depth}"
-    return text
-
-
-def _overrides(rng: random.Random, shared: Any, folder: Path) -> Case:
-    given = [_override(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
-
-    def run() -> None:
-        resolve(replace(compose_command_line(REPOSITORY / "conf", given), run_folder=folder))
-
-    def judged() -> None:
-        for text in given:
-            decides_what_runs(text)
-        trusted_by(given)
-
-    return Case({"run": run, "judge": judged})
-
-
 KINDS = (
     Kind("checkpoint", _prepare, _whole), Kind("resealed", _prepare, _resealed), Kind("foreign", _prepare, _foreign),
-    Kind("overrides", lambda folder: None, _overrides),
 )  # fmt: skip

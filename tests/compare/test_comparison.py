@@ -174,3 +174,17 @@ def test_one_alone_can_not_be_compared():
     with pytest.raises(SystemExit) as end:
         main(["compare", "a.pth"])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(("changes", "place"), [
+    ({"metrics": {"val/map": "x"}}, "metrics.val/map"), ({"best": {"metric": 3, "value": 0.5}}, "best.metric"),
+    ({"epoch": []}, "epoch"),
+    ({"optimizer_state_dict": {"param_groups": ["x"]}}, "optimizer_state_dict.param_groups.0"), ({"metadata": 7}, "metadata"),
+    ({"progress": {"cost": {"seconds": None}}}, "progress.cost.seconds"), ({"config": [1]}, "config"),
+    ({"classes": 3}, "classes"),
+    ({"metadata": {"resumed_from": ["x"]}}, "metadata.resumed_from.0"),
+    ({"model_state_dict": {"w": "text"}}, "model_state_dict"),
+])  # fmt: skip
+def test_odd_content_under_a_right_checksum_is_named(save, state, changes, place):
+    with pytest.raises(CheckpointError, match=f"a.pth does not hold what a checkpoint does: no _Saved: {place}: "):
+        read_subject(save("a.pth", state, **changes))

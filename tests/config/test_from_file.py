@@ -1,6 +1,14 @@
 import pytest
+from composed import REPOSITORY
 
-from winnow.config.from_file import decides_what_runs, require_run_overrides, require_trusted, search_path_override
+from winnow.config.compose import compose_command_line
+from winnow.config.from_file import (
+    decides_what_runs,
+    require_run_overrides,
+    require_trusted,
+    search_path_override,
+    trusted_by,
+)
 from winnow.errors import ConfigError
 
 
@@ -40,3 +48,19 @@ def test_places_of_config_groups_are_one_override():
     assert search_path_override(["file:///a b", "file:///it's"]) == [
         r"hydra.searchpath=['file:///a b','file:///it\'s']"
     ]
+
+
+@pytest.mark.parametrize("text", ["a=" + "[" * 5000, "a=" + "9" * 5000, "a=" + "{b:" * 2000])
+def test_words_that_no_parser_takes_are_refused(text):
+    assert decides_what_runs(text)
+    with pytest.raises(ConfigError) as error:
+        trusted_by([text.replace("a=", "trusted_targets=", 1)])
+    assert len(str(error.value)) < 1000
+    with pytest.raises(ConfigError):
+        compose_command_line(REPOSITORY / "conf", [text.replace("a=", "+a=", 1)])
+
+
+@pytest.mark.parametrize("choice", ["1.5", "x" * 5000, "null", "[[a]]", "{a:1}"])
+def test_a_choice_that_hydra_falls_over_is_refused(choice):
+    with pytest.raises(ConfigError):
+        compose_command_line(REPOSITORY / "conf", [f"model={choice}"])

@@ -183,3 +183,12 @@ def test_a_trial_of_somebody_else_is_not_given_back(url):
     _, claims = open_claims(url)
     with pytest.raises(ValueError, match="belongs to"):
         claims.give_back(study.ask())
+
+
+@pytest.mark.parametrize("stamp", ["{", 3, [1], '{"pid": 1}', {"_target_": "os.mkdir"}])
+def test_a_trial_whose_stamp_names_nobody_is_an_orphan(url, stamp, caplog):
+    study, claims = open_claims(url)
+    study.ask().set_user_attr(OWNER, stamp)
+    assert numbers(claims.orphans()) == [0]
+    assert "names no process" in caplog.text
+    assert claims.adopt(study.get_trials()[0])

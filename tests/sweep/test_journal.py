@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from processes import CONTEXT, kill, run_at_once, start
 
+from winnow.errors import ConfigError
 from winnow.sweep.journal import SturdyJournal
 from winnow.sweep.journal_lock import GRACE_SECONDS
 
@@ -193,3 +194,62 @@ def test_the_record_is_one_line_of_json_that_begins_with_its_kind(path):
     write_study(path, 1)
     for line in path.read_bytes().splitlines():
         assert next(iter(json.loads(line))) == "op_code"
+
+
+def changed_record(path, operation, **changes):
+    """Write what ``changes`` say into the last record of this kind."""
+    records = [json.loads(line) for line in path.read_bytes().splitlines()]
+    at = max(index for index, record in enumerate(records) if record["op_code"] == operation)
+    records[at] |= changes
+    path.write_bytes(b"".join(json.dumps(record).encode() + b"\n" for record in records))
+    return at + 1
+
+
+@pytest.mark.parametrize(("operation", "changes", "what"), [
+    (0, {"op_code": 77}, "op_code is 77"), (0, {"op_code": [0]}, r"op_code is \[0\]"),
+    (0, {"directions": [9]}, r"directions is \[9\]"),
+    (0, {"study_name": []}, r"study_name is \[\]"), (2, {"user_attr": {}}, r"user_attr is \{\}"),
+    (2, {"study_id": "0"}, "study_id is '0'"),
+    (4, {"datetime_start": 3}, "datetime_start is 3"), (4, {"worker_id": None}, "worker_id is None"),
+    (4, {"distributions": {"x": "{"}, "params": {"x": 1}}, "its parameter 'x' is 1"),
+    (4, {"state": 1}, "it is complete and has no value"),
+    (4, {"intermediate_values": {"a": 1}}, "intermediate_values is"),
+    (5, {"distribution": "[" * 10**5}, "distribution is"), (5, {"param_value_internal": None}, "param_value_internal is None"),
+    (5, {"param_value_internal": 7}, "param_value_internal is 7, which is not in"),
+    (5, {"trial_id": [0]}, r"trial_id is \[0\]"),
+    (6, {"state": 9}, "state is 9"), (6, {"values": ["x"]}, "values is"), (6, {"values": None}, "values are missing"),
+    (6, {"datetime_complete": "x"}, "datetime_complete is 'x'"), (7, {"intermediate_value": "x"}, "intermediate_value is 'x'"),
+    (7, {"intermediate_value": 10**400}, "intermediate_value is 1000"), (7, {"step": 10**400}, "step is 1000"),
+    (8, {"user_attr": 3}, "user_attr is 3"),
+])  # fmt: skip
+def test_a_record_that_optuna_can_not_replay_is_named(path, operation, changes, what):
+    study = write_study(path, 1)
+    study.set_user_attr("a", 1)
+    trial = study.ask({"x": optuna.distributions.CategoricalDistribution(["a", "b"])})
+    trial.report(0.5, 1)
+    trial.set_user_attr("a", 1)
+    study.tell(trial, 1.0)
+    line = changed_record(path, operation, **changes)
+    with pytest.raises(ConfigError, match=rf"study.log, line {line}: no record of a journal of Optuna's: {what}"):
+        optuna.load_study(study_name="s", storage=JournalStorage(SturdyJournal(path)))
+
+
+def test_records_of_every_kind_are_read(path):
+    study = write_study(path)
+    space = {
+        "x": optuna.distributions.FloatDistribution(0, 1), "i": optuna.distributions.IntDistribution(1, 9, log=True),
+        "c": optuna.distributions.CategoricalDistribution([None, "a", True]),
+    }  # fmt: skip
+    study.enqueue_trial({"x": 7.0, "i": 3})  # out of bounds: Optuna warns, and takes it
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=1.0, params={"x": 0.5}, distributions={"x": space["x"]}, intermediate_values={1: 0.5}
+        )
+    )
+    with pytest.warns(UserWarning, match="out of range"):
+        study.tell(study.ask(space), state=TrialState.FAIL)
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    study.ask().report(float("nan"), 1)
+    study.set_user_attr("a", [1])
+    again = optuna.load_study(study_name="s", storage=JournalStorage(SturdyJournal(path)))
+    assert [trial.state.name for trial in again.trials] == ["COMPLETE"] * 3 + ["FAIL", "COMPLETE", "PRUNED", "RUNNING"]

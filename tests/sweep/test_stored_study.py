@@ -6,7 +6,11 @@ import yaml
 from winnow.errors import ConfigError
 from winnow.sweep.stored_study import KEYS, StoredStudy
 
-WHOLE = dict.fromkeys(KEYS, "x") | {"storage": None, "study_name": "study"}
+WHOLE = {
+    "study_name": "study", "storage": None, "metric": "x", "overrides": ["a=1"], "hydra_overrides": [], "search_path": [],
+    "definition": {"base": {"a": 1}, "search_space": {}, "directions": ["maximize"], "pruner": None},
+}  # fmt: skip
+assert tuple(WHOLE) == KEYS
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -15,6 +19,13 @@ WHOLE = dict.fromkeys(KEYS, "x") | {"storage": None, "study_name": "study"}
     ("definition: {a: [", r"sweep.yaml can't be read as a study's description, which the sweep's own command writes anew"),
     (yaml.safe_dump({key: value for key, value in WHOLE.items() if key != "search_path"}), r"lacks search_path: it is torn"),
     (yaml.safe_dump(WHOLE), r"study.journal holds no study named 'study'"),
+    *((yaml.safe_dump(WHOLE | {key: value}), rf"sweep.yaml is damaged, no _Description: {place}: .*writes it anew")
+      for key, value, place in [
+        ("overrides", [3], "overrides.0"), ("hydra_overrides", "x", "hydra_overrides"), ("definition", "x", "definition"),
+        ("definition", {"base": {}, "directions": ["x"]}, "definition.search_space"), ("storage", 3, "storage"),
+        ("metric", [], "metric"),
+    ]),
+    (yaml.safe_dump(WHOLE | {"storage": "elsewhere"}), r"sweep.yaml: storage: storage 'elsewhere' is unknown"),
 ])  # fmt: skip
 def test_what_is_not_whole_is_named(tmp_path, text, message):
     (tmp_path / "sweep.yaml").write_text(text)

@@ -5,7 +5,8 @@ import csv
 import optuna
 import pytest
 
-from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED, STARTED, STATUSES, Outcome
+from winnow.errors import ConfigError
+from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, STATUSES, Outcome
 from winnow.sweep.table import FIRST_COLUMNS, LAST_COLUMNS, counts, ranking, rows_of, saved, spent, write_csv
 
 SPACE = {"training.optimizer.lr": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)}
@@ -114,3 +115,19 @@ def test_an_outcome_survives_the_storage():
     outcome = Outcome("pruned", (0.5, 1.0), reason="why", cost={"images": 3.0}, pruned_at=4, seed=2)
     assert Outcome.from_json(outcome.to_json()) == outcome
     assert outcome.status in STATUSES
+
+
+@pytest.mark.parametrize(("attribute", "value", "message"), [
+    (OUTCOME, "{", "trial 0 holds a damaged winnow:outcome: not JSON"), (OUTCOME, "[" * 10**5, "more than 100 deep"),
+    (OUTCOME, 3, "trial 0 holds a damaged winnow:outcome"),
+    (OUTCOME, '{"status": "zork"}', "status: 'zork' is none of completed, "),
+    (OUTCOME, '{"status": "failed", "seconds": "x"}', "no Outcome: seconds"),
+    (OVERRIDES, 3, "trial 0 holds damaged winnow:overrides: 3"),
+    (OVERRIDES, ["x"], "damaged winnow:overrides"), (OVERRIDES, [{"a": 1}], "damaged winnow:overrides"),
+])  # fmt: skip
+def test_what_a_trial_holds_and_no_sweep_wrote_is_named(study, attribute, value, message):
+    trial = study.ask(SPACE)
+    trial.set_user_attr(attribute, value)
+    study.tell(trial, 0.5)
+    with pytest.raises(ConfigError, match=message):
+        rows_of(study.get_trials())

@@ -33,6 +33,20 @@ def outbox(path: Path):
     file.close()
 
 
+ODD = [
+    b'{"sequence":%s,"time_ms":1,"kind":"%s","payload":%s}\n' % line
+    for line in [
+        (b"2", b"metrics", b"{}"), (b"2", b"metrics", b'{"step":"1","values":{}}'),
+        (b"2", b"metrics", b'{"step":1,"values":[]}'),
+        (b"2", b"metrics", b'{"step":1,"values":{"a":"x"}}'), (b"2", b"metrics", b'{"step":1,"values":{"a":[1]}}'),
+        (b"2", b"finish", b"{}"),
+        (b"2", b"params", b'{"a":1}'), (b"2", b"tags", b'{"a":null}'), (b"2", b"artifact", b'{"path":"x"}'),
+        (b"9" * 30, b"start", b"{}"),
+        (b"2", b"metrics", b'{"step":%s,"values":{}}' % (b"9" * 400)), (b"2", b"zork", b"{}"), (b"0", b"start", b"{}"),
+    ]
+]  # fmt: skip
+
+
 def sequences(path: Path) -> list[int]:
     return [event.sequence for event, _ in read_events(path)]
 
@@ -58,7 +72,7 @@ def test_a_file_of_one_torn_line_becomes_empty(outbox: OutboxFile, path: Path):
     assert path.read_bytes() == b""
 
 
-@pytest.mark.parametrize("damaged", [b"\xff\xfe\n", b"[]\n", b'{"sequence":2}\n', b"\n"])
+@pytest.mark.parametrize("damaged", [b"\xff\xfe\n", b"[]\n", b'{"sequence":2}\n', b"\n", *ODD])
 def test_a_damaged_line_is_skipped_and_told(path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture):
     path.write_bytes(metric(1).encode() + damaged + metric(3).encode())
     assert sequences(path) == [1, 3]

@@ -110,6 +110,12 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, compose, cell, message):
     ("t.yaml", "- a: 1\n  b: [\n", "FILE, line 3: not YAML: "),
     ("t.yml", "- 3\n", "FILE, line 1: a trial must be a mapping"),
     ("t.yaml", "- training.seed: 1\n- !!python/object:os.system {}\n", "FILE, line 2: "),
+    ("t.yaml", "- training.seed: !!int x\n", "FILE: not YAML: "),
+    ("t.yaml", "- training.seed: \0\n", "FILE: not YAML: "),
+    ("t.yaml", "- training.freeze: " + "[" * 3000, "FILE: not YAML: nests too deep"),
+    ("t.yaml", "- training.optimizer.lr: " + "9" * 400, "FILE, line 1: training.optimizer.lr=999"),
+    ("t.json", '[{"training.optimizer.lr": ' + "9" * 400 + "}]", "FILE, line 1: training.optimizer.lr=999"),
+    ("t.csv", "training.seed\n" + "[" * 5000, "FILE, line 2: training.seed: "),
     ("t.csv", "training.seed,\n1,2\n", "FILE, line 1: column 2 of the header has no key"),
     ("t.csv", "training.optimizer.betas\n[0.9,0.999]\n", "FILE, line 2: 2 cells under 1 keys; quote a cell"),
     ("t.csv", 'training.seed\n1\n"2\n', "FILE, line 3: not CSV: "),
@@ -121,6 +127,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, compose, cell, message):
 def test_a_file_that_is_no_list_of_trials_is_refused(tmp_path, compose, name, text, expected):
     (line,) = mistakes(write(tmp_path, name, text), compose)
     assert line.startswith(expected)
+    assert len(line) < 1000
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path, compose):

@@ -11,6 +11,7 @@ from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hydra_plugins.winnow_sweeper._values import override_text, plain, read_choice, same, stored_choices
+from winnow.reading import as_float
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def stored_value(distribution: BaseDistribution, value: Any) -> Any:
                 return choice
         raise ValueError(f"not a choice; allowed: {allowed(distribution)}")
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    number = float(value) if type(value) is int and isinstance(distribution, FloatDistribution) else value
+    number = as_float(value) if type(value) is int and isinstance(distribution, FloatDistribution) else value
     kind = int if isinstance(distribution, IntDistribution) else float
     if type(number) is not kind:
         wanted = "a whole number" if kind is int else "a number"

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 Compose = Callable[[tuple[str, ...]], object]
 Mistakes = list[tuple[int, str]]
+_LONGEST = 500
 
 
 @dataclass(frozen=True)
@@ -137,4 +138,5 @@ def _warn_of_equals(path: Path, trials: list[ExplicitTrial]) -> None:
 
 
 def _report(path: Path, mistakes: Mistakes) -> str:
-    return "\n".join(f"{path}, line {line}: {text}" if line else f"{path}: {text}" for line, text in mistakes)
+    told = [(line, text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …") for line, text in mistakes]
+    return "\n".join(f"{path}, line {line}: {text}" if line else f"{path}: {text}" for line, text in told)

@@ -18,9 +18,8 @@ from winnow.config.resolvers import register_resolvers
 from winnow.errors import ConfigError
 from winnow.reading import reason
 
-
-COMPOSING = (HydraException, OmegaConfBaseException, RecursionError, TypeError, ValueError)
-"""What Hydra raises on words that it can't compose; that of its parser, ``[[[…``, among them."""
+COMPOSING = (HydraException, OSError, OmegaConfBaseException, RecursionError, TypeError, ValueError)
+"""What Hydra raises on words that it can't compose: its parser on ``[[[…``, the file system on a choice of 5,000 letters."""
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ def require_run_overrides(overrides: Sequence[str], source: str) -> None:
     for text in overrides:
         if decides_what_runs(text):
             raise ConfigError(
-                f"{source} holds {text!r}: a file may set values of a run, and neither {TRUSTED}, nor keys of hydra, nor options "
-                "of the program, for they decide what is executed; give it on the command line"
+                f"{source} holds {text!r:.200}: a file may set values of a run, and neither {TRUSTED}, nor keys of hydra, nor "
+                "options of the program, for they decide what is executed; give it on the command line"
             )
 
 

@@ -33,7 +33,9 @@ class SturdyJournal(BaseJournalBackend):
 
     A record counts once its line has ended; whatever follows the last newline was never acknowledged and is cut off before the
     next append. A line in the middle that does not parse is repaired in place, at its length, so that no reader loses its
-    place. One that parses and is no record of Optuna's is a ConfigError that names its line. The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must
+    place. One that parses and is no record of Optuna's is a ConfigError that names its line.
+
+    The lock is the operating system's (``flock`` on the journal) and ends with its holder: a network file system must
     offer it. Raises OSError if the disk is full or gone; the journal then ends with a whole line.
     """
 

@@ -61,3 +61,11 @@ def test_a_job_knows_its_first_start_and_its_answer(tmp_path):
     assert notes.outcome("3-0") is None
     notes.end("3-0", Outcome("completed", values=(0.5,)))
     assert notes.outcome("3-0").values == (0.5,)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"status": "zork"}', b"[" * 10**5])
+def test_a_damaged_note_counts_as_absent(tmp_path, content, caplog):
+    notes = Notes.new(tmp_path)
+    (notes.folder / "3-0.ended").write_bytes(content)
+    assert notes.outcome("3-0") is None
+    assert "3-0.ended is damaged and counts as absent" in caplog.text

@@ -191,6 +191,8 @@ def test_pages_of_its_own_may_be_validated_on(pages):
     ([alto_line("x1", 20, shape='<Polygon POINTS="1 2 3 4"/>')], "line x1: the polygon must be at least 3 points"),
     (['<TextLine ID="x1" BASELINE="20 56 320 56"/>'], "line x1 has neither a Polygon nor HPOS, VPOS, WIDTH and HEIGHT"),
     (['<TextLine ID="x1" HPOS="nan" VPOS="1" WIDTH="9" HEIGHT="9" BASELINE="9"/>'], "line x1: the polygon must be at least 3"),
+    ([alto_line("x1", 20, "20 56 1e12 56")], r"line x1: the baseline has a point 1e\+12 px off, on a page of "),
+    ([alto_line("x1", 20, shape='<Polygon POINTS="1 2 -3e300 4 5 6"/>')], r"line x1: the polygon has a point 3e\+300 px off"),
     (['<TextLine BASELINE=""><Polygon POINTS="1 2 3 4 5 6"/></TextLine>'], "line no. 1: the baseline must be at least 2"),
 ])  # fmt: skip
 def test_a_malformed_line_of_alto_is_named(pages, lines, message):
