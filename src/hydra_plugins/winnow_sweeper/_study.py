@@ -22,6 +22,8 @@ from hydra_plugins.winnow_sweeper._plan import Plan
 from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
+from winnow.errors import ConfigError
+from winnow.reading import read_yaml
 from winnow.run_folder import write_whole
 from winnow.sweep.listed import enqueue_listed, unlisted_in
 from winnow.sweep.patient import PatientStorage
@@ -39,7 +41,11 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
     """Open the study, made if it is not there yet, and return ``plan`` in its words with it. Raises ConfigError if it
     searches something else.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be made: {error}; choose another") from error
+    require_own_folder(plan)
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
         study = create_study_once(storage, plan.name, plan.settings.direction)
@@ -47,6 +53,20 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
         describe_study(plan, study)
         enqueue(plan, study)
     return study, plan
+
+
+def require_own_folder(plan: Plan) -> None:
+    """Raise ConfigError where the folder holds another study than this one, whose runs would be written over."""
+    path = plan.folder / DESCRIPTION
+    if not path.is_file():
+        return
+    there = read_yaml(path, "a study's description", ConfigError)
+    name = there.get("study_name") if isinstance(there, dict) else None
+    if name is not None and name != plan.name:
+        raise ConfigError(
+            f"{plan.folder} holds the study {name!r}, and this one is {plan.name!r}; choose another hydra.sweep.dir, or "
+            f"hydra.sweeper.study_name={name} to go on with it"
+        )
 
 
 def with_stored_choices(plan: Plan, study: optuna.Study) -> Plan:
