@@ -18,6 +18,8 @@ from fuzz.labels import changed_json
 from fuzz.mutations import RAW_YAML, TEXTS, encoded, mutated, mutated_bytes, odd_value, yaml_text
 from fuzz.pool import Case, Kind
 from fuzz.weights import TINY
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._notes import Notes, clear_up, recall
@@ -31,9 +33,8 @@ from winnow.run.plan import RunPlan
 from winnow.run.resolve import resolve
 from winnow.run.result import RunResult, is_concluded
 from winnow.run_folder import _who
-from winnow.sweep import promotion
+from winnow.sweep import promoted_entries
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.table import Row
 from winnow.sweep.trial import _read as reported
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.history import Entry, History
@@ -114,7 +115,7 @@ def _prepare_promoted(folder: Path) -> Any:
     def composed(overrides: Any, command: Any) -> Any:
         return compose_command_line(REPOSITORY / "conf", overrides).config
 
-    promotion._composed = composed  # the same in this process: a new one per case would take most of the time
+    promoted_entries.composed_by = composed  # the same in this process: a new one per case would take most of the time
     overrides = [*TINY, "training.optimizer.lr=1e-3"]
     config = compose_command_line(REPOSITORY / "conf", overrides).config
     return config, overrides
@@ -129,11 +130,13 @@ def _promoted(rng: random.Random, shared: Any, folder: Path) -> Case:
     (folder / "config.yaml").write_bytes(changed_yaml(rng, config) if is_first else yaml.safe_dump(config).encode())
     listed = yaml.safe_dump(overrides).encode() if is_first and rng.random() < 0.8 else changed_yaml(rng, overrides)
     (folder / ".hydra" / "overrides.yaml").write_bytes(listed)
-    row = Row(
-        3, "completed", 0.5, {"training.optimizer.lr": 1e-3}, Outcome("completed", (0.5,), run_folder=str(folder))
+    trial = create_trial(
+        value=0.5,
+        params={"training.optimizer.lr": 1e-3},
+        distributions={"training.optimizer.lr": FloatDistribution(1e-5, 1)},
     )
     return Case(
-        {"promote": lambda: json.dumps(promotion._entry(row, ["budget=full"], [], ["train.py"]))},
+        {"promote": lambda: promoted_entries.entry_of(trial, folder, ["budget=full"], [], ["train.py"])},
         ("config.yaml", "overrides.yaml"),
     )
 

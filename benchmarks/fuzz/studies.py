@@ -23,18 +23,20 @@ from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
-from hydra_plugins.winnow_sweeper._study import CHANGES, DEFINITION, EXPLICIT, PARENTS, with_stored_choices
+from hydra_plugins.winnow_sweeper._study import CHANGES, DEFINITION, PARENTS, with_stored_choices
 from hydra_plugins.winnow_sweeper._supply import Supply
 from winnow.console import CONSOLE
 from winnow.process import ProcessStamp
 from winnow.sweep.claims import Claims
+from winnow.sweep.listed import EXPLICIT, enqueue_listed
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, Outcome
 from winnow.sweep.ownership import HEARTBEAT
-from winnow.sweep.promotion import _compared, _fixed_overrides, kept_overrides, promotion_table
+from winnow.sweep.promoted_entries import list_text, texts_of
+from winnow.sweep.promotion import best_configurations, compared, promotion_table
+from winnow.sweep.promotion_command import fixed_overrides, kept_overrides
 from winnow.sweep.report import StudyReport, study_lines
 from winnow.sweep.storage import create_study_once, open_storage
 from winnow.sweep.stored_study import DESCRIPTION, JOURNAL, StoredStudy
-from winnow.sweep.table import ranking
 from winnow.tracking.null_tracker import NullTracker
 
 NAME = "search"
@@ -100,10 +102,13 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
     def promote() -> None:
         source = StoredStudy.open(folder)
         kept_overrides(source, [])
-        _fixed_overrides(source)
-        best = ranking(source.rows(), source.maximize)[:3]
+        fixed_overrides(source)
+        best = best_configurations(source, 3)
+        trials = {trial.number: trial for trial in source.study.get_trials(deepcopy=False)}
+        entries = [texts_of(trials[row.number]) for row in best]
+        list_text(entries)
         if best:
-            CONSOLE.print(promotion_table(_compared(best, source), source.metric))
+            CONSOLE.print(promotion_table(compared(best, entries, source), source.metric))
 
     def sweep() -> None:
         storage = open_storage(journal, patience_seconds=1.0)
@@ -113,6 +118,7 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
         stored = study.user_attrs.get(DEFINITION)
         if stored is not None:
             accepted_changes(Definition.from_json(stored), shared["definition"], True)
+        enqueue_listed(study, [({"training.batch_size": 4}, ["training.seed=5"])])
         claims = Claims(study, storage, ProcessStamp.this_process(), grace_seconds=0.0)
         supply = Supply(
             study, 12, plan.space.distributions, plan.space.overrides, None, claims, None, folder, lambda number: None

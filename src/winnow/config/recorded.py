@@ -31,7 +31,7 @@ def resumed_config(
     require_plain_values(recorded, source)
     require_trusted(recorded["trusted_targets"], composed["trusted_targets"], f"the config of {source}")
     # What these may say has grown since the first checkpoints.
-    grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
+    grown = {key: {**composed[key], **recorded.get(key, {})} for key in ("stage", "training")}
     config = OmegaConf.create({**recorded, **grown})
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.families.detection.evaluation.box_evaluation"
@@ -52,8 +52,8 @@ def resumed_config(
             _apply(config, key, override)
     config.training.resume = None
     config.trusted_targets = composed["trusted_targets"]
-    if config.training.seed is None:  # the command that began the run had one drawn
-        config.training.seed = began["training"]["seed"]
+    if config.training.get("seed") is None:  # the command that began the run had one drawn
+        config.training.seed = began["training"].get("seed")
     resumed = with_moved_targets(plain_config(config))
     for keys, reason in _FIXED.items():
         old, new = (_value(values, keys) for values in (began, resumed))
@@ -69,7 +69,8 @@ def require_recorded(content: Mapping[str, Any], composed: Config, source: str) 
     if not isinstance(config, Mapping) or not _is_mapping_by_name(config):
         odd.append(f"config is {_kind(config)}")
     else:
-        nodes = [key for key, value in composed.items() if isinstance(value, Mapping) and key not in _CAME_LATER]
+        asked = [key for key, value in composed.items() if isinstance(value, Mapping)]  # may be the record itself
+        nodes = [key for key in dict.fromkeys([*asked, *_READ]) if key in config or key not in _CAME_LATER]
         odd += [
             f"config.{key} is {_kind(config.get(key))}" for key in nodes if not _is_mapping_by_name(config.get(key))
         ]
@@ -121,7 +122,7 @@ def _apply(config: DictConfig, key: str, override: Override) -> None:
 def _value(config: Config, keys: tuple[str, ...]) -> Any:
     node: Any = config
     for key in keys:
-        node = node[key]
+        node = node.get(key) if isinstance(node, Mapping) else None
     return node
 
 
@@ -134,6 +135,7 @@ _FIXED = {
 }
 """What a resumed run keeps, and why."""
 
+_READ = ("evaluation", "model", "stage", "training")
 _CAME_LATER = ("stage",)
 """Nodes that the first checkpoints lack."""
 

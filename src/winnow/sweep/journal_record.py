@@ -23,8 +23,10 @@ def why_odd(record: Mapping[str, Any]) -> str | None:
     if wanted is None:
         return f"op_code is {operation!r:.40}"
     for name, is_right in {"worker_id": _is_text, **wanted}.items():
-        if not is_right(record.get(name)):
-            return f"{name} is {record.get(name)!r:.60}"
+        if name not in record:
+            return f"{name} is missing"
+        if not is_right(record[name]):
+            return f"{name} is {record[name]!r:.60}"
     if operation == _SET_PARAM:
         return _why_no_parameter(record["distribution"], record["param_value_internal"])
     if operation == _SET_STATE:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from winnow.errors import ConfigError
 from winnow.reading import UnreadableError, as_record, naming, read_yaml
+from winnow.sweep.listed import unlisted_in
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
 from winnow.sweep.table import Row, rows_of
@@ -64,7 +65,7 @@ class StoredStudy:
     def rows(self) -> list[Row]:
         """Return the trials' rows. Raises ConfigError for a trial that holds something damaged."""
         with naming(f"study {self.description['study_name']!r}"):
-            return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
+            return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self.study))
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")
