@@ -11,6 +11,7 @@ it. Cases run in forked workers (--workers, 2). Ends with exit code 1 where ther
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -32,8 +33,9 @@ KINDS: tuple[Kind, ...] = tuple(kind for module in MODULES for kind in module.KI
 CASES_OF_A_SEED = 10**6
 
 
-def fuzz(numbers: Sequence[int], num_workers: int, is_shown: bool = False) -> list[Verdict]:
-    """Return the verdicts on the cases of these ``numbers``, faults printed as they come."""
+def fuzz(numbers: Sequence[int], num_workers: int, is_shown: bool = False, seconds: float = math.inf) -> list[Verdict]:
+    """Return the verdicts on the cases of these ``numbers``, or on as many as ``seconds`` allow, faults printed as they come."""
+    began = time.monotonic()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     verdicts: list[Verdict] = []
@@ -47,6 +49,8 @@ def fuzz(numbers: Sequence[int], num_workers: int, is_shown: bool = False) -> li
         seen: set[tuple[str, str]] = set()
         for verdict in run_cases(KINDS, shared, numbers, num_workers, Path(folder)):
             verdicts.append(verdict)
+            if time.monotonic() - began > seconds:
+                break
             if is_shown:
                 print(f"{verdict.kind} {verdict.number}: {verdict.status} {verdict.fault}\n{verdict.details}")
             elif verdict.fault and (verdict.kind, verdict.fault) not in seen:
@@ -98,12 +102,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", default=[], choices=[kind.name for kind in KINDS])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, and show what was found")
     parser.add_argument("--case", type=int, help="run this one again and show all of it")
     options = parser.parse_args()
     if options.case is not None:
         return int(fuzz([options.case], 1, is_shown=True)[0].status == "fault")
     began = time.monotonic()
-    verdicts = fuzz(chosen(options.count, options.seed, options.only), options.workers)
+    verdicts = fuzz(chosen(options.count, options.seed, options.only), options.workers, seconds=60 * options.minutes)
     show(verdicts, time.monotonic() - began)
     return int(any(verdict.fault for verdict in verdicts))
 

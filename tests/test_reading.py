@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from winnow.errors import ConfigError, DataError
+from winnow.errors import DataError
 from winnow.reading import (
     MAX_DEPTH,
     MAX_UNPACKED_BYTES,
@@ -175,7 +175,7 @@ def test_errors_are_told_with_the_file_that_they_are_about():
         raise DataError("wrong")
     with pytest.raises(DataError, match="^line 3 of x.yaml$"), naming("x.yaml"):
         raise DataError("line 3 of x.yaml")
-    with pytest.raises(ConfigError, match="^x.yaml: 'a'$"), naming("x.yaml", LookupError):
-        raise KeyError("a")
+    with pytest.raises(DataError, match="^going on from x.yaml: wrong$"), naming("x.yaml", "going on from "):
+        raise DataError("wrong")
     with pytest.raises(KeyError), naming("x.yaml"):
         raise KeyError("a")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import WinnowError
 
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ElementTree
@@ -171,17 +171,14 @@ def require_no_growth(content: Any, num_bytes: int, unwrap: Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def naming(place: object, *causes: type[Exception]) -> Iterator[None]:
-    """Prefix errors of winnow's raised inside with ``place: ``, where they don't name it already: a file, a study. Other errors
-    of the kinds ``causes`` become ConfigErrors that say the same."""
+def naming(place: object, words: str = "") -> Iterator[None]:
+    """Prefix errors of winnow's raised inside with ``words`` and ``place``, a file or a study, where they don't name that yet."""
     try:
         yield
     except WinnowError as error:
         if str(place) not in str(error):
-            error.args = (f"{place}: {error}", *error.args[1:])
+            error.args = (f"{words}{place}: {error}", *error.args[1:])
         raise
-    except causes as error:
-        raise ConfigError(f"{place}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

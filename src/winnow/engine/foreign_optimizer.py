@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from winnow.engine.restorable import why_no_step
+from winnow.engine.restorable import kinds_of, why_no_step
 
 _HOW_NOT_WHAT = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
 """Settings of torch's optimizers that some of its versions lack and that say nothing of the moments."""
@@ -26,7 +26,12 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
     be told, or if any moment has another shape than its parameter.
     """
     groups, state = saved.get("param_groups"), saved.get("state")
-    if not isinstance(groups, Sequence) or not isinstance(state, Mapping) or not all(map(_is_group, groups)):
+    are_groups = isinstance(groups, Sequence) and bool(groups) and all(map(_is_group, groups))
+    if (
+        not are_groups
+        or not isinstance(state, Mapping)
+        or not all(isinstance(entry, Mapping) for entry in state.values())
+    ):
         raise NotTakenOverError("it is laid out as no optimizer of torch's")
     if not state:
         raise NotTakenOverError("it holds no moments")
@@ -38,7 +43,7 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
         )
     parameters = dict(model.named_parameters())
     found: dict[str, dict[str, Any]] = {}
-    tried: set[tuple[tuple[str, str], ...]] = {()}
+    tried: set[Any] = {()}
     for index, name in _names_of(groups, state, optimizer, parameters).items():
         entry = state.get(index, {})
         if not parameters[name].requires_grad:
@@ -48,7 +53,7 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
             raise NotTakenOverError(
                 f"{wrong[0]} of {name} has shape {tuple(entry[wrong[0]].shape)}, the parameter {tuple(parameters[name].shape)}"
             )
-        kinds = tuple(sorted((str(key), type(value).__name__) for key, value in entry.items()))
+        kinds = tuple(kinds_of(entry, parameters[name]))
         reason = why_no_step(optimizer, optimizer.defaults, parameters[name], entry) if kinds not in tried else None
         tried.add(kinds)
         if reason is not None:
@@ -77,7 +82,14 @@ _KNOWN_KEYS = {
 
 
 def _is_group(group: Any) -> bool:
-    return isinstance(group, Mapping) and isinstance(group.get("params"), Sequence)
+    """Return whether parameters are numbered, and named by texts where they are named, as torch saves them."""
+    if not isinstance(group, Mapping) or not _are(group.get("params"), int):
+        return False
+    return all(_are(group.get(key) or [], str) for key in ("tensors", "param_names"))
+
+
+def _are(values: Any, kind: type) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(one, kind) for one in values)
 
 
 def _names_of(

@@ -173,7 +173,7 @@ def _odd_moments(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> 
             yield from (
                 f"{place}.{name}: {_of(state[name])}, its parameter is {tuple(parameter.shape)}" for name in wrong
             )
-            signature = (group["name"], *sorted((name, type(value).__name__) for name, value in state.items()))
+            signature = (group["name"], *kinds_of(state, parameter))
             if state and not wrong and signature not in tried:
                 tried.add(signature)
                 reason = why_no_step(optimizer, own, parameter, state)
@@ -189,6 +189,14 @@ def _fits(value: Any, parameter: Tensor) -> bool:
     if isinstance(value, Tensor):
         return value.numel() == 1 or value.shape == parameter.shape or value.dim() != parameter.dim()
     return value is None or isinstance(value, int | float | list | dict | tuple)
+
+
+def kinds_of(state: Mapping[str, Any], parameter: Tensor) -> list[tuple[str, str, bool]]:
+    """Return of each moment its name, its type and whether it has the parameter's shape: what one of a kind stands for."""
+    return sorted(
+        (str(name), type(value).__name__, isinstance(value, Tensor) and value.shape == parameter.shape)
+        for name, value in state.items()
+    )
 
 
 def _of(value: Any) -> str:

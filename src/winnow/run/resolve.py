@@ -60,7 +60,7 @@ def resolve_single(command: Command) -> RunPlan:
     parent = current.study_folder if current is not None else None
     if found is None:
         return RunPlan.of(complete(config), folder, command.choices, None, parent)
-    with naming(f"going on from {found.path}"):
+    with naming(found.path, "going on from "):
         resolved, choices = found.resolve(config, command.overrides), found.choices(command.choices)
         return RunPlan.of(resolved, folder, choices, found.path, parent)
 
@@ -99,7 +99,7 @@ def resolve_stage(
     found = find_checkpoint(resume, folder) if resume is not None else None
     choices = stage.choices if record is None else record.choices
     if found is not None:
-        with naming(f"going on from {found.path}"):
+        with naming(found.path, "going on from "):
             config, choices = found.resolve(stage.config, overrides), found.choices(choices)
             return RunPlan.of(config, folder, choices, found.path, command.run_folder)
     if record is not None:
@@ -136,7 +136,7 @@ def check_plans(plans: Sequence[RunPlan], run_folder: Path) -> None:
         raise ConfigError(f"{run_folder} already holds a single run; choose another hydra.run.dir for stages")
     names = [plan.name for plan in plans]
     for index, plan in enumerate(plans):
-        going_on = contextlib.nullcontext() if plan.checkpoint is None else naming(f"going on from {plan.checkpoint}")
+        going_on = contextlib.nullcontext() if plan.checkpoint is None else naming(plan.checkpoint, "going on from ")
         with contextlib.nullcontext() if is_single else naming_stage(plan.name), going_on:
             for key, node in plan.config.items():
                 require_builders(node, key, trusted(plan.config))
