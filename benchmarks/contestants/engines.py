@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -203,6 +204,8 @@ class LossModel(nn.Module):
 class FromMemory:
     """winnow's data with an endless epoch of batches that were read beforehand."""
 
+    num_train_samples = sys.maxsize
+
     def __init__(self, data: Any) -> None:
         self._data = data
         self._batches = in_memory(data)
@@ -218,16 +221,16 @@ def in_memory(data: Any, count: int = 16) -> list[DetectionBatch]:
     return list(itertools.islice(data.train_batches(1, data.image_size), count))
 
 
-def fresh(batch: DetectionBatch) -> DetectionBatch:
-    """As a loader gives it: without what a task kept in it when it was seen before."""
-    return replace(batch, memo={})
+def fresh(batch: Any) -> Any:
+    """As a loader gives it: without what a task kept in it when it was seen before. What is no batch of ours keeps nothing."""
+    return replace(batch, memo={}) if isinstance(batch, DetectionBatch) else batch
 
 
 def contiguous(batches: Iterable[DetectionBatch]) -> list[DetectionBatch]:
     return [replace(batch, images=batch.images.contiguous()) for batch in batches]
 
 
-def endless(batches: list[DetectionBatch], wrap: Any) -> DataLoader[Any]:
+def endless(batches: list[Any], wrap: Any) -> DataLoader[Any]:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Iterator[Any]:
             return (wrap(fresh(batch)) for batch in itertools.cycle(batches))

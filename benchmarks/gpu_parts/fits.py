@@ -7,11 +7,12 @@ import itertools
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from contestants.engines import fresh
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -64,11 +65,6 @@ def batches_of(run: Fit, count: int) -> list[Batch]:
     """Return the first training batches, read beforehand and pinned as a loader pins them."""
     batches: list[Any] = list(itertools.islice(run.data.train_batches(1, run.sizes.final), count))
     return [batch.pin_memory() for batch in batches] if run.device.type == "cuda" else batches
-
-
-def fresh(batch: Any) -> Any:
-    """Return the batch as a loader gives it: without what a task kept in it when it was seen before."""
-    return replace(batch, memo={}) if hasattr(batch, "memo") else batch
 
 
 def step_speed(run: Fit, steps: int, warm_up: int = 8) -> Speed:

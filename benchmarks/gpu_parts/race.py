@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from gpu_parts.fits import overrides
 from gpu_parts.outcome import Figure, Place, at_least, at_most
 
 OURS, BARE, TRAINER, TRAINER_WITH_OURS = "winnow", "same loop", "HF Trainer, its model", "HF Trainer"
+TRAINERS = (TRAINER, TRAINER_WITH_OURS)
 
 
 def race(place: Place) -> Iterator[Figure]:
@@ -19,9 +21,10 @@ def race(place: Place) -> Iterator[Figure]:
     amp = "training.amp=bf16" if place.on_gpu else "training.amp=off"
     model, *sizes = overrides(place, amp, f"training.device={place.device}")
     config = composed(model.partition("=")[2], place.data, tuple(sizes))
+    has_trainer = importlib.util.find_spec("accelerate") is not None
     contestants: list[Contestant] = []
     try:
-        for name in (OURS, BARE, TRAINER, TRAINER_WITH_OURS):
+        for name in (OURS, BARE, *(TRAINERS if has_trainer else ())):
             contestants.append(launch(name, config, place.folder, show_messages=True))
         for contestant in contestants:  # they start at once: the seconds to the first step mean nothing here
             contestant.hear()
@@ -39,9 +42,12 @@ def race(place: Place) -> Iterator[Figure]:
     images = BLOCK * int(config["training"]["batch_size"])
     for name, seconds in seconds_of.items():
         yield Figure(name, images / statistics.median(seconds), "images/s")
+    yield at_most("slower than the bare loop by", 100 * (ratio(seconds_of[OURS], seconds_of[BARE]) - 1), 1, "%")
+    if not has_trainer:
+        yield Figure("over the Trainer", "the package accelerate is not installed", verdict="skipped")
+        return
     yield at_least("over the Trainer with its model", ratio(seconds_of[TRAINER], seconds_of[OURS]), 1.5, "×")
     yield Figure("over the Trainer with our model", ratio(seconds_of[TRAINER_WITH_OURS], seconds_of[OURS]), "×")
-    yield at_most("slower than the bare loop by", 100 * (ratio(seconds_of[OURS], seconds_of[BARE]) - 1), 1, "%")
 
 
 def ratio(ones: list[float], others: list[float]) -> float:

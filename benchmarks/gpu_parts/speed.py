@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contestants.engines import fresh
 from torch.profiler import ProfilerActivity, profile
 
-from gpu_parts.fits import Speed, batches_of, built, forget, fresh, overrides, step_speed
+from gpu_parts.fits import Speed, batches_of, built, forget, overrides, step_speed
 from gpu_parts.outcome import Figure, Place, Skipped, at_least
 
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")

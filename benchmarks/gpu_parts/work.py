@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contestants.engines import fresh
 
-from gpu_parts.fits import batches_of, built, forget, fresh, overrides, synchronise
+from gpu_parts.fits import batches_of, built, forget, overrides, synchronise
 from gpu_parts.forked import REPOSITORY, start
 from gpu_parts.outcome import Figure, Place
 from winnow.checkpoints.state_dicts import frozen_parameters
