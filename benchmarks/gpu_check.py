@@ -21,6 +21,7 @@ import json  # noqa: E402
 import os  # noqa: E402
 import pkgutil  # noqa: E402
 import platform  # noqa: E402
+import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
@@ -28,10 +29,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "src"))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
-# A process that has asked CUDA itself can't be forked and use it.
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+sys.path.insert(0, str(REPOSITORY / "src"))  # winnow is not installed on that machine
 
 import torch  # noqa: E402
 from gpu_parts import leases, race, runs, speed, work  # noqa: E402
@@ -67,14 +65,18 @@ def main() -> int:
     options = arguments()
     if options.child is not None:
         return child(json.loads(options.child))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a fork of a process that has asked CUDA itself can't use it
     deadline = BEGAN + options.seconds
     wanted = [part for part in PARTS if options.only is None or part.name in options.only]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "log.txt").unlink(missing_ok=True)
-    import_ahead()
+    if not options.cold:
+        import_ahead()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         card, is_warm = find_card(folder)
+        is_warm = is_warm and not options.cold
         machine = describe(card, options.smoke, is_warm)
         device = "cuda" if card and not options.smoke else "cpu"
         place = Place(folder, folder / "data", device, options.smoke, is_warm)
@@ -83,7 +85,11 @@ def main() -> int:
             write_results(options.out, machine, outcomes)
         else:
             outcomes = run_parts(
-                wanted, place, deadline, lambda found: write_and_tell(options.out, machine, found), options.out / "log.txt"
+                wanted,
+                place,
+                deadline,
+                lambda found: write_and_tell(options.out, machine, found),
+                options.out / "log.txt",
             )
     print(f"\n{'; '.join(f'{name} {value}' for name, value in machine.items())}\n{table(outcomes)}")
     print(f"{time.monotonic() - BEGAN:.0f} s: {closing_words(outcomes)}; results in {options.out}", flush=True)
@@ -96,7 +102,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], metavar="PART", help=parts)
     parser.add_argument("--smoke", action="store_true", help="rehearse on the CPU with tiny models")
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu_check"), metavar="FOLDER", help="for the results")
-    parser.add_argument("--seconds", type=float, default=MOST_SECONDS, help="after which the script stops; default: 300")
+    parser.add_argument(
+        "--seconds", type=float, default=MOST_SECONDS, help="after which the script stops; default: 300"
+    )
+    parser.add_argument(
+        "--cold", action="store_true", help="no forks: each process makes its own imports, which takes longer"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -154,8 +165,17 @@ def describe(card: str, is_rehearsal: bool, is_warm: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": git.stdout.strip() or "unknown",
         "processes": "forked" if is_warm else "cold",
+        "driver": driver_version(),
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def driver_version() -> str:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "unknown"
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip() or "unknown"
 
 
 def write_and_tell(out: Path, machine: dict[str, Any], outcomes: list[Outcome]) -> None:
@@ -164,7 +184,10 @@ def write_and_tell(out: Path, machine: dict[str, Any], outcomes: list[Outcome]) 
     done = [outcome for outcome in outcomes if outcome.seconds]
     if done:
         last = done[-1]
-        print(f"[{time.monotonic() - BEGAN:3.0f} s] {last.part}: {last.verdict} ({last.seconds:.0f} s) {last.reason}", flush=True)
+        print(
+            f"[{time.monotonic() - BEGAN:3.0f} s] {last.part}: {last.verdict} ({last.seconds:.0f} s) {last.reason}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

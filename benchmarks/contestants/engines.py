@@ -73,7 +73,7 @@ def bare_loop(
     sums: dict[str, Tensor] = {}
     for step, batch in enumerate(itertools.cycle(batches), start=1):
         count = divisors(task.loss_count(batch))
-        batch = batch.to(device, memory_format)  # noqa: PLW2901
+        batch = batch.to(device, memory_format)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=training["amp"] == "bf16"):
             terms = task.losses(task.forward(batch), batch, count)
             loss = torch.stack(list(terms.values())).sum()
@@ -109,9 +109,11 @@ def hugging_face_model(config: dict[str, Any], channel: Channel, block: int) -> 
     from transformers import DeformableDetrForObjectDetection, Trainer
 
     ours, data, _, _ = plain_parts(config)
-    ours.model.config.auxiliary_loss = True  # ours learns from every decoder layer, too
+    sizes: Any = ours.model.config
+    sizes.auxiliary_loss = True  # ours learns from every decoder layer, too
     torch.manual_seed(0)
-    model: Any = DeformableDetrForObjectDetection(ours.model.config)
+    model: Any = DeformableDetrForObjectDetection(sizes)
+    model.requires_grad_(True)  # ours trains its whole backbone where no weights were loaded
     training = config["training"]
     wanted = {name: value for name, value in training["optimizer"].items() if name not in ("_target_", "fused")}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -178,7 +180,8 @@ def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> N
 
     training = config["training"]
     trainer = lightning.Trainer(
-        accelerator="cpu" if device_of(config).type == "cpu" else "gpu", devices=1, max_steps=10**6, precision="bf16-mixed" if training["amp"] == "bf16" else "32-true", logger=False,
+        accelerator="cpu" if device_of(config).type == "cpu" else "gpu", devices=1, max_steps=10**6, logger=False,
+        precision="bf16-mixed" if training["amp"] == "bf16" else "32-true",
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, barebones=False,
         gradient_clip_val=training["clip_grad_norm"], log_every_n_steps=training["log_interval"],
     )  # fmt: skip

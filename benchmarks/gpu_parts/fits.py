@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from contestants.engines import fresh
+from gpu_parts.forked import REPOSITORY
+from gpu_parts.outcome import Place
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gpu_parts.forked import REPOSITORY
-from gpu_parts.outcome import Place
 from winnow.config.resolvers import register_resolvers
 from winnow.engine.loop import Fit
 from winnow.preflight.peak_memory import PeakMemory
@@ -43,7 +43,10 @@ class Speed:
 def overrides(place: Place, *more: str) -> list[str]:
     """Return the command line of ``deformable_detr`` at 800 px in batches of four; in a rehearsal of something tiny."""
     sizes = SMALL if place.smoke else LARGE
-    return [*sizes, "model.pretrained=false", f"training.batch_size={BATCH_SIZE}", "training.num_workers=0", *more]
+    fixed = ["model.pretrained=false", f"training.batch_size={BATCH_SIZE}", "training.num_workers=0"]
+    # The last value of a key counts, but Hydra refuses a choice that is made twice.
+    model = [value for value in more if value.startswith("model=")]
+    return [*(model or sizes[:1]), *sizes[1:], *fixed, *(value for value in more if value not in model)]
 
 
 def composed(place: Place, command: Sequence[str]) -> dict[str, Any]:

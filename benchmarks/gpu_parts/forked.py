@@ -1,4 +1,4 @@
-"""Processes of the check: forks of one that has made the imports, each with its own log, or cold ones where forks can't be used."""
+"""Processes of the check: forks of one that has made the imports, each with its own log; cold ones where forks can't be used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ TRAIN = REPOSITORY / "train.py"
 class Forked:
     """A child of this process."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, leads_session: bool = False) -> None:
         self.pid = pid
+        self._leads_session = leads_session
         self._code: int | None = None
 
     def poll(self) -> int | None:
@@ -39,22 +41,26 @@ class Forked:
         return self.poll()
 
     def kill(self) -> None:
-        """End it, and all it started where it leads a session (SIGKILL)."""
-        if self.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):  # it has not come to lead one yet, or never will
-            os.killpg(self.pid, signal.SIGKILL)
-        os.kill(self.pid, signal.SIGKILL)
-        self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        """End it (SIGKILL), and where it leads a session what it started, even if it has ended itself."""
+        if self._leads_session:
+            with contextlib.suppress(ProcessLookupError):  # it has not come to lead one yet, or none is left
+                os.killpg(self.pid, signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def start(work: Callable[[], None] | Sequence[str], log: Path, leads_session: bool = False) -> Forked:
     """Start a process that does ``work``, a function or a command, and prints to ``log``."""
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python 3.12 warns where there are threads; ours hold no lock
+        pid = os.fork()
     if pid:
-        return Forked(pid)
+        return Forked(pid, leads_session)
     code = 1
     try:
         if leads_session:

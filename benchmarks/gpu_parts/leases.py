@@ -13,7 +13,8 @@ from gpu_parts.outcome import Figure, Place, required
 
 SWEEP = [
     "-m", "+sweep=lr_bs", "budget=smoke", "tracking=off", "data.num_train=16", "data.num_val=4", "training.num_workers=0",
-    "data.size=64", "data.image_size=64", "training.max_epochs=2", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.sweeper.plots=false",
+    "data.size=64", "data.image_size=64", "training.max_epochs=2", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",
+    "hydra.sweeper.plots=false",
 ]  # fmt: skip
 
 
@@ -32,11 +33,17 @@ def leases(place: Place) -> Iterator[Figure]:
         "waits, then completes",
     )  # fmt: skip
     names_holder = f"process {first.pid}" in said
-    yield required("says for what", names_holder, "names the holder" if names_holder else "does not", "names the holder")
+    yield required(
+        "says for what", names_holder, "names the holder" if names_holder else "does not", "names the holder"
+    )
     times = {name: trial_times(place, name) for name in codes}
-    shared = [(one, other) for one in times["first"] for other in times["second"] if one[0] < other[1] and other[0] < one[1]]
+    shared = [
+        (one, other) for one in times["first"] for other in times["second"] if one[0] < other[1] and other[0] < one[1]
+    ]
     counts = " and ".join(str(len(trials)) for trials in times.values())
-    yield required("trials", not shared, f"{counts} trials, {len(shared)} pairs at the same time", "never share the card")
+    yield required(
+        "trials", not shared, f"{counts} trials, {len(shared)} pairs at the same time", "never share the card"
+    )
 
 
 def begin(place: Place, name: str, card: str) -> Forked:

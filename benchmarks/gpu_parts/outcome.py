@@ -50,8 +50,8 @@ def required(name: str, holds: bool, words: str, aim: str) -> Figure:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part works: ``folder`` is its own, ``data`` holds the drawn data sets of all parts. ``is_warm``: a fork of this
-    process can use the device; otherwise each process makes its own imports. ``smoke`` is a rehearsal: tiny, and no figure counts."""
+    """Where a part works: ``folder`` is its own, ``data`` holds the drawn data sets of all parts. ``smoke`` is a rehearsal: tiny,
+    and no figure counts. ``is_warm``: a fork of this process can use the device; else each process makes its own imports."""
 
     folder: Path
     data: Path
@@ -109,7 +109,9 @@ class Outcome:
         """Return the outcome as a rehearsal may tell it: nothing passes, nothing counts; what failed or was skipped stays so."""
         kept = ("failed", "skipped")
         figures = [
-            figure if figure.verdict in kept else Figure(figure.name, figure.value, figure.unit, figure.aim, "rehearsed")
+            figure
+            if figure.verdict in kept
+            else Figure(figure.name, figure.value, figure.unit, figure.aim, "rehearsed")
             for figure in self.figures
         ]
         return Outcome(self.part, figures, self.seconds, self.ended, self.reason)

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterator
 
 from engine import BLOCK, Contestant, composed, launch
-
 from gpu_parts.fits import overrides
 from gpu_parts.outcome import Figure, Place, at_least, at_most
 
@@ -25,7 +24,7 @@ def race(place: Place) -> Iterator[Figure]:
     contestants: list[Contestant] = []
     try:
         for name in (OURS, BARE, *(TRAINERS if has_trainer else ())):
-            contestants.append(launch(name, config, place.folder, show_messages=True))
+            contestants.append(launch(name, config, place.folder, show_messages=True))  # noqa: PERF401 - one may fail
         for contestant in contestants:  # they start at once: the seconds to the first step mean nothing here
             contestant.hear()
         for number in range(-warm_up, rounds):
@@ -40,8 +39,8 @@ def race(place: Place) -> Iterator[Figure]:
             contestant.process.wait()
     seconds_of = {contestant.name: contestant.seconds for contestant in contestants}
     images = BLOCK * int(config["training"]["batch_size"])
-    for name, seconds in seconds_of.items():
-        yield Figure(name, images / statistics.median(seconds), "images/s")
+    for name, blocks in seconds_of.items():
+        yield Figure(name, images / statistics.median(blocks), "images/s")
     yield at_most("slower than the bare loop by", 100 * (ratio(seconds_of[OURS], seconds_of[BARE]) - 1), 1, "%")
     if not has_trainer:
         yield Figure("over the Trainer", "the package accelerate is not installed", verdict="skipped")

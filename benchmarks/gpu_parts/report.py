@@ -25,7 +25,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """Return a Markdown table with a row per figure, and one for each part that has a reason to tell."""
     rows = [HEAD]
     for outcome in outcomes:
-        rows += [(outcome.part, figure.name, figure.words, figure.aim or "", figure.verdict) for figure in outcome.figures]
+        rows += [
+            (outcome.part, figure.name, figure.words, figure.aim or "", figure.verdict) for figure in outcome.figures
+        ]
         if outcome.ended is not None:
             reason = " ".join(outcome.reason.split()).replace("|", "/")
             rows.append((outcome.part, "", reason[:300], "", outcome.ended))

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from resume_fuzz import COMPARED, digest
-
 from gpu_parts.forked import REPOSITORY, Forked, start_training
 from gpu_parts.outcome import Figure, Place, Skipped, required
+from resume_fuzz import COMPARED, digest
 
 FAMILIES = {
     "detection": ["model=deformable_detr_tiny", "training=smoke"],
@@ -31,7 +30,7 @@ INK = [
 RESUMED = {"detection": DIGITS, "ink": INK}
 KILLED = [
     "training.deterministic=true", "training.resume=auto", "data.num_train=44", "data.num_val=6", "training.batch_size=4",
-    "training.accumulate=2", "training.max_epochs=8", "training.save_every_steps=2", "training.keep_last_n=1",
+    "training.accumulate=2", "training.save_every_steps=2", "training.keep_last_n=1",
     "training.ema.decay=0.9", "training.scheduler.warmup_steps=3", "training.num_workers=1",
 ]  # fmt: skip
 
@@ -65,7 +64,9 @@ def marked_tests(place: Place) -> Iterator[Figure]:
         yield required(name.rpartition("::")[2], False, "failed", "passes")
     if not counts.passed and not counts.failed and code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise Skipped("no test ran")
-    yield required("tests", code == pytest.ExitCode.OK, f"{len(counts.passed)} passed, pytest ended with {int(code)}", "all pass")
+    yield required(
+        "tests", code == pytest.ExitCode.OK, f"{len(counts.passed)} passed, pytest ended with {int(code)}", "all pass"
+    )
 
 
 def one_of_each(place: Place) -> Iterator[Figure]:
@@ -91,7 +92,8 @@ def resume(place: Place) -> Iterator[Figure]:
     modes = list(itertools.product(RESUMED, ("bf16", "fp16")))
     if place.smoke:
         modes = [("detection", "fp16"), ("ink", "bf16")]
-    commands = {f"{family} {amp}": [*RESUMED[family], *KILLED, f"training.amp={amp}"] for family, amp in modes}
+    epochs = f"training.max_epochs={3 if place.smoke else 8}"
+    commands = {f"{family} {amp}": [*RESUMED[family], *KILLED, epochs, f"training.amp={amp}"] for family, amp in modes}
     begun = {(mode, kind): begin(place, f"{mode} {kind}", commands[mode])
              for mode in commands for kind in ("killed", "whole", "again")}  # fmt: skip
     kill_in_the_middle(place, {mode: begun[mode, "killed"] for mode in commands})
@@ -106,7 +108,9 @@ def resume(place: Place) -> Iterator[Figure]:
             yield required(mode, False, f"{bad[0]} ended with {codes[bad[0]]}: {last_line(place, name)}", "runs")
             continue
         whole, again, resumed = (read_last(place, f"{mode} {kind}") for kind in ("whole", "again", "killed"))
-        yield required(f"{mode}: two runs", not differing(whole, again), words_of(differing(whole, again)), "equal bits")
+        yield required(
+            f"{mode}: two runs", not differing(whole, again), words_of(differing(whole, again)), "equal bits"
+        )
         was_killed = 0 < stood[mode] < whole["step"]
         words = f"killed at step {stood[mode]} of {whole['step']}, {words_of(differing(whole, resumed))}"
         yield required(f"{mode}: resumed", was_killed and not differing(whole, resumed), words, "equal bits")

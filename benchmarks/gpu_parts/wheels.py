@@ -71,7 +71,9 @@ def lacking(requirements: Iterable[str], there: dict[str, str | None]) -> list[s
         name = canonicalize_name(requirement.name)
         if name in wanted or name in NOT_USED or not applies(requirement):
             continue
-        if name in there and (there[name] is None or requirement.specifier.contains(there[name] or "", prereleases=True)):
+        if name in there and (
+            there[name] is None or requirement.specifier.contains(there[name] or "", prereleases=True)
+        ):
             continue
         try:
             found = distribution(name)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from contestants.engines import fresh
-
 from gpu_parts.fits import batches_of, built, forget, overrides, synchronise
 from gpu_parts.forked import REPOSITORY, start
 from gpu_parts.outcome import Figure, Place
+
 from winnow.checkpoints.state_dicts import frozen_parameters
 from winnow.engine.evaluate import evaluate
 from winnow.engine.loop import Fit, fit
@@ -51,7 +51,7 @@ def evaluation(place: Place) -> Iterator[Figure]:
     """images/s of evaluations (with loading and metric) and of predictions from memory, per model"""
     models = ("deformable_detr_tiny", "fcos_tiny") if place.smoke else ("deformable_detr", "fcos_r50_fpn")
     for model in models:
-        run = built(place, [f"model={model}", *overrides(place, f"training.num_workers={0 if place.smoke else 8}")[1:]])
+        run = built(place, overrides(place, f"model={model}", f"training.num_workers={0 if place.smoke else 8}"))
         parts = (run.task, run.data, run.sizes.final, run.step.precision, run.progress)
         evaluate(*parts)  # the first one starts the loader's workers
         began = time.perf_counter()
