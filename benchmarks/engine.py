@@ -121,7 +121,9 @@ def launch(engine: str, config: dict[str, Any], folder: Path, show_messages: boo
     """Start it; the first that is heard of it is its first step."""
     environment = os.environ | {
         "WINNOW_RACE_STARTED_AT": str(time.time()),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY / "src")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     command = [sys.executable, "-m", "contestants", engine, json.dumps(config), str(BLOCK)]
     process = subprocess.Popen(

@@ -30,6 +30,8 @@ from typing import Any  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))  # winnow is not installed on that machine
+# A fork of a process that has asked CUDA itself can't use it, and what is imported below may ask.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 import torch  # noqa: E402
 from gpu_parts import leases, race, runs, speed, work  # noqa: E402
@@ -66,7 +68,6 @@ def main() -> int:
     if options.child is not None:
         return child(json.loads(options.child))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a fork of a process that has asked CUDA itself can't use it
     deadline = BEGAN + options.seconds
     wanted = [part for part in PARTS if options.only is None or part.name in options.only]
     options.out.mkdir(parents=True, exist_ok=True)
