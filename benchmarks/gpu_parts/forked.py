@@ -92,7 +92,7 @@ def start_training(
         if not is_warm:
             os.execv(sys.executable, [sys.executable, str(TRAIN), *arguments])
         multiprocessing.process.ORIGINAL_DIR = str(folder)  # type: ignore[attr-defined]
-        sys.path[0] = str(REPOSITORY)
+        sys.path.insert(0, str(REPOSITORY))  # and src/ stays in it
         sys.argv = [str(TRAIN), *arguments]
         runpy.run_path(str(TRAIN), run_name="__main__")
 
