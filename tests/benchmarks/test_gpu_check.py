@@ -120,6 +120,7 @@ def test_the_script_stops_when_the_time_is_over_and_names_the_missing(run_all, m
     monkeypatch.setattr("gpu_parts.schedule.LEAST_SECONDS", 0.5)
     outcomes, _ = run_all(Part("slow", 60, slow), Part("one", 20, good), Part("two", 20, good), seconds=1.0)
     assert [outcome.verdict for outcome in outcomes.values()] == ["stopped", "not run", "not run"]
+    assert outcomes["slow"].reason == "stopped after 1 s"  # what is left, not its own limit
     words = closing_words(list(outcomes.values()))
     assert words == "1 stopped, 2 not run; missing: slow, one, two (again: --only slow one two)"
 
