@@ -11,23 +11,21 @@ Exit code: 0, or 1 where a part failed, was stopped or is missing. An aim that w
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 BEGAN = time.monotonic()  # what is imported below counts
-
-import argparse  # noqa: E402
-import importlib  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import pkgutil  # noqa: E402
-import platform  # noqa: E402
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))  # winnow is not installed on that machine
 # A fork of a process that has asked CUDA itself can't use it, and what is imported below may ask.
