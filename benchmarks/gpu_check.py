@@ -72,7 +72,7 @@ def main() -> int:
     (options.out / "log.txt").unlink(missing_ok=True)
     if not options.cold:
         import_ahead()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a killed part's may still write
         folder = Path(temporary)
         card, is_warm = find_card(folder)
         is_warm = is_warm and not options.cold

@@ -50,8 +50,9 @@ def waiting(place: Place) -> Iterator[Figure]:
 def evaluation(place: Place) -> Iterator[Figure]:
     """images/s of evaluations (with loading and metric) and of predictions from memory, per model"""
     models = ("deformable_detr_tiny", "fcos_tiny") if place.smoke else ("deformable_detr", "fcos_r50_fpn")
+    more = [] if place.smoke else ["training.num_workers=8", "data.num_val=64"]
     for model in models:
-        run = built(place, overrides(place, f"model={model}", f"training.num_workers={0 if place.smoke else 8}"))
+        run = built(place, overrides(place, f"model={model}", *more))
         parts = (run.task, run.data, run.sizes.final, run.step.precision, run.progress)
         evaluate(*parts)  # the first one starts the loader's workers
         began = time.perf_counter()
