@@ -135,8 +135,8 @@ def _alone(folder: Path) -> Iterator[bool]:
 
 
 def set_others_result_aside(folder: Path, trial: str) -> None:
-    """Rename a ``result.json`` that no job of ``trial`` (the study's name and the trial's number) left in ``folder``: it lay there
-    before, or was copied there, and would count as this trial's."""
+    """Rename a ``result.json`` that no job of ``trial`` (the study's name and the trial's number) left in ``folder``: it lay
+    there before, or was copied there, and would count as this trial's."""
     mark, result = folder / ".trial", folder / "result.json"
     if mark.is_file() and mark.read_text() == trial:
         return
