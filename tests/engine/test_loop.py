@@ -1,3 +1,5 @@
+import itertools
+import math
 import re
 import signal
 import time
@@ -137,6 +139,73 @@ def test_one_nonfinite_batch_is_skipped_and_counted(make_fit):
     assert run.step([good], 1) is not None
     assert (run.step.nonfinite, run.step.nonfinite_in_a_row) == (1, 0)
     assert any(not torch.equal(value, before[name]) for name, value in weights(run).items())
+
+
+def with_broken_gradients(run, is_broken):
+    """Make the gradient NaN, though the loss is finite, in those of the run's steps (from 0) of which ``is_broken``."""
+    steps = itertools.count()
+
+    def losses(outputs, batch, count, original=run.task.losses):
+        if run.task.model.training and is_broken(next(steps)):
+            outputs.register_hook(lambda gradient: gradient * math.nan)
+        return original(outputs, batch, count)
+
+    run.task.losses = losses
+    return run
+
+
+def test_fp16_with_nan_gradients_ends_in_diverged_at_the_lowest_scale(make_fit):
+    run = with_broken_gradients(
+        make_fit(amp="fp16", ema={"decay": 0.9}, max_epochs=50, max_nonfinite=4, scheduler={"name": "cosine"}),
+        lambda step: True,
+    )
+    before = weights(run)
+    with pytest.raises(
+        DivergedError, match=r"not finite in 4 steps in a row, the last one step 20 .*gradient norm nan"
+    ):
+        run_fit(run)
+    assert_same(weights(run), before)
+    assert run.step.scaler.get_scale() == 1  # 2 ** 16 is halved 16 times
+    assert (run.step.skipped, run.step.nonfinite, run.step.ema.num_updates) == (20, 4, 0)
+    assert run.tracker.values("perf/skipped_steps")[-1] == (18, 18)
+
+
+class UnnoticedSkips(torch.amp.GradScaler):
+    """torch's own scaler, of which the step hears nothing."""
+
+    has_skipped = was_least = False
+
+
+def test_fp16_of_a_healthy_run_that_skips_its_first_steps_does_not_change(make_fit):
+    run = with_broken_gradients(make_fit("run", amp="fp16"), {0, 1, 2, 9}.__contains__)
+    assert run_fit(run) == "completed"
+    plain = with_broken_gradients(make_fit("plain", amp="fp16"), {0, 1, 2, 9}.__contains__)
+    plain.step.scaler = UnnoticedSkips("cpu")
+    assert run_fit(plain) == "completed"
+    assert (run.step.skipped, run.step.nonfinite, run.step.nonfinite_in_a_row) == (4, 0, 0)
+    assert run.step.scaler.get_scale() == 2**12
+    assert_same(weights(run), weights(plain))
+    assert run.tracker.values("train/loss") == plain.tracker.values("train/loss")
+
+
+def test_fp16_steps_that_are_skipped_at_the_lowest_scale_leave_average_and_schedule_where_they_were(make_fit):
+    run = make_fit(amp="fp16", ema={"decay": 0.9}, max_epochs=2, max_nonfinite=4, log_interval=1)
+    run.step.scaler.load_state_dict({**run.step.scaler.state_dict(), "scale": 2.0})
+    run_fit(with_broken_gradients(run, lambda step: step in (4, 5, 6)))
+    assert (run.step.skipped, run.step.nonfinite, run.step.ema.num_updates) == (3, 2, 9)
+    plain = make_fit("plain", max_epochs=2, log_interval=1)
+    run_fit(plain)
+    rates, plain_rates = ([rate for _, rate in part.tracker.values("lr/default")] for part in (run, plain))
+    assert rates == [plain_rates[step] for step in (0, 1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9)]
+
+
+def test_a_scale_that_fell_to_nothing_before_there_was_a_lowest_one_goes_on_from_that(make_fit):
+    run = make_fit(amp="fp16")
+    run.step.scaler.load_state_dict({**run.step.scaler.state_dict(), "scale": 0.0})
+    run.step.load_state_dict({"nonfinite": 1, "nonfinite_in_a_row": 0})  # as it was recorded then
+    assert run_fit(run) == "completed"
+    assert run.step.scaler.get_scale() == 1
+    assert (run.step.skipped, run.step.nonfinite) == (0, 1)
 
 
 @pytest.mark.parametrize("changes", [

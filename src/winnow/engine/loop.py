@@ -145,7 +145,7 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
                 save_last(run)
     seconds = time.perf_counter() - began
     state.cost.seconds += seconds
-    run.tracker.log_metrics(speed(images, seconds, waited, run.device), state.step)
+    run.tracker.log_metrics({**speed(images, seconds, waited, run.device), **run.step.counters()}, state.step)
 
 
 def evaluate_weights(run: Fit) -> dict[str, float]:
@@ -248,8 +248,7 @@ def log_interval(run: Fit) -> float | None:
     state = run.state
     means = state.interval.means()
     state.interval.clear()
-    skipped = {"train/nonfinite_steps": float(run.step.nonfinite)} if run.step.nonfinite else {}
-    run.tracker.log_metrics({**means, **run.step.learning_rates(), **skipped}, state.step)
+    run.tracker.log_metrics({**means, **run.step.learning_rates(), **run.step.counters()}, state.step)
     return means.get("train/loss")
 
 
