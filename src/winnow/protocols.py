@@ -41,6 +41,8 @@ class Metric(Protocol):
     """Gathers predictions over an evaluation and turns them into named numbers.
 
     Holds nothing on the GPU. ``merge`` takes what ``state`` of another rank's metric gave, so that ranks can be gathered.
+    It may have ``worst``, a mapping of those of its ``names`` that have a worst value to that (0 for an average precision, 100
+    for a miss rate): early stopping begins to count at the first evaluation that gives another.
     """
 
     @property

@@ -98,6 +98,9 @@ def test_early_stopping_ends_after_patience_evaluations_without_gain(make_fit):
     run = make_fit(max_epochs=50, early_stopping={"patience": 2, "min_delta": 1.0})
     assert run_fit(run) == "early_stopped"
     assert run.state.epoch == 3
+    scores = [value for _, value in run.tracker.values("val/score")]
+    assert scores[2] == max(scores)  # min_delta is not for what is best
+    assert read_checkpoint(run.checkpoints.best)["epoch"] == 3
 
 
 def test_a_pruned_trial_stops_after_its_report(make_fit):

@@ -102,7 +102,7 @@ def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
         state.epoch += 1
         state.sample = 0
         state.metrics = metrics
-        is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
+        is_best = evaluated and state.take_note(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
         if evaluated and run.ranks.any(is_pruned(run)):
             return "pruned"
