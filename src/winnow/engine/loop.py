@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -166,12 +166,17 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     state, tracker = run.state, run.tracker
     log_epoch_line(run, is_best)
     tracker.log_metrics({"epoch": float(state.epoch), **state.metrics, **state.cost.metrics()}, state.step)
-    if is_best and state.best is not None:
-        tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
+    if is_best:
+        tracker.log_metrics(best_names(state.best_metrics), state.step)
     state.epoch_losses.clear()
     checkpoint = run.snapshot.take(state)
     if run.ranks.is_main:
         run.checkpoints.save_epoch(checkpoint, is_best, recorded=tracker.flush)
+
+
+def best_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of the best evaluation by the names that they are tracked by: ``val/map`` as ``best/map``."""
+    return {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
 
 
 def prepare_saves(run: Fit) -> None:
