@@ -164,7 +164,11 @@ class Data(Protocol):
 
 
 class Evaluation(Protocol):
-    """How one family of tasks is judged and shown: what its models are told, and its pictures."""
+    """How one family of tasks is judged and shown: what its models are told, and its pictures.
+
+    It may have ``look_over(task, data)``, called once when a run is built: it logs as a warning what of the data the task can't
+    learn or give, which also stands in a preflight's report.
+    """
 
     @property
     def model_argument_names(self) -> Sequence[str]:

@@ -12,6 +12,7 @@ from engine_parts import VectorData, Vectors, VectorTask, training_settings
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
+from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DataError, DivergedError
@@ -262,6 +263,16 @@ def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     run_fit(resumed)
     assert resumed.data.requested[0] == (1, 12, 8)
+
+
+@pytest.mark.parametrize("num_targets", [0.0, 1.0])
+def test_an_epoch_with_nothing_to_learn_from_does_not_pass_without_a_word(make_fit, caplog, num_targets):
+    run = make_fit(max_epochs=2)
+    run.step.first_look = FirstLook(run.task.model, required=True)
+    run.task.loss_count = lambda batch: {"vectors": num_targets}
+    assert run_fit(run) == "completed"
+    lines = [line for line in caplog.messages if "no step so far held anything to learn from" in line]
+    assert len(lines) == (0 if num_targets else 2)
 
 
 class SixCameras(Vectors):

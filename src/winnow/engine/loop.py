@@ -143,6 +143,8 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
                 break
             if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
                 save_last(run)
+    if run.step.first_look is not None and run.ranks.is_main:
+        logger.warning("epoch %d: no step so far held anything to learn from; are the samples without targets?", epoch)
     seconds = time.perf_counter() - began
     state.cost.seconds += seconds
     run.tracker.log_metrics({**speed(images, seconds, waited, run.device), **run.step.counters()}, state.step)

@@ -48,6 +48,8 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     evaluation = checked_evaluation(config)
     data: Data = instantiate(config, "data", loading=loading_settings(plan, ranks))
     task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
+    if hasattr(evaluation, "look_over"):
+        evaluation.look_over(task, data)
     precision = Precision.choose(training.amp, device, training.memory_format)
     prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)

@@ -124,6 +124,11 @@ class DeformableDetr:
         table = torch.cat([boxes, best[..., None], (index % num_classes)[..., None].float()], dim=-1).cpu()
         return [self._detections(rows, target.original_size) for rows, target in zip(table, batch.targets, strict=True)]
 
+    @property
+    def num_queries(self) -> int:
+        """Return the most objects that an image may hold."""
+        return int(self.model.config.num_queries)
+
     def new_metric(self) -> Metric:
         """Return an empty metric for one evaluation."""
         return self._new_metric()
