@@ -74,6 +74,9 @@ class Task(Protocol):
     One training step over micro-batches b: ``count[name] = Σ_b loss_count(b)[name]``, over all ranks and at least 1, then for
     each b ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they
     equal the terms of the same samples in one batch, whatever the split.
+
+    It may have ``class_rows``, a mapping of those of the model's entries that hold a row (or several) per class, in the order of
+    ``classes``, to their rows per class; a background's come before. So weights of the same classes in another order fit.
     """
 
     model: nn.Module

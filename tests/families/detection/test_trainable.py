@@ -87,7 +87,7 @@ def test_a_training_set_without_a_trainable_box_is_refused(records, size, number
 
 def test_what_one_size_of_a_schedule_loses_another_may_keep():
     data([record([SMALL])], image_size=64, resize_schedule=[(1, 64), (5, 640)])
-    with pytest.raises(DataError, match=r"at the image size \(32, 64\)"):
+    with pytest.raises(DataError, match=r"at size \(32, 64\)"):
         data([record([SMALL])], resize_schedule=[(1, 32), (5, 64)])
 
 

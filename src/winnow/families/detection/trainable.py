@@ -48,8 +48,8 @@ class BoxCounts:
         if not any(self.trainable.values()):
             small = self.boxes - self.crowds
             raise DataError(
-                f"nothing to learn from: none of the {self.boxes} boxes of the training images is trainable, {self.crowds} are "
-                f"crowds and {small} have a side below {MIN_SIDE:g} px at the image size ({', '.join(map(str, self.trainable))}); "
+                f"nothing to learn from: none of the {self.boxes} boxes of the training images is trainable, {self.crowds} "
+                f"are crowds and {small} have a side below {MIN_SIDE:g} px at size ({', '.join(map(str, self.trainable))}); "
                 "see to the annotations, or raise data.image_size (training.resize_schedule)"
             )
         wanted = self.boxes - self.crowds

@@ -21,6 +21,7 @@ from winnow.families.detection.models.deformable_network import (
     SetOutputs,
     TinyDeformableDetrNetwork,
     attention_path,
+    class_rows,
     fresh_network,
     network_from_file,
     network_from_folder,
@@ -123,6 +124,11 @@ class DeformableDetr:
         # One copy from the device for the whole batch.
         table = torch.cat([boxes, best[..., None], (index % num_classes)[..., None].float()], dim=-1).cpu()
         return [self._detections(rows, target.original_size) for rows, target in zip(table, batch.targets, strict=True)]
+
+    @property
+    def class_rows(self) -> dict[str, int]:
+        """Return the entries that hold a row per class: the class head of each decoder layer."""
+        return class_rows(self.model)
 
     @property
     def num_queries(self) -> int:

@@ -13,6 +13,7 @@ from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Wei
 from torchvision.models.detection.image_list import ImageList
 
 from winnow.builders import builder
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.pretrained import find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.detection.batch import DetectionBatch, Detections
@@ -51,6 +52,11 @@ class FasterRcnnTask:
     counted_by: Mapping[str, str] = dict.fromkeys(
         ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"), "images"
     )
+    class_rows: Mapping[str, int] = {
+        f"roi_heads.box_predictor.{layer}.{part}": rows
+        for layer, rows in (("cls_score", 1), ("bbox_pred", 4))
+        for part in ("weight", "bias")
+    }
 
     def __init__(self, model: FasterRcnnModel, classes: Sequence[str], new_metric: Callable[[], Metric]) -> None:
         self.model: nn.Module = model
@@ -135,7 +141,7 @@ def faster_rcnn_r50_fpn(
     )
     model = FasterRcnnModel(network)
     if found is not None:
-        load_pretrained(model, found.state, found.source)
+        load_pretrained(model, found.state, found.source, ClassHead(classes, FasterRcnnTask.class_rows))
     return FasterRcnnTask(model, classes, new_metric)
 
 
