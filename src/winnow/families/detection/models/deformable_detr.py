@@ -37,10 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 class DeformableDetrSettings(Settings):
-    """What the paper's network and the tiny one are set by."""
+    """What the paper's network and the tiny one are set by; a config from before there was ``share_heads`` has separate ones."""
 
     num_queries: PositiveInt
     with_box_refine: bool
+    share_heads: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)]
     pretrained: bool | str
     offline: bool
@@ -240,6 +241,7 @@ def _options(settings: DeformableDetrSettings, classes: Sequence[str]) -> dict[s
         "num_queries": settings.num_queries,
         "with_box_refine": settings.with_box_refine,
         "dropout": settings.dropout,
+        "share_heads": settings.share_heads and not settings.with_box_refine,
     }
 
 

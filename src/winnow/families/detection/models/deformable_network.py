@@ -52,7 +52,8 @@ class SetOutputs(NamedTuple):
 class DeformableDetrNetwork(DeformableDetrForObjectDetection):
     """The network of transformers, so that its weights load; its forward gives all decoder layers, without labels.
 
-    Every decoder layer has its own heads, whether fresh or loaded. Only runs after ``make_ready``.
+    Every decoder layer has its own heads, whether fresh or loaded, unless the config's ``share_heads`` says that all have the
+    last one's, as in the authors' code without refinement. Only runs after ``make_ready``.
     """
 
     # transformers ties the heads of all layers in a fresh network, not in most loaded ones, and fails on a meta tensor
@@ -206,7 +207,17 @@ def make_ready(network: DeformableDetrNetwork, random_names: Collection[str] | N
             if random_names is None or name in random_names:
                 _start_as_in_paper(name, parameter, network.config.with_box_refine)
     _keep_in_float32(network)
+    if getattr(network.config, "share_heads", False):
+        share_heads(network)
     network.normalize = PixelNormalizer()
+
+
+def share_heads(network: DeformableDetrNetwork) -> None:
+    """Give all decoder layers the last one's heads, the ones that predict."""
+    classes: Any = network.class_embed
+    boxes: Any = network.bbox_embed
+    network.class_embed = nn.ModuleList([classes[-1]] * len(classes))
+    network.bbox_embed = nn.ModuleList([boxes[-1]] * len(boxes))
 
 
 def choose_trainable(network: DeformableDetrNetwork, weights_loaded: bool) -> None:
