@@ -60,6 +60,7 @@ def test_without_a_folder_named_it_gets_a_fresh_one(warm_program, workplace, oth
     assert len(list(workplace.glob("outputs/*/*/checkpoints/last.pth"))) == 1
 
 
+@pytest.mark.promise
 def test_many_ranks_go_on_from_a_foreign_file_together(warm_program, workplace, other):
     resume = [f'training.resume="{other}"', "training.max_epochs=3", "training.num_ranks=2", "training.batch_size=2"]
     printed = warm_program.run(workplace, *TINY, *resume, "hydra.run.dir=ranks")

@@ -22,6 +22,7 @@ from sweep_parts import (
     write_app,
 )
 
+from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.storage import open_storage
 
 
@@ -71,6 +72,7 @@ def test_a_killed_sweep_goes_on_with_the_same_trials(app):
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
 
 
+@pytest.mark.promise
 def test_a_worker_that_outlives_its_sweep_is_waited_for_and_not_doubled(app):
     process = start(app, "sleep=2", "hydra.sweeper.n_trials=2")
     wait_until(lambda: (app / "study" / "0" / "starts").exists())
@@ -217,8 +219,18 @@ def test_time_that_is_over_ends_the_search_and_the_same_command_goes_on(app):
 
 
 def test_two_sweeps_on_one_study_share_the_quota_exactly(app):
-    processes = [start(app, "sleep=0.05", "hydra.sweeper.n_trials=9") for _ in range(2)]
+    processes = [start(app, "sleep=0.05", "hydra.sweeper.n_trials=9", "hydra.sweeper.n_jobs=1") for _ in range(2)]
     for process in processes:
         finished(process)
     assert statuses(app) == ["completed"] * 9
     assert all((app / "study" / str(number) / "starts").read_text() == "x" for number in range(9))
+
+
+def test_a_study_can_not_have_more_executed_than_the_sweeps_command_does(app):
+    (app / "study").mkdir()
+    storage = open_storage(str(app / "study" / "study.journal"))
+    study = optuna.create_study(study_name="study", storage=storage, direction="maximize")
+    study.enqueue_trial({"x": 0.5}, user_attrs={OVERRIDES: ["+hydra.callbacks.own._target_=os.system"]})
+    output = sweep(app, "hydra.sweeper.n_trials=2", code=1)
+    assert "trial 0 of the study 'study' holds '+hydra.callbacks.own._target_=os.system'" in output
+    assert not list((app / "study").glob("*/starts"))

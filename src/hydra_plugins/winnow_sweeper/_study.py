@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import re
@@ -20,6 +19,7 @@ from optuna.distributions import json_to_distribution
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
+from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
 from winnow.run_folder import write_whole
@@ -55,7 +55,7 @@ def with_stored_choices(plan: Plan, study: optuna.Study) -> Plan:
     stored = study.user_attrs.get(DEFINITION)
     if stored is None:
         return plan
-    known = {name: json_to_distribution(text) for name, text in json.loads(stored)["search_space"].items()}
+    known = {name: json_to_distribution(text) for name, text in Definition.from_json(stored).search_space.items()}
     return replace(plan, space=plan.space.matching(known))
 
 
@@ -102,6 +102,15 @@ def added_sources(config: DictConfig) -> list[str]:
         f"file://{Path(source.path).absolute()}" if source.schema == "file" else f"{source.schema}://{source.path}"
         for source in own
     ]
+
+
+def code_overrides(config: DictConfig) -> list[str]:
+    """Return what a command line says of the code that may run and of where config groups lie: what ``winnow promote`` does
+    not take from ``sweep.yaml``."""
+    trusted = [
+        str(text) for text in config.hydra.overrides.task if str(text).lstrip("+").startswith("trusted_targets=")
+    ]
+    return [*trusted, *search_path_override(added_sources(config))]
 
 
 def without_password(address: str) -> str:

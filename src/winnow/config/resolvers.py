@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from winnow.checkpoints.seal import run_folder_of
+from winnow.reading import parse_yaml
 from winnow.run_folder import PIPELINE_RECORD
 
 
@@ -25,7 +25,7 @@ def cap(value: Any, limit: int | float | None) -> Any:
     stay before the last epoch, the limit.
     """
     if isinstance(value, str):
-        value = yaml.safe_load(value)
+        value = parse_yaml(value)
     if limit is None:
         return value
     if value is None:
