@@ -101,7 +101,8 @@ def take_first_steps(run: Fit) -> FirstSteps:
             first_batches = batches
             first_terms = None if terms is None else {name: float(term) for name, term in terms.items()}
         num_steps += 1
-        if num_steps >= MOST_LOOKS or (num_steps >= LEAST_LOOKS and record.is_sound):
+        has_stepped = run.step.skipped - skipped_before < num_steps
+        if num_steps >= MOST_LOOKS or (num_steps >= LEAST_LOOKS and record.is_sound and has_stepped):
             break
     run.step.first_look = None
     return FirstSteps(

@@ -197,8 +197,7 @@ def read_result(folder: Path) -> RunResult | None:
         content = parse_json(path.read_bytes())
         numbers = {
             key: {name: math.nan if value is None else value for name, value in content[key].items()}
-            for key in ("metrics", "best_metrics")
-            if key in content
+            for key in ("metrics", *(["best_metrics"] if "best_metrics" in content else []))
         }
         return as_record(RunResult, {**content, **numbers})
     except (AttributeError, LookupError, TypeError, UnreadableError) as error:
