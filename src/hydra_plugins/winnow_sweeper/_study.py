@@ -23,7 +23,7 @@ from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
 from winnow.run_folder import write_whole
-from winnow.sweep.outcome import OVERRIDES
+from winnow.sweep.listed import enqueue_listed, unlisted_in
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 DEFINITION = "winnow:definition"
 CHANGES = "winnow:changes"
 PARENTS = "winnow:parents"
-EXPLICIT = "winnow:explicit"
 
 
 def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]:
@@ -125,6 +124,8 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
     """Build the sampler of the config. A seeded one would propose its first points again at each start, and the same as
     every other process: all but the very first start mix what is there already into the seed.
     """
+    if not plan.space.distributions and plan.settings.custom_search_space is None:
+        return optuna.samplers.RandomSampler()  # nothing to draw: GridSampler fails on no grid
     node = OmegaConf.to_container(OmegaConf.create(plan.settings.sampler), resolve=True)
     assert isinstance(node, dict)
     if node.get("seed") is not None and parents > 0:
@@ -137,8 +138,12 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
     return sampler
 
 
-def num_trials(plan: Plan) -> int:
-    """Return ``n_trials``, or as many as a grid has points."""
+def num_trials(plan: Plan, study: optuna.Study | None = None) -> int:
+    """Return ``n_trials``, or as many as a grid has points; those of ``study`` that no longer stand in its list come on top."""
+    return _wanted_trials(plan) + (0 if study is None else len(unlisted_in(study)))
+
+
+def _wanted_trials(plan: Plan) -> int:
     if plan.settings.sampler.get("_target_", "").endswith("GridSampler") and plan.space.distributions:
         points = math.prod(len(values) for values in plan.space.grid().values())
         if points < plan.settings.n_trials:
@@ -148,11 +153,9 @@ def num_trials(plan: Plan) -> int:
 
 
 def enqueue(plan: Plan, study: optuna.Study) -> None:
-    """Put the listed trials before all others, each once over all starts."""
-    there = {trial.user_attrs.get(EXPLICIT) for trial in study.get_trials(deepcopy=False)}
-    for index, explicit in enumerate(plan.explicit):
-        if index not in there:
-            study.enqueue_trial(explicit.params, user_attrs={EXPLICIT: index, OVERRIDES: list(explicit.overrides)})
+    """Put the listed trials before all others, each once over all starts. Without a list those of earlier starts stay."""
+    if plan.settings.trials_file is not None:
+        enqueue_listed(study, [(explicit.params, explicit.overrides) for explicit in plan.explicit])
 
 
 def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:
