@@ -7,15 +7,14 @@ from omegaconf import DictConfig
 
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import show_errors_as_messages
+from winnow.run.program import run_program
 from winnow.run.torchrun import is_follower, refuse_sweep
 
 register_resolvers()
 show_errors_as_messages()
 
 
-@hydra.main(
-    config_path="conf", config_name="config", execution_whitelist=["winnow.console.ConsoleHandler", "logging.*"]
-)
+@hydra.main(config_path="conf", config_name="config", execution_whitelist=["winnow.console.*", "logging.*"])
 def main(cfg: DictConfig) -> float | None:
     from winnow.run.pipeline import run  # torch and its friends: not before the config is composed
 
@@ -29,4 +28,4 @@ if __name__ == "__main__":
 
         follow()
     else:
-        main()
+        run_program(main)

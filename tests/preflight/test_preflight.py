@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from composed import REPOSITORY
+from killed_parts import TRUST
 from stage_parts import UNTRACKED, write_stages
 from test_train import TINY, WRONG
 
@@ -54,6 +55,18 @@ def test_a_sound_run_is_all_clear_and_leaves_only_its_picture(preflight, tmp_pat
     assert stage["estimate"]["seconds"] > 0
     assert stage["disk"]["needed_bytes"] < stage["disk"]["free_bytes"]
     assert "preflight: all clear" in text
+
+
+def test_data_that_loses_most_of_its_boxes_is_not_all_clear(preflight, tmp_path):
+    small = ["data.object_scale=[0.05,0.1]", "data.objects=[3,3]", "data.image_size=16", f"data.root={tmp_path}/small"]
+    code, report, text = preflight(*small, "evaluation.max_detections=2")
+    (lost,) = [message for message in messages(report, "warnings") if "are trainable" in message]
+    assert lost.startswith("at image size 16 only ")
+    assert any(
+        "hold more objects than evaluation.max_detections=2" in message for message in messages(report, "warnings")
+    )
+    assert (code, "all clear" in text) == (0, False)
+    assert "preflight: no errors, " in text
 
 
 def test_each_size_of_a_schedule_is_timed(preflight):
@@ -167,7 +180,7 @@ def test_of_a_resumed_run_the_rest_is_foretold_and_nothing_is_touched(preflight,
         tmp_path, *TINY, f"data.root={digits}", "tracking=off", "hydra.run.dir=half", "training.max_epochs=1"
     )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "half").rglob("*")}
-    code, report, _ = preflight("training.resume=half/checkpoints/last.pth", "training.max_epochs=4")
+    code, report, _ = preflight("training.resume=half/checkpoints/last.pth", TRUST, "training.max_epochs=4")
     stage = report["stages"][0]
     assert (code, stage["run_folder"], stage["estimate"]["num_steps"]) == (0, "half", 18)
     assert list(stage["groups"][0]["weights"]) == ["half/checkpoints/last.pth"]
@@ -218,7 +231,7 @@ def test_of_a_resumed_pipeline_only_what_is_left_is_tried_with_the_command_lines
 
     same_command = [*UNTRACKED, "stage=both", "hydra.run.dir=half", "training.resume=auto", "training.max_epochs=4"]
     assert tried(*same_command) == ("fine", "half/fine", 12)
-    assert tried("training.resume=half/shapes", "training.max_epochs=3") == ("shapes", "half/shapes", 6)
+    assert tried("training.resume=half/shapes", TRUST, "training.max_epochs=3") == ("shapes", "half/shapes", 6)
 
 
 def test_a_folder_that_is_to_be_added_and_is_not_there_is_said(preflight, capsys):

@@ -16,9 +16,9 @@ from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
-from hydra_plugins.winnow_sweeper._values import override_text
 from winnow.config.plain import group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
+from winnow.config.values import override_text
 from winnow.errors import ConfigError
 from winnow.settings import build_settings
 from winnow.sweep.stored_study import journal_address

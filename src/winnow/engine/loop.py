@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
 from winnow.engine.recovery import StoppedWaiting, retry_when_data_returns, save_on_failure
+from winnow.engine.restorable import require_content
 from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
@@ -102,7 +103,7 @@ def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
         state.epoch += 1
         state.sample = 0
         state.metrics = metrics
-        is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
+        is_best = evaluated and state.take_note(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
         if evaluated and run.ranks.any(is_pruned(run)):
             return "pruned"
@@ -128,7 +129,7 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
             own = (count_samples(group), count_images(group), sum(math.prod(batch.shape) for batch in group))
             num_samples, num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
             state.sample += num_samples
-            require_samples_left(run, "the batches read so far end", DataError)
+            require_samples_left(run, "the batches read so far end", DataError, run.state.sample, run.state.epoch)
             state.cost.add(num_images, num_pixels)
             images += num_images
             if terms is not None:
@@ -143,9 +144,11 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
                 break
             if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
                 save_last(run)
+    if run.step.first_look is not None and run.ranks.is_main:
+        logger.warning("epoch %d: no step so far held anything to learn from; are the samples without targets?", epoch)
     seconds = time.perf_counter() - began
     state.cost.seconds += seconds
-    run.tracker.log_metrics(speed(images, seconds, waited, run.device), state.step)
+    run.tracker.log_metrics({**speed(images, seconds, waited, run.device), **run.step.counters()}, state.step)
 
 
 def evaluate_weights(run: Fit) -> dict[str, float]:
@@ -166,12 +169,17 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     state, tracker = run.state, run.tracker
     log_epoch_line(run, is_best)
     tracker.log_metrics({"epoch": float(state.epoch), **state.metrics, **state.cost.metrics()}, state.step)
-    if is_best and state.best is not None:
-        tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
+    if is_best:
+        tracker.log_metrics(best_names(state.best_metrics), state.step)
     state.epoch_losses.clear()
     checkpoint = run.snapshot.take(state)
     if run.ranks.is_main:
         run.checkpoints.save_epoch(checkpoint, is_best, recorded=tracker.flush)
+
+
+def best_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of the best evaluation by the names that they are tracked by: ``val/map`` as ``best/map``."""
+    return {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
 
 
 def prepare_saves(run: Fit) -> None:
@@ -248,8 +256,7 @@ def log_interval(run: Fit) -> float | None:
     state = run.state
     means = state.interval.means()
     state.interval.clear()
-    skipped = {"train/nonfinite_steps": float(run.step.nonfinite)} if run.step.nonfinite else {}
-    run.tracker.log_metrics({**means, **run.step.learning_rates(), **skipped}, state.step)
+    run.tracker.log_metrics({**means, **run.step.learning_rates(), **run.step.counters()}, state.step)
     return means.get("train/loss")
 
 
@@ -293,12 +300,13 @@ def count_images(batches: Iterable[Batch]) -> int:
     return sum(batch.shape[0] for batch in batches)
 
 
-def require_samples_left(run: Fit, what: str, error: type[WinnowError]) -> None:
-    """Raise ``error`` where ``what`` at a position past the end of the epoch: what is left would never be trained on."""
-    position, end = run.state.sample, run.data.num_train_samples
+def require_samples_left(run: Fit, what: str, error: type[WinnowError], position: int, epoch: int) -> None:
+    """Raise ``error`` where ``what`` at the sample ``position``, past the end of an epoch: what is left would never be trained
+    on."""
+    end = run.data.num_train_samples
     if position > end:
         raise error(
-            f"{what} at sample {position} of epoch {run.state.epoch + 1}, but the data set has {end} training samples; "
+            f"{what} at sample {position} of epoch {epoch + 1}, but the data set has {end} training samples; "
             "Batch.num_samples must count samples, not their images"
         )
 
@@ -318,11 +326,13 @@ def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
 def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers.
 
-    Raises CheckpointError where that is another run's, or stands past the end of its data.
+    Raises CheckpointError where that is another run's, holds something odd, or stands past the end of its data; nothing of the
+    run was touched then.
     """
+    require_content(checkpoint, path)
+    require_samples_left(run, f"{path} stands", CheckpointError, checkpoint["progress"]["sample"], checkpoint["epoch"])
     run.snapshot.restore(checkpoint, path)
     run.state.load_checkpoint(checkpoint, run.device)
-    require_samples_left(run, f"{path} stands", CheckpointError)
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
     if run.ranks.rank < len(streams):
         set_rng_state(streams[run.ranks.rank])

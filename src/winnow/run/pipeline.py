@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from winnow.config.compose import job_command
 from winnow.config.plain import Config
+from winnow.engine.loop import best_names
 from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
@@ -50,6 +51,7 @@ def run(cfg: DictConfig) -> float | None:
     if is_multirun:
         refuse_sweep(["--multirun"])
     command = job_command(cfg)
+    require_right_mode(command.choices, is_multirun)
     folder = command.run_folder
     with StopRequest() as stop, sole_owner(folder):
         with recording_refusal(folder):
@@ -66,6 +68,16 @@ def run(cfg: DictConfig) -> float | None:
         if not is_multirun:
             raise SystemExit(EXIT_INTERRUPTED)
     return result.objective
+
+
+def require_right_mode(choices: Mapping[str, str], is_multirun: bool) -> None:
+    """Raise ConfigError for a sweep that was started as a single run, or by a sweeper that knows nothing of trials."""
+    if not is_multirun and "sweep" in choices:
+        raise ConfigError(f"+sweep={choices['sweep']} is a search and this is a single run; start it with -m")
+    if is_multirun and current_trial() is None:
+        raise ConfigError(
+            "this sweeper only starts runs one after the other: none is pruned, resumed or compared; add hydra/sweeper=winnow"
+        )
 
 
 def run_stages(plans: Sequence[RunPlan], folder: Path, stop: StopRequest) -> RunResult:
@@ -194,8 +206,11 @@ def read_result(folder: Path) -> RunResult | None:
         return None
     try:
         content = parse_json(path.read_bytes())
-        metrics = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
-        return as_record(RunResult, {**content, "metrics": metrics})
+        numbers = {
+            key: {name: math.nan if value is None else value for name, value in content[key].items()}
+            for key in ("metrics", *(["best_metrics"] if "best_metrics" in content else []))
+        }
+        return as_record(RunResult, {**content, **numbers})
     except (AttributeError, LookupError, TypeError, UnreadableError) as error:
         logger.warning("%s is damaged and counts as absent: %s", path, error)
         return None
@@ -230,8 +245,8 @@ def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> No
 def conclude(tracker: Tracker, result: RunResult, folder: Path) -> None:
     """Track the numbers by which pipelines are compared, and the end."""
     values = {f"cost/{name}": value for name, value in result.cost.items()}
-    if result.objective is not None and result.best is not None:
-        values[f"best/{result.best['metric'].removeprefix('val/')}"] = result.objective
+    if result.objective is not None and result.best is not None:  # one value is all that an earlier winnow wrote
+        values |= best_names(result.best_metrics or {result.best["metric"]: result.objective})
     tracker.log_metrics(values, result.steps)
     tracker.log_artifact(folder / "result.json")
     tracker.finish(result.status)

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from winnow.errors import ConfigError
 from winnow.reading import read_yaml
+from winnow.sweep.listed import unlisted_in
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
 from winnow.sweep.table import Row, rows_of
@@ -59,7 +60,7 @@ class StoredStudy:
         return str(self.description["metric"])
 
     def rows(self) -> list[Row]:
-        return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
+        return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self.study))
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")
