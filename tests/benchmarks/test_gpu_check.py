@@ -229,15 +229,10 @@ def test_the_rehearsal_runs_every_part(tmp_path):
     parts = {part["part"]: part for part in json.loads((tmp_path / "results.json").read_text())["parts"]}
     verdicts = {name: part["verdict"] for name, part in parts.items()}
     without_kernel = {"tests": "skipped", "attention": "skipped"}
-    # A sweep that finds the card taken is refused, where it should wait: issue 16 asks for that, and this line goes with it.
-    refused = {"leases": "failed"}
     # accelerate is an extra: without it the Trainer's figures are skipped.
     race = {
         "race": "skipped" if "skipped" in {figure["verdict"] for figure in parts["race"]["figures"]} else "rehearsed"
     }
-    assert verdicts == dict.fromkeys(verdicts, "rehearsed") | without_kernel | refused | race, ended.stdout
-    assert [figure["name"] for figure in parts["leases"]["figures"] if figure["verdict"] == "failed"] == [
-        "second sweep"
-    ]
+    assert verdicts == dict.fromkeys(verdicts, "rehearsed") | without_kernel | race, ended.stdout
     assert "no part is missing" in ended.stdout
-    assert ended.returncode == 1
+    assert ended.returncode == 0
