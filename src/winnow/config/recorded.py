@@ -16,18 +16,21 @@ from winnow.config.flat import flat
 from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
+from winnow.masking import usable_tree
 
 
 def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: list[str]) -> Config:
     """Return the config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked is
     taken from ``composed``.
 
-    So the command that began a run also resumes it. Raises ConfigError for an override that chooses another group than then:
+    So the command that began a run also resumes it. A recorded address without its secret is the command's own, where that is
+    the same; what was ``***`` altogether is whatever the command says. Raises ConfigError for an override that chooses another group than then:
     what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
     run.
     """
     recorded = with_added_keys(checkpoint["config"])
     require_plain_values(recorded)
+    recorded = usable_tree(recorded, composed)
     require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
     grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}

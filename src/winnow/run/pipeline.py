@@ -205,7 +205,7 @@ def without_samples(plan: RunPlan) -> Config:
 
 def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> None:
     """Track params of the whole: those that all stages share by their own name, others after the stage's."""
-    every = {plan.name: flat(plan.config) for plan in plans}
+    every = {plan.name: flat(plan.recorded) for plan in plans}
     shared = {
         key: value
         for key, value in every[plans[0].name].items()
