@@ -1,5 +1,7 @@
 """From hydra.sweeper.params and the command line to distributions, and from a trial back to overrides."""
 
+from types import SimpleNamespace
+
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +14,7 @@ from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace
+from hydra_plugins.winnow_sweeper._sweep import job_overrides
 from winnow.errors import ConfigError
 
 
@@ -196,3 +199,11 @@ def test_a_grid_is_every_value_of_each_parameter():
 def test_a_grid_of_an_interval_is_refused():
     with pytest.raises(ConfigError, match=r"x: interval\(0.0, 1.0\) has no end of values"):
         space_of(x="interval(0,1)").grid()
+
+
+def test_a_parameter_that_only_a_study_knows_can_not_say_what_is_executed():
+    plan = SimpleNamespace(space=space_of(training__optimizer__lr="interval(0,1)"), name="s")
+    assert job_overrides(plan, {"training.optimizer.lr": 0.5, "training.seed": 3})[-1] == "training.seed=3"
+    for name in ("trusted_targets", "+hydra.callbacks.x._target_"):
+        with pytest.raises(ConfigError, match="a trial of the study 's' holds"):
+            job_overrides(plan, {name: "os.system"})

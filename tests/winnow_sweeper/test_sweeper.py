@@ -22,6 +22,7 @@ from sweep_parts import (
     write_app,
 )
 
+from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.storage import open_storage
 
 
@@ -222,3 +223,13 @@ def test_two_sweeps_on_one_study_share_the_quota_exactly(app):
         finished(process)
     assert statuses(app) == ["completed"] * 9
     assert all((app / "study" / str(number) / "starts").read_text() == "x" for number in range(9))
+
+
+def test_a_study_can_not_have_more_executed_than_the_sweeps_command_does(app):
+    (app / "study").mkdir()
+    storage = open_storage(str(app / "study" / "study.journal"))
+    study = optuna.create_study(study_name="study", storage=storage, direction="maximize")
+    study.enqueue_trial({"x": 0.5}, user_attrs={OVERRIDES: ["+hydra.callbacks.own._target_=os.system"]})
+    output = sweep(app, "hydra.sweeper.n_trials=2", code=1)
+    assert "trial 0 of the study 'study' holds '+hydra.callbacks.own._target_=os.system'" in output
+    assert not list((app / "study").glob("*/starts"))

@@ -173,3 +173,11 @@ def test_equal_trials_are_warned_of(tmp_path, compose, caplog):
     with caplog.at_level(logging.WARNING):
         read_trials(write(tmp_path, "t.csv", f"{BATCH}\n4\n5\n4\n"), SPACE, compose)
     assert "line 4: the same trial as in line 2; it will run twice" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["trusted_targets", "hydra.launcher.setup", "hydra/callbacks", "experiment@hydra"])
+def test_a_list_may_not_decide_what_is_executed(tmp_path, compose, key):
+    path = write(tmp_path, "t.json", json.dumps([{"training.seed": 1}, {key: ["x"]}], indent=1))
+    assert mistakes(path, compose) == [
+        f'FILE, line 6: {key}=["x"]: a list of trials may not decide what is executed; give it on the command line'
+    ]

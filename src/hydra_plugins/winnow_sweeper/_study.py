@@ -20,6 +20,7 @@ from optuna.distributions import json_to_distribution
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
+from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
 from winnow.run_folder import write_whole
@@ -102,6 +103,15 @@ def added_sources(config: DictConfig) -> list[str]:
         f"file://{Path(source.path).absolute()}" if source.schema == "file" else f"{source.schema}://{source.path}"
         for source in own
     ]
+
+
+def code_overrides(config: DictConfig) -> list[str]:
+    """Return what a command line says of the code that may run and of where config groups lie: what ``winnow promote`` does
+    not take from ``sweep.yaml``."""
+    trusted = [
+        str(text) for text in config.hydra.overrides.task if str(text).lstrip("+").startswith("trusted_targets=")
+    ]
+    return [*trusted, *search_path_override(added_sources(config))]
 
 
 def without_password(address: str) -> str:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.checkpoints.seal import has_whole_checkpoint
+from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OVERRIDES, STARTED
@@ -120,7 +121,9 @@ class Supply:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is
         pruned or fails, the others need not run.
         """
-        overrides = (*self._to_overrides(trial.params), *map(with_moved_target, trial.user_attrs.get(OVERRIDES, ())))
+        listed = [with_moved_target(text) for text in trial.user_attrs.get(OVERRIDES, ())]
+        require_run_overrides(listed, f"trial {trial.number} of the study {self._study.study_name!r}")
+        overrides = (*self._to_overrides(trial.params), *listed)
         has_started = bool(trial.user_attrs.get(STARTED))
         if not has_started:
             self._study._storage.set_trial_user_attr(trial._trial_id, STARTED, True)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,17 @@ from hydra_plugins.winnow_sweeper._notes import recall
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
 from hydra_plugins.winnow_sweeper._single_run import Work
 from hydra_plugins.winnow_sweeper._slots import check_slots, open_slots
-from hydra_plugins.winnow_sweeper._study import build_sampler, extender, metric_of, num_trials, open_study
+from hydra_plugins.winnow_sweeper._study import (
+    build_sampler,
+    code_overrides,
+    extender,
+    metric_of,
+    num_trials,
+    open_study,
+)  # fmt: skip
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
+from winnow.config.from_file import require_run_overrides
 from winnow.console import CONSOLE
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.process import ProcessStamp
@@ -175,7 +184,12 @@ def num_jobs(plan: Plan) -> int:
 
 
 def job_overrides(plan: Plan, params: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*plan.space.fixed_overrides, *plan.space.overrides(params))
+    """Return the overrides of the trial that has ``params`` in the study. Raises ConfigError where one that this command does
+    not search would say what is executed."""
+    own = plan.space.overrides(params)
+    added = [text for name, text in zip(params, own, strict=True) if name not in plan.space.distributions]
+    require_run_overrides(added, f"a trial of the study {plan.name!r}")
+    return (*plan.space.fixed_overrides, *own)
 
 
 def study_tracker(plan: Plan) -> Tracker:
@@ -220,4 +234,5 @@ def next_commands(plan: Plan, reason: str | None) -> list[str]:
         return [same]
     if not plan.is_winnow_run:
         return []
-    return [f"winnow study {plan.folder}", f"winnow promote {plan.folder} --top 3"]
+    promote = ["winnow", "promote", str(plan.folder), "--top", "3", *code_overrides(plan.config)]
+    return [f"winnow study {plan.folder}", shlex.join(promote)]

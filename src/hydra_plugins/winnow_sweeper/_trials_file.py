@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_rows import Cell, Row, RowsError, read_rows
 from hydra_plugins.winnow_sweeper._values import one_line, override_text, parse_override
+from winnow.config.from_file import decides_what_runs
 from winnow.errors import ConfigError, WinnowError
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ def _override(cell: Cell) -> str:
         is_key = False
     if not is_key:
         raise ValueError(f"{cell.key!r} is no key; allowed: a key of the search space or of the config")
+    if decides_what_runs(line):
+        raise ValueError("a list of trials may not decide what is executed; give it on the command line")
     return line
 
 

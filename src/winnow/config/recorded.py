@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sysconfig
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,6 +10,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.config.flat import flat
+from winnow.config.from_file import require_trusted
 from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
@@ -20,18 +18,18 @@ from winnow.masking import usable_tree
 
 
 def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: list[str]) -> Config:
-    """Return the config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked is
-    taken from ``composed``.
+    """Return the config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked and
+    which packages are trusted is taken from ``composed``.
 
     So the command that began a run also resumes it. A recorded address without its secret is the command's own, where that is
-    the same; what was ``***`` altogether is whatever the command says. Raises ConfigError for an override that chooses another group than then:
-    what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't change within a
-    run.
+    the same; what was ``***`` altogether is whatever the command says. Raises ConfigError for an override that chooses another
+    group than then: what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't
+    change within a run.
     """
     recorded = with_added_keys(checkpoint["config"])
     require_plain_values(recorded)
+    require_trusted(recorded["trusted_targets"], composed["trusted_targets"], "the checkpoint's config")
     recorded = usable_tree(recorded, composed)
-    require_own_packages(recorded["trusted_targets"], composed["trusted_targets"])
     # What these may say has grown since the first checkpoints.
     grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
     config = OmegaConf.create({**recorded, **grown})
@@ -53,6 +51,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
         else:
             _apply(config, key, override)
     config.training.resume = None
+    config.trusted_targets = composed["trusted_targets"]
     if config.training.seed is None:  # the command that began the run had one drawn
         config.training.seed = began["training"]["seed"]
     resumed = with_moved_targets(plain_config(config))
@@ -71,35 +70,6 @@ def require_plain_values(recorded: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"the checkpoint's config holds {key}={value!r}, and no run records what is still to be looked up"
             )
-
-
-def require_own_packages(recorded: Sequence[str], trusted: Sequence[str]) -> None:
-    """Raise ConfigError where a file asks to trust what this command does not, unless that is a project's own code: a file must
-    not be able to name what Python and the installed packages can do."""
-    for name in recorded:
-        if name not in trusted and not _is_own_code(name.partition(".")[0]):
-            raise ConfigError(
-                f"the checkpoint's config trusts {name!r}, an installed package; if you want its `_target_`s to run, say "
-                f"so: trusted_targets=[{name}]"
-            )
-
-
-def _is_own_code(package: str) -> bool:
-    """Tell whether ``package`` is neither Python's, nor winnow's, nor installed. One that is not there at all can do no
-    harm."""
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None:
-        return package.isidentifier()
-    if package in _NOT_OWN or spec.origin in ("built-in", "frozen"):
-        return False
-    paths = sysconfig.get_paths()
-    python = [Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
-    places = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-    return not any(
-        place.is_relative_to(folder) or {"site-packages", "dist-packages"} & set(place.parts)
-        for place in places
-        for folder in python
-    )
 
 
 def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
@@ -134,8 +104,5 @@ _FIXED = {
     ("training", "optimizer", "_target_"): f"another optimizer can't go on with its moments{_ELSEWHERE}",
 }
 """What a resumed run keeps, and why."""
-
-_NOT_OWN = ("winnow", "hydra_plugins")
-"""What a `_target_` may name of them is not for a config to widen."""
 
 _ABSENT = object()

@@ -13,7 +13,7 @@ from winnow.builders import family_of
 from winnow.checkpoints.initial import StageWeights, initial_weights
 from winnow.config.compose import Command
 from winnow.config.flat import flat
-from winnow.config.instantiate import check_node, target_of, trusted
+from winnow.config.instantiate import check_node, require_builders, target_of, trusted
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import naming_stage
 from winnow.config.recorded import resumed_config
@@ -149,6 +149,8 @@ def check_plans(plans: Sequence[RunPlan], run_folder: Path) -> None:
     names = [plan.name for plan in plans]
     for index, plan in enumerate(plans):
         with contextlib.nullcontext() if is_single else naming_stage(plan.name):
+            for key, node in plan.config.items():
+                require_builders(node, key, trusted(plan.config))
             require_stage_of_family(plan)
             checked_evaluation(plan.config)
             check_node(plan.config, "data", ["loading"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,10 +18,17 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from winnow.config.flat import flat
+from winnow.config.from_file import (
+    TRUSTED,
+    require_run_overrides,
+    require_trusted,
+    search_path_override,
+    trusted_by,
+)  # fmt: skip
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
 from winnow.run_folder import PIPELINE_RECORD, write_whole
-from winnow.sweep.stored_study import StoredStudy
+from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 from winnow.sweep.table import Row, ranking
 
 logger = logging.getLogger(__name__)
@@ -45,6 +54,13 @@ _NOT_KEPT = (
         for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *_OF_THE_SEARCH)
     ),
 )  # fmt: skip
+_KEPT = re.compile(
+    r"hydra/(sweeper|launcher)|hydra/sweeper/sampler|hydra\.sweeper\.(n_jobs|devices|metrics|max_\w+|plots|in_process|recycle_after)"
+    r"|hydra\.sweeper\.sampler\.\w+|hydra\.(verbose|job\.name)"
+    r"|hydra\.launcher\.(timeout_min|\w+_per_(task|node|gpu|cpu)|mem_gb|nodes|name|stderr_to_stdout|partition|qos|comment|constraint"
+    r"|exclude|gres|account|signal_delay_s|max_num_timeout|array_parallelism|use_srun|n_jobs)"
+)
+"""What a study's own command may have said of Hydra that is taken from ``sweep.yaml``: slots and what a cluster gives them."""
 
 
 class PromotionError(WinnowError):
@@ -76,14 +92,18 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     stopped. Raises ConfigError, PromotionError.
     """
     where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    overrides = [text for text in overrides if text not in where]
+    trust = [text for text in overrides if _key(text) == TRUSTED]
+    overrides = [text for text in overrides if text not in (*where, *trust)]
+    kept = kept_overrides(source, where)
+    found_in = [text for text in where if _key(text) == "hydra.searchpath"]
+    fixed = _fixed_overrides(source)
+    require_same_code(source, [*fixed, *found_in, *trust], program)
     best = ranking(source.rows(), source.maximize)[:top]
     if not best:
         raise ConfigError(f"{source.folder} has no completed trial to promote")
     folder = source.folder.with_name(f"{source.folder.name}-promoted")
     chosen = overrides if any(text.startswith("budget=") for text in overrides) else ["budget=full", *overrides]
-    found_in = _search_path(source)
-    entries = [_entry(row, chosen, [str(program), *found_in]) for row in best]
+    entries = [_entry(row, chosen, trust, [str(program), *found_in]) for row in best]
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LIST, json.dumps(entries, indent=2) + "\n")
     settings = {
@@ -92,8 +112,8 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
         **dict.fromkeys(_OF_THE_SEARCH, "null"),
     }  # fmt: skip
     command = [
-        sys.executable, str(program), "--multirun", *found_in, *_kept_overrides(source, where), *_fixed_overrides(source),
-        f"hydra.sweep.dir={folder}", *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
+        sys.executable, str(program), "--multirun", *kept, *fixed, *trust, f"hydra.sweep.dir={folder}",
+        *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
     ]  # fmt: skip
     ended = subprocess.run(command, check=False)
     if ended.returncode != 0:
@@ -118,37 +138,55 @@ def promotion_table(promotion: Promotion, metric: str) -> Table:
     return table
 
 
-def _kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
-    """Return what the study's own command said of Hydra (sweeper, slots, launcher), without what was the search's alone."""
+def kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
+    """Return what the study's own command said of Hydra (sweeper, slots, launcher), without what was the search's alone.
+    Raises ConfigError for what could have something else executed, and was not ``said_anew``: a file may not choose that."""
     anew = {_key(text) for text in said_anew}
-    return [
+    kept = [
         text
         for text in source.description["hydra_overrides"]
         if _key(text) not in anew and not _key(text).replace("/", ".").startswith(_NOT_KEPT)
     ]
+    for text in kept:
+        if "_target_" in text or not text.isprintable() or not _KEPT.fullmatch(_key(text)):
+            raise ConfigError(
+                f"{source.folder / DESCRIPTION} holds {text!r}, which could have something else executed; give it again "
+                "to winnow promote if it is to hold, or another value for its key"
+            )
+    return kept
 
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _search_path(source: StoredStudy) -> list[str]:
-    """Return where the study found config groups besides conf/: ``--config-dir`` and ``hydra.searchpath`` as one override."""
-    places = source.description["search_path"]
-    quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
-    return [f"hydra.searchpath=[{quoted}]"] if places else []
+def require_same_code(source: StoredStudy, overrides: Sequence[str], program: Path) -> None:
+    """Raise ConfigError where the study trusted more than ``overrides`` and conf/ do, or found config groups where this command
+    does not look for them."""
+    path, places = source.folder / DESCRIPTION, source.description["search_path"]
+    if places and not any(_key(text) == "hydra.searchpath" for text in overrides):
+        raise ConfigError(
+            f"{path} says that config groups lie in {', '.join(places)} too, and what lies there could choose what is executed. "
+            f"If it is yours, add {shlex.join(search_path_override(places))}"
+        )
+    recorded = trusted_by(source.description["overrides"])
+    if recorded:
+        require_trusted(recorded, _composed(overrides, [str(program)])[TRUSTED], str(path))
 
 
 def _fixed_overrides(source: StoredStudy) -> list[str]:
-    """Return what the study's own command said of every run, without what it searched."""
+    """Return what the study's own command said of every run, without what it searched. Raises ConfigError for what a file may
+    not say."""
     searched = set(source.description["definition"]["search_space"])
-    began_with = with_moved_names(source.description["overrides"], source.description["definition"]["base"])
+    overrides = [text for text in source.description["overrides"] if _key(text) != TRUSTED]
+    require_run_overrides(overrides, str(source.folder / DESCRIPTION))
+    began_with = with_moved_names(overrides, source.description["definition"]["base"])
     return [text for text in began_with if text.lstrip("+").split("=", 1)[0] not in searched]
 
 
-def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
+def _entry(row: Row, chosen: Sequence[str], trust: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
     """Return the explicit trial that trains ``row``'s configuration in full: on from its own checkpoint where nothing
-    but the length of the training differs, else afresh.
+    but the length of the training differs, else afresh. ``trust`` is what this command says of ``trusted_targets``.
     """
     run = Path(row.outcome.run_folder or "")
     last = run / "checkpoints" / "last.pth"
@@ -165,12 +203,14 @@ def _entry(row: Row, chosen: Sequence[str], command: Sequence[str]) -> dict[str,
         return {**row.params, **parsed}
     recorded = yaml.safe_load((run / "config.yaml").read_text())
     old = flat(with_added_keys(with_moved_targets(recorded)))
+    listed = run / ".hydra" / "overrides.yaml"
     task = [
         text
-        for text in with_moved_names(yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()), recorded)
-        if "training.resume=" not in text
+        for text in with_moved_names(yaml.safe_load(listed.read_text()), recorded)
+        if _key(text) not in ("training.resume", TRUSTED)
     ]
-    new = flat(_composed([*task, *chosen], command))
+    require_run_overrides(task, str(listed))
+    new = flat(_composed([*task, *chosen, *trust], command))
     changed = {
         key: value for key, value in new.items() if old.get(key, None) != value and not key.startswith(_NOT_THE_RUN)
     }
