@@ -116,7 +116,9 @@ raise RuntimeError("password=s3cret-Word")
 
 def test_a_programs_streams_logs_and_tracebacks_are_masked(tmp_path):
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "a.log"), "x=//h?token=Argument9"], capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "a.log"), "x=//h?token=Argument9"],
+        capture_output=True,
+        text=True,
     )
     everything = ran.stdout + ran.stderr + (tmp_path / "a.log").read_text()
     assert "uri http://me:***@host\n" in ran.stdout
@@ -131,7 +133,9 @@ def test_a_programs_streams_logs_and_tracebacks_are_masked(tmp_path):
 
 def test_words_too_short_or_named_otherwise_are_not_remembered(monkeypatch):
     monkeypatch.setattr(masking, "_words", {})
-    masking.remember("postgresql://me:short@h/db", "postgresql://trainer:trainer@h/db", "postgresql://me:long-enough@h/db")
+    masking.remember(
+        "postgresql://me:short@h/db", "postgresql://trainer:trainer@h/db", "postgresql://me:long-enough@h/db"
+    )
     assert list(masking._words) == ["long-enough"]
     assert masking.masked_output("long-enough, short") == "***, short"
 
@@ -139,7 +143,9 @@ def test_words_too_short_or_named_otherwise_are_not_remembered(monkeypatch):
 def test_what_the_environment_gave_is_recorded_as_stars(monkeypatch):
     monkeypatch.setattr(masking, "_words", {})
     monkeypatch.setattr(masking, "_looked_up", set())
-    masking.remember_looked_up({"uri": "http://plain:5000", "experiment": "detectors", "drain": 3, "api_key": "abcdefgh"})
+    masking.remember_looked_up(
+        {"uri": "http://plain:5000", "experiment": "detectors", "drain": 3, "api_key": "abcdefgh"}
+    )
     assert [masking.recorded(value) for value in ("http://plain:5000", "detectors", "other", None, WHOLE)] == [
         "***", "***", "other", None, "http://me:***@host:5000",
     ]  # fmt: skip

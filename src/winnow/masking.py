@@ -15,7 +15,10 @@ MASK = "***"
 VARIABLE = "WINNOW_SECRET_"
 """How the environment variables begin by which a sweep's jobs get what their command lines must not hold."""
 
-_SECRET_NAME = r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|token|secret|api_?key|access_?key|credential)s?|pass|auth|sig|signature|odbc_connect)"
+_SECRET_NAME = (
+    r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|token|secret|api_?key|access_?key|credential)s?"
+    r"|pass|auth|sig|signature|odbc_connect)"
+)
 _OWN_REFERENCE = re.compile(r"\$\{oc\.env:(" + VARIABLE + r"\d+)\}")
 _PATTERNS = (
     # user:SECRET@ up to the last @ before a path; what SQLAlchemy takes for a password may hold / and ?, up to the first @
@@ -118,7 +121,8 @@ def usable(kept: Any, given: Any = MASK, environment: Mapping[str, str] = os.env
     """Return what a recorded value ``kept`` stands for: itself where it is whole; else ``given``, the command's own, where that
     is the same address; else the address without its secret, where ``environment`` holds that for the client.
 
-    A value that was ``***`` altogether is whatever the command gives; ``given`` is ``***`` where it gives nothing. Returns ``kept`` as it is, masked, where neither has it.
+    A value that was ``***`` altogether is whatever the command gives; ``given`` is ``***`` where it gives nothing. Returns
+    ``kept`` as it is, masked, where neither has it.
     """
     if not is_masked(kept):
         return kept
@@ -132,7 +136,8 @@ def usable_tree(kept: Any, given: Any) -> Any:
     them."""
     if isinstance(kept, Mapping):
         return {
-            key: usable_tree(item, given.get(key, MASK) if isinstance(given, Mapping) else MASK) for key, item in kept.items()
+            key: usable_tree(item, given.get(key, MASK) if isinstance(given, Mapping) else MASK)
+            for key, item in kept.items()
         }
     if isinstance(kept, list) and isinstance(given, list) and len(kept) == len(given):
         return [usable_tree(*pair) for pair in zip(kept, given, strict=True)]
@@ -146,6 +151,20 @@ def by_environment(value: str, environment: MutableMapping[str, str] = os.enviro
     name = next((name for name in names if environment[name] == value), f"{VARIABLE}{len(names)}")
     environment[name] = value
     return f"${{oc.env:{name}}}"
+
+
+def referred_to(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return what ``by_environment`` moved into the environment, where ``text`` is its interpolation; else ``text`` itself.
+    Raises LookupError in a process that did not inherit it."""
+    match = _OWN_REFERENCE.fullmatch(text)
+    if match is None:
+        return text
+    if match[1] not in environment:
+        raise LookupError(
+            f"{match[1]} is not in this process's environment, which it should have inherited from the sweep: it holds an "
+            "address with a secret (SLURM: sbatch --export=ALL)"
+        )
+    return environment[match[1]]
 
 
 def override_by_environment(override: str) -> str:

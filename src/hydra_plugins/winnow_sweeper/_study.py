@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import math
-import re
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,9 +19,11 @@ from optuna.distributions import json_to_distribution
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
+from hydra_plugins.winnow_sweeper._secrets import shown_storage
 from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import group_choices
+from winnow.masking import masked
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.patient import PatientStorage
@@ -81,13 +82,12 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
 
 def describe(plan: Plan) -> None:
     """Write ``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
-    address = plan.settings.storage
     description = OmegaConf.create({
         "study_name": plan.name,
-        "storage": None if address is None else without_password(address),
+        "storage": shown_storage(plan.config, plan.settings.storage),
         "metric": metric_of(plan),
-        "overrides": [str(text) for text in plan.config.hydra.overrides.task],
-        "hydra_overrides": [without_password(str(text)) for text in plan.config.hydra.overrides.hydra],
+        "overrides": [masked(str(text)) for text in plan.config.hydra.overrides.task],
+        "hydra_overrides": [masked(str(text)) for text in plan.config.hydra.overrides.hydra],
         "search_path": added_sources(plan.config),
         "definition": plan.definition.plain(),
     })  # fmt: skip
@@ -112,10 +112,6 @@ def code_overrides(config: DictConfig) -> list[str]:
         str(text) for text in config.hydra.overrides.task if str(text).lstrip("+").startswith("trusted_targets=")
     ]
     return [*trusted, *search_path_override(added_sources(config))]
-
-
-def without_password(address: str) -> str:
-    return re.sub(r"(//[^:/@]+):[^@]+@", r"\1:***@", address)
 
 
 def metric_of(plan: Plan) -> str:

@@ -18,7 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.config.job_files import write_job_files
 from winnow.errors import DivergedError, WinnowError
+from winnow.masking import mask_output, referred_to
 from winnow.sweep.current import CurrentTrial, running
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome, stored_outcome
@@ -42,11 +44,15 @@ class TrialTask:
         self._ref = ref
 
     def __call__(self, cfg: DictConfig) -> Outcome:
+        mask_output()
+        referred_to(self._ref.storage)  # a job that can't find its study must not train for nothing
         job = HydraConfig.get()
         folder = Path(job.runtime.output_dir)
         seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
         with _alone(folder) as had_to_wait:
             done = stored_outcome(self._ref, job.job.num, seed) if had_to_wait else None
+            if done is None:
+                write_job_files(cfg)
             return done if done is not None else self._outcome(cfg, folder, job.job.num, seed)
 
     def _outcome(self, cfg: DictConfig, folder: Path, number: int, seed: int | None) -> Outcome:

@@ -22,7 +22,8 @@ def add_sync(commands: Any) -> None:
         "--patience", type=float, default=60.0, metavar="SECONDS", help="give up after so long without success"
     )
     sync.add_argument(
-        "--uri", help="the server's address, where its secret is not recorded and the environment does not hold it either"
+        "--uri",
+        help="the server's address, where its secret is not recorded and the environment does not hold it either",
     )
     sync.add_argument("--experiment", metavar="NAME", help="the experiment, where it is recorded as ***")
     sync.set_defaults(run=_sync)

@@ -1,4 +1,4 @@
-"""Which values of a composed config the environment gave, by ``oc.env``: they are recorded as ``***``, whatever they look like."""
+"""Which values of a composed config the environment gave, by ``oc.env``: they are recorded as ``***``, however they look."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def looked_up(cfg: DictConfig, node: str = "tracking") -> dict[str, Any]:
         without = {key: _value(cfg, f"{node}.{key}") for key in keys}
     found = {key: value for key, value in with_environment.items() if value is not _FAILED}
     return {key: value for key, value in found.items() if without[key] is _FAILED or without[key] != value}
+
+
+def is_looked_up(cfg: DictConfig, key: str) -> bool:
+    """Tell whether ``oc.env`` had a part in the value of the dotted ``key``."""
+    found = _value(cfg, key)
+    with _hidden_environment():
+        return found is not _FAILED and found != _value(cfg, key)
 
 
 def without_absent(cfg: DictConfig, node: str = "tracking") -> DictConfig:

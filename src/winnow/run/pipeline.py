@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.config.compose import job_command
+from winnow.config.job_files import write_job_files
 from winnow.config.plain import Config
 from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
@@ -52,6 +53,8 @@ def run(cfg: DictConfig) -> float | None:
     command = job_command(cfg)
     folder = command.run_folder
     with StopRequest() as stop, sole_owner(folder):
+        if current_trial() is None:  # of a trial the sweeper writes them
+            write_job_files(cfg)
         with recording_refusal(folder):
             plans = resolve(command)
         if plans[0].settings.stage.is_alone:

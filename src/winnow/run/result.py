@@ -33,7 +33,8 @@ class RunResult:
 
     def write(self, folder: Path) -> None:
         """Write ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
-        write_whole(folder / "result.json", json.dumps(_finite(asdict(self) | {"reason": self.reason and masked_output(self.reason)}), indent=2) + "\n")
+        content = asdict(self) | {"reason": self.reason and masked_output(self.reason)}
+        write_whole(folder / "result.json", json.dumps(_finite(content), indent=2) + "\n")
 
 
 def is_concluded(folder: Path) -> bool:

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from winnow.masking import masked_output
+
 OUTCOME = "winnow:outcome"
 """Attribute of an Optuna trial that holds an ``Outcome`` as JSON; with several seeds ``winnow:outcome:SEED`` holds each run's."""
 OWNER = "winnow:owner"
@@ -47,7 +49,7 @@ class Outcome:
     is_retryable: bool = False
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self) | {"reason": self.reason and masked_output(self.reason)})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

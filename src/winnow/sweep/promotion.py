@@ -27,6 +27,7 @@ from winnow.config.from_file import (
 )  # fmt: skip
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
+from winnow.masking import is_masked, masked, override_by_environment, usable
 from winnow.run_folder import PIPELINE_RECORD, write_whole
 from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 from winnow.sweep.table import Row, ranking
@@ -48,7 +49,7 @@ _NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
 _OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
 """Settings of the sweeper that hold for the search and not for the full trainings."""
 _NOT_KEPT = (
-    "hydra.searchpath", "hydra.run.", "hydra.sweep.",
+    "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.output_subdir",
     *(
         f"hydra.sweeper.{name}"
         for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *_OF_THE_SEARCH)
@@ -89,14 +90,16 @@ class Promotion:
 def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own
     beside it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was
-    stopped. Raises ConfigError, PromotionError.
+    stopped. Where trials are tracked is the same for all; a secret of an address goes to their processes by the environment.
+    Raises ConfigError, PromotionError.
     """
-    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    overrides = [override_by_environment(text) for text in overrides]
+    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/", "tracking.", "tracking="))]
     trust = [text for text in overrides if _key(text) == TRUSTED]
     overrides = [text for text in overrides if text not in (*where, *trust)]
     kept = kept_overrides(source, where)
     found_in = [text for text in where if _key(text) == "hydra.searchpath"]
-    fixed = _fixed_overrides(source)
+    fixed = usable_overrides(_fixed_overrides(source), where)
     require_same_code(source, [*fixed, *found_in, *trust], program)
     best = ranking(source.rows(), source.maximize)[:top]
     if not best:
@@ -121,6 +124,26 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
             f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}"
         )
     return _compared(best, StoredStudy.open(folder))
+
+
+def usable_overrides(recorded: Sequence[str], said_anew: Sequence[str]) -> list[str]:
+    """Return the ``recorded`` overrides without those ``said_anew``, where one lacks its secret with what the environment has for
+    it. Raises ConfigError where that has none."""
+    anew = {_key(text) for text in said_anew}
+    found = []
+    for text in recorded:
+        if _key(text) in anew or (_key(text).startswith("tracking.") and "tracking" in anew):
+            continue
+        key, _, value = text.partition("=")
+        if is_masked(value):
+            text = f"{key}={usable(value)}"
+            if is_masked(text):
+                raise ConfigError(
+                    f"the study began with {text}, whose secret is not recorded; give {key}=… again, or set "
+                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database: PGPASSWORD)"
+                )
+        found.append(text)
+    return found
 
 
 def promotion_table(promotion: Promotion, metric: str) -> Table:
@@ -207,7 +230,7 @@ def _entry(row: Row, chosen: Sequence[str], trust: Sequence[str], command: Seque
     task = [
         text
         for text in with_moved_names(yaml.safe_load(listed.read_text()), recorded)
-        if _key(text) not in ("training.resume", TRUSTED)
+        if _key(text) not in ("training.resume", TRUSTED) and not _key(text).startswith("tracking.")
     ]
     require_run_overrides(task, str(listed))
     new = flat(_composed([*task, *chosen, *trust], command))
@@ -228,7 +251,7 @@ def _composed(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, 
     whole = [sys.executable, *command, "--cfg", "job", "--resolve", *overrides]
     shown = subprocess.run(whole, check=False, capture_output=True, text=True)
     if shown.returncode != 0:
-        raise ConfigError(f"{' '.join(overrides)} can't be composed:\n{shown.stderr.strip()}")
+        raise ConfigError(f"{masked(' '.join(overrides))} can't be composed:\n{shown.stderr.strip()}")
     return dict(yaml.safe_load(shown.stdout))
 
 

@@ -109,7 +109,8 @@ class UploadSettings:
         return replace(
             self,
             uri=found,
-            experiment=experiment or usable(self.experiment, environment.get("MLFLOW_EXPERIMENT_NAME", MASK), environment),
+            experiment=experiment
+            or usable(self.experiment, environment.get("MLFLOW_EXPERIMENT_NAME", MASK), environment),
             recorded_uri=self.uri if is_masked(self.uri) and not is_another else None,
         )
 

@@ -56,7 +56,9 @@ def sync(
         raise WinnowError(f"{run_folder} holds no tracked run: {folder.outbox} and {folder.settings} must exist")
     settings = UploadSettings.read(folder.settings).usable_at(uri, experiment, os.environ)
     if settings.lacks_secret:
-        raise WinnowError(f"{run_folder} is tracked at {settings.shown_uri}, whose secret is not recorded: {WAYS_TO_GIVE}")
+        raise WinnowError(
+            f"{run_folder} is tracked at {settings.shown_uri}, whose secret is not recorded: {WAYS_TO_GIVE}"
+        )
     prepare_environment(os.environ)
     try:
         with FileLock(folder.lock, timeout=patience_seconds):
