@@ -92,6 +92,10 @@ def test_an_override_travels_by_the_environment(monkeypatch):
     assert override == "tracking.uri=${oc.env:WINNOW_SECRET_1}"
     assert masked(override) == "tracking.uri=http://me:***@host:5000"
     assert override_by_environment(f"tracking.uri='{WHOLE}'") == override
+    assert masking.masked_override(override) == "tracking.uri=http://me:***@host:5000"
+    assert masking.masked_override(f"tracking.uri={WHOLE}") == "tracking.uri=http://me:***@host:5000"
+    with_query = override_by_environment(f"tracking.uri='http://host/?a=it\\'s&token={SECRET}'")
+    assert masking.masked_override(with_query) == "tracking.uri='http://host/?a=it\\'s&token=***'"
     assert by_environment("another") == "${oc.env:WINNOW_SECRET_0}"
     assert override_by_environment("training.max_epochs=3") == "training.max_epochs=3"
 
@@ -156,3 +160,23 @@ def test_a_record_without_secrets_keeps_its_arguments(monkeypatch):
     factory = masking._MaskedRecords(logging.LogRecord)
     record = factory("x", logging.INFO, "f.py", 1, "a %s", ("b",), None)
     assert (record.msg, record.args) == ("a %s", ("b",))
+
+
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from winnow.masking import mask_output
+mask_output()
+pid = os.fork()
+if pid == 0:
+    time.sleep(60)
+sys.__stdout__.write(Path(f"/proc/{pid}/cmdline").read_text())
+os.kill(pid, 9)
+"""
+
+
+def test_a_fork_does_not_show_the_secret_of_its_parents_command():
+    arguments = [f"tracking.uri={WHOLE}", "x=3", f"y=//h?password={SECRET}&token={SECRET[::-1]}"]
+    shown = subprocess.check_output([sys.executable, "-c", FORKING, *arguments], text=True).split("\0")
+    stars = "*" * len(SECRET)
+    assert shown[-4:-1] == [f"tracking.uri=http://me:{stars}@host:5000", "x=3", f"y=//h?password={stars}&token={stars}"]

@@ -3,11 +3,13 @@ other processes without standing in an argument or a file."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO, cast
 from urllib.parse import unquote
 
@@ -47,6 +49,17 @@ def masked(text: str) -> str:
     for pattern in _PATTERNS:
         text = pattern.sub(_hide, text)
     return text
+
+
+def masked_override(override: str) -> str:
+    """Return a command line's override masked, so that it can be read again: quoted where its value came by the environment."""
+    key, equals, value = override.partition("=")
+    if not _OWN_REFERENCE.fullmatch(value):
+        return masked(override)
+    value = masked(value)
+    if re.search(r"[=&,;'\"{}\[\]()\s]", value):
+        value = "'" + value.replace("'", "\\'") + "'"
+    return f"{key}{equals}{value}"
 
 
 def masked_tree(value: Any) -> Any:
@@ -179,11 +192,13 @@ def override_by_environment(override: str) -> str:
 
 
 def mask_output() -> None:
-    """Mask what this process logs and writes to its standard streams from here on, whoever does; may be called twice.
+    """Mask what this process logs and writes to its standard streams from here on, whoever does, and its argument list; may be
+    called twice.
 
     ``logging`` is masked where records are made, so in every handler's file too.
     """
     remember(*sys.argv)
+    _hide_own_arguments()
     for name in _ENVIRONMENT:
         if len(value := os.environ.get(name, "")) >= _SHORTEST_WORD:
             _words[value] = None
@@ -233,6 +248,24 @@ class _MaskedStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _hide_own_arguments() -> None:
+    """Overwrite the secrets in this process's argument list, on Linux: loader processes, which are forks, show the same one."""
+    try:
+        shown = Path("/proc/self/cmdline").read_bytes()
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5)
+    hidden = shown
+    for argument in shown.split(b"\0"):
+        safe = argument
+        for secret in map(os.fsencode, _secrets(os.fsdecode(argument))):
+            safe = safe.replace(secret, b"*" * len(secret))
+        hidden = hidden.replace(argument, safe)
+    if hidden != shown and end - start == len(hidden):
+        ctypes.memmove(start, hidden, len(hidden))
 
 
 def _hide(match: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
 from hydra_plugins.winnow_sweeper._values import override_text
-from winnow.config.plain import group_choices, naming_stage, plain_config, stage_beside, with_stage
+from winnow.config.plain import command_overrides, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
 from winnow.errors import ConfigError
 from winnow.settings import build_settings
@@ -113,7 +113,7 @@ def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Pat
     name = settings.study_name or config.hydra.runtime.choices.get("sweep") or "study"
     folder = Path(str(config.hydra.sweep.dir))
     written = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
-    chosen = any(str(override).startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
+    chosen = any(text.startswith("hydra.sweep.dir=") for text in command_overrides(config.hydra.overrides.hydra))
     if ("${now:" in written and not chosen) or ("study_name}" in written and settings.study_name is None):
         folder = Path("multirun") / name
     if not settings.fresh or not folder.exists():

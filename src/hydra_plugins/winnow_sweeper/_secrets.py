@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from hydra_plugins.winnow_sweeper._values import override_text, parse_override, plain
 from winnow.config.flat import flat
 from winnow.config.lookups import is_looked_up
+from winnow.config.plain import command_overrides
 from winnow.errors import ConfigError
 from winnow.masking import MASK, VARIABLE, by_environment, has_secret, is_masked, masked
 
@@ -26,13 +27,16 @@ def hide_secrets(config: DictConfig, arguments: Sequence[str]) -> list[str]:
     hydra = config.hydra
     with read_write(hydra), open_dict(hydra):
         for kind in ("task", "hydra"):
-            hydra.overrides[kind] = [by_reference(str(text)) for text in hydra.overrides[kind]]
+            hydra.overrides[kind] = [by_reference(text) for text in command_overrides(hydra.overrides[kind])]
         storage = OmegaConf.to_container(hydra.sweeper, resolve=False)["storage"]  # type: ignore[call-overload, index]
         if isinstance(storage, str) and "${" not in storage and has_secret(storage):
-            text = f"{STORAGE}={by_environment(storage)}"
-            hydra.overrides.hydra = [t for t in hydra.overrides.hydra if t.partition("=")[0].lstrip("+") != STORAGE]
-            hydra.overrides.hydra.append(text)
-            hydra.sweeper.storage = text.partition("=")[2]
+            hydra.sweeper.storage = by_environment(storage)
+            hydra.overrides.hydra = [
+                text
+                for text in command_overrides(hydra.overrides.hydra)
+                if text.partition("=")[0].lstrip("+") != STORAGE
+            ]
+            hydra.overrides.hydra.append(f"{STORAGE}={by_environment(storage)}")
         hydra.overrides.hydra.append("hydra.output_subdir=null")
         hydra.output_subdir = None
     with read_write(config), open_dict(config):

@@ -22,8 +22,8 @@ from hydra_plugins.winnow_sweeper._plan import Plan
 from hydra_plugins.winnow_sweeper._secrets import shown_storage
 from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
-from winnow.config.plain import group_choices
-from winnow.masking import masked
+from winnow.config.plain import command_overrides, group_choices
+from winnow.masking import masked_override
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.patient import PatientStorage
@@ -67,7 +67,7 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
     """
     stored = study.user_attrs.get(DEFINITION)
     if stored is None and plan.is_winnow_run:
-        require_todays_choices(list(plan.config.hydra.overrides.task), group_choices(plan.config))
+        require_todays_choices(command_overrides(plan.config.hydra.overrides.task), group_choices(plan.config))
     if stored is not None:
         changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
         if changes:
@@ -86,8 +86,8 @@ def describe(plan: Plan) -> None:
         "study_name": plan.name,
         "storage": shown_storage(plan.config, plan.settings.storage),
         "metric": metric_of(plan),
-        "overrides": [masked(str(text)) for text in plan.config.hydra.overrides.task],
-        "hydra_overrides": [masked(str(text)) for text in plan.config.hydra.overrides.hydra],
+        "overrides": [masked_override(text) for text in command_overrides(plan.config.hydra.overrides.task)],
+        "hydra_overrides": [masked_override(text) for text in command_overrides(plan.config.hydra.overrides.hydra)],
         "search_path": added_sources(plan.config),
         "definition": plan.definition.plain(),
     })  # fmt: skip
@@ -109,7 +109,9 @@ def code_overrides(config: DictConfig) -> list[str]:
     """Return what a command line says of the code that may run and of where config groups lie: what ``winnow promote`` does
     not take from ``sweep.yaml``."""
     trusted = [
-        str(text) for text in config.hydra.overrides.task if str(text).lstrip("+").startswith("trusted_targets=")
+        text
+        for text in command_overrides(config.hydra.overrides.task)
+        if text.lstrip("+").startswith("trusted_targets=")
     ]
     return [*trusted, *search_path_override(added_sources(config))]
 

@@ -15,7 +15,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.config.lookups import looked_up, without_absent
-from winnow.config.plain import Config, group_choices, naming_stage, plain_config, stage_beside, with_stage
+from winnow.config.plain import (
+    Config,
+    command_overrides,
+    group_choices,
+    naming_stage,
+    plain_config,
+    stage_beside,
+    with_stage,
+)
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import ConfigError
 
@@ -40,7 +48,7 @@ class Command:
 def job_command(cfg: DictConfig) -> Command:
     """Return the command of the running job, whose config is ``cfg``. Raises ConfigError."""
     job = HydraConfig.get()
-    folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
+    folder, overrides = Path(job.runtime.output_dir), command_overrides(job.overrides.task)
     hydra = HydraConfig.instance().cfg
     assert isinstance(hydra, DictConfig)
     choices = group_choices(hydra)
@@ -74,7 +82,7 @@ def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | N
         with initialize_config_search_path([f"file://{source}" for source in sources]):
             config = compose("config", list(overrides), return_hydra_config=True)
         run_folder, choices = Path(str(config.hydra.run.dir)), group_choices(config)
-        own = list(OmegaConf.to_container(config.hydra.overrides.task))  # type: ignore[arg-type]
+        own = command_overrides(config.hydra.overrides.task)
         with open_dict(config):
             del config["hydra"]
         plain, given = _plain(config), looked_up(config)
@@ -86,7 +94,7 @@ def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | N
         other = compose_command_line(folder, with_stage(overrides, stage_beside(choices["stage"], name)), added)
         return replace(other, run_folder=run_folder)
 
-    return Command(plain, run_folder, choices, [str(text) for text in own], compose_stage, given)
+    return Command(plain, run_folder, choices, own, compose_stage, given)
 
 
 def _plain(cfg: DictConfig) -> Config:

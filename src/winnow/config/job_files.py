@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.masking import masked_tracking, masked_tree
+from winnow.masking import masked_override, masked_tracking, masked_tree
 from winnow.run_folder import write_whole
 
 _SUBFOLDER = ".hydra"
@@ -24,7 +24,9 @@ def write_job_files(cfg: DictConfig) -> None:
     own = _plain(cfg)
     if "tracking" in own:
         own["tracking"] = masked_tracking(own["tracking"])
-    overrides = OmegaConf.to_container(job.hydra.overrides.task, resolve=False)
+    written = OmegaConf.to_container(job.hydra.overrides.task, resolve=False)
+    assert isinstance(written, list)
+    overrides = [masked_override(text) for text in written]
     for name, content in (("config", own), ("hydra", _plain(job)), ("overrides", overrides)):
         write_whole(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(masked_tree(content))))
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from winnow.config.flat import flat
 from winnow.config.from_file import require_trusted
+from winnow.config.lookups import without_absent
 from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
@@ -54,7 +55,7 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     config.trusted_targets = composed["trusted_targets"]
     if config.training.seed is None:  # the command that began the run had one drawn
         config.training.seed = began["training"]["seed"]
-    resumed = with_moved_targets(plain_config(config))
+    resumed = with_moved_targets(plain_config(without_absent(config)))
     for keys, reason in _FIXED.items():
         old, new = (_value(values, keys) for values in (began, resumed))
         if old != new:

@@ -49,7 +49,7 @@ _NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
 _OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
 """Settings of the sweeper that hold for the search and not for the full trainings."""
 _NOT_KEPT = (
-    "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.output_subdir",
+    "hydra.mode", "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.output_subdir",
     *(
         f"hydra.sweeper.{name}"
         for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *_OF_THE_SEARCH)

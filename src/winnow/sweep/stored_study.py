@@ -11,9 +11,11 @@ from typing import Any
 import optuna
 import yaml
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.errors import ConfigError
 from winnow.masking import MASK, is_masked, masked, usable
+from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
 from winnow.sweep.table import Row, rows_of
@@ -52,6 +54,8 @@ class StoredStudy:
         optuna.logging.set_verbosity(logging.WARNING)
         try:
             study = optuna.load_study(study_name=description["study_name"], storage=open_storage(address))
+        except SQLAlchemyError as error:
+            raise ConfigError(f"the study's storage {masked(address)} can't be read: {first_line(error)}") from error
         except KeyError:
             raise ConfigError(f"{masked(address)} holds no study named {description['study_name']!r}") from None
         return cls(folder, description, study)
