@@ -97,7 +97,15 @@ def test_an_override_travels_by_the_environment(monkeypatch):
     with_query = override_by_environment(f"tracking.uri='http://host/?a=it\\'s&token={SECRET}'")
     assert masking.masked_override(with_query) == "tracking.uri='http://host/?a=it\\'s&token=***'"
     assert by_environment("another") == "${oc.env:WINNOW_SECRET_0}"
-    assert override_by_environment("training.max_epochs=3") == "training.max_epochs=3"
+    for other in (
+        "training.max_epochs=3",
+        f"x=[{WHOLE}]",
+        f"x=choice(a,{WHOLE})",
+        f"x={WHOLE},b",
+        f"--uri={WHOLE}",
+        WHOLE,
+    ):
+        assert override_by_environment(other) == other
 
 
 PROGRAM = """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 
 import pytest
@@ -55,8 +53,7 @@ def server(tmp_path_factory):
     guard = GuardedServer(server.port, TRACKED)
     yield server, guard
     guard.close()
-    with contextlib.suppress(ProcessLookupError):
-        server.signal(signal.SIGKILL)
+    server.kill()
 
 
 @pytest.fixture

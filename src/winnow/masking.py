@@ -166,6 +166,11 @@ def by_environment(value: str, environment: MutableMapping[str, str] = os.enviro
     return f"${{oc.env:{name}}}"
 
 
+def is_reference(text: str) -> bool:
+    """Tell whether ``text`` is an interpolation that ``by_environment`` gave."""
+    return _OWN_REFERENCE.fullmatch(text) is not None
+
+
 def referred_to(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return what ``by_environment`` moved into the environment, where ``text`` is its interpolation; else ``text`` itself.
     Raises LookupError in a process that did not inherit it."""
@@ -181,23 +186,27 @@ def referred_to(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def override_by_environment(override: str) -> str:
-    """Return a command line's override with its value moved into this process's environment where that holds a secret."""
+    """Return a command line's override with its value moved into this process's environment where that is one text that holds a
+    secret; any other override as it is."""
     key, equals, value = override.partition("=")
-    if not equals or "${" in value or not has_secret(override):
+    if not equals or override.startswith("-") or "${" in value or not has_secret(override):
         return override
     quote = value[:1]
     if quote in ("'", '"') and value.endswith(quote) and len(value) > 1:
         value = value[1:-1].replace(f"\\{quote}", quote).replace("\\\\", "\\")
+    elif re.search(r"[\[\]{}(),]", value):  # a list, a dict, or a sweep over several
+        return override
     return f"{key}={by_environment(value)}"
 
 
 def mask_output() -> None:
-    """Mask what this process logs and writes to its standard streams from here on, whoever does, and its argument list; may be
-    called twice.
+    """Mask what this process logs and writes to its standard streams from here on, whoever does; may be called twice. Overrides
+    of its command line that hold a secret become references to its environment, before anybody has read them.
 
     ``logging`` is masked where records are made, so in every handler's file too.
     """
     remember(*sys.argv)
+    sys.argv[1:] = map(override_by_environment, sys.argv[1:])
     _hide_own_arguments()
     for name in _ENVIRONMENT:
         if len(value := os.environ.get(name, "")) >= _SHORTEST_WORD:

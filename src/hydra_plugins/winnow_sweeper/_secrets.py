@@ -15,7 +15,7 @@ from winnow.config.flat import flat
 from winnow.config.lookups import is_looked_up
 from winnow.config.plain import command_overrides
 from winnow.errors import ConfigError
-from winnow.masking import MASK, VARIABLE, by_environment, has_secret, is_masked, masked
+from winnow.masking import MASK, VARIABLE, by_environment, has_secret, is_masked, is_reference, masked
 
 STORAGE = "hydra.sweeper.storage"
 
@@ -44,6 +44,22 @@ def hide_secrets(config: DictConfig, arguments: Sequence[str]) -> list[str]:
             node[key] = by_environment(value)
     HydraConfig.instance().set_config(config)  # a copy of the same, which goes to jobs as well
     return [by_reference(text) for text in arguments]
+
+
+def references_in(config: DictConfig) -> list[str]:
+    """Return the overrides that put the references of a sweep's ``config`` into a job's, whose config files hold the secrets
+    themselves: a cluster's launcher writes down what its jobs were composed of."""
+    own = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(own, dict)
+    values = flat({str(key): value for key, value in own.items() if key != "hydra"})
+    return [f"++{key}={value}" for key, value in values.items() if isinstance(value, str) and is_reference(value)]
+
+
+def forget_files(loader: Any) -> None:
+    """Have Hydra's ``loader`` forget the config files that it has read: it is handed to jobs as it is."""
+    cache = getattr(getattr(loader, "_active_repository", None), "cache", None)
+    if isinstance(cache, dict):
+        cache.clear()
 
 
 def by_reference(override: str) -> str:

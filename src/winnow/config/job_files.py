@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.masking import masked_override, masked_tracking, masked_tree
+from winnow.masking import has_secret, masked, masked_override, masked_tracking, masked_tree
 from winnow.run_folder import write_whole
 
 _SUBFOLDER = ".hydra"
@@ -16,7 +17,8 @@ _SUBFOLDER = ".hydra"
 
 def write_job_files(cfg: DictConfig) -> None:
     """Write what the running job, whose config is ``cfg``, was composed of, as Hydra does; every secret is ``***``. What Hydra
-    has written already, where a project's conf/ does not keep it from that, is replaced. Raises OSError."""
+    has written already, where a project's conf/ does not keep it from that, is replaced, and so is the ``multirun.yaml`` of
+    Hydra's own sweeper. Raises OSError."""
     job = HydraConfig.instance().cfg
     assert isinstance(job, DictConfig)
     folder = Path(job.hydra.runtime.output_dir) / (job.hydra.output_subdir or _SUBFOLDER)
@@ -29,6 +31,10 @@ def write_job_files(cfg: DictConfig) -> None:
     overrides = [masked_override(text) for text in written]
     for name, content in (("config", own), ("hydra", _plain(job)), ("overrides", overrides)):
         write_whole(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(masked_tree(content))))
+
+    multirun = Path(str(job.hydra.sweep.dir)) / "multirun.yaml"
+    if job.hydra.mode == RunMode.MULTIRUN and multirun.is_file() and has_secret(text := multirun.read_text()):
+        write_whole(multirun, masked(text))
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
