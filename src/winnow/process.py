@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+from winnow.reading import UnreadableError, parse_json
+
 
 @dataclass(frozen=True)
 class ProcessStamp:
@@ -44,9 +46,13 @@ class ProcessStamp:
     def from_json(cls, text: str) -> Self:
         """Return what ``to_json`` wrote. Raises ValueError if ``text`` is no stamp."""
         try:
-            return cls(**json.loads(text))
-        except TypeError as error:
-            raise ValueError(f"no stamp of a process: {text!r}") from error
+            fields = parse_json(text)
+            stamp = cls(**fields)
+        except (TypeError, UnreadableError) as error:
+            raise ValueError(f"no stamp of a process: {text!r:.100}") from error
+        if not all(type(value) is (int if name == "pid" else str) for name, value in fields.items()):
+            raise ValueError(f"no stamp of a process: {text!r:.100}")
+        return stamp
 
     def is_alive(self) -> bool | None:
         """Return whether the process runs; None where it can't be seen from this one.

@@ -12,7 +12,7 @@ WHOLE = dict.fromkeys(KEYS, "x") | {"storage": None, "study_name": "study"}
 @pytest.mark.parametrize(("text", "message"), [
     (yaml.safe_dump(WHOLE)[:40], r"sweep.yaml lacks .*storage.*the sweep's own command writes it anew"),
     ("", r"sweep.yaml lacks study_name, storage"),
-    ("definition: {a: [", r"sweep.yaml is damaged: .*the sweep's own command writes it anew"),
+    ("definition: {a: [", r"sweep.yaml can't be read as a study's description, which the sweep's own command writes anew"),
     (yaml.safe_dump({key: value for key, value in WHOLE.items() if key != "search_path"}), r"lacks search_path: it is torn"),
     (yaml.safe_dump(WHOLE), r"study.journal holds no study named 'study'"),
 ])  # fmt: skip

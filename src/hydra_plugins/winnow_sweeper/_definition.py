@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from optuna.distributions import check_distribution_compatibility, distribution_to_json, json_to_distribution
@@ -14,6 +14,7 @@ from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
 from winnow.config.moved import ADDED, with_moved_targets
 from winnow.errors import ConfigError
 from winnow.masking import masked_tree
+from winnow.reading import parse_record, reason
 
 MAY_CHANGE = (
     "hydra",
@@ -76,10 +77,15 @@ class Definition:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        fields: dict[str, Any] = json.loads(text)
-        fields = {**fields, "base": _in_todays_words(fields["base"]), "pruner": with_moved_targets(fields["pruner"])}
-        seeds = None if fields["seeds"] is None else tuple(fields["seeds"])
-        return cls(**{**fields, "directions": tuple(fields["directions"]), "seeds": seeds})
+        """Return what ``to_json`` wrote, in today's names. Raises ConfigError for anything else."""
+        try:
+            stored = parse_record(cls, text)
+            for distribution in stored.search_space.values():
+                json_to_distribution(distribution)
+            pruner = with_moved_targets(stored.pruner)
+            return replace(stored, base=_in_todays_words(stored.base), pruner=pruner)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ConfigError(f"the study's definition is damaged: {reason(error)}") from error
 
     def plain(self) -> dict[str, Any]:
         """Return it for people: each searched key in words, everything else as it is."""

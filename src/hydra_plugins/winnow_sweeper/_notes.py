@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hydra_plugins.winnow_sweeper._slurm import ask_to_stop
 from winnow.process import ProcessStamp
+from winnow.reading import parse_json
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.ownership import Heartbeats, Liveness, liveness
@@ -70,10 +71,10 @@ class Notes:
     def pid_here(self, key: str) -> int | None:
         """Return the job's process, if it runs on this machine."""
         try:
-            note = json.loads(self._started(key).read_text())
-        except (OSError, ValueError):
+            note = parse_json(self._started(key).read_bytes())
+            return int(note["pid"]) if note["host"] == socket.gethostname() else None
+        except (OSError, LookupError, TypeError, ValueError):
             return None
-        return note["pid"] if note["host"] == socket.gethostname() else None
 
     def _started(self, key: str) -> Path:
         return self.folder / f"{key}.started"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import zlib
@@ -57,7 +56,7 @@ def with_stored_choices(plan: Plan, study: optuna.Study) -> Plan:
     stored = study.user_attrs.get(DEFINITION)
     if stored is None:
         return plan
-    known = {name: json_to_distribution(text) for name, text in json.loads(stored)["search_space"].items()}
+    known = {name: json_to_distribution(text) for name, text in Definition.from_json(stored).search_space.items()}
     return replace(plan, space=plan.space.matching(known))
 
 

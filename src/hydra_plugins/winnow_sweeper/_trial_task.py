@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import time
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from winnow.config.job_files import write_job_files
 from winnow.errors import DivergedError, WinnowError
 from winnow.masking import mask_output, referred_to
+from winnow.reading import UnreadableError, parse_json
 from winnow.sweep.current import CurrentTrial, running
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome, stored_outcome
@@ -138,9 +138,12 @@ def _alone(folder: Path) -> Iterator[bool]:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    """Return what a winnow run said of itself; empty for another program's run."""
-    path = folder / "result.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    """Return what a winnow run said of itself; empty for another program's run, and where a power cut tore the file."""
+    try:
+        found = parse_json((folder / "result.json").read_bytes())
+    except (OSError, UnreadableError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _final_loss(metrics: dict[str, float]) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hydra_plugins.winnow_sweeper._values import parse_value
+from winnow.reading import UnreadableError, parse_json
 
 SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 
@@ -81,9 +82,13 @@ _NOT_A_LIST = 'must be a list of trials, as [{"training.optimizer.lr": 1e-4}]'
 
 def _json_rows(text: str, mistakes: list[tuple[int, str]]) -> Iterator[Row]:
     try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        mistakes.append((error.lineno, f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}, column {error.colno}"))
+        whole = parse_json(text)
+    except UnreadableError as error:
+        cause = error.__context__
+        if isinstance(cause, json.JSONDecodeError):
+            mistakes.append((cause.lineno, f"not JSON: {cause.msg[:1].lower()}{cause.msg[1:]}, column {cause.colno}"))
+        else:
+            mistakes.append((0, str(error)))
         return
     if not isinstance(whole, list):
         mistakes.append((0, _NOT_A_LIST))

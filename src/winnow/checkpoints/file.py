@@ -15,9 +15,11 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from winnow.checkpoints.bounds import require_bounded, require_inert_bytes, require_stored
 from winnow.checkpoints.references import VERSION as VERSION_WITH_REFERENCES
 from winnow.checkpoints.seal import COMMENT_LENGTH, MARK, verify
 from winnow.errors import CheckpointError
+from winnow.reading import UnreadableError
 from winnow.run_folder import sync_folder, unfinished_name
 
 logger = logging.getLogger(__name__)
@@ -56,8 +58,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the verified content, on the CPU. Raises CheckpointError if the file is missing, damaged, of a newer
-    version or no winnow checkpoint; code in a file is never run (``weights_only``).
+    """Return the verified content, on the CPU.
 
     Raises CheckpointError for a file that is missing, damaged, of a newer version or not a winnow checkpoint; code in a
     file is never run (``weights_only``).
@@ -66,7 +67,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint at {path}")
     verify(path)
     try:
+        require_inert_bytes(path)
+        with zipfile.ZipFile(path) as archive:
+            require_stored(path, archive)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        require_bounded(checkpoint, path)
+    except UnreadableError as error:
+        raise CheckpointError(f"{path} can't be read as a checkpoint: {error}") from error
     except pickle.UnpicklingError as error:
         # torch's own message advises to run whatever code the file holds.
         raise CheckpointError(f"{path} can't be read as a checkpoint: it holds code, which is never run") from error

@@ -20,7 +20,9 @@ import torch
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from winnow.checkpoints.bounds import require_bounded, require_inert_bytes, require_stored
 from winnow.errors import WinnowError
+from winnow.reading import UnreadableError
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began a file before its zips
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -57,10 +59,15 @@ def read_inert(path: Path, as_what: str, error: type[WinnowError]) -> Any:
             )
         if kind == "safetensors":
             return load_file(path)
+        require_inert_bytes(path)
         if kind == "zip":
             _require_whole(path)
         with safe_globals(_inert_globals()):
-            return _plain(torch.load(path, map_location="cpu", weights_only=True), ())
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        require_bounded(content, path, _content_of)
+        return _plain(content)
+    except UnreadableError as reason:
+        raise error(f"{path} cannot be read as {as_what}: {reason}") from reason
     except pickle.UnpicklingError as reason:
         # torch's own message advises to run whatever code the file holds.
         raise error(_refusal(path, as_what, reason)) from reason
@@ -95,6 +102,7 @@ def _require_whole(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise pickle.UnpicklingError("a TorchScript program: GLOBAL torch.jit.load")
+        require_stored(path, archive)
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
@@ -160,16 +168,19 @@ _DICTS_OF_LIBRARIES = (
 )
 
 
-def _plain(value: Any, within: tuple[int, ...]) -> Any:
-    """Return plain values for the settings objects that were let in; tensors and all else as they are."""
-    if id(value) in within:
-        return None  # an OmegaConf node knows its parent
-    inside = (*within, id(value))
+def _content_of(value: Any) -> Any:
+    """Return what an object of settings holds; anything else as it is. An OmegaConf node knows its parent, which is left out."""
     if isinstance(value, argparse.Namespace):
-        return _plain(vars(value), inside)
+        return vars(value)
     if isinstance(value, Opaque):
         held = vars(value)
-        return _plain(held.get("_content", held.get("_val")), inside)
+        return _content_of(held.get("_content", held.get("_val")))
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Return plain values for the settings objects that were let in; tensors and all else as they are."""
+    value = _content_of(value)
     if isinstance(value, pathlib.PurePath):
         return str(value)
     if isinstance(value, np.generic):
@@ -177,7 +188,7 @@ def _plain(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(value.copy())
     if isinstance(value, Mapping):
-        return {_plain(key, inside): _plain(item, inside) for key, item in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(item, inside) for item in value)
+        return type(value)(_plain(item) for item in value)
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from winnow.config.flat import flat
 from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.errors import CheckpointError, ConfigError
 from winnow.masking import masked_tree
+from winnow.reading import parse_json
 
 BEST, LAST = "best", "last"
 
@@ -140,6 +140,6 @@ def _origin(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str
 
 def _status(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / "result.json").read_text())["status"])
-    except (OSError, ValueError, KeyError):
+        return str(parse_json((folder / "result.json").read_bytes())["status"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from winnow.checkpoints.seal import run_folder_of
+from winnow.reading import parse_yaml
 from winnow.run_folder import PIPELINE_RECORD
 
 
@@ -24,7 +24,7 @@ def cap(value: Any, limit: int | float | None) -> Any:
     ``value`` may also be a resize schedule, ``[[epoch, size], …]``, whose sizes are limited.
     """
     if isinstance(value, str):
-        value = yaml.safe_load(value)
+        value = parse_yaml(value)
     if limit is None:
         return value
     if value is None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +21,7 @@ from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.protocols import Tracker
+from winnow.reading import UnreadableError, as_record, parse_json
 from winnow.run.pipeline_record import read_record, write_record
 from winnow.run.plan import RunPlan
 from winnow.run.record import flat, trial_tags
@@ -195,8 +195,13 @@ def read_result(folder: Path) -> RunResult | None:
     path = folder / "result.json"
     if not path.is_file():
         return None
-    content: dict[str, Any] = json.loads(path.read_text())
-    return RunResult(**{field.name: content[field.name] for field in fields(RunResult) if field.name in content})
+    try:
+        content = parse_json(path.read_bytes())
+        metrics = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
+        return as_record(RunResult, {**content, "metrics": metrics})
+    except (AttributeError, LookupError, TypeError, UnreadableError) as error:
+        logger.warning("%s is damaged and counts as absent: %s", path, error)
+        return None
 
 
 def without_samples(plan: RunPlan) -> Config:

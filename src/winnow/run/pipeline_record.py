@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.config.plain import Config
 from winnow.errors import ConfigError
+from winnow.reading import read_yaml
 from winnow.run.plan import RunPlan
 from winnow.run_folder import PIPELINE_RECORD, write_whole
 
@@ -38,8 +38,8 @@ def read_record(folder: Path) -> list[RecordedStage]:
     path = folder / PIPELINE_RECORD
     if not path.is_file():
         return []
+    content = read_yaml(path, "the record of a pipeline", ConfigError)
     try:
-        content: dict[str, Any] = yaml.safe_load(path.read_text())
         return [
             RecordedStage(
                 entry["name"],
@@ -48,5 +48,7 @@ def read_record(folder: Path) -> list[RecordedStage]:
             )
             for entry in content["stages"]
         ]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is damaged: it has no list of stages with name, config and choices ({error!r})"
+        ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.masking import masked_output
+from winnow.reading import UnreadableError, parse_json
 from winnow.run_folder import write_whole
 
 
@@ -19,11 +20,11 @@ class RunResult:
 
     status: str
     objective: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, int | float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     epochs: int = 0
     steps: int = 0
-    cost: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, int | float] = field(default_factory=dict)
     checkpoint_best: str | None = None
     checkpoint_last: str | None = None
     mlflow_run_id: str | None = None
@@ -38,9 +39,13 @@ class RunResult:
 
 
 def is_concluded(folder: Path) -> bool:
-    """Tell whether the run of ``folder`` came to its end and wrote down how."""
-    path = folder / "result.json"
-    return path.exists() and json.loads(path.read_text())["status"] in ("completed", "early_stopped")
+    """Tell whether the run of ``folder`` came to its end and wrote down how. A file that was torn, as by a power cut, says
+    nothing."""
+    try:
+        content = parse_json((folder / "result.json").read_bytes())
+    except (OSError, UnreadableError):
+        return False
+    return isinstance(content, dict) and content.get("status") in ("completed", "early_stopped")
 
 
 def _finite(value: Any) -> Any:

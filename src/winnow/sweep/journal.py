@@ -14,6 +14,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import BaseJournalBackend
 
+from winnow.reading import UnreadableError, parse_json
 from winnow.sweep.file_lock import locked
 from winnow.sweep.journal_lock import exclude_optuna_writers
 
@@ -114,8 +115,8 @@ class SturdyJournal(BaseJournalBackend):
 def parse(line: bytes) -> dict[str, Any] | None:
     """Return the record in ``line``; None if there is none."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = parse_json(line)
+    except UnreadableError:
         return None
     return record if isinstance(record, dict) and "op_code" in record else None
 

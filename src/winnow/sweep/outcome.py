@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from winnow.masking import masked_output
+from winnow.reading import parse_record
 
 OUTCOME = "winnow:outcome"
 """Attribute of an Optuna trial that holds an ``Outcome`` as JSON; with several seeds ``winnow:outcome:SEED`` holds each run's."""
@@ -37,7 +38,7 @@ class Outcome:
     values: tuple[float, ...] = ()
     reason: str | None = None
     epochs: int = 0
-    cost: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, int | float] = field(default_factory=dict)
     seconds: float = 0.0
     final_objective: float | None = None
     final_map: float | None = None
@@ -53,5 +54,5 @@ class Outcome:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        fields: dict[str, Any] = json.loads(text)
-        return cls(**{**fields, "values": tuple(fields["values"])})
+        """Return what ``to_json`` wrote. Raises ValueError for anything else."""
+        return parse_record(cls, text)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 from scipy.stats import spearmanr
 
@@ -27,7 +26,8 @@ from winnow.config.from_file import (
 )  # fmt: skip
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.errors import ConfigError, WinnowError
-from winnow.masking import is_masked, masked, override_by_environment, usable
+from winnow.masking import is_masked, masked, masked_tree, override_by_environment, usable
+from winnow.reading import parse_yaml, read_yaml
 from winnow.run_folder import PIPELINE_RECORD, write_whole
 from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 from winnow.sweep.table import Row, ranking
@@ -214,7 +214,7 @@ def _entry(row: Row, chosen: Sequence[str], trust: Sequence[str], command: Seque
     run = Path(row.outcome.run_folder or "")
     last = run / "checkpoints" / "last.pth"
     added = dict(text.lstrip("+").split("=", 1) for text in chosen)
-    parsed = {key: yaml.safe_load(value) for key, value in added.items()}
+    parsed = {key: parse_yaml(value) for key, value in added.items()}
     if (run / PIPELINE_RECORD).exists():
         logger.warning(
             "trial %d is a pipeline: all of its stages are trained from the beginning, nothing of the search is gone on from",
@@ -224,12 +224,12 @@ def _entry(row: Row, chosen: Sequence[str], trust: Sequence[str], command: Seque
     if not last.exists() or not (run / ".hydra" / "overrides.yaml").exists():
         logger.info("trial %d starts afresh: it left no checkpoint", row.number)
         return {**row.params, **parsed}
-    recorded = yaml.safe_load((run / "config.yaml").read_text())
-    old = flat(with_added_keys(with_moved_targets(recorded)))
+    recorded = read_yaml(run / "config.yaml", "the config of a run", ConfigError)
+    old = flat(masked_tree(with_added_keys(with_moved_targets(recorded))))
     listed = run / ".hydra" / "overrides.yaml"
     task = [
         text
-        for text in with_moved_names(yaml.safe_load(listed.read_text()), recorded)
+        for text in with_moved_names(read_yaml(listed, "the overrides of a run", ConfigError), recorded)
         if _key(text) not in ("training.resume", TRUSTED) and not _key(text).startswith("tracking.")
     ]
     require_run_overrides(task, str(listed))
@@ -252,7 +252,7 @@ def _composed(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, 
     shown = subprocess.run(whole, check=False, capture_output=True, text=True)
     if shown.returncode != 0:
         raise ConfigError(f"{masked(' '.join(overrides))} can't be composed:\n{shown.stderr.strip()}")
-    return dict(yaml.safe_load(shown.stdout))
+    return dict(masked_tree(parse_yaml(shown.stdout)))
 
 
 def _compared(best: Sequence[Row], full: StoredStudy) -> Promotion:

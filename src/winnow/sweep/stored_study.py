@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.errors import ConfigError
 from winnow.masking import MASK, is_masked, masked, usable
+from winnow.reading import read_yaml
 from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
@@ -77,10 +77,7 @@ class StoredStudy:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is damaged: {error}; the sweep's own command writes it anew") from error
+    found = read_yaml(path, "a study's description, which the sweep's own command writes anew", ConfigError)
     missing = [key for key in KEYS if not isinstance(found, dict) or key not in found]
     if missing:
         raise ConfigError(

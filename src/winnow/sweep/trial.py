@@ -18,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from winnow.masking import referred_to
+from winnow.reading import as_float, parse_json
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OUTCOME, Outcome
 from winnow.sweep.patient import PatientStorage
@@ -121,8 +122,8 @@ class StoredTrial:
 
 def _read(path: Path) -> dict[int, float]:
     try:
-        return {int(epoch): float(value) for epoch, value in json.loads(path.read_text()).items()}
-    except (OSError, ValueError):
+        return {int(epoch): as_float(value) for epoch, value in dict(parse_json(path.read_bytes())).items()}
+    except (OSError, TypeError, ValueError):
         return {}
 
 

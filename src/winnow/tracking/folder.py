@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from winnow.masking import MASK, is_masked, masked, recorded, usable
 from winnow.process import ProcessStamp
+from winnow.reading import UnreadableError, as_record, parse_json, parse_record
 from winnow.run_folder import write_whole
 
 TRACKING = "tracking"
@@ -81,10 +82,10 @@ class UploadSettings:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the settings. Raises FileNotFoundError if there are none, ValueError if the file is damaged."""
-        fields = json.loads(path.read_text())
         try:
-            return cls(**{**fields, "owner": _read_owner(fields["owner"])})
-        except (TypeError, KeyError) as error:
+            fields = parse_json(path.read_bytes())
+            return as_record(cls, {**fields, "owner": _read_owner(fields["owner"])})
+        except (LookupError, TypeError, UnreadableError) as error:
             raise ValueError(f"{path} is no settings file of winnow's tracking: {error}") from None
 
     def write(self, path: Path) -> None:
@@ -139,8 +140,8 @@ class RunState:
     def read(cls, path: Path) -> Self:
         """Read the state on disk; return a fresh one if it is missing or damaged, since the server can tell the rest."""
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return parse_record(cls, path.read_bytes())
+        except (OSError, UnreadableError):
             return cls()
 
     def write(self, path: Path) -> None:

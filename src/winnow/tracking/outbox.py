@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from winnow.reading import parse_json
+
 logger = logging.getLogger(__name__)
 
 Kind = Literal["start", "params", "tags", "metrics", "artifact", "finish"]
@@ -49,9 +51,9 @@ def decode_values(values: Mapping[str, float | str]) -> dict[str, float]:
 def decode(line: bytes) -> Event | None:
     """Return the event of a whole line; None if the line is damaged."""
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
         event = Event(int(fields["sequence"]), int(fields["time_ms"]), fields["kind"], dict(fields["payload"]))
-    except (ValueError, KeyError, TypeError):
+    except (ArithmeticError, ValueError, LookupError, TypeError):
         return None
     return event if event.kind in get_args(Kind) else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 from winnow.errors import DataError
+from winnow.reading import read_arrays
 from winnow.run_folder import whole_file
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,9 @@ def stored(path: Path, kind: Callable[..., T], make: Callable[[], T]) -> T:
             if not path.exists():
                 _write(path, vars(make()))
     try:
-        # A torn file that np.load has opened itself is left open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in arrays.files}  # each access reads the file
+        values = read_arrays(path, DataError)
         return kind(**{name: value if value.ndim else value.item() for name, value in values.items()})
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (DataError, TypeError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}; delete it to have it made again") from error
 
 

@@ -215,7 +215,7 @@ def test_a_malformed_line_of_coco_is_named(pages, change, message):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("<alto><Layout>", "page_a.xml can't be read as XML"),
+    ("<alto><Layout>", "page_a.xml can't be read as ALTO: not XML: no element found"),
     ("<html/>", "page_a.xml is not ALTO: its root is <html>"),
     (ALTO.format(unit="mm10", name="page_a.png", lines=""), "MeasurementUnit is 'mm10'; only pixel is allowed"),
     (ALTO.format(unit="pixel", name="page_a.png", lines="").replace("400", "wide"), "Page must have WIDTH and HEIGHT in px"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from winnow.errors import DataError
+from winnow.reading import as_float, read_json
 from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
@@ -192,12 +194,7 @@ def _read_frames(source: Source) -> dict[str, dict[str, Any]]:
 
 
 def _frames_of(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"label file {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"label file {path} is no JSON: {error}") from error
+    content = read_json(path, "BDD100K labels", DataError)
     # One file per image: the name stands outside, has no suffix, and the labels are called objects.
     outer = content if isinstance(content, dict) else {}
     entries = outer.get("frames") if isinstance(content, dict) else content
@@ -226,10 +223,13 @@ def _annotations(frame: Mapping[str, Any], name: str, counts: Counter[str]) -> I
             counts[f"boxes of unknown category {label.get('category')!r}"] += 1
             continue
         try:
-            left, top, right, bottom = (float(box[key]) for key in ("x1", "y1", "x2", "y2"))
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"label {label.get('id')!r} of frame {name} has a malformed box2d: {box!r:.100}") from None
-        attributes = label.get("attributes") or {}
+            left, top, right, bottom = corners = [as_float(box[key]) for key in ("x1", "y1", "x2", "y2")]
+        except (LookupError, TypeError):
+            corners = [math.nan]
+        if not all(map(math.isfinite, corners)):
+            raise DataError(f"label {label.get('id')!r} of frame {name} has a malformed box2d: {box!r:.100}")
+        given = label.get("attributes")
+        attributes = given if isinstance(given, dict) else {}
         yield {
             "category_id": category_id,
             "bbox": [left, top, right - left, bottom - top],

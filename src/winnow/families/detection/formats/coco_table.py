@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 
 from winnow.errors import DataError
 from winnow.families.detection.formats.coco_rules import SHOWN_KEYS, Rule
+from winnow.reading import UnreadableError, as_float, parse_json
 
 # Files written with two decimals put x + w up to this far beyond the edge by rounding alone.
 _ROUNDING_PX = 0.02
@@ -84,9 +84,9 @@ def read_table(annotations: Path) -> CocoTable:
     except OSError as error:
         raise DataError(f"annotation file {annotations} cannot be read: {error.strerror}") from error
     try:
-        raw = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"annotation file {annotations} is no JSON: {error}") from error
+        raw = parse_json(content)
+    except UnreadableError as error:
+        raise DataError(f"annotation file {annotations}: {error}") from error
     lists = ("images", "annotations", "categories")
     wrong = [name for name in lists if not isinstance(raw, dict) or not isinstance(raw.get(name), list)]
     if wrong:
@@ -258,11 +258,8 @@ def _whole(value: Any) -> int | None:
 
 
 def _real(value: Any) -> float:
-    """Return ``value`` as a float, NaN if it is no number or too large for one."""
-    try:
-        return float(value) if isinstance(value, int | float) else float("nan")
-    except OverflowError:
-        return float("nan")
+    """Return ``value`` as a float, NaN if it is no number or too large for one; texts are none here."""
+    return float("nan") if isinstance(value, str) else as_float(value)
 
 
 def _as_number(value: Any) -> Any:

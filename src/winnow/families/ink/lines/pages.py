@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from winnow.errors import DataError
+from winnow.reading import read_json, read_xml
 
 OnRefusal = Callable[[Path, str | None, DataError], None]
 """Called with the file, the line's own id (None: the whole file) and what is wrong with it."""
@@ -69,10 +69,7 @@ def _read_file(
 
 
 def _read_alto(file: Path, images: Path, refuse: OnRefusal) -> Iterator[PageLine]:
-    try:
-        root = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} can't be read as XML: {error}") from error
+    root = read_xml(file, "ALTO", DataError)
     if _tag(root) != "alto":
         raise DataError(f"{file} is not ALTO: its root is <{_tag(root)}>")
     unit = next((element.text or "" for element in root.iter() if _tag(element) == "MeasurementUnit"), "pixel")
@@ -153,11 +150,11 @@ def _points(words: str, place: str, what: str) -> NDArray[np.float64]:
 
 
 def _read_coco(file: Path, images: Path, refuse: OnRefusal) -> Iterator[PageLine]:
+    content = read_json(file, "COCO with images and annotations", DataError)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        pages = {image["id"]: image for image in content["images"]}
+        pages = {image["id"]: dict(image) for image in content["images"]}
         annotations = list(content["annotations"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} can't be read as COCO with images and annotations: {error!r}") from error
     for number, annotation in enumerate(annotations):
         line_id = str(annotation.get("id")) if isinstance(annotation, dict) else f"no. {number + 1}"
