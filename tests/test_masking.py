@@ -77,6 +77,14 @@ def test_a_masked_address_is_used_only_by_the_commands_or_the_environments_secre
     assert usable(kept, given, environment) == used
 
 
+@pytest.mark.parametrize(("value", "is_so"), [
+    ("***", True), ("http://me:***@h", True), ("https://***@h/x", True), ("//h?token=***&x=1", True), ("password=***", True),
+    ("*** read this ***", False), ("http://h/***", False), ("x=****", False), ("http://h/?x=***y", False), (None, False),
+])  # fmt: skip
+def test_what_has_lost_its_secret_is_told_from_stars(value, is_so):
+    assert masking.is_masked(value) == is_so
+
+
 def test_a_nested_config_gets_its_secrets_from_the_commands():
     kept = {"uri": "http://me:***@host:5000", "tags": {"a": "***"}, "list": ["***", 1], "x": 1}
     given = {"uri": WHOLE, "tags": {"a": "b"}, "list": ["c", 2], "x": 2}

@@ -33,6 +33,7 @@ _PATTERNS = (
     re.compile(rf"(\btracking\.{_SECRET_NAME}=)(\S+)", re.IGNORECASE),
     re.compile(r"(authorization\W{1,5}(?:basic|bearer)\s+)([\w.~+/=-]+)", re.IGNORECASE),
 )
+_MASKED = re.compile(r"://[^\s/?#@]*\*\*\*@|=\*\*\*(?![^\s&#'\"])")
 _IS_SECRET_NAME = re.compile(_SECRET_NAME, re.IGNORECASE)
 _SHORTEST_WORD = 6
 _ENVIRONMENT = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
@@ -98,7 +99,7 @@ def has_secret(text: str) -> bool:
 
 def is_masked(value: Any) -> bool:
     """Tell whether a recorded value has lost its secret, so that it must not be used as it stands."""
-    return isinstance(value, str) and MASK in value
+    return isinstance(value, str) and (value == MASK or _MASKED.search(value) is not None)
 
 
 def remember(*addresses: str) -> None:
@@ -300,4 +301,4 @@ def _supplied_by_environment(address: str, environment: Mapping[str, str]) -> st
         bare = re.sub(r"[?&]password=\*\*\*(?=&|$)", "", address.replace(f":{MASK}@", "@")).replace("://@", "://")
         if "?" not in bare:
             bare = bare.replace("&", "?", 1)
-    return bare if has_credentials and MASK not in bare else None
+    return bare if has_credentials and not is_masked(bare) else None

@@ -30,10 +30,13 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
 
 
 def command_overrides(listed: Sequence[str]) -> list[str]:
-    """Return the overrides that Hydra lists of a command line. One that looks something up in the environment stays as it is
+    """Return the overrides that Hydra lists of a command line. A value that looks something up in the environment stays as it is
     written: what it came to may be a secret."""
     written = cast(list[str], OmegaConf.to_container(listed, resolve=False))
-    return [text if "oc.env" in text else str(listed[index]) for index, text in enumerate(written)]
+    return [
+        text if "oc.env" in text and "." in text.partition("=")[0] else str(listed[index])
+        for index, text in enumerate(written)
+    ]
 
 
 def without(overrides: Sequence[str], *keys: str) -> list[str]:

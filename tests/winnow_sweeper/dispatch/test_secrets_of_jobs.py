@@ -30,12 +30,12 @@ def test_what_jobs_are_composed_of_holds_references_alone(tmp_path, hydra_as_bef
     monkeypatch.setenv("MINE", f"from-environment-{SECRET}")
     work = compose_work(
         tmp_path, "hydra/sweeper=winnow", f"+tracking.uri={URI}",
-        "+mine=${oc.env:MINE}", f"hydra.sweeper.storage='{STORAGE}?x=1'",
+        "+own.mine=${oc.env:MINE}", f"hydra.sweeper.storage='{STORAGE}?x=1'",
         "hydra.sweeper.n_trials=3",
     )  # fmt: skip
     config = work.config
     arguments = hide_secrets(config, command_overrides(config.hydra.overrides.task))
-    assert arguments == ["+tracking.uri=${oc.env:WINNOW_SECRET_0}", "+mine=${oc.env:MINE}"]
+    assert arguments == ["+tracking.uri=${oc.env:WINNOW_SECRET_0}", "+own.mine=${oc.env:MINE}"]
     assert SECRET not in OmegaConf.to_yaml(config)
     assert SECRET not in OmegaConf.to_yaml(HydraConfig.instance().cfg)
     assert (config.tracking.uri, config.hydra.sweeper.storage) == (URI, f"{STORAGE}?x=1")
