@@ -24,6 +24,7 @@ SECRET = "s3cret-Word"
     ("https://host/?access_token=s3cret-Word#x", "https://host/?access_token=***#x"),
     ("https://host/x?api_key=s3cret-Word", "https://host/x?api_key=***"),
     ("databricks://token:s3cret-Word@host", "databricks://token:***@host"),
+    ("postgresql://me:it's-s3cret-Word\"@host/db", "postgresql://me:***@host/db"),
     ("mssql+pyodbc://?odbc_connect=DRIVER%3D;PWD%3Ds3cret-Word", "mssql+pyodbc://?odbc_connect=***"),
     ("host=h password=s3cret-Word dbname=x", "host=h password=*** dbname=x"),
     ("host=h password='s3cret-Word with space' dbname=x", "host=h password=*** dbname=x"),
@@ -105,6 +106,8 @@ def test_an_override_travels_by_the_environment(monkeypatch):
     with_query = override_by_environment(f"tracking.uri='http://host/?a=it\\'s&token={SECRET}'")
     assert masking.masked_override(with_query) == "tracking.uri='http://host/?a=it\\'s&token=***'"
     assert by_environment("another") == "${oc.env:WINNOW_SECRET_0}"
+    quoted = override_by_environment("tracking.uri='http://me:it\\'s@host'")
+    assert masking.referred_to(quoted.partition("=")[2]) == "http://me:it's@host"
     for other in (
         "training.max_epochs=3",
         f"x=[{WHOLE}]",

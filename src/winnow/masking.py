@@ -26,6 +26,9 @@ _PATTERNS = (
     # user:SECRET@ up to the last @ before a path; what SQLAlchemy takes for a password may hold / and ?, up to the first @
     re.compile(r"([a-zA-Z][\w+.-]*://[^\s:/?#@'\"\[]*:)([^\s/?#'\"]+)(?=@)"),
     re.compile(r"([a-zA-Z][\w+.-]*://[^\s:/?#@'\"\[]*:)(?!\d+(?:[/?#]|$))([^\s@'\"]+)(?=@)"),
+    re.compile(
+        r"\A([a-zA-Z][\w+.-]*://[^\s:/?#@'\"\[]*:)([^\s@]*['\"][^\s@]*)(?=@\S*\Z)"
+    ),  # nothing but an address: quotes too
     re.compile(r"(https?://)([^\s:/?#@'\"]+)(?=@)"),  # a user without a password is a token there
     re.compile(rf"([?&;]{_SECRET_NAME}=)([^\s&#'\"]+)", re.IGNORECASE),
     # a driver's keywords, quoted or not; and a tracker's key of such a name in an override
@@ -190,12 +193,14 @@ def override_by_environment(override: str) -> str:
     """Return a command line's override with its value moved into this process's environment where that is one text that holds a
     secret; any other override as it is."""
     key, equals, value = override.partition("=")
-    if not equals or override.startswith("-") or "${" in value or not has_secret(override):
+    if not equals or override.startswith("-") or "${" in value:
         return override
     quote = value[:1]
     if quote in ("'", '"') and value.endswith(quote) and len(value) > 1:
         value = value[1:-1].replace(f"\\{quote}", quote).replace("\\\\", "\\")
     elif re.search(r"[\[\]{}(),]", value):  # a list, a dict, or a sweep over several
+        return override
+    if not has_secret(value) and not has_secret(f"{key}={value}"):
         return override
     return f"{key}={by_environment(value)}"
 

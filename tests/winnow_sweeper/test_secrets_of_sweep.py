@@ -40,8 +40,11 @@ def test_an_override_with_a_secret_becomes_a_reference_and_one_that_looks_it_up_
     assert by_reference("x=1") == "x=1"
     assert by_reference("+tracking.uri=${oc.env:MINE}") == "+tracking.uri=${oc.env:MINE}"
     assert by_reference(f"++tracking.uri='{URI}?a=b'") == "++tracking.uri=${oc.env:WINNOW_SECRET_0}"
-    assert by_reference(f"x=[a,'{URI}',3]") == "x=[a,'${oc.env:WINNOW_SECRET_1}',3]"
-    assert environment_of_jobs() == {"WINNOW_SECRET_0": f"{URI}?a=b", "WINNOW_SECRET_1": URI}
+    assert by_reference("uri='http://me:it\\'s@host'") == "uri=${oc.env:WINNOW_SECRET_1}"
+    assert by_reference("~x.y=http://host") == "~x.y=http://host"
+    assert by_reference("x=choice('http://a','http://b')") == "x=choice('http://a','http://b')"
+    assert by_reference(f"x=[a,'{URI}',3]") == "x=[a,'${oc.env:WINNOW_SECRET_2}',3]"
+    assert list(environment_of_jobs().values()) == [f"{URI}?a=b", "http://me:it's@host", URI]
     with pytest.raises(ConfigError, match=r"tracking.uri=choice\(.*\*\*\*@.*: a secret can't be searched"):
         by_reference(f"tracking.uri=choice('{URI}',a)")
 

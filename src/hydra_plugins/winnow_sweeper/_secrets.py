@@ -65,12 +65,16 @@ def forget_files(loader: Any) -> None:
 def by_reference(override: str) -> str:
     """Return an override of the command line with its value, where that holds a secret, in the environment. Raises ConfigError
     where it is searched: what a study holds is recorded."""
-    if not has_secret(override) or "${" in override:
+    if "${" in override or ("://" not in override and not has_secret(override)):
         return override
     parsed = parse_override(override)
     if parsed.is_sweep_override():
-        raise ConfigError(f"{masked(override)}: a secret can't be searched, a study records what it tries")
-    value = plain(parsed.value())
+        if has_secret(override):
+            raise ConfigError(f"{masked(override)}: a secret can't be searched, a study records what it tries")
+        return override
+    value = None if parsed.is_delete() else plain(parsed.value())
+    if not has_secret(override) and _hidden(value, is_tried=True) == value:
+        return override
     hidden: Any = _hidden(value)
     text = hidden if isinstance(hidden, str) else override_text(hidden)
     return f"{parsed.get_key_element()}={text}"
@@ -101,12 +105,15 @@ def require_secrets(base: Mapping[str, Any]) -> None:
             raise ConfigError(f"tracking.{key}={value} stands without its secret, as it is recorded; give it whole")
 
 
-def _hidden(value: Any) -> Any:
+def _hidden(value: Any, is_tried: bool = False) -> Any:
+    """Return a value with its secrets in the environment; one that ``is_tried`` is only masked."""
     if isinstance(value, dict):
-        return {key: _hidden(item) for key, item in value.items()}
+        return {key: _hidden(item, is_tried) for key, item in value.items()}
     if isinstance(value, list):
-        return [_hidden(item) for item in value]
-    return by_environment(value) if isinstance(value, str) and has_secret(value) else value
+        return [_hidden(item, is_tried) for item in value]
+    if not isinstance(value, str) or not has_secret(value):
+        return value
+    return masked(value) if is_tried else by_environment(value)
 
 
 def _open_secrets(config: DictConfig) -> Iterator[tuple[Any, Any, str]]:
