@@ -8,7 +8,7 @@ STORE := sqlite:///mlflow.db
 
 help:
 	@echo "make demo         train the embedded data set (about 3 minutes on 2 cores) and say where to look"
-	@echo "make test         the tests, without those that take over half a minute each"
+	@echo "make test         the tests, without those that take about ten seconds or more each"
 	@echo "make test-promise slow tests of what must never break: kills, ranks, servers that go away"
 	@echo "make test-all     all tests"
 	@echo "make check        format, lint, types, import rules"

@@ -13,9 +13,7 @@ register_resolvers()
 show_errors_as_messages()
 
 
-@hydra.main(
-    config_path="conf", config_name="config", execution_whitelist=["winnow.console.ConsoleHandler", "logging.*"]
-)
+@hydra.main(config_path="conf", config_name="config", execution_whitelist=["winnow.console.*", "logging.*"])
 def main(cfg: DictConfig) -> float | None:
     from winnow.run.pipeline import run  # torch and its friends: not before the config is composed
 

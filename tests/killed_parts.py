@@ -10,11 +10,12 @@ import torch
 from winnow.tracking.outbox import read_events
 
 # 22 images in batches of 4 and 2 batches to a step: three steps to an epoch, the last one shorter; two evaluation batches.
+TRUST = "trusted_targets=[troubled]"
 TINY = [
     "data.num_train=22", "data.num_val=6", "data.size=64", "data.image_size=64", "training.batch_size=4",
     "training.num_workers=0", "training.accumulate=2", "training.log_interval=1", "training.scheduler.warmup_steps=2",
     "training.save_every_steps=2", "training.keep_last_n=1", "training.save_interval=2", "model.channels=[8,8,16,16]",
-    "model.head_channels=32", "model._target_=troubled.troubled", "trusted_targets=[troubled]", "tracking=off",
+    "model.head_channels=32", "model._target_=troubled.troubled", TRUST, "tracking=off",
 ]  # fmt: skip
 RECORDED = "tracking._target_=troubled.OutboxTracker"
 EVERYTHING = [

@@ -1,4 +1,4 @@
-"""Runs a function in several processes at once; each has Optuna imported when it begins."""
+"""Runs a function in several processes at once; each has imported Optuna, and what our test modules import, when it begins."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims"]
-)
+PRELOADED = [
+    "optuna", "sqlalchemy.orm", "alembic.migration", "winnow.sweep.storage", "winnow.sweep.claims", "pytest", "psutil", "psycopg",
+]  # fmt: skip
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> BaseProcess:

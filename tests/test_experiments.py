@@ -1,7 +1,7 @@
 """Runs of several recipes at once, ``+experiment=[a,b]``, and going on with them."""
 
 import pytest
-from killed_parts import TINY, assert_same_end, last
+from killed_parts import TINY, TRUST, assert_same_end, last
 
 RECIPES = {
     "short": "training: {max_epochs: 3}\nmodel: {head_convs: 1}",
@@ -29,7 +29,7 @@ def whole(warm_program, workplace):
 
 
 @pytest.mark.parametrize(("name", "resumed"), [
-    ("alone", ["training.resume={run}/checkpoints/last.pth"]),
+    ("alone", ["training.resume={run}/checkpoints/last.pth", TRUST]),
     ("same", [*COMMAND, "hydra.run.dir={run}", "training.resume=auto"]),
 ])  # fmt: skip
 def test_a_run_of_two_recipes_goes_on_bit_for_bit(warm_program, workplace, whole, name, resumed):

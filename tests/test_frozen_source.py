@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from killed_parts import TINY
+from killed_parts import TINY, TRUST
 from safetensors.torch import save_file
 
 from winnow.checkpoints.file import read_checkpoint
@@ -40,9 +40,9 @@ def test_a_run_goes_on_bit_by_bit_from_a_file_that_has_moved(warm_program, workp
     content = (workplace / "weights.safetensors").read_bytes()
     source = (workplace / "weights.safetensors").rename(workplace / "moved.safetensors")
     try:
-        error = warm_program.run(workplace, f"training.resume={last}", code=1)
+        error = warm_program.run(workplace, f"training.resume={last}", TRUST, code=1)
         assert f"WeightsError: {last} takes its frozen weights from weights.safetensors, which is missing" in error
-        again = f"training.resume={last}", "training.frozen_source=moved.safetensors"
+        again = f"training.resume={last}", TRUST, "training.frozen_source=moved.safetensors"
         assert "weights.safetensors has moved" in warm_program.run(workplace, *again)
         assert read_checkpoint(last)["frozen_references"]["sources"][0]["source"] == "moved.safetensors"
         for own, other in zip(weights_of(last), expected, strict=True):
@@ -51,7 +51,7 @@ def test_a_run_goes_on_bit_by_bit_from_a_file_that_has_moved(warm_program, workp
         changed = bytearray(content)
         changed[-1] ^= 1
         source.write_bytes(changed)
-        error = warm_program.run(workplace, again[0], code=1)
+        error = warm_program.run(workplace, *again[:2], code=1)
         assert f"WeightsError: {last} takes its frozen weights from moved.safetensors, which has changed since" in error
     finally:
         (workplace / "weights.safetensors").write_bytes(content)

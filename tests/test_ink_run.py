@@ -64,6 +64,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_by_bit(warm_program, workpl
     assert record(whole / "outbox.jsonl") == record(workplace / name / "outbox.jsonl")
 
 
+@pytest.mark.promise
 def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
     arguments = [*UNTRACKED, "training.max_epochs=1", "training.accumulate=1"]
     warm_program.run(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from killed_parts import assert_same_end, last, record
+from killed_parts import TRUST, assert_same_end, last, record
 from stage_parts import RECORDED, UNTRACKED, write_stages
 
 IN_FIRST = {"TROUBLE": "kill forward 11"}
@@ -78,7 +78,7 @@ def test_the_whole_and_each_stage_leave_a_result(whole):
     assert total["cost"]["images"] == 22 * 2 + 18 * 3
 
 
-ALONE = ["training.resume={run}"]
+ALONE = ["training.resume={run}", TRUST]
 SAME_COMMAND = ["stage=both", "hydra.run.dir={run}", "training.resume=auto"]
 
 
@@ -141,13 +141,13 @@ def test_a_pipeline_that_is_told_to_stop_says_how_it_goes_on(warm_program, workp
     assert printed.count("go on with: training.resume=") == 1
     assert f"go on with: training.resume={run}\n" in printed
     assert (result(run)["status"], result(run)["objective"]) == ("interrupted", None)
-    warm_program.run(workplace, f"training.resume={run}")
+    warm_program.run(workplace, f"training.resume={run}", TRUST)
     assert_same_end(whole[0] / "fine", run / "fine")
 
 
 def test_a_finished_pipeline_says_so_and_changes_nothing(warm_program, workplace, whole):
     before = {path: path.read_bytes() for path in whole[0].glob("*/checkpoints/*")}
-    printed = warm_program.run(workplace, "training.resume=whole")
+    printed = warm_program.run(workplace, "training.resume=whole", TRUST)
     assert "finished already: shapes, fine" in printed
     assert "this run is finished, nothing was changed" in printed
     assert {path: path.read_bytes() for path in whole[0].glob("*/checkpoints/*")} == before
@@ -168,7 +168,7 @@ def test_a_stage_alone_lies_in_its_own_folder_and_hands_over_to_the_next_one_the
 @pytest.mark.promise
 def test_one_stage_of_a_pipeline_is_trained_on_by_its_own_folder(warm_program, workplace, whole):
     warm_program.run(workplace, *RECORDED, "stage=shapes", "hydra.run.dir=longer")
-    warm_program.run(workplace, "training.resume=longer/shapes", "training.max_epochs=3")
+    warm_program.run(workplace, "training.resume=longer/shapes", TRUST, "training.max_epochs=3")
     assert result(workplace / "longer/shapes")["epochs"] == 3
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 from composed import REPOSITORY
-from killed_parts import EVERYTHING, RECORDED, TINY, assert_same_end, last, record
+from killed_parts import EVERYTHING, RECORDED, TINY, TRUST, assert_same_end, last, record
 
 # 13 images: of the last batch one rank gets one image and the other none. Without momentum no rounding error grows.
 PLAIN = [
@@ -227,7 +227,7 @@ def test_what_prints_and_runs_nothing_does_not_wait_for_the_others(warm_program,
 
 
 def test_a_finished_run_says_so_on_ranks_too(warm_program, workplace, whole):
-    leader, follower = run_ranks(warm_program, workplace, "training.resume=whole/checkpoints/last.pth")
+    leader, follower = run_ranks(warm_program, workplace, "training.resume=whole/checkpoints/last.pth", TRUST)
     assert "this run is finished, nothing was changed" in leader
     assert follower == ""
 
@@ -285,8 +285,8 @@ def test_torchrun_starts_them_and_ends_them_when_one_is_killed(workplace):
     assert outcome(workplace / "torchrun")["status"] == "failed"
     assert f"rank 1 (process {ranks['1'].pid}) vanished" in outcome(workplace / "torchrun")["reason"]
     subprocess.run(
-        [*torchrun, "training.resume=torchrun/checkpoints/last.pth", "training.max_epochs=4"], cwd=workplace, env=environment,
-        check=True, capture_output=True,
+        [*torchrun, "training.resume=torchrun/checkpoints/last.pth", TRUST, "training.max_epochs=4"], cwd=workplace,
+        env=environment, check=True, capture_output=True,
     )  # fmt: skip
     assert outcome(workplace / "torchrun")["status"] == "completed"
 

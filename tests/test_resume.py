@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from killed_parts import TINY
+from killed_parts import TINY, TRUST
 
 from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 
@@ -51,8 +51,8 @@ def relabelled(workplace, stopped):
 
 def test_another_architecture_is_refused_with_its_differences(warm_program, workplace, stopped):
     before = stopped.read_bytes()
-    error = warm_program.run(workplace, f"training.resume={stopped}", "model.head_channels=64", code=1)
-    assert "CheckpointError: the checkpoint belongs to another run" in error
+    error = warm_program.run(workplace, f"training.resume={stopped}", TRUST, "model.head_channels=64", code=1)
+    assert "last.pth belongs to another run" in error
     assert (
         "parameter head.classification_head.cls_logits.weight: (10, 32, 3, 3) in the file, (10, 64, 3, 3) here" in error
     )
@@ -60,15 +60,15 @@ def test_another_architecture_is_refused_with_its_differences(warm_program, work
 
 
 def test_other_classes_and_other_data_are_refused_with_their_differences(warm_program, workplace, stopped, relabelled):
-    error = warm_program.run(workplace, f"training.resume={stopped}", "data=coco", *relabelled, code=1)
-    assert "CheckpointError: the checkpoint belongs to another run, 2 differences" in error
+    error = warm_program.run(workplace, f"training.resume={stopped}", TRUST, "data=coco", *relabelled, code=1)
+    assert "last.pth belongs to another run, 2 differences" in error
     assert "classes: ['0', '1', '2'" in error
     assert "here" in error.split("classes:")[1].splitlines()[0]
     assert "data fingerprint: " in error
 
 
 def test_with_another_batch_size_every_sample_still_comes_once_per_epoch(warm_program, workplace, stopped):
-    warm_program.run(workplace, f"training.resume={stopped}", "training.batch_size=3", "training.accumulate=1")
+    warm_program.run(workplace, f"training.resume={stopped}", TRUST, "training.batch_size=3", "training.accumulate=1")
     result = json.loads((workplace / "run/result.json").read_text())
     assert result["cost"]["images"] == 3 * 22
     # three steps of epoch 1, one of epoch 2 with 8 samples, its other 14 in batches of 3, and epoch 3.

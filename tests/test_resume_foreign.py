@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 from foreign_files import Bomb, prefixed
-from killed_parts import TINY, last
+from killed_parts import TINY, TRUST, last
 
 from winnow.checkpoints.file import read_checkpoint
 
@@ -50,7 +50,7 @@ def test_a_foreign_file_is_gone_on_from_in_a_folder_of_its_own(warm_program, wor
     assert last(workplace / "new")["metadata"]["resumed_from"][0]["path"] == str(other)
     refused = warm_program.run(workplace, *TINY, *resume, code=1)
     assert "already holds a run" in refused
-    again = warm_program.run(workplace, "training.resume=new/checkpoints/last.pth", "training.max_epochs=4")
+    again = warm_program.run(workplace, "training.resume=new/checkpoints/last.pth", TRUST, "training.max_epochs=4")
     assert "NOT exactly" not in again
     assert [entry["epoch"] for entry in last(workplace / "new")["metadata"]["resumed_from"]] == [2, 3]
 
@@ -60,6 +60,7 @@ def test_without_a_folder_named_it_gets_a_fresh_one(warm_program, workplace, oth
     assert len(list(workplace.glob("outputs/*/*/checkpoints/last.pth"))) == 1
 
 
+@pytest.mark.promise
 def test_many_ranks_go_on_from_a_foreign_file_together(warm_program, workplace, other):
     resume = [f'training.resume="{other}"', "training.max_epochs=3", "training.num_ranks=2", "training.batch_size=2"]
     printed = warm_program.run(workplace, *TINY, *resume, "hydra.run.dir=ranks")

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from composed import REPOSITORY
+from killed_parts import TRUST
 
 TINY = [
     "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.batch_size=4",
@@ -126,11 +127,11 @@ def test_the_saved_config_reproduces_the_run(train, whole, workplace):
 def test_interrupted_and_resumed_equals_uninterrupted(train, whole, workplace, moment):
     name = f"part_{moment.split()[-1]}"
     folder, overrides = run_folder(workplace, "tracking=off", "model._target_=troubled.plainly_troubled", name=name)
-    stopped = train(workplace, *overrides, "trusted_targets=[troubled]", check=False, TROUBLE=f"stop {moment}")
+    stopped = train(workplace, *overrides, TRUST, check=False, TROUBLE=f"stop {moment}")
     assert stopped.returncode == 75, stopped.stderr
     assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
     assert weights(folder)["step"] < weights(whole[0])["step"]
-    train(workplace, f"training.resume={name}/checkpoints/last.pth")
+    train(workplace, f"training.resume={name}/checkpoints/last.pth", TRUST)
     assert json.loads((folder / "result.json").read_text())["status"] == "completed"
     assert_same_run(whole[0], folder)
 

@@ -1,19 +1,47 @@
-"""The one console of a process: log lines and progress bars share it, so that neither tears the other."""
+"""The one console of a process: log lines and progress bars share it, so that neither tears the other. What came from a user or a
+file is shown as it is: never read as markup, never as a terminal's commands."""
 
 from __future__ import annotations
 
 import logging
+import re
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-CONSOLE = Console(stderr=False, soft_wrap=True, highlight=False)
-
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
+# Control characters but tab and newline, halves of characters, and what changes the direction of writing.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: object) -> str:
+    """Return text with each character that a terminal would obey, or can't write, as its escape: ``\\x1b``."""
+    return _HIDDEN.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), str(text))
+
+
+class PlainConsole(Console):
+    """A console whose texts are no markup: ``[a]`` is printed as ``[a]``."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(visible(text), **settings)
+
+
+CONSOLE = PlainConsole(soft_wrap=True)
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats records for files that people show on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class ConsoleHandler(logging.Handler):
     """Prints records through ``CONSOLE``: above a progress bar on a terminal, as plain lines elsewhere."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        CONSOLE.print(Text(self.format(record), style=_STYLES.get(record.levelno, "")))
+        CONSOLE.print(Text(visible(self.format(record)), style=_STYLES.get(record.levelno, "")))

@@ -191,7 +191,8 @@ def test_a_training_key_that_is_younger_than_the_run_is_as_composed(checkpoint):
 def test_a_file_can_not_have_more_trusted_than_the_command_does(checkpoint, name):
     checkpoint["config"]["trusted_targets"] = [name]
     with pytest.raises(
-        ConfigError, match=rf"config trusts '{name}', and this command does not.*add trusted_targets=\[{name}\]"
+        ConfigError,
+        match=rf"the config of the checkpoint trusts '{name}', and this command does not.*add trusted_targets=\[{name}\]",
     ):
         resumed_config(checkpoint, compose_plain(), [])
     config = resumed_config(checkpoint, compose_plain(f"trusted_targets=[{name}]"), [f"trusted_targets=[{name}]"])

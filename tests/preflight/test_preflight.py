@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from composed import REPOSITORY
+from killed_parts import TRUST
 from stage_parts import UNTRACKED, write_stages
 from test_train import TINY, WRONG
 
@@ -167,7 +168,7 @@ def test_of_a_resumed_run_the_rest_is_foretold_and_nothing_is_touched(preflight,
         tmp_path, *TINY, f"data.root={digits}", "tracking=off", "hydra.run.dir=half", "training.max_epochs=1"
     )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "half").rglob("*")}
-    code, report, _ = preflight("training.resume=half/checkpoints/last.pth", "training.max_epochs=4")
+    code, report, _ = preflight("training.resume=half/checkpoints/last.pth", TRUST, "training.max_epochs=4")
     stage = report["stages"][0]
     assert (code, stage["run_folder"], stage["estimate"]["num_steps"]) == (0, "half", 18)
     assert list(stage["groups"][0]["weights"]) == ["half/checkpoints/last.pth"]
@@ -218,7 +219,7 @@ def test_of_a_resumed_pipeline_only_what_is_left_is_tried_with_the_command_lines
 
     same_command = [*UNTRACKED, "stage=both", "hydra.run.dir=half", "training.resume=auto", "training.max_epochs=4"]
     assert tried(*same_command) == ("fine", "half/fine", 12)
-    assert tried("training.resume=half/shapes", "training.max_epochs=3") == ("shapes", "half/shapes", 6)
+    assert tried("training.resume=half/shapes", TRUST, "training.max_epochs=3") == ("shapes", "half/shapes", 6)
 
 
 def test_a_folder_that_is_to_be_added_and_is_not_there_is_said(preflight, capsys):

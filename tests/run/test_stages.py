@@ -102,7 +102,7 @@ def test_torchrun_is_told_to_run_stages_one_by_one(warm_program, workplace):
 
 
 def test_a_run_folder_holds_one_run_or_stages(warm_program, workplace):
-    arguments = [*UNTRACKED, "training.max_epochs=1"]
+    arguments = [*UNTRACKED, "training.max_epochs=1", "data.num_train=8"]
     warm_program.run(workplace, *arguments, "stage=shapes", "hydra.run.dir=stages")
     again = warm_program.run(workplace, *arguments, "stage=shapes", "hydra.run.dir=stages", code=1)
     assert "stages/shapes already holds a run (checkpoints); go on with it by training.resume=auto" in again

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from composed import REPOSITORY
-from killed_parts import TINY, assert_same_end
+from killed_parts import TINY, TRUST, assert_same_end
 from sweep_parts import finished, kill_with_children, start_program, start_python, table, wait_until
 
 from winnow.sweep.stored_study import StoredStudy
@@ -21,7 +21,7 @@ TORN_BYTES = 500_000
 
 def promote(folder, **environment):
     return start_python(
-        folder, "-c", PROMOTE, "promote", "multirun/search", "--top", "1", "training.max_epochs=4", **environment
+        folder, "-c", PROMOTE, "promote", "multirun/search", "--top", "1", TRUST, "training.max_epochs=4", **environment
     )
 
 

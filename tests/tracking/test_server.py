@@ -25,6 +25,8 @@ from winnow.tracking.folder import RunState, TrackingFolder
 from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.sync import sync
 
+pytestmark = pytest.mark.promise
+
 Build = Callable[..., MlflowTracker]
 REQUEST_SECONDS = 2
 
@@ -40,7 +42,6 @@ def status_of(server: Server, run: Path) -> str:
         return mlflow_client(server.uri).get_run(RunState.read(TrackingFolder.of_run(run).state).run_id).info.status
 
 
-@pytest.mark.promise
 def test_a_server_that_is_paused_killed_broken_and_restarted_gets_all_once(
     server: Server, run_folder: Path, new_tracker: Build
 ):

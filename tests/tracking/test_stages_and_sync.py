@@ -11,6 +11,8 @@ from tracking_parts import assert_server_equals_outbox, kill_uploaders, mlflow_c
 from winnow.commands.cli import main
 from winnow.tracking.folder import TrackingFolder
 
+pytestmark = pytest.mark.promise
+
 TRACKED = [*TINY, "tracking.drain_seconds=0", "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false"]
 PARTS = ("", "shapes", "fine")
 

@@ -15,13 +15,11 @@ import psutil
 import pytest
 from tracking_parts import DEFAULTS, assert_server_equals_outbox, mlflow_client, outbox_points, uploaders, wait_for
 
-from winnow.errors import WinnowError
 from winnow.process import ProcessStamp
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.outbox import Event
 from winnow.tracking.remote import RemoteRun
-from winnow.tracking.sync import sync
 from winnow.tracking.uploader import Uploader
 
 Build = Callable[..., MlflowTracker]
@@ -41,6 +39,14 @@ with MlflowTracker(Path(run), uri=uri, **settings) as tracker:
         time.sleep(pause)
 """
 
+SYSTEM_METRICS = {
+    f"system/{name}"
+    for name in (
+        "cpu_utilization_percentage", "system_memory_usage_percentage", "disk_usage_percentage", "process_memory_megabytes",
+    )
+}  # fmt: skip
+"""As MLflow itself names them."""
+
 
 def train(run: Path, uri: str, first: int, last: int, pause: float = 0.0) -> subprocess.Popen[bytes]:
     run.mkdir(exist_ok=True)
@@ -59,15 +65,20 @@ def num_sent(run: Path) -> int:
 def test_all_kinds_of_events_arrive(database_uri: str, run_folder: Path, new_tracker: Build, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     (run_folder / "best.pth").write_text("weights")
-    with new_tracker(database_uri, tags={"team": "a"}, parent_run_id="f" * 32, run_name="first") as tracker:
+    described = {"tags": {"team": "a"}, "parent_run_id": "f" * 32, "run_name": "first"}
+    with new_tracker(database_uri, system_metrics_seconds=0.2, **described) as tracker:
         tracker.log_params({"model": {"lr": 0.1}, "note": "x" * 9000})
         tracker.log_artifact(run_folder / "best.pth", "checkpoints")
         tracker.log_artifact(run_folder / "gone.pth", "checkpoints")
         tracker.set_tags({"mlflow.user": "me"})
         for step, value in enumerate([1.0, math.nan, math.inf, -math.inf, 0.1 + 0.2]):
             tracker.log_metrics({"val/odd": value} if not math.isinf(value) else {"val/inf": value}, step)
+        wait_for(
+            lambda: num_sent(run_folder) and SYSTEM_METRICS.issubset(remote_run(database_uri, run_folder).data.metrics)
+        )
         tracker.finish("early_stopped")
     run = remote_run(database_uri, run_folder)
+    assert 10 < run.data.metrics["system/process_memory_megabytes"] < 100_000
     assert (run.info.status, run.info.run_name, tracker.run_id) == ("FINISHED", "first", run.info.run_id)
     assert run.data.params == {"model.lr": "0.1", "note": "x" * 5999 + "…"}
     expected = {"winnow.status": "early_stopped", "team": "a", "mlflow.user": "me", "mlflow.parentRunId": "f" * 32}
@@ -123,6 +134,7 @@ def test_a_batch_and_its_tag_always_fit_into_one_request(run_folder: Path, kind:
     assert uploader._offset == folder.outbox.stat().st_size
 
 
+@pytest.mark.promise
 def test_an_uploader_killed_again_and_again_loses_and_doubles_nothing(
     database_uri: str, run_folder: Path, new_tracker: Build
 ):
@@ -139,6 +151,7 @@ def test_an_uploader_killed_again_and_again_loses_and_doubles_nothing(
     assert remote_run(database_uri, run_folder).info.status == "FINISHED"
 
 
+@pytest.mark.promise
 def test_a_killed_training_is_marked_and_its_resume_goes_on_in_the_same_run(database_uri: str, run_folder: Path):
     training = train(run_folder, database_uri, 0, 100_000, 0.01)
     wait_for(lambda: num_sent(run_folder) > 50)
@@ -177,6 +190,7 @@ def test_ctrl_c_in_the_terminal_ends_the_training_but_not_its_uploader(database_
     assert_server_equals_outbox(database_uri, run_folder)
 
 
+@pytest.mark.promise
 def test_four_processes_open_a_fresh_database_at_once(tmp_path: Path):
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
     runs = [tmp_path / f"run{n}" for n in range(4)]
@@ -213,17 +227,7 @@ def test_what_the_server_refuses_is_left_out_and_the_rest_arrives(
     assert "bad@name" in TrackingFolder.of_run(run_folder).log.read_text()
 
 
-def test_system_metrics_show_under_mlflows_names(database_uri: str, run_folder: Path, new_tracker: Build):
-    with new_tracker(database_uri, system_metrics_seconds=0.2) as tracker:
-        wait_for(lambda: num_sent(run_folder) > 1)
-        time.sleep(2.5)
-    metrics = remote_run(database_uri, run_folder).data.metrics
-    names = {"cpu_utilization_percentage", "system_memory_usage_percentage", "disk_usage_percentage"}
-    assert {f"system/{name}" for name in (*names, "process_memory_megabytes")} <= metrics.keys()
-    assert 10 < metrics["system/process_memory_megabytes"] < 100_000
-    assert tracker.run_id
-
-
+@pytest.mark.promise
 def test_a_database_that_was_lost_is_filled_again(database_uri: str, run_folder: Path, new_tracker: Build):
     for first, last in ((0, 10), (10, 20)):
         with new_tracker(database_uri) as tracker:
@@ -233,8 +237,3 @@ def test_a_database_that_was_lost_is_filled_again(database_uri: str, run_folder:
             Path(database_uri.removeprefix("sqlite:///")).unlink()
     assert_server_equals_outbox(database_uri, run_folder)
     assert sorted(point.step for point in _history(database_uri, tracker.run_id, "loss")) == list(range(20))
-
-
-def test_sync_of_a_folder_without_tracking_says_so(tmp_path: Path):
-    with pytest.raises(WinnowError, match="holds no tracked run"):
-        sync(tmp_path)

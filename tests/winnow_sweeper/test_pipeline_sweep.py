@@ -17,6 +17,8 @@ SWEEP = [
 ]  # fmt: skip
 UNTRACKED = [*SWEEP, "tracking=off"]
 
+pytestmark = pytest.mark.promise
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -40,7 +42,6 @@ def reported(folder):
     return optuna.load_study(study_name="study", storage=storage).trials[0].intermediate_values
 
 
-@pytest.mark.promise
 def test_a_trial_is_judged_by_its_last_stage_and_tracked_as_parent_of_its_stages(folder):
     sweep(folder, *SWEEP, "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false")
     (row,) = rows(folder)
@@ -64,9 +65,7 @@ def parents_by_name(folder):
     return {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
 
 
-@pytest.mark.parametrize(("from_epoch", "stages"), [
-    pytest.param(1, ["shapes"], marks=pytest.mark.promise), (2, ["shapes", "fine"]),
-])  # fmt: skip
+@pytest.mark.parametrize(("from_epoch", "stages"), [(1, ["shapes"]), (2, ["shapes", "fine"])])
 def test_a_trial_is_pruned_in_any_stage(folder, from_epoch, stages):
     pruner = ["hydra/sweeper/pruner=median_threshold", "hydra.sweeper.pruner.floor=2.0"]
     sweep(folder, *UNTRACKED, *pruner, f"hydra.sweeper.pruner.floor_from_epoch={from_epoch}")
@@ -77,7 +76,6 @@ def test_a_trial_is_pruned_in_any_stage(folder, from_epoch, stages):
     assert (result["status"], list(result["stages"])) == ("pruned", stages)
 
 
-@pytest.mark.promise
 def test_a_killed_trial_goes_on_in_its_unfinished_stage(folder):
     longer = [*UNTRACKED, "training.max_epochs=8"]
     process = start(folder, *longer)
@@ -92,7 +90,6 @@ def test_a_killed_trial_goes_on_in_its_unfinished_stage(folder):
     assert "finished already: shapes" in log
 
 
-@pytest.mark.promise
 @pytest.mark.parametrize(
     "where", [["hydra.sweeper.in_process=true"], ["hydra/launcher=submitit_local"], ["hydra/launcher=ray"]]
 )
@@ -101,7 +98,6 @@ def test_stages_are_composed_wherever_a_job_runs(folder, where):
     assert [(row["status"], row["epochs"]) for row in rows(folder)] == [("completed", "5")]
 
 
-@pytest.mark.promise
 def test_a_pipelines_stages_are_checked_before_a_sweep_starts(tmp_path):
     folder = write_stages(tmp_path, shapes=SHAPES.replace("max_epochs: 2", "max_epochs: 0"))
     printed = finished(start(folder, *UNTRACKED), code=1)
@@ -109,7 +105,6 @@ def test_a_pipelines_stages_are_checked_before_a_sweep_starts(tmp_path):
     assert not (folder / "multirun/study/0").exists()
 
 
-@pytest.mark.promise
 def test_a_pipeline_of_a_folder_of_ones_own_is_promoted_and_trained_from_the_beginning(folder):
     for name in ("train.py", "conf"):
         (folder / name).symlink_to(REPOSITORY / name)

@@ -72,6 +72,7 @@ def test_a_killed_sweep_goes_on_with_the_same_trials(app):
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
 
 
+@pytest.mark.promise
 def test_a_worker_that_outlives_its_sweep_is_waited_for_and_not_doubled(app):
     process = start(app, "sleep=2", "hydra.sweeper.n_trials=2")
     wait_until(lambda: (app / "study" / "0" / "starts").exists())
@@ -218,7 +219,7 @@ def test_time_that_is_over_ends_the_search_and_the_same_command_goes_on(app):
 
 
 def test_two_sweeps_on_one_study_share_the_quota_exactly(app):
-    processes = [start(app, "sleep=0.05", "hydra.sweeper.n_trials=9") for _ in range(2)]
+    processes = [start(app, "sleep=0.05", "hydra.sweeper.n_trials=9", "hydra.sweeper.n_jobs=1") for _ in range(2)]
     for process in processes:
         finished(process)
     assert statuses(app) == ["completed"] * 9

@@ -13,7 +13,7 @@ TINY = [
     "training.max_epochs=2", "model.channels=[8,8,16,16]", "model.head_channels=32", "tracking.system_metrics_seconds=null",
     "tracking.log_checkpoints=false",
 ]  # fmt: skip
-SWEEP = ["+sweep=lr_bs", *TINY, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2"]
+SWEEP = ["+sweep=lr_bs", *TINY, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
 
 
 def search(folder, *overrides):
@@ -122,16 +122,17 @@ def test_the_best_are_promoted_continued_where_only_the_length_changes_and_compa
     assert len(table(folder / "multirun", "lr_bs-promoted")) == 2
 
 
+@pytest.mark.promise
 def test_a_killed_search_goes_on_from_its_runs_own_checkpoints(tmp_path):
     overrides = [text for text in SWEEP if not text.startswith("tracking.")]
     overrides += ["tracking=off", "training.max_epochs=40", "hydra.sweeper.plots=false"]
-    overrides += ["hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1"]
+    overrides += ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"]
     process = search(tmp_path, *overrides)
-    last = tmp_path / "multirun/lr_bs/0/checkpoints/last.pth"
-    wait_until(last.exists)
+    runs = [tmp_path / "multirun/lr_bs" / number for number in ("0", "1")]
+    wait_until(lambda: all((run / "checkpoints/last.pth").exists() for run in runs))
     kill_with_children(process)
     finished(search(tmp_path, *overrides))
-    assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"]
-    result = json.loads((tmp_path / "multirun/lr_bs/0/result.json").read_text())
-    assert result["epochs"] == 40
-    assert "resumed from" in (tmp_path / "multirun/lr_bs/0/train.log").read_text()
+    assert [row["status"] for row in table(tmp_path / "multirun", "lr_bs")] == ["completed"] * 2
+    for run in runs:
+        assert json.loads((run / "result.json").read_text())["epochs"] == 40
+        assert "resumed from" in (run / "train.log").read_text()

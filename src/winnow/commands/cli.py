@@ -25,12 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return int(options.run(options))
-    except ConfigError as error:
-        print(f"winnow: {error}", file=sys.stderr)
-        return BAD_USAGE
     except WinnowError as error:
-        print(f"winnow: {error}", file=sys.stderr)
-        return PROBLEMS
+        from winnow.console import visible
+
+        print(f"winnow: {visible(error)}", file=sys.stderr)
+        return BAD_USAGE if isinstance(error, ConfigError) else PROBLEMS
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

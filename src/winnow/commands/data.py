@@ -56,10 +56,11 @@ def add_convert(commands: Any) -> None:
 
 
 def _convert_bdd100k(options: argparse.Namespace) -> int:
+    from winnow.console import visible
     from winnow.families.detection.formats.bdd100k import convert_bdd100k, describe_counts
 
     for split, counts in convert_bdd100k(options.source, options.target).items():
-        print(f"{split}: {describe_counts(counts)}")
+        print(f"{split}: {visible(describe_counts(counts))}")
     return CLEAN
 
 
@@ -132,10 +133,11 @@ def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: S
 @contextlib.contextmanager
 def _progress() -> Iterator[SplitProgress]:
     """Show a bar on a terminal, a line at every tenth of the images elsewhere; on stderr, for stdout carries the report."""
-    from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    console = Console(stderr=True)
+    from winnow.console import PlainConsole
+
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
         yield lambda split, done, total: _print_tenth(f"check {split}", done, total)
         return
@@ -173,9 +175,9 @@ def _as_json(report: DataReport) -> dict[str, Any]:
 
 
 def _print_table(report: DataReport, limit: int) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from winnow.console import PlainConsole, visible
 
     findings = report.findings()
     counts = Counter((split, finding.kind) for split, finding in findings)
@@ -186,14 +188,14 @@ def _print_table(report: DataReport, limit: int) -> None:
         if limit <= 0 or shown[split, finding.kind] <= limit:
             annotation = "" if finding.annotation is None else str(finding.annotation)
             rows.append((split, finding.kind, finding.file, annotation, finding.detail))
-    console = Console()
+    console = PlainConsole()
     if rows and console.is_terminal:
         table = Table("split", "kind", "file", "annotation", "detail")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*row)
         console.print(table)
     elif rows:
-        print("\n".join("\t".join(row) for row in rows))
+        print("\n".join("\t".join(map(visible, row)) for row in rows))
     for (split, kind), count in counts.items():
         print(f"{split}: {count} × {kind}" + (f", {limit} shown (--limit 0: all)" if 0 < limit < count else ""))
     for split, part in report.splits.items():

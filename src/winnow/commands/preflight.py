@@ -42,13 +42,14 @@ def add_preflight(commands: Any) -> None:
 
 
 def _preflight(options: argparse.Namespace) -> int:
+    from winnow.console import visible
     from winnow.preflight.preflight import preflight
 
     if options.json not in (None, "-") and not Path(options.json).parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no folder {Path(options.json).parent}")
     report = preflight(options.config_path, options.overrides, options.out, options.seconds, options.config_dir)
     for line in report.lines():
-        print(line, file=sys.stderr if options.json == "-" else sys.stdout)
+        print(visible(line), file=sys.stderr if options.json == "-" else sys.stdout)
     if options.json == "-":
         print(report.to_json())
     elif options.json is not None:

@@ -30,6 +30,7 @@ def add_sync(commands: Any) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
+    from winnow.console import visible
     from winnow.tracking.sync import sync, tracked_folders
 
     code = CLEAN
@@ -37,14 +38,14 @@ def _sync(options: argparse.Namespace) -> int:
         try:
             report = sync(folder, options.patience, options.uri, options.experiment)
         except WinnowError as error:  # the others may still be sent
-            print(f"winnow: {error}", file=sys.stderr)
+            print(f"winnow: {visible(error)}", file=sys.stderr)
             code = PROBLEMS
             continue
         print(
             f"run {report.run_id}: {report.sent} events sent now, {report.unsent} events and {report.waiting_files} files left"
         )
         if report.trouble:
-            print(f"winnow: {report.trouble}", file=sys.stderr)
+            print(f"winnow: {visible(report.trouble)}", file=sys.stderr)
         if report.unsent or report.waiting_files:
             code = PROBLEMS
     return code

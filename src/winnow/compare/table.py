@@ -9,6 +9,7 @@ from rich.text import Text
 
 from winnow.compare.comparison import ABSENT, Comparison, Row
 from winnow.compare.words import best_columns, change_text, column, config_note, joined, number_text, value_text
+from winnow.console import visible
 
 
 def tables(comparison: Comparison) -> Iterator[Table | str]:
@@ -26,12 +27,12 @@ def tables(comparison: Comparison) -> Iterator[Table | str]:
 def _subjects(comparison: Comparison) -> Table:
     table = _table("compared", "", *map(column, range(len(comparison.subjects))))
     subjects = comparison.subjects
-    table.add_row("path", *(Text(subject.label) for subject in subjects))
-    table.add_row("what", *(Text(subject.kind) for subject in subjects))
-    table.add_row("from", *(Text(joined(subject.origin)) for subject in subjects))
+    table.add_row("path", *(subject.label for subject in subjects))
+    table.add_row("what", *(subject.kind for subject in subjects))
+    table.add_row("from", *(joined(subject.origin) for subject in subjects))
     for row in comparison.facts:
         if any(value is not ABSENT and value is not None for value in row.values):
-            table.add_row(Text(row.name), *(Text(value_text(value)) for value in row.values))
+            table.add_row(row.name, *(value_text(value) for value in row.values))
     return table
 
 
@@ -40,9 +41,10 @@ def _rows(title: str, comparison: Comparison, rows: tuple[Row, ...]) -> Table:
     for row in rows:
         best = best_columns(comparison, row)
         cells = (
-            Text(value_text(value), style="bold" if index in best else "") for index, value in enumerate(row.values)
+            Text(visible(value_text(value)), style="bold" if index in best else "")
+            for index, value in enumerate(row.values)
         )
-        table.add_row(Text(row.name), *cells)
+        table.add_row(row.name, *cells)
     return table
 
 
@@ -50,10 +52,8 @@ def _weights(comparison: Comparison) -> Table:
     others = [f"‖A−{column(index)}‖ / ‖A‖" for index in range(1, len(comparison.subjects))]
     table = _table("weights", "", "of", "parameters", "‖A‖", *others)
     for row in comparison.weights:
-        changes = (Text(change_text(change)) for change in row.changes)
-        table.add_row(
-            Text(row.name), row.kind, f"{row.num_parameters:,}", number_text(float(f"{row.norm:.5g}")), *changes
-        )
+        changes = (change_text(change) for change in row.changes)
+        table.add_row(row.name, row.kind, f"{row.num_parameters:,}", number_text(float(f"{row.norm:.5g}")), *changes)
     return table
 
 

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.config.flat import flat
-from winnow.config.from_file import require_trusted
+from winnow.config.from_file import TRUSTED, require_trusted
 from winnow.config.lookups import without_absent
 from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
@@ -18,18 +18,21 @@ from winnow.errors import ConfigError
 from winnow.masking import usable_tree
 
 
-def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: list[str]) -> Config:
+def resumed_config(
+    checkpoint: Mapping[str, Any], composed: Config, overrides: list[str], source: str = "the checkpoint"
+) -> Config:
     """Return the config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked and
     which packages are trusted is taken from ``composed``.
 
     So the command that began a run also resumes it. A recorded address without its secret is the command's own, where that is
     the same; what was ``***`` altogether is whatever the command says. Raises ConfigError for an override that chooses another
-    group than then: what the old one held is in the checkpoint, and a mixture of the two would be neither; and for what can't
-    change within a run.
+    group than then: what the old one held is in the checkpoint, and a mixture of the two would be neither; for what can't change
+    within a run; and for a config that no run recorded. ``source`` names the file.
     """
+    require_recorded(checkpoint, composed, source)
     recorded = with_added_keys(checkpoint["config"])
-    require_plain_values(recorded)
-    require_trusted(recorded["trusted_targets"], composed["trusted_targets"], "the checkpoint's config")
+    require_plain_values(recorded, source)
+    require_trusted(recorded["trusted_targets"], composed["trusted_targets"], f"the config of {source}")
     recorded = usable_tree(recorded, composed)
     # What these may say has grown since the first checkpoints.
     grown = {key: {**composed[key], **recorded[key]} for key in ("stage", "training")}
@@ -63,14 +66,43 @@ def resumed_config(checkpoint: Mapping[str, Any], composed: Config, overrides: l
     return resumed
 
 
-def require_plain_values(recorded: Mapping[str, Any]) -> None:
+def require_recorded(content: Mapping[str, Any], composed: Config, source: str) -> None:
+    """Raise ConfigError where the config or the choices that a file recorded are not laid out as those of a run."""
+    config, metadata = content.get("config"), content.get("metadata")
+    odd = []
+    if not isinstance(config, Mapping) or not _is_mapping_by_name(config):
+        odd.append(f"config is {_kind(config)}")
+    else:
+        nodes = [key for key, value in composed.items() if isinstance(value, Mapping) and key not in _CAME_LATER]
+        odd += [
+            f"config.{key} is {_kind(config.get(key))}" for key in nodes if not _is_mapping_by_name(config.get(key))
+        ]
+        trusted = config.get(TRUSTED)
+        if not isinstance(trusted, list) or not all(isinstance(name, str) for name in trusted):
+            odd.append(f"config.{TRUSTED} is {trusted!r:.60}, not a list of names")
+    choices = metadata.get("choices", {}) if isinstance(metadata, Mapping) else None
+    if not isinstance(choices, Mapping) or not all(isinstance(text, str) for pair in choices.items() for text in pair):
+        odd.append("metadata.choices are no texts by name")
+    if odd:
+        raise ConfigError(f"{source} holds no config of a run: {'; '.join(odd[:10])}")
+
+
+def require_plain_values(recorded: Mapping[str, Any], source: str = "the checkpoint") -> None:
     """Raise ConfigError for a recorded value that would be looked up anew, as ``${oc.env:TOKEN}``: runs record what it came to,
     and a file must not be able to read this machine's environment."""
     for key, value in flat(recorded).items():
         if "${" in str(value):
             raise ConfigError(
-                f"the checkpoint's config holds {key}={value!r}, and no run records what is still to be looked up"
+                f"the config of {source} holds {key}={value!r:.100}, and no run records what is still to be looked up"
             )
+
+
+def _is_mapping_by_name(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _kind(value: Any) -> str:
+    return "absent" if value is None else f"a {type(value).__name__}, not values by name"
 
 
 def _is_group(key: str, override: Override, config: DictConfig, composed: Config) -> bool:
@@ -105,5 +137,8 @@ _FIXED = {
     ("training", "optimizer", "_target_"): f"another optimizer can't go on with its moments{_ELSEWHERE}",
 }
 """What a resumed run keeps, and why."""
+
+_CAME_LATER = ("stage",)
+"""Nodes that the first checkpoints lack."""
 
 _ABSENT = object()

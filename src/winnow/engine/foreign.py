@@ -13,6 +13,7 @@ from torch import Tensor
 from winnow.checkpoints.layouts import ForeignCheckpoint, aligned
 from winnow.engine.foreign_optimizer import NotTakenOverError, moments_by_name, state_for
 from winnow.engine.loop import Fit, is_finished
+from winnow.engine.restorable import why_no_rng_state
 from winnow.engine.schedule import LrSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.errors import CheckpointError, ConfigError
@@ -149,7 +150,7 @@ def _check_scaler_and_average(run: Fit, file: ForeignCheckpoint, takeover: _Take
 
 
 def _is_rng(rng: Any) -> bool:
-    is_ours = isinstance(rng, Mapping) and {"python", "numpy", "torch", "cuda"} <= set(rng)
+    is_ours = isinstance(rng, Mapping) and why_no_rng_state(rng) is None
     return is_ours or (
         isinstance(rng, Tensor) and rng.dtype == torch.uint8 and rng.shape == torch.get_rng_state().shape
     )

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from winnow.engine.restorable import why_no_step
+
 _HOW_NOT_WHAT = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
 """Settings of torch's optimizers that some of its versions lack and that say nothing of the moments."""
 
@@ -35,7 +37,7 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
             f"it is of another kind than {type(optimizer).__name__} ({', '.join(other) or 'amsgrad'} differ)"
         )
     parameters = dict(model.named_parameters())
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for index, name in _names_of(groups, state, optimizer, parameters).items():
         entry = state.get(index, {})
         if not parameters[name].requires_grad:
@@ -44,6 +46,11 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
         if wrong:
             raise NotTakenOverError(
                 f"{wrong[0]} of {name} has shape {tuple(entry[wrong[0]].shape)}, the parameter {tuple(parameters[name].shape)}"
+            )
+        reason = why_no_step(optimizer, optimizer.defaults, parameters[name], entry) if entry and not found else None
+        if reason is not None:
+            raise NotTakenOverError(
+                f"{type(optimizer).__name__} can't go on with {', '.join(map(str, entry))} ({reason})"
             )
         found[name] = dict(entry)
     return found

@@ -24,6 +24,7 @@ from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import Ranks
 from winnow.engine.recovery import StoppedWaiting, retry_when_data_returns, save_on_failure
+from winnow.engine.restorable import require_content
 from winnow.engine.schedule import LrSchedule, SizeSchedule
 from winnow.engine.seeding import set_rng_state
 from winnow.engine.settings import TrainingSettings
@@ -128,7 +129,7 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
             own = (count_samples(group), count_images(group), sum(math.prod(batch.shape) for batch in group))
             num_samples, num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
             state.sample += num_samples
-            require_samples_left(run, "the batches read so far end", DataError)
+            require_samples_left(run, "the batches read so far end", DataError, run.state.sample, run.state.epoch)
             state.cost.add(num_images, num_pixels)
             images += num_images
             if terms is not None:
@@ -293,12 +294,13 @@ def count_images(batches: Iterable[Batch]) -> int:
     return sum(batch.shape[0] for batch in batches)
 
 
-def require_samples_left(run: Fit, what: str, error: type[WinnowError]) -> None:
-    """Raise ``error`` where ``what`` at a position past the end of the epoch: what is left would never be trained on."""
-    position, end = run.state.sample, run.data.num_train_samples
+def require_samples_left(run: Fit, what: str, error: type[WinnowError], position: int, epoch: int) -> None:
+    """Raise ``error`` where ``what`` at the sample ``position``, past the end of an epoch: what is left would never be trained
+    on."""
+    end = run.data.num_train_samples
     if position > end:
         raise error(
-            f"{what} at sample {position} of epoch {run.state.epoch + 1}, but the data set has {end} training samples; "
+            f"{what} at sample {position} of epoch {epoch + 1}, but the data set has {end} training samples; "
             "Batch.num_samples must count samples, not their images"
         )
 
@@ -318,11 +320,13 @@ def timed(items: Iterable[Any]) -> Iterator[tuple[Any, float]]:
 def restore(run: Fit, checkpoint: dict[str, Any], path: Path) -> None:
     """Go on where ``checkpoint`` stood: weights, optimizer, scaler, EMA, counters and random numbers.
 
-    Raises CheckpointError where that is another run's, or stands past the end of its data.
+    Raises CheckpointError where that is another run's, holds something odd, or stands past the end of its data; nothing of the
+    run was touched then.
     """
+    require_content(checkpoint, path)
+    require_samples_left(run, f"{path} stands", CheckpointError, checkpoint["progress"]["sample"], checkpoint["epoch"])
     run.snapshot.restore(checkpoint, path)
     run.state.load_checkpoint(checkpoint, run.device)
-    require_samples_left(run, f"{path} stands", CheckpointError)
     streams = [checkpoint["rng"], *checkpoint["progress"].get("rng_ranks", [])]
     if run.ranks.rank < len(streams):
         set_rng_state(streams[run.ranks.rank])

@@ -30,10 +30,10 @@ class Progress:
             yield _ignore
             return
         columns: list[Any] = [
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(bar_width=None),
             bars.MofNCompleteColumn(),
-            bars.TextColumn("{task.fields[loss]}"),
+            bars.TextColumn("{task.fields[loss]}", markup=False),
             bars.TextColumn("{task.fields[rate]}"),
             bars.TimeElapsedColumn(),
             bars.TextColumn("eta"),

@@ -15,6 +15,7 @@ from winnow.checkpoints.layouts import with_frozen_weights
 from winnow.checkpoints.references import file_tensors, with_references
 from winnow.checkpoints.state_dicts import frozen_parameters, mark_file_tensors
 from winnow.engine.frozen import References
+from winnow.engine.restorable import require_restorable
 from winnow.engine.seeding import rng_state
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
@@ -80,14 +81,16 @@ class Snapshot:
         return with_references(checkpoint, self._referencing.of(model), frozen_parameters(model))
 
     def restore(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        """Load weights, optimizer, scaler, EMA and counters; a scaler or an EMA that the file lacks begins from here.
+        """Load weights, optimizer, scaler, EMA and counters; a scaler or an EMA that the file lacks begins from here. Nothing is
+        touched before all of it was checked.
 
-        Raises CheckpointError where model, classes, data, or what the optimizer trains differ, WeightsError where a file is
-        missing or has changed that it takes frozen weights from.
+        Raises CheckpointError where model, classes, data, or what the optimizer trains differ, or an entry is odd; WeightsError
+        where a file is missing or has changed that it takes frozen weights from.
         """
         checkpoint = with_frozen_weights(checkpoint, path, self._frozen_source)
-        self._refuse_other_run(checkpoint)
+        self._refuse_other_run(checkpoint, path)
         step = self._step
+        require_restorable(checkpoint, path, step)
         step.task.model.load_state_dict(checkpoint.get("training_state_dict", checkpoint["model_state_dict"]))
         mark_file_tensors(step.task.model, file_tensors(checkpoint))
         step.optimizer.load_state_dict(_with_current_rates(checkpoint["optimizer_state_dict"], step.optimizer))
@@ -106,7 +109,7 @@ class Snapshot:
         """Remember for the next checkpoints where this run was resumed from, after those ``before``."""
         self._metadata["resumed_from"] = [*before, {"path": path, "epoch": epoch, "step": step}]
 
-    def _refuse_other_run(self, checkpoint: Mapping[str, Any]) -> None:
+    def _refuse_other_run(self, checkpoint: Mapping[str, Any], path: Path) -> None:
         own = {name: tuple(value.shape) for name, value in self._step.task.model.state_dict().items()}
         saved = {name: tuple(value.shape) for name, value in checkpoint["model_state_dict"].items()}
         differences = [
@@ -128,7 +131,7 @@ class Snapshot:
         ]
         if differences:
             shown = "\n  ".join(differences[:20])
-            raise CheckpointError(f"the checkpoint belongs to another run, {len(differences)} differences:\n  {shown}")
+            raise CheckpointError(f"{path} belongs to another run, {len(differences)} differences:\n  {shown}")
 
 
 def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:

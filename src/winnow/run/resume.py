@@ -36,7 +36,7 @@ class RunCheckpoint:
     def resolve(self, composed: Config, overrides: list[str]) -> Config:
         """Return the config that a run follows which goes on from here. Raises ConfigError, and WeightsError where a file with
         frozen weights of the checkpoint is missing or has changed."""
-        return self._with_moved_source(resumed_config(self.content, composed, overrides))
+        return self._with_moved_source(resumed_config(self.content, composed, overrides, str(self.path)))
 
     def choices(self, composed: dict[str, str]) -> dict[str, str]:
         """Return config group → choice as they were when the run began."""
