@@ -21,7 +21,7 @@ from winnow.tracking.provenance import command_line
 from winnow.tracking.sync import sync
 
 Build = Callable[..., MlflowTracker]
-SECRET = "s3cret-Word"
+SECRET = "Tr4cked-Word"  # no other test shows it in a command
 ADDRESS = f"http://me:{SECRET}@127.0.0.1:9"
 
 
@@ -89,6 +89,7 @@ def test_a_run_whose_secret_is_nowhere_keeps_its_outbox_and_says_how_to_send_it(
         tracker.log_metrics({"loss": 1.0}, 1)
         assert tracker.flush()
         assert tracker.uploader_pid is None
+    assert not TrackingFolder.of_run(run_folder).log.exists()  # no uploader was started
     (line,) = [text for text in caplog.messages if "its secret is neither" in text]
     assert f"`winnow sync {run_folder} --uri ADDRESS` sends" in line
     assert "\n" not in line
