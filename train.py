@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import show_errors_as_messages
+from winnow.run.program import run_program
 from winnow.run.torchrun import is_follower, refuse_sweep
 
 register_resolvers()
@@ -27,4 +28,4 @@ if __name__ == "__main__":
 
         follow()
     else:
-        main()
+        run_program(main)

@@ -258,11 +258,13 @@ def test_ranks_that_the_run_started_end_with_it(warm_program, workplace, sent, c
 
 @pytest.mark.promise
 def test_a_multirun_starts_each_jobs_own_ranks_and_no_second_sweep(warm_program, workplace):
-    sweep = ["-m", "training.seed=1,2", "training.num_ranks=2", "hydra.sweep.dir=sweep", "training.max_epochs=1"]
-    printed = warm_program.run(workplace, *TINY, *sweep)
-    assert printed.count("Launching 2 jobs locally") <= 1
-    assert printed.count("INFO completed;") == 2
-    assert sorted(path.parent.name for path in workplace.glob("sweep/*/result.json")) == ["0", "1"]
+    sweep = [
+        "-m", "hydra/sweeper=winnow", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",
+        "training.optimizer.lr=choice(0.01,0.02)", "training.num_ranks=2", "hydra.sweep.dir=sweep", "training.max_epochs=1",
+    ]  # fmt: skip
+    warm_program.run(workplace, *TINY, *sweep)
+    results = {path.parent.name: outcome(path.parent)["status"] for path in workplace.glob("sweep/*/result.json")}
+    assert results == {"0": "completed", "1": "completed"}
     for job in ("0", "1"):
         assert len(last(workplace / "sweep" / job)["progress"]["rng_ranks"]) == 1
 

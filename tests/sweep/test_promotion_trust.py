@@ -5,7 +5,8 @@ import pytest
 from composed import REPOSITORY
 
 from winnow.errors import ConfigError
-from winnow.sweep.promotion import kept_overrides, promote, require_same_code
+from winnow.sweep.promotion import promote
+from winnow.sweep.promotion_command import kept_overrides, require_same_code
 from winnow.sweep.stored_study import StoredStudy
 
 
@@ -27,7 +28,7 @@ def study_in(folder, **said):
     "+hydra.callbacks.x._target_=os.system",
     "hydra.launcher._target_=os.system", "hydra.launcher={_target_:os.system}",
     "hydra.launcher.additional_parameters={wrap:ls}",
-    "hydra.sweeper.warm_up=[antigravity]", "hydra.sweeper.sampler._target_=os.system", "hydra.sweeper={warm_up:[x]}",
+    "hydra.sweeper.warm_up=[antigravity]", "hydra.sweeper={warm_up:[x]}",
     "hydra.job.env_set.LD_PRELOAD=x", "hydra/job_logging=x", "hydra.job_logging.x=1", "+hydra/callbacks=x",
     "--experimental-rerun=x",
     "hydra.launcher.comment='a\nls'", "hydra.launcher.partition={_target_:x}", "hydra.runtime.cwd=/",

@@ -19,7 +19,7 @@ from hydra_plugins.winnow_sweeper._trials_file import read_trials
 from winnow.errors import ConfigError
 from winnow.masking import VARIABLE, masked, referred_to
 from winnow.sweep.outcome import Outcome
-from winnow.sweep.promotion import usable_overrides
+from winnow.sweep.promotion_command import usable_overrides
 from winnow.sweep.stored_study import KEYS, StoredStudy
 
 SECRET = "s3cret-Word"

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, distribution_to_json, 
 from space_parts import composer
 
 from hydra_plugins.winnow_sweeper._space import SearchSpace
-from hydra_plugins.winnow_sweeper._values import override_text, parse_value, read_choice, same, stored_choices
+from winnow.config.values import override_text, parse_value, read_choice, same, stored_choices
 
 NASTY = st.sampled_from([
     "", " ", "a b", " a ", "a=b", "a,b", "'", '"', "'\"", "\\", "\\'", '\\\\"', "a\\", "$", "$x", "{a}", "[1,2]", "{a:1}",

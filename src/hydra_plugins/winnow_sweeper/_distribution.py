@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hydra_plugins.winnow_sweeper._values import override_text, plain, read_choice, same, stored_choices
+from winnow.config.values import override_text, plain, read_choice, same, stored_choices
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial
-from hydra_plugins.winnow_sweeper._values import one_line
+from winnow.config.values import one_line
 from winnow.errors import WinnowError
 
 Config = dict[str, Any]

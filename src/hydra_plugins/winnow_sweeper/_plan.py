@@ -17,9 +17,9 @@ from hydra_plugins.winnow_sweeper._secrets import hide_secrets, require_secrets
 from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
-from hydra_plugins.winnow_sweeper._values import override_text
 from winnow.config.plain import command_overrides, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
+from winnow.config.values import override_text
 from winnow.errors import ConfigError
 from winnow.settings import build_settings
 from winnow.sweep.stored_study import journal_address

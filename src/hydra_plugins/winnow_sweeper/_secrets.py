@@ -10,10 +10,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
-from hydra_plugins.winnow_sweeper._values import override_text, parse_override, plain
 from winnow.config.flat import flat
 from winnow.config.lookups import is_looked_up
 from winnow.config.plain import command_overrides
+from winnow.config.values import override_text, parse_override, plain
 from winnow.errors import ConfigError
 from winnow.masking import MASK, VARIABLE, by_environment, has_secret, is_masked, is_reference, masked
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from hydra_plugins.winnow_sweeper._distribution import SYNTAX, allowed, distribution_of, stored_value
-from hydra_plugins.winnow_sweeper._values import one_line, override_text, parse_override, plain, read_choice, same
+from winnow.config.values import one_line, override_text, parse_override, plain, read_choice, same
 from winnow.errors import ConfigError
 from winnow.masking import has_secret
 

@@ -22,9 +22,11 @@ from hydra_plugins.winnow_sweeper._secrets import shown_storage
 from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import command_overrides, group_choices
+from winnow.errors import ConfigError
 from winnow.masking import masked_override
+from winnow.reading import read_yaml
 from winnow.run_folder import write_whole
-from winnow.sweep.outcome import OVERRIDES
+from winnow.sweep.listed import enqueue_listed, unlisted_in
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
@@ -34,14 +36,17 @@ logger = logging.getLogger(__name__)
 DEFINITION = "winnow:definition"
 CHANGES = "winnow:changes"
 PARENTS = "winnow:parents"
-EXPLICIT = "winnow:explicit"
 
 
 def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]:
     """Open the study, made if it is not there yet, and return ``plan`` in its words with it. Raises ConfigError if it
     searches something else.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be made: {error}; choose another") from error
+    require_own_folder(plan)
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
         study = create_study_once(storage, plan.name, plan.settings.direction)
@@ -49,6 +54,20 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
         describe_study(plan, study)
         enqueue(plan, study)
     return study, plan
+
+
+def require_own_folder(plan: Plan) -> None:
+    """Raise ConfigError where the folder holds another study than this one, whose runs would be written over."""
+    path = plan.folder / DESCRIPTION
+    if not path.is_file():
+        return
+    there = read_yaml(path, "a study's description", ConfigError)
+    name = there.get("study_name") if isinstance(there, dict) else None
+    if name is not None and name != plan.name:
+        raise ConfigError(
+            f"{plan.folder} holds the study {name!r}, and this one is {plan.name!r}; choose another hydra.sweep.dir, or "
+            f"hydra.sweeper.study_name={name} to go on with it"
+        )
 
 
 def with_stored_choices(plan: Plan, study: optuna.Study) -> Plan:
@@ -123,6 +142,8 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
     """Build the sampler of the config. A seeded one would propose its first points again at each start, and the same as
     every other process: all but the very first start mix what is there already into the seed.
     """
+    if not plan.space.distributions and plan.settings.custom_search_space is None:
+        return optuna.samplers.RandomSampler()  # nothing to draw: GridSampler fails on no grid
     node = OmegaConf.to_container(OmegaConf.create(plan.settings.sampler), resolve=True)
     assert isinstance(node, dict)
     if node.get("seed") is not None and parents > 0:
@@ -135,8 +156,12 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
     return sampler
 
 
-def num_trials(plan: Plan) -> int:
-    """Return ``n_trials``, or as many as a grid has points."""
+def num_trials(plan: Plan, study: optuna.Study | None = None) -> int:
+    """Return ``n_trials``, or as many as a grid has points; those of ``study`` that no longer stand in its list come on top."""
+    return _wanted_trials(plan) + (0 if study is None else len(unlisted_in(study)))
+
+
+def _wanted_trials(plan: Plan) -> int:
     if plan.settings.sampler.get("_target_", "").endswith("GridSampler") and plan.space.distributions:
         points = math.prod(len(values) for values in plan.space.grid().values())
         if points < plan.settings.n_trials:
@@ -146,11 +171,9 @@ def num_trials(plan: Plan) -> int:
 
 
 def enqueue(plan: Plan, study: optuna.Study) -> None:
-    """Put the listed trials before all others, each once over all starts."""
-    there = {trial.user_attrs.get(EXPLICIT) for trial in study.get_trials(deepcopy=False)}
-    for index, explicit in enumerate(plan.explicit):
-        if index not in there:
-            study.enqueue_trial(explicit.params, user_attrs={EXPLICIT: index, OVERRIDES: list(explicit.overrides)})
+    """Put the listed trials before all others, each once over all starts. Without a list those of earlier starts stay."""
+    if plan.settings.trials_file is not None:
+        enqueue_listed(study, [(explicit.params, explicit.overrides) for explicit in plan.explicit])
 
 
 def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:

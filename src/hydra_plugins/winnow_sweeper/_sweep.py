@@ -170,7 +170,7 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
     for row in rows_of(study.get_trials(deepcopy=False)):
         limits.count(row.outcome, is_new=False)
     supply = Supply(
-        study, num_trials(plan), plan.space.distributions, lambda params: job_overrides(plan, params),
+        study, num_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
         functools.partial(recall, plan.folder),
     )  # fmt: skip
@@ -213,7 +213,7 @@ def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport
     floor = getattr(plan.pruner, "floor", None)
     maximize = plan.settings.direction[0] == "maximize"
     return StudyReport(
-        study, plan.folder, num_trials(plan), metric_of(plan), lambda row: planned_epochs(plan, row),
+        study, plan.folder, num_trials(plan, study), metric_of(plan), lambda row: planned_epochs(plan, row),
         lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
         plan.space.fixed_overrides, plan.settings.plots,
     )  # fmt: skip

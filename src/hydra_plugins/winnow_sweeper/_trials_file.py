@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_rows import Cell, Row, RowsError, read_rows
-from hydra_plugins.winnow_sweeper._values import one_line, override_text, parse_override
 from winnow.config.from_file import decides_what_runs
+from winnow.config.values import one_line, override_text, parse_override
 from winnow.errors import ConfigError, WinnowError
 from winnow.masking import has_secret, masked
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hydra_plugins.winnow_sweeper._values import parse_value
+from winnow.config.values import parse_value
 from winnow.reading import UnreadableError, parse_json
 
 SUFFIXES = (".json", ".yaml", ".yml", ".csv")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from winnow.errors import CLEAN, ConfigError
+from winnow.errors import CLEAN, PROBLEMS, ConfigError
 
 
 def add_study(commands: Any) -> None:
@@ -58,5 +58,6 @@ def _promote(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ConfigError(f"--top {options.top} must be at least 1")
     source = StoredStudy.open(options.folder, options.storage)
-    CONSOLE.print(promotion_table(promote(source, options.top, options.overrides), source.metric))
-    return CLEAN
+    promotion = promote(source, options.top, options.overrides)
+    CONSOLE.print(promotion_table(promotion, source.metric))
+    return CLEAN if promotion.is_whole else PROBLEMS

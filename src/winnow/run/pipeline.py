@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def run(cfg: DictConfig) -> float | None:
     if is_multirun:
         refuse_sweep(["--multirun"])
     command = job_command(cfg)
+    require_right_mode(command.choices, is_multirun)
     folder = command.run_folder
     with StopRequest() as stop, sole_owner(folder):
         if current_trial() is None:  # of a trial the sweeper writes them
@@ -69,6 +70,16 @@ def run(cfg: DictConfig) -> float | None:
         if not is_multirun:
             raise SystemExit(EXIT_INTERRUPTED)
     return result.objective
+
+
+def require_right_mode(choices: Mapping[str, str], is_multirun: bool) -> None:
+    """Raise ConfigError for a sweep that was started as a single run, or by a sweeper that knows nothing of trials."""
+    if not is_multirun and "sweep" in choices:
+        raise ConfigError(f"+sweep={choices['sweep']} is a search and this is a single run; start it with -m")
+    if is_multirun and current_trial() is None:
+        raise ConfigError(
+            "this sweeper only starts runs one after the other: none is pruned, resumed or compared; add hydra/sweeper=winnow"
+        )
 
 
 def run_stages(plans: Sequence[RunPlan], folder: Path, stop: StopRequest) -> RunResult:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from winnow.console import CONSOLE
 from winnow.protocols import Tracker
+from winnow.sweep.listed import unlisted_in
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, counts, ranking, rows_of, saved, spent, write_csv
@@ -128,7 +129,7 @@ class StudyReport:
         return next(iter(ranking(self.rows, self._maximize())), None)
 
     def _read(self) -> None:
-        self.rows = rows_of(self._study.get_trials(deepcopy=False), self._is_eliminated)
+        self.rows = rows_of(self._study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self._study))
 
     def _write(self) -> None:
         self._read()

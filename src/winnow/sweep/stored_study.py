@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from winnow.errors import ConfigError
 from winnow.masking import MASK, is_masked, masked, usable
 from winnow.reading import read_yaml
+from winnow.sweep.listed import unlisted_in
 from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
@@ -69,7 +70,7 @@ class StoredStudy:
         return str(self.description["metric"])
 
     def rows(self) -> list[Row]:
-        return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated)
+        return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self.study))
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from winnow.run_folder import write_whole
+from winnow.sweep.listed import NO_LONGER_LISTED
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, RELEASED, STARTED, Outcome
 
 FIRST_COLUMNS = ("trial_id", "status", "final_map", "final_loss")
@@ -48,9 +49,12 @@ class Row:
 
 
 def rows_of(
-    trials: Iterable[FrozenTrial], is_eliminated: Callable[[FrozenTrial], bool] = lambda trial: False
+    trials: Iterable[FrozenTrial],
+    is_eliminated: Callable[[FrozenTrial], bool] = lambda trial: False,
+    unlisted: Collection[int] = (),
 ) -> list[Row]:
-    """Return rows by trial number; trials that run right now or were never started have none."""
+    """Return rows by trial number; trials that run right now or were never started have none. Those of ``unlisted`` say in their
+    reason that they no longer stand in the study's list."""
     rows = []
     for trial in trials:
         outcome = Outcome.from_json(trial.user_attrs[OUTCOME]) if OUTCOME in trial.user_attrs else None
@@ -61,12 +65,14 @@ def rows_of(
             status = "interrupted"
         else:
             continue
-        overrides = dict(text.lstrip("+").split("=", 1) for text in trial.user_attrs.get(OVERRIDES, ()))
+        overrides = dict(text.lstrip("+").partition("=")[::2] for text in trial.user_attrs.get(OVERRIDES, ()))
         params = {**trial.params, **overrides}
         value = trial.values[0] if trial.values and status in ("completed", "eliminated", "pruned") else None
         outcome = outcome or Outcome(status, tuple(trial.values or ()))
         # Another program than winnow's says no epochs; what it reported tells them.
         outcome = replace(outcome, epochs=outcome.epochs or trial.last_step or 0)
+        if trial.number in unlisted:
+            outcome = replace(outcome, reason="; ".join(filter(None, (NO_LONGER_LISTED, outcome.reason))))
         rows.append(Row(trial.number, status, value, params, outcome))
     return rows
 

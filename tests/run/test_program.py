@@ -1,0 +1,69 @@
+"""Every mistake of a command ends in one message, without a traceback, in a sweep as in a run."""
+
+import subprocess
+import sys
+
+import pytest
+from composed import REPOSITORY
+from hydra.errors import HydraException
+
+from winnow.errors import ConfigError
+from winnow.run.program import message_of, run_program
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["+sweep=lr_bs"], "ConfigError: +sweep=lr_bs is a search and this is a single run; start it with -m"),
+    (["-m", "training.seed=1,2", "hydra.sweep.dir=basic"], "none is pruned, resumed or compared; add hydra/sweeper=winnow"),
+    (["-m", "training.optimizer.lr=interval(0.1,0.2)"], "hydra/sweeper=winnow searches intervals"),
+    (["-m", "+sweep=lr_bs", "hydra.sweeper.n_trials=0"], "ConfigError: hydra.sweeper.n_trials=0: input should be greater than 0"),
+    (["-m", "+sweep=lr_bs", "hydra.sweep.dir=/proc/none"], "ConfigError: hydra.sweep.dir=/proc/none can't be made"),
+    (["hydra.run.dir=/proc/none/run"], "the run's folder or log can't be made: "),
+    (["model=nope"], "Could not find 'model/nope'"), (["training.freeze=["], "no viable alternative at input '['"),
+    (["training.max_epoch=3"], "Key 'max_epoch' is not in struct. Did you mean: 'max_epochs'?"),
+])  # fmt: skip
+def test_a_mistake_is_one_message(warm_program, tmp_path, arguments, message):
+    printed = warm_program.run(tmp_path, *arguments, code=1)
+    assert message in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.glob("**/checkpoints"))
+
+
+def test_a_folder_of_another_study_is_not_written_to(warm_program, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/sweep.yaml").write_text("study_name: other\n")
+    command = ["-m", "+sweep=lr_bs", "hydra.sweep.dir=mine", "hydra.sweeper.study_name=own"]
+    printed = warm_program.run(tmp_path, *command, code=1)
+    assert "mine holds the study 'other', and this one is 'own'; choose another hydra.sweep.dir" in printed
+    assert (tmp_path / "mine/sweep.yaml").read_text() == "study_name: other\n"
+
+
+def ended(body, **environment):
+    program = f"from winnow.run.program import run_program\ndef main():\n    {body}\nrun_program(main)"
+    environment = {"PYTHONPATH": str(REPOSITORY / "src"), **environment}
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+
+
+def test_ctrl_c_before_anything_was_saved_is_one_line():
+    found = ended("raise KeyboardInterrupt")
+    assert (found.returncode, found.stderr) == (130, "interrupted before anything was saved\n")
+
+
+def test_an_error_of_the_program_keeps_its_traceback():
+    found = ended("{}['x']")
+    assert found.returncode == 1
+    assert "Traceback" in found.stderr
+    assert "KeyError: 'x'" in found.stderr
+
+
+def test_tracebacks_are_shown_on_demand():
+    found = ended(
+        "raise HydraException('x')".replace("Hydra", "__import__('hydra').errors.Hydra"), HYDRA_FULL_ERROR="1"
+    )
+    assert "Traceback" in found.stderr
+
+
+def test_what_the_user_must_mend_has_a_message():
+    assert message_of(ConfigError("x=1")) == "ConfigError: x=1"
+    assert message_of(HydraException("y")) == "y"
+    assert message_of(OSError("disk")) is None  # not where Hydra makes folders
+    assert run_program(lambda: None) is None
