@@ -11,7 +11,7 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
-from winnow.config.moved import ADDED, with_moved_targets
+from winnow.config.moved import added_keys, with_moved_targets
 from winnow.errors import ConfigError
 from winnow.masking import masked_tree
 from winnow.reading import parse_record, reason
@@ -168,7 +168,7 @@ def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[s
 
 def _in_todays_words(base: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded ``base``, masked, with moved targets and, if it is of a run of winnow's, with keys that came later."""
-    later = flattened(ADDED, MAY_CHANGE) if "budget.name" in base else {}
+    later = flattened(added_keys(base), MAY_CHANGE) if "budget.name" in base else {}
     return {**later, **masked_tree(with_moved_targets(base))}
 
 

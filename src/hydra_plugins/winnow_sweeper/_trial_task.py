@@ -51,9 +51,11 @@ class TrialTask:
         seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
         with _alone(folder) as had_to_wait:
             done = stored_outcome(self._ref, job.job.num, seed) if had_to_wait else None
-            if done is None:
-                write_job_files(cfg)
-            return done if done is not None else self._outcome(cfg, folder, job.job.num, seed)
+            if done is not None:
+                return done
+            write_job_files(cfg)
+            set_others_result_aside(folder, f"{self._ref.name} {job.job.num}")
+            return self._outcome(cfg, folder, job.job.num, seed)
 
     def _outcome(self, cfg: DictConfig, folder: Path, number: int, seed: int | None) -> Outcome:
         began = time.monotonic()
@@ -135,6 +137,18 @@ def _alone(folder: Path) -> Iterator[bool]:
         yield had_to_wait
     finally:
         lock.release()
+
+
+def set_others_result_aside(folder: Path, trial: str) -> None:
+    """Rename a ``result.json`` that no job of ``trial`` (the study's name and the trial's number) left in ``folder``: it lay
+    there before, or was copied there, and would count as this trial's."""
+    mark, result = folder / ".trial", folder / "result.json"
+    if mark.is_file() and mark.read_text() == trial:
+        return
+    if result.exists():
+        logger.warning("%s is not of this trial; it is now %s.before", result, result.name)
+        result.replace(result.with_name(f"{result.name}.before"))
+    mark.write_text(trial)
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.initial import initial_weights, load_initial_weights
 from winnow.engine.loop import fit
 from winnow.engine.ranks import Ranks
@@ -69,7 +70,8 @@ def fit_along(plan: RunPlan, ranks: Ranks) -> None:
         read_found(plan.checkpoint).restore(run)
     elif training.init_from is not None:  # what trains comes from rank 0, what is frozen from the file
         path = initial_weights(training.init_from, None if stage.is_alone else plan.folder.parent)
-        load_initial_weights(run.task.model, path, stage.init_allow_missing, training.frozen_source)
+        head = ClassHead.of(run.task)
+        load_initial_weights(run.task.model, path, stage.init_allow_missing, training.frozen_source, head)
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:

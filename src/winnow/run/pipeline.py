@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from winnow.config.compose import job_command
 from winnow.config.job_files import write_job_files
 from winnow.config.plain import Config
+from winnow.engine.loop import best_names
 from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
@@ -208,8 +209,11 @@ def read_result(folder: Path) -> RunResult | None:
         return None
     try:
         content = parse_json(path.read_bytes())
-        metrics = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
-        return as_record(RunResult, {**content, "metrics": metrics})
+        numbers = {
+            key: {name: math.nan if value is None else value for name, value in content[key].items()}
+            for key in ("metrics", *(["best_metrics"] if "best_metrics" in content else []))
+        }
+        return as_record(RunResult, {**content, **numbers})
     except (AttributeError, LookupError, TypeError, UnreadableError) as error:
         logger.warning("%s is damaged and counts as absent: %s", path, error)
         return None
@@ -244,8 +248,8 @@ def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> No
 def conclude(tracker: Tracker, result: RunResult, folder: Path) -> None:
     """Track the numbers by which pipelines are compared, and the end."""
     values = {f"cost/{name}": value for name, value in result.cost.items()}
-    if result.objective is not None and result.best is not None:
-        values[f"best/{result.best['metric'].removeprefix('val/')}"] = result.objective
+    if result.objective is not None and result.best is not None:  # one value is all that an earlier winnow wrote
+        values |= best_names(result.best_metrics or {result.best["metric"]: result.objective})
     tracker.log_metrics(values, result.steps)
     tracker.log_artifact(folder / "result.json")
     tracker.finish(result.status)

@@ -16,11 +16,13 @@ from winnow.run_folder import write_whole
 @dataclass
 class RunResult:
     """``status`` is completed, early_stopped, interrupted, pruned, diverged, out_of_memory or failed; ``objective`` the best
-    value reached; ``reason`` says why a run did not complete; ``stages`` holds the results of a pipeline's by name."""
+    value reached; ``metrics`` are the last evaluation's, ``best_metrics`` those of the best epoch; ``reason`` says why a run did
+    not complete; ``stages`` holds the results of a pipeline's by name."""
 
     status: str
     objective: float | None = None
     metrics: dict[str, int | float] = field(default_factory=dict)
+    best_metrics: dict[str, int | float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     epochs: int = 0
     steps: int = 0

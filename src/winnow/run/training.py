@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.initial import initial_weights, load_initial_weights, write_report
 from winnow.engine.loop import Fit, fit, is_finished
 from winnow.engine.memory import release_memory
@@ -89,7 +90,9 @@ def fit_as_leader(plan: RunPlan, stop: StopRequest, ranks: Ranks) -> RunResult:
             return result_of(run, "completed", None)
     elif training.init_from is not None:
         weights = initial_weights(training.init_from, None if stage.is_alone else plan.folder.parent)
-        report = load_initial_weights(run.task.model, weights, stage.init_allow_missing, training.frozen_source)
+        report = load_initial_weights(
+            run.task.model, weights, stage.init_allow_missing, training.frozen_source, ClassHead.of(run.task)
+        )
         write_report(report, plan.folder)
     ranks.broadcast(plan.with_absolute_paths())
     with tracker:

@@ -27,7 +27,7 @@ from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
 """Settings of the sweeper that hold for the search and not for the full trainings."""
 _NOT_KEPT = (
-    "hydra.mode", "hydra.output_subdir", "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.sweeper.sampler",
+    "hydra.mode", "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.sweeper.sampler",
     *(
         f"hydra.sweeper.{name}"
         for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *OF_THE_SEARCH)
