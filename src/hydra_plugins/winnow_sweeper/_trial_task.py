@@ -17,7 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.config.job_files import write_job_files
 from winnow.errors import DivergedError, WinnowError
+from winnow.masking import mask_output, referred_to
 from winnow.reading import UnreadableError, parse_json
 from winnow.sweep.current import CurrentTrial, running
 from winnow.sweep.outcome import Outcome
@@ -42,6 +44,8 @@ class TrialTask:
         self._ref = ref
 
     def __call__(self, cfg: DictConfig) -> Outcome:
+        mask_output()
+        referred_to(self._ref.storage)  # a job that can't find its study must not train for nothing
         job = HydraConfig.get()
         folder = Path(job.runtime.output_dir)
         seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
@@ -49,6 +53,7 @@ class TrialTask:
             done = stored_outcome(self._ref, job.job.num, seed) if had_to_wait else None
             if done is not None:
                 return done
+            write_job_files(cfg)
             set_others_result_aside(folder, f"{self._ref.name} {job.job.num}")
             return self._outcome(cfg, folder, job.job.num, seed)
 

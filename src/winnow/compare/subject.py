@@ -15,6 +15,7 @@ from winnow.checkpoints.seal import is_sealed
 from winnow.config.flat import flat
 from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.errors import CheckpointError, ConfigError
+from winnow.masking import masked_tree
 from winnow.reading import parse_json
 
 BEST, LAST = "best", "last"
@@ -74,7 +75,7 @@ def _checkpoint_of(folder: Path, which: str) -> Path:
 def _of_winnow(given: str, path: Path, folder: Path | None, frozen_source: str | None) -> Subject:
     saved = with_frozen_weights(read_checkpoint(path), path, frozen_source)
     choices = with_moved_choices((saved["metadata"] or {}).get("choices", {}), saved["config"] or {})
-    config, metadata = flat(with_moved_targets(saved["config"] or {})), saved["metadata"] or {}
+    config, metadata = flat(masked_tree(with_moved_targets(saved["config"] or {}))), saved["metadata"] or {}
     best, progress = saved["best"] or {}, saved["progress"] or {}
     cost = {f"cost/{name}": float(value) for name, value in progress.get("cost", {}).items()}
     found = {f"best/{best['metric'].removeprefix('val/')}": best["value"]} if best else {}
@@ -118,7 +119,7 @@ def _of_another(given: str, file: ForeignCheckpoint) -> Subject:
         facts={"epoch": file.epoch, "step": file.step},
         metrics=dict(file.metrics or {}),
         objective=None,
-        config=flat(file.config) if file.config else None,
+        config=flat(masked_tree(file.config)) if file.config else None,
         weights=file.average or file.weights,
         groups={},
         origin=("not known",),

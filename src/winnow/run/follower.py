@@ -16,6 +16,7 @@ from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import seed_everything, seed_of_rank
 from winnow.engine.stop import StopRequest
 from winnow.errors import DivergedError, RankError, UntrainedError, WinnowError
+from winnow.masking import mask_output
 from winnow.run.build import build
 from winnow.run.leader import LEADER, join_peers, report_failure_to_peers
 from winnow.run.plan import RunPlan
@@ -33,6 +34,7 @@ def follow() -> None:
     place = place_of()
     if place is None or runs_nothing(sys.argv[1:]):
         return
+    mask_output()
     # Until the training begins there is nothing to save: Ctrl-C ends the process without a word.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.basicConfig(level=logging.ERROR, format=f"rank {place.rank}: %(levelname)s %(message)s")

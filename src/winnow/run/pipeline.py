@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.config.compose import job_command
+from winnow.config.job_files import write_job_files
 from winnow.config.plain import Config
 from winnow.engine.loop import best_names
 from winnow.engine.memory import release_memory
@@ -54,6 +55,8 @@ def run(cfg: DictConfig) -> float | None:
     require_right_mode(command.choices, is_multirun)
     folder = command.run_folder
     with StopRequest() as stop, sole_owner(folder):
+        if current_trial() is None:  # of a trial the sweeper writes them
+            write_job_files(cfg)
         with recording_refusal(folder):
             plans = resolve(command)
         if plans[0].settings.stage.is_alone:
@@ -225,7 +228,7 @@ def without_samples(plan: RunPlan) -> Config:
 
 def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> None:
     """Track params of the whole: those that all stages share by their own name, others after the stage's."""
-    every = {plan.name: flat(plan.config) for plan in plans}
+    every = {plan.name: flat(plan.recorded) for plan in plans}
     shared = {
         key: value
         for key, value in every[plans[0].name].items()

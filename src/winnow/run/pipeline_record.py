@@ -27,7 +27,7 @@ class RecordedStage:
 
 def write_record(plans: Sequence[RunPlan], folder: Path) -> None:
     """Write down what each stage begins with, for whoever resumes; stages of earlier commands stay."""
-    began = [RecordedStage(plan.name, plan.config, plan.choices) for plan in plans]
+    began = [RecordedStage(plan.name, plan.recorded, plan.choices) for plan in plans]
     known = {stage.name: stage for stage in [*read_record(folder), *began]}
     content = {"stages": [{"name": s.name, "choices": s.choices, "config": s.config} for s in known.values()]}
     write_whole(folder / PIPELINE_RECORD, yaml.safe_dump(content, sort_keys=False))

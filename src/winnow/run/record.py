@@ -35,7 +35,7 @@ def record_origin(run: Fit, plan: RunPlan) -> None:
     facts = {"command": command_line(), "git_commit": git.commit if git else None, **environment()}
     write_whole(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
     tracker = run.tracker
-    tracker.log_params(flat(plan.config))
+    tracker.log_params(flat(plan.recorded))
     tracker.set_tags({
         **source_tags(git),
         "winnow.command": facts["command"] or "",

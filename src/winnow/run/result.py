@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from winnow.masking import masked_output
 from winnow.reading import UnreadableError, parse_json
 from winnow.run_folder import write_whole
 
@@ -35,7 +36,8 @@ class RunResult:
 
     def write(self, folder: Path) -> None:
         """Write ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
-        write_whole(folder / "result.json", json.dumps(_finite(asdict(self)), indent=2) + "\n")
+        content = asdict(self) | {"reason": self.reason and masked_output(self.reason)}
+        write_whole(folder / "result.json", json.dumps(_finite(content), indent=2) + "\n")
 
 
 def is_concluded(folder: Path) -> bool:

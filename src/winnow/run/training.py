@@ -70,7 +70,7 @@ def with_half_batches(plan: RunPlan) -> RunPlan | None:
 
 def fit_in_folder(plan: RunPlan, stop: StopRequest) -> RunResult:
     """Build everything that the plan names, and fit it."""
-    write_whole(plan.folder / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
+    write_whole(plan.folder / "config.yaml", yaml.safe_dump(plan.recorded, sort_keys=False))
     with ranks_of_run(plan.settings.training.num_ranks) as ranks:
         return fit_as_leader(plan, stop, ranks)
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
+from winnow.masking import masked_output
 from winnow.reading import parse_record
 
 OUTCOME = "winnow:outcome"
@@ -49,7 +50,7 @@ class Outcome:
     is_retryable: bool = False
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self) | {"reason": self.reason and masked_output(self.reason)})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -15,6 +15,7 @@ from winnow.config.from_file import TRUSTED, require_run_overrides
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.config.values import override_text, parse_value
 from winnow.errors import ConfigError
+from winnow.masking import masked_tree
 from winnow.reading import read_yaml
 from winnow.run_folder import PIPELINE_RECORD
 from winnow.sweep.listed import content_of
@@ -59,12 +60,12 @@ def entry_of(
         logger.info("trial %d starts afresh: it left no checkpoint", trial.number)
         return afresh
     recorded = read_yaml(run / "config.yaml", "the config of a run", ConfigError)
-    old = flat(with_added_keys(with_moved_targets(recorded)))
+    old = flat(masked_tree(with_added_keys(with_moved_targets(recorded))))
     listed = run / ".hydra" / "overrides.yaml"
     task = [
         text
         for text in with_moved_names(read_yaml(listed, "the overrides of a run", ConfigError), recorded)
-        if key_of(text) not in ("training.resume", TRUSTED)
+        if key_of(text) not in ("training.resume", TRUSTED) and not key_of(text).startswith("tracking.")
     ]
     require_run_overrides(task, str(listed))
     new = flat(composed_by([*task, *chosen, *trust], command))
