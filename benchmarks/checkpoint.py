@@ -42,8 +42,8 @@ class Noise:
     def num_samples(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device) -> Noise:
-        del device
+    def to(self, device: torch.device, memory_format: torch.memory_format = torch.preserve_format) -> Noise:
+        del device, memory_format
         return self
 
 

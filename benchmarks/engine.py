@@ -112,18 +112,25 @@ def composed(model: str, folder: Path, overrides: tuple[str, ...]) -> dict[str, 
 
 def start(engine: str, config: dict[str, Any], folder: Path, show_messages: bool) -> Contestant:
     """Start it and wait for its first step."""
+    contestant = launch(engine, config, folder, show_messages)
+    contestant.first_step = float(contestant.hear()["first_step"])
+    return contestant
+
+
+def launch(engine: str, config: dict[str, Any], folder: Path, show_messages: bool) -> Contestant:
+    """Start it; the first that is heard of it is its first step."""
     environment = os.environ | {
         "WINNOW_RACE_STARTED_AT": str(time.time()),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY / "src")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     command = [sys.executable, "-m", "contestants", engine, json.dumps(config), str(BLOCK)]
     process = subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=None if show_messages else subprocess.DEVNULL,
     )  # fmt: skip
-    contestant = Contestant(engine, process)
-    contestant.first_step = float(contestant.hear()["first_step"])
-    return contestant
+    return Contestant(engine, process)
 
 
 def print_table(model: str, contestants: list[Contestant]) -> None:

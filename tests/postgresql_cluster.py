@@ -30,18 +30,26 @@ def free_port() -> int:
 class Cluster:
     """Starts at once; ``close`` leaves neither process nor file behind.
 
-    Without ``is_durable`` it does not wait for the disk: it survives being killed, not the machine's end.
+    Without ``is_durable`` it does not wait for the disk: it survives being killed, not the machine's end. With a ``password`` it
+    lets nobody in without it.
     """
 
-    def __init__(self, is_durable: bool = False) -> None:
+    def __init__(self, is_durable: bool = False, password: str | None = None) -> None:
         self._is_durable = is_durable
+        self._password = password
         # Not pytest's folder, which the unprivileged user may not enter.
         self.folder = Path(tempfile.mkdtemp(prefix="winnow-postgresql-"))
         self.port = free_port()
         self._num_databases = 0
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
-        self._run("initdb", "--auth=trust", "--username=postgres", "--locale=C", "--encoding=UTF8", "--no-sync")
+        options = ["--auth=trust"]
+        if password is not None:
+            kept = self.folder / "password"
+            kept.write_text(password)
+            kept.chmod(0o644)
+            options = ["--auth=scram-sha-256", f"--pwfile={kept}"]
+        self._run("initdb", *options, "--username=postgres", "--locale=C", "--encoding=UTF8", "--no-sync")
         self.start()
 
     def new_database(self) -> str:
@@ -56,7 +64,15 @@ class Cluster:
         return f"postgresql+psycopg://postgres@127.0.0.1:{port or self.port}/{name}"
 
     def address(self, name: str) -> str:
-        return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}"
+        password = f" password={self._password}" if self._password is not None else ""
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}{password}"
+
+    def texts(self, url: str) -> str:
+        """All rows of all tables of a database, as text."""
+        with psycopg.connect(self.address(url.rpartition("/")[2])) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            rows = [connection.execute(f'SELECT t::text FROM "{table}" t').fetchall() for (table,) in tables]  # type: ignore[arg-type]
+        return "\n".join(text for found in rows for (text,) in found)
 
     def start(self) -> None:
         options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}{'' if self._is_durable else ' -F'}"

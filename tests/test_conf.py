@@ -97,6 +97,21 @@ def test_a_recipe_beats_the_defaults_and_the_command_line_beats_it():
     assert changed["model"]["_target_"].endswith("deformable_detr")
 
 
+@pytest.mark.parametrize(("budget", "epochs", "milestones"), [("full", 50, [40]), ("search", 5, [4])])
+def test_the_recipe_of_the_deformable_paper_has_its_schedule(budget, epochs, milestones):
+    config = compose_plain("+experiment=deformable_detr_paper", f"budget={budget}")
+    training = build_settings(RunSettings, config, "").training
+    assert (training.max_epochs, training.scheduler.milestones, training.scheduler.gamma) == (epochs, milestones, 0.1)
+    assert (training.scheduler.name, training.scheduler.warmup_steps, training.clip_grad_norm) == ("multistep", 0, 0.1)
+    assert training.batch_size * training.accumulate == training.auto_scale_lr.base_batch_size == 32
+    assert (training.optimizer["lr"], training.optimizer["weight_decay"]) == (2e-4, 1e-4)
+    assert [(group.name, group.lr_scale) for group in training.param_groups] == [
+        ("backbone", 0.1),
+        ("projections", 0.1),
+    ]
+    assert (config["model"]["share_heads"], config["evaluation"]["score_threshold"]) == (True, 0.0)
+
+
 @pytest.mark.parametrize(("name", "built_on"), [
     ("progressive_960", "progressive_800"), ("digits_progressive_ema", "digits_progressive"),
 ])  # fmt: skip

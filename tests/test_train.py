@@ -106,7 +106,8 @@ def test_mlflow_holds_the_run(whole, workplace):
     assert run.info.status == "FINISHED"
     assert run.data.params["training.optimizer.lr"] == "0.003"
     assert run.data.metrics["best/map"] == pytest.approx(result["objective"])
-    assert run.data.metrics["final/map"] == pytest.approx(result["metrics"]["val/map"])
+    assert run.data.metrics["best/loss"] == pytest.approx(result["best_metrics"]["val/loss"])
+    assert not any(name.startswith("final/") for name in run.data.metrics)
     assert {"val/map_50", "train/loss_class", "lr/default", "perf/images_per_second", "cost/images_640"} <= set(
         run.data.metrics
     )

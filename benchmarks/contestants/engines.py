@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,10 +17,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from winnow.engine.counts import divisors
+from winnow.engine.precision import choose_device
 from winnow.families.detection.batch import DetectionBatch
 from winnow.protocols import Task
 
 CPU = torch.device("cpu")
+
+
+def device_of(config: dict[str, Any]) -> torch.device:
+    return choose_device(config["training"]["device"])
 
 
 def winnow_fit(config: dict[str, Any], channel: Channel, block: int) -> None:
@@ -41,7 +47,7 @@ def same_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
     Turns(channel, block, run.step.optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(run.step.optimizer, run.step.schedule.factor)
     batches = [batch.to(CPU, run.step.precision.memory_format) for batch in in_memory(run.data)]
-    bare_loop(run.task, run.step.optimizer, schedule, batches, config)
+    bare_loop(run.task, run.step.optimizer, schedule, batches, config, run.step.precision.memory_format)
 
 
 def plain_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
@@ -53,16 +59,22 @@ def plain_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
 
 
 def bare_loop(
-    task: Task, optimizer: torch.optim.Optimizer, schedule: Any, batches: list[DetectionBatch], config: dict[str, Any]
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    batches: list[DetectionBatch],
+    config: dict[str, Any],
+    memory_format: torch.memory_format = torch.preserve_format,
 ) -> None:
     """The steps that every engine here takes, and nothing else: losses over the step's count, clipping, a check that they are
     finite, the update, and sums for the log."""
-    training = config["training"]
+    training, device = config["training"], device_of(config)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sums: dict[str, Tensor] = {}
     for step, batch in enumerate(itertools.cycle(batches), start=1):
         count = divisors(task.loss_count(batch))
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=training["amp"] == "bf16"):
+        batch = batch.to(device, memory_format)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=training["amp"] == "bf16"):
             terms = task.losses(task.forward(batch), batch, count)
             loss = torch.stack(list(terms.values())).sum()
         loss.backward()
@@ -79,7 +91,7 @@ def bare_loop(
 
 def hugging_face_trainer(config: dict[str, Any], channel: Channel, block: int) -> None:
     """transformers' Trainer with its own choice of a fused AdamW, no progress bar, no saving."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
 
     task, data, optimizer, schedule = plain_parts(config, fused=True)
     Turns(channel, block, optimizer)
@@ -89,14 +101,57 @@ def hugging_face_trainer(config: dict[str, Any], channel: Channel, block: int) -
         def get_train_dataloader(self) -> Any:
             return loader
 
+    run_trainer(RaceTrainer, LossModel(task), config, (optimizer, schedule))
+
+
+def hugging_face_model(config: dict[str, Any], channel: Channel, block: int) -> None:
+    """The same Trainer with transformers' own model and loss, of the same sizes: what one has without winnow."""
+    from transformers import DeformableDetrForObjectDetection, Trainer
+
+    ours, data, _, _ = plain_parts(config)
+    sizes: Any = ours.model.config
+    sizes.auxiliary_loss = True  # ours learns from every decoder layer, too
+    torch.manual_seed(0)
+    model: Any = DeformableDetrForObjectDetection(sizes)
+    model.requires_grad_(True)  # ours trains its whole backbone where no weights were loaded
+    training = config["training"]
+    wanted = {name: value for name, value in training["optimizer"].items() if name not in ("_target_", "fused")}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, **wanted, fused=True)
+    Turns(channel, block, optimizer)
+    loader = endless([as_transformers(batch) for batch in in_memory(data)], lambda batch: batch)
+
+    class RaceTrainer(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return loader
+
+    run_trainer(RaceTrainer, model, config, (optimizer, schedule_of(config, optimizer)))
+
+
+def as_transformers(batch: DetectionBatch) -> dict[str, Any]:
+    """Return what its image processor gives: normalised float images, a mask, labels with boxes in fractions of the image."""
+    images = batch.images.float().contiguous() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    labels = []
+    for target in batch.targets:
+        height, width = target.size
+        boxes = target.boxes / torch.tensor([width, height, width, height])
+        centred = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+        labels.append({"class_labels": target.labels, "boxes": centred})
+    return {"pixel_values": (images - mean) / std, "pixel_mask": batch.pixel_mask.long(), "labels": labels}
+
+
+def run_trainer(kind: Any, model: nn.Module, config: dict[str, Any], optimizers: Any) -> None:
+    from transformers import TrainingArguments
+
     training = config["training"]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, max_steps=10**6, use_cpu=True, bf16=training["amp"] == "bf16", max_grad_norm=training["clip_grad_norm"],
-            logging_steps=training["log_interval"], save_strategy="no", report_to=[], disable_tqdm=True,
-            remove_unused_columns=False,
+            folder, max_steps=10**6, use_cpu=device_of(config).type == "cpu", bf16=training["amp"] == "bf16",
+            max_grad_norm=training["clip_grad_norm"], logging_steps=training["log_interval"], save_strategy="no",
+            report_to=[], disable_tqdm=True, remove_unused_columns=False,
         )  # fmt: skip
-        RaceTrainer(LossModel(task), arguments, optimizers=(optimizer, schedule)).train()
+        kind(model, arguments, optimizers=optimizers).train()
 
 
 def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> None:
@@ -125,7 +180,8 @@ def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> N
 
     training = config["training"]
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=10**6, precision="bf16-mixed" if training["amp"] == "bf16" else "32-true", logger=False,
+        accelerator="cpu" if device_of(config).type == "cpu" else "gpu", devices=1, max_steps=10**6, logger=False,
+        precision="bf16-mixed" if training["amp"] == "bf16" else "32-true",
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, barebones=False,
         gradient_clip_val=training["clip_grad_norm"], log_every_n_steps=training["log_interval"],
     )  # fmt: skip
@@ -142,12 +198,16 @@ class LossModel(nn.Module):
 
     def forward(self, batch: DetectionBatch) -> dict[str, Tensor]:
         (task,) = self._task
-        terms = task.losses(task.forward(batch), batch, divisors(task.loss_count(batch)))
+        count = divisors(task.loss_count(batch))
+        batch = batch.to(next(self.model.parameters()).device)  # the Trainer moves only what it knows
+        terms = task.losses(task.forward(batch), batch, count)
         return {"loss": torch.stack(list(terms.values())).sum()}
 
 
 class FromMemory:
     """winnow's data with an endless epoch of batches that were read beforehand."""
+
+    num_train_samples = sys.maxsize
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -164,16 +224,16 @@ def in_memory(data: Any, count: int = 16) -> list[DetectionBatch]:
     return list(itertools.islice(data.train_batches(1, data.image_size), count))
 
 
-def fresh(batch: DetectionBatch) -> DetectionBatch:
-    """As a loader gives it: without what a task kept in it when it was seen before."""
-    return replace(batch, memo={})
+def fresh(batch: Any) -> Any:
+    """As a loader gives it: without what a task kept in it when it was seen before. What is no batch of ours keeps nothing."""
+    return replace(batch, memo={}) if isinstance(batch, DetectionBatch) else batch
 
 
 def contiguous(batches: Iterable[DetectionBatch]) -> list[DetectionBatch]:
     return [replace(batch, images=batch.images.contiguous()) for batch in batches]
 
 
-def endless(batches: list[DetectionBatch], wrap: Any) -> DataLoader[Any]:
+def endless(batches: list[Any], wrap: Any) -> DataLoader[Any]:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Iterator[Any]:
             return (wrap(fresh(batch)) for batch in itertools.cycle(batches))
@@ -194,8 +254,6 @@ def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torc
     """The same task and data without anything that winnow's engine does to them, and the same optimizer settings."""
     import importlib
 
-    from winnow.engine.schedule import LrSchedule
-    from winnow.engine.settings import SchedulerSettings
     from winnow.families.detection.data import LoadingSettings, digits_data
     from winnow.families.detection.metrics.coco_ap import CocoAp
 
@@ -208,10 +266,18 @@ def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torc
         data.classes, lambda: CocoAp(data.classes), 100, 0.05, **without_target(config["model"])
     )
     wanted = {name: value for name, value in training["optimizer"].items() if name not in ("_target_", "fused")}
+    task.model.to(device_of(config))
     trainable = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, **wanted, **options)
-    factors = LrSchedule(SchedulerSettings(**training["scheduler"]), 1000, 100)
-    return task, data, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors.factor)
+    return task, data, optimizer, schedule_of(config, optimizer)
+
+
+def schedule_of(config: dict[str, Any], optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+    from winnow.engine.schedule import LrSchedule
+    from winnow.engine.settings import SchedulerSettings
+
+    factors = LrSchedule(SchedulerSettings(**config["training"]["scheduler"]), 1000, 100)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors.factor)
 
 
 def without_target(node: dict[str, Any]) -> dict[str, Any]:
@@ -223,5 +289,6 @@ ENGINES = {
     "same loop": same_loop,
     "winnow": winnow_fit,
     "HF Trainer": hugging_face_trainer,
+    "HF Trainer, its model": hugging_face_model,
     "Lightning": lightning_trainer,
 }

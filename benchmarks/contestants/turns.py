@@ -43,6 +43,8 @@ class Turns:
         optimizer.register_step_post_hook(self._after_step)
 
     def _after_step(self, *unused: Any) -> None:
+        if self._steps % self._block == 0 and torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # steps are queued faster than they are computed
         now = time.perf_counter()
         if self._steps == 0:
             self._channel.say(first_step=time.time() - float(os.environ[STARTED_AT]), mb=peak_mb())

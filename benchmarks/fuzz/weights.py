@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from composed import REPOSITORY
 from engine_parts import ListTracker, VectorData, VectorTask, training_settings
+from fuzz.labels import changed_json
 from fuzz.mutations import CANARY, mutated, mutated_bytes, odd_value
 from fuzz.pool import Case, Kind
 from safetensors.torch import save
@@ -262,9 +263,7 @@ def _foreign(rng: random.Random, shared: Any, folder: Path) -> Case:
         data = save({name: value.contiguous() for name, value in shared["model"].items()}, {"format": "pt"})
         if rng.random() < 0.4:  # its header, as JSON
             size = int.from_bytes(data[:8], "little")
-            header = json.dumps(
-                mutated(rng, json.loads(data[8 : 8 + size]), partial(odd_value, rng)), default=str
-            ).encode()
+            header = changed_json(rng, json.loads(data[8 : 8 + size]))
             path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
         else:
             path.write_bytes(mutated_bytes(rng, data))

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
+from winnow.masking import mask_output
+
 CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
 """What ``winnow …`` exits with."""
 EXIT_INTERRUPTED = 75
@@ -57,7 +59,9 @@ class MemoryExhaustedError(WinnowError):
 
 
 def show_errors_as_messages() -> None:
-    """End the process with the message alone where a WinnowError ends it; ``HYDRA_FULL_ERROR=1`` shows the traceback too."""
+    """End the process with the message alone where a WinnowError ends it; ``HYDRA_FULL_ERROR=1`` shows the traceback too. No
+    secret of an address is shown, there or in any other output."""
+    mask_output()
     sys.excepthook = _show
 
 

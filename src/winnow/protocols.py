@@ -41,6 +41,8 @@ class Metric(Protocol):
     """Gathers predictions over an evaluation and turns them into named numbers.
 
     Holds nothing on the GPU. ``merge`` takes what ``state`` of another rank's metric gave, so that ranks can be gathered.
+    It may have ``worst``, a mapping of those of its ``names`` that have a worst value to that (0 for an average precision, 100
+    for a miss rate): early stopping begins to count at the first evaluation that gives another.
     """
 
     @property
@@ -72,6 +74,9 @@ class Task(Protocol):
     One training step over micro-batches b: ``count[name] = Σ_b loss_count(b)[name]``, over all ranks and at least 1, then for
     each b ``losses(forward(b), b, count)``. Terms are already weighted, and summed over the micro-batches of the step they
     equal the terms of the same samples in one batch, whatever the split.
+
+    It may have ``class_rows``, a mapping of those of the model's entries that hold a row (or several) per class, in the order of
+    ``classes``, to their rows per class; a background's come before. So weights of the same classes in another order fit.
     """
 
     model: nn.Module
@@ -162,7 +167,11 @@ class Data(Protocol):
 
 
 class Evaluation(Protocol):
-    """How one family of tasks is judged and shown: what its models are told, and its pictures."""
+    """How one family of tasks is judged and shown: what its models are told, and its pictures.
+
+    It may have ``look_over(task, data)``, called once when a run is built: it logs as a warning what of the data the task can't
+    learn or give, which also stands in a preflight's report.
+    """
 
     @property
     def model_argument_names(self) -> Sequence[str]:

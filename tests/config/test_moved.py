@@ -145,3 +145,27 @@ def test_a_key_that_came_later_is_in_a_resumed_config(monkeypatch, run):
     monkeypatch.setitem(moved.ADDED, "training.ema.later", [])
     assert moved.with_added_keys(run)["training"]["ema"]["later"] == []
     assert "later" not in run["training"]["ema"]
+
+
+@pytest.mark.parametrize(("overrides", "key", "recorded", "now"), [
+    (["model=deformable_detr"], "share_heads", False, True),
+    (["model=deformable_detr", "model.with_box_refine=true"], "share_heads", True, True),  # it changes nothing there
+    (["model=deformable_detr_tiny"], "share_heads", True, True),
+    (["model=deformable_detr_tiny", "model.with_box_refine=false"], "share_heads", False, True),
+    (["model=faster_rcnn_r50_fpn"], "norm_eps", 1e-5, None),
+    (["model=faster_rcnn_r50_fpn", "model.pretrained=false"], "norm_eps", None, None),
+])  # fmt: skip
+def test_a_model_recorded_before_it_had_a_key_goes_on_as_it_was(overrides, key, recorded, now):
+    composed = compose_plain(*overrides)
+    assert composed["model"][key] == now
+    before = {**composed, "model": {name: value for name, value in composed["model"].items() if name != key}}
+    assert moved.with_added_keys(before)["model"] == {**before["model"], key: recorded}
+    resumed = resumed_config({"config": before, "metadata": {}}, compose_plain(), [f"model.{key}={json.dumps(now)}"])
+    assert resumed["model"][key] == now
+    flat_base = flattened(before)
+    assert moved.added_keys(flat_base)[f"model.{key}"] == recorded
+    assert moved.with_added_keys(composed) == composed, "what is said stays"
+
+
+def test_other_models_have_no_key_added():
+    assert "share_heads" not in moved.with_added_keys(compose_plain())["model"]

@@ -1,3 +1,5 @@
+import itertools
+import math
 import re
 import signal
 import time
@@ -10,6 +12,7 @@ from engine_parts import VectorData, Vectors, VectorTask, training_settings
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
+from winnow.engine.gradients import FirstLook
 from winnow.engine.loop import fit, restore
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DataError, DivergedError
@@ -96,6 +99,9 @@ def test_early_stopping_ends_after_patience_evaluations_without_gain(make_fit):
     run = make_fit(max_epochs=50, early_stopping={"patience": 2, "min_delta": 1.0})
     assert run_fit(run) == "early_stopped"
     assert run.state.epoch == 3
+    scores = [value for _, value in run.tracker.values("val/score")]
+    assert scores[2] == max(scores)  # min_delta is not for what is best
+    assert read_checkpoint(run.checkpoints.best)["epoch"] == 3
 
 
 def test_a_pruned_trial_stops_after_its_report(make_fit):
@@ -137,6 +143,73 @@ def test_one_nonfinite_batch_is_skipped_and_counted(make_fit):
     assert run.step([good], 1) is not None
     assert (run.step.nonfinite, run.step.nonfinite_in_a_row) == (1, 0)
     assert any(not torch.equal(value, before[name]) for name, value in weights(run).items())
+
+
+def with_broken_gradients(run, is_broken):
+    """Make the gradient NaN, though the loss is finite, in those of the run's steps (from 0) of which ``is_broken``."""
+    steps = itertools.count()
+
+    def losses(outputs, batch, count, original=run.task.losses):
+        if run.task.model.training and is_broken(next(steps)):
+            outputs.register_hook(lambda gradient: gradient * math.nan)
+        return original(outputs, batch, count)
+
+    run.task.losses = losses
+    return run
+
+
+def test_fp16_with_nan_gradients_ends_in_diverged_at_the_lowest_scale(make_fit):
+    run = with_broken_gradients(
+        make_fit(amp="fp16", ema={"decay": 0.9}, max_epochs=50, max_nonfinite=4, scheduler={"name": "cosine"}),
+        lambda step: True,
+    )
+    before = weights(run)
+    with pytest.raises(
+        DivergedError, match=r"not finite in 4 steps in a row, the last one step 20 .*gradient norm nan"
+    ):
+        run_fit(run)
+    assert_same(weights(run), before)
+    assert run.step.scaler.get_scale() == 1  # 2 ** 16 is halved 16 times
+    assert (run.step.skipped, run.step.nonfinite, run.step.ema.num_updates) == (20, 4, 0)
+    assert run.tracker.values("perf/skipped_steps")[-1] == (18, 18)
+
+
+class UnnoticedSkips(torch.amp.GradScaler):
+    """torch's own scaler, of which the step hears nothing."""
+
+    has_skipped = was_least = False
+
+
+def test_fp16_of_a_healthy_run_that_skips_its_first_steps_does_not_change(make_fit):
+    run = with_broken_gradients(make_fit("run", amp="fp16"), {0, 1, 2, 9}.__contains__)
+    assert run_fit(run) == "completed"
+    plain = with_broken_gradients(make_fit("plain", amp="fp16"), {0, 1, 2, 9}.__contains__)
+    plain.step.scaler = UnnoticedSkips("cpu")
+    assert run_fit(plain) == "completed"
+    assert (run.step.skipped, run.step.nonfinite, run.step.nonfinite_in_a_row) == (4, 0, 0)
+    assert run.step.scaler.get_scale() == 2**12
+    assert_same(weights(run), weights(plain))
+    assert run.tracker.values("train/loss") == plain.tracker.values("train/loss")
+
+
+def test_fp16_steps_that_are_skipped_at_the_lowest_scale_leave_average_and_schedule_where_they_were(make_fit):
+    run = make_fit(amp="fp16", ema={"decay": 0.9}, max_epochs=2, max_nonfinite=4, log_interval=1)
+    run.step.scaler.load_state_dict({**run.step.scaler.state_dict(), "scale": 2.0})
+    run_fit(with_broken_gradients(run, lambda step: step in (4, 5, 6)))
+    assert (run.step.skipped, run.step.nonfinite, run.step.ema.num_updates) == (3, 2, 9)
+    plain = make_fit("plain", max_epochs=2, log_interval=1)
+    run_fit(plain)
+    rates, plain_rates = ([rate for _, rate in part.tracker.values("lr/default")] for part in (run, plain))
+    assert rates == [plain_rates[step] for step in (0, 1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9)]
+
+
+def test_a_scale_that_fell_to_nothing_before_there_was_a_lowest_one_goes_on_from_that(make_fit):
+    run = make_fit(amp="fp16")
+    run.step.scaler.load_state_dict({**run.step.scaler.state_dict(), "scale": 0.0})
+    run.step.load_state_dict({"nonfinite": 1, "nonfinite_in_a_row": 0})  # as it was recorded then
+    assert run_fit(run) == "completed"
+    assert run.step.scaler.get_scale() == 1
+    assert (run.step.skipped, run.step.nonfinite) == (0, 1)
 
 
 @pytest.mark.parametrize("changes", [
@@ -190,6 +263,16 @@ def test_resuming_skips_what_was_seen_without_reading_it(make_fit):
     restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
     run_fit(resumed)
     assert resumed.data.requested[0] == (1, 12, 8)
+
+
+@pytest.mark.parametrize("num_targets", [0.0, 1.0])
+def test_an_epoch_with_nothing_to_learn_from_does_not_pass_without_a_word(make_fit, caplog, num_targets):
+    run = make_fit(max_epochs=2)
+    run.step.first_look = FirstLook(run.task.model, required=True)
+    run.task.loss_count = lambda batch: {"vectors": num_targets}
+    assert run_fit(run) == "completed"
+    lines = [line for line in caplog.messages if "no step so far held anything to learn from" in line]
+    assert len(lines) == (0 if num_targets else 2)
 
 
 class SixCameras(Vectors):

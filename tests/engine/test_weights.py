@@ -4,6 +4,7 @@ from foreign_files import layouts, trained
 from foreign_files import save as save_file
 from torch import nn
 
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.file import KEYS, VERSION, write_checkpoint
 from winnow.checkpoints.initial import load_initial_weights
 from winnow.engine.batch_norm import require_batches_for_batch_norm, require_share_of_each, synchronise_batch_norm
@@ -39,6 +40,14 @@ def test_averaged_weights_are_preferred(save):
     target = nn.Linear(2, 2)
     load_initial_weights(target, path)
     assert target.weight.equal(average.weight)
+
+
+def test_the_classes_of_a_checkpoint_are_matched_by_their_names(save):
+    average, target = nn.Linear(2, 3), nn.Linear(2, 3)
+    path = save(nn.Linear(2, 3), classes=["a", "b", "c"], ema_state_dict={"weights": average.state_dict()})
+    load_initial_weights(target, path, head=ClassHead(["c", "a", "b"], {"weight": 1, "bias": 1}))
+    assert target.weight.equal(average.weight[[2, 0, 1]])
+    assert target.bias.equal(average.bias[[2, 0, 1]])
 
 
 def test_weights_that_fit_nowhere_are_an_error(save):

@@ -57,6 +57,18 @@ def test_a_sound_run_is_all_clear_and_leaves_only_its_picture(preflight, tmp_pat
     assert "preflight: all clear" in text
 
 
+def test_data_that_loses_most_of_its_boxes_is_not_all_clear(preflight, tmp_path):
+    small = ["data.object_scale=[0.05,0.1]", "data.objects=[3,3]", "data.image_size=16", f"data.root={tmp_path}/small"]
+    code, report, text = preflight(*small, "evaluation.max_detections=2")
+    (lost,) = [message for message in messages(report, "warnings") if "are trainable" in message]
+    assert lost.startswith("at image size 16 only ")
+    assert any(
+        "hold more objects than evaluation.max_detections=2" in message for message in messages(report, "warnings")
+    )
+    assert (code, "all clear" in text) == (0, False)
+    assert "preflight: no errors, " in text
+
+
 def test_each_size_of_a_schedule_is_timed(preflight):
     _, report, _ = preflight("training.resize_schedule=[[1,32],[2,64]]")
     timed = [(size["image_size"], size["largest"][1] <= size["image_size"]) for size in report["stages"][0]["steps"]]

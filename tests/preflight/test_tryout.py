@@ -10,8 +10,10 @@ from engine_parts import VectorData
 
 from winnow.engine.loop import fit
 from winnow.engine.stop import StopRequest
+from winnow.preflight.checks import _judge_losses
 from winnow.preflight.estimate import epochs_ahead, estimate
 from winnow.preflight.peak_memory import PeakMemory
+from winnow.preflight.report import StageReport
 from winnow.preflight.tryout import take_first_steps, time_evaluation, time_steps
 
 SCHEDULE = [[1, 8], [3, 16]]
@@ -54,6 +56,23 @@ def test_the_estimate_adds_up(make_fit):
     ]
     assert total.seconds == 2 * 6.5 + 2 * 18.5 + 2 * 10
     assert (total.num_steps, total.num_evaluations) == (24, 2)
+
+
+@pytest.mark.parametrize(("num_broken", "num_steps", "messages"), [(3, 4, 0), (99, 8, 1)])
+def test_fp16_steps_that_are_all_skipped_are_told_of(make_fit, num_broken, num_steps, messages):
+    run = make_fit(amp="fp16")
+    broken = iter(range(num_broken))
+
+    def losses(outputs, *args, original=run.task.losses):
+        if next(broken, None) is not None:
+            outputs.register_hook(lambda gradient: gradient * torch.nan)
+        return original(outputs, *args)
+
+    run.task.losses = losses
+    first, report = take_first_steps(run), StageReport("single", "run")
+    assert (first.num_steps, first.num_skipped) == (num_steps, min(num_broken, num_steps))
+    _judge_losses(first, report)
+    assert [finding.check for finding in report.warnings] == ["steps"] * messages
 
 
 def test_steps_of_one_batch_per_epoch_can_be_timed(make_fit):

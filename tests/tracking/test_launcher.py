@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tracking_parts import wait_for
 
-from winnow.tracking.folder import TrackingFolder
+from winnow.process import ProcessStamp
+from winnow.tracking.folder import TrackingFolder, UploadSettings
 from winnow.tracking.launcher import ALL_SENT, RUN_DELETED, UploaderProcess
 from winnow.tracking.spawned import Spawned
 
@@ -30,7 +31,8 @@ def start(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             return started[-1]
 
         monkeypatch.setattr(UploaderProcess, "_start", spawn)
-        process = UploaderProcess(TrackingFolder.of_run(run_folder))
+        settings = UploadSettings("key", 1000, ProcessStamp.this_process(), "sqlite:///unused.db", "winnow", "run")
+        process = UploaderProcess(TrackingFolder.of_run(run_folder), settings)
         process.keep_alive()
         return process
 

@@ -11,8 +11,9 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._space import SearchSpace, bare
-from winnow.config.moved import ADDED, with_moved_targets
+from winnow.config.moved import added_keys, with_moved_targets
 from winnow.errors import ConfigError
+from winnow.masking import masked_tree
 from winnow.reading import parse_record, reason
 
 MAY_CHANGE = (
@@ -57,7 +58,8 @@ class Definition:
         seeds: Iterable[int] | None,
         custom_search_space: str | None,
     ) -> Self:
-        """Build the definition; ``base`` is the composed config with the fixed overrides, as plain values."""
+        """Build the definition; ``base`` is the composed config with the fixed overrides, as plain values. It is recorded, so
+        its secrets are masked."""
         left_out = {*MAY_CHANGE, *(bare(name) for name in space.distributions)}
         if seeds is not None:
             left_out.add("training.seed")
@@ -67,7 +69,7 @@ class Definition:
             None if pruner is None else dict(pruner),
             None if seeds is None else tuple(seeds),
             custom_search_space,
-            flattened(base, left_out),
+            masked_tree(flattened(base, left_out)),
         )
 
     def to_json(self) -> str:
@@ -165,9 +167,9 @@ def flattened(config: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[s
 
 
 def _in_todays_words(base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recorded ``base`` with moved targets and, if it is of a run of winnow's, with the keys that came later."""
-    later = flattened(ADDED, MAY_CHANGE) if "budget.name" in base else {}
-    return {**later, **with_moved_targets(base)}
+    """Return a recorded ``base``, masked, with moved targets and, if it is of a run of winnow's, with keys that came later."""
+    later = flattened(added_keys(base), MAY_CHANGE) if "budget.name" in base else {}
+    return {**later, **masked_tree(with_moved_targets(base))}
 
 
 def _space_differences(old: Definition, new: Definition) -> list[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from winnow.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 VARIABLE = "CUDA_VISIBLE_DEVICES"
+_LOOK_SECONDS = 2.0
 
 Devices = Literal["auto"] | Sequence[int | str] | None
 
@@ -39,13 +44,33 @@ class Lease:
         self.fd = -1
 
 
+class DevicesTakenError(ConfigError):
+    """Other sweeps hold the devices that this one needs."""
+
+
+def await_devices(
+    devices: Devices, num_slots: int, folder: Path | None = None, environment: Mapping[str, str] = os.environ
+) -> list[Lease] | None:
+    """Lease as ``lease_devices`` does; where other sweeps hold what is needed, say so once and wait until it is free."""
+    told = ""
+    while True:
+        try:
+            return lease_devices(devices, num_slots, folder, environment)
+        except DevicesTakenError as error:
+            if str(error) != told:
+                told = str(error)
+                logger.warning("waiting: %s", told)
+            time.sleep(_LOOK_SECONDS)
+
+
 def lease_devices(
     devices: Devices, num_slots: int, folder: Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> list[Lease] | None:
     """Lease one device per slot: of those named (numbers as torch counts them here, or UUIDs), or of all visible ones
     (auto).
 
-    Return None if none are wanted, or ``auto`` finds none. Raises ConfigError if too few are free.
+    Return None if none are wanted, or ``auto`` finds none. Raises ConfigError if there are too few, DevicesTakenError if too
+    few are free.
     """
     if devices is None:
         return None
@@ -67,7 +92,7 @@ def lease_devices(
         num_free = len(leases)
         for lease in leases:
             lease.release()
-        raise ConfigError(
+        raise DevicesTakenError(
             f"hydra.sweeper.n_jobs={num_slots}, but only {num_free} of the devices {', '.join(candidates)} are free, "
             f"other sweeps hold {', '.join(holders)}: wait for them, or set "
             + (f"hydra.sweeper.n_jobs={num_free}, or " if num_free else "")

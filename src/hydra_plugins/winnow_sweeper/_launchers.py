@@ -29,6 +29,7 @@ from hydra_plugins.winnow_sweeper._cluster_task import ClusterTask
 from hydra_plugins.winnow_sweeper._devices import Lease
 from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS, MAX_FAILED_STARTS, Finished, Job, require_free
 from hydra_plugins.winnow_sweeper._notes import Notes
+from hydra_plugins.winnow_sweeper._secrets import environment_of_jobs, forget_files, references_in
 from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, finished, in_one_line, interrupted
 from hydra_plugins.winnow_sweeper._slurm import SlurmQueue, ask_to_stop, cancel
 from winnow.errors import WinnowError
@@ -64,6 +65,8 @@ class LauncherSlots:
         self.size = size
         self._work = work
         self._leases = list(leases or ())
+        self._references = references_in(work.config)
+        forget_files(work.hydra_context.config_loader)
         self._target = str(work.config.hydra.launcher._target_)
         self._tag = f"winnow-{uuid.uuid4().hex[:8]}"
         study = Path(str(work.config.hydra.sweep.dir)).absolute()
@@ -176,7 +179,7 @@ class LauncherSlots:
     def _launch(self, slot: int, flight: _Flight, launcher: Launcher) -> None:
         job = flight.job
         try:
-            overrides = [*job.overrides, f"hydra.sweep.subdir={job.subdir}"]
+            overrides = [*job.overrides, *self._references, f"hydra.sweep.subdir={job.subdir}"]
             (job_return,) = launcher.launch([overrides], initial_job_idx=job.number)
             finish = finished(job, as_outcome(job_return.return_value))
         except BaseException as error:  # noqa: BLE001 - a thread's exception would vanish, and its slot with it
@@ -184,7 +187,9 @@ class LauncherSlots:
         self._answers.put((slot, flight, finish))
 
     def _launcher(self, slot: int, flight: _Flight) -> Launcher:
-        environment = self._leases[slot].environment if self._leases else {}
+        environment = dict(self._leases[slot].environment) if self._leases else {}
+        if self._is_ray:  # its workers may have been there before; what they are told travels in memory
+            environment |= environment_of_jobs()
         task = ClusterTask(self._work.task, self._notes, flight.key, environment, os.getpid(), self.size == 1)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._work.hydra_context, task_function=task, config=copy.deepcopy(self._work.config)

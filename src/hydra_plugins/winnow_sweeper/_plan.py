@@ -13,10 +13,11 @@ from optuna.pruners import BasePruner
 
 from hydra_plugins.winnow_sweeper._definition import Definition
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
+from hydra_plugins.winnow_sweeper._secrets import hide_secrets, require_secrets
 from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
-from winnow.config.plain import group_choices, naming_stage, plain_config, stage_beside, with_stage
+from winnow.config.plain import command_overrides, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
 from winnow.config.values import override_text
 from winnow.errors import ConfigError
@@ -77,6 +78,7 @@ def make_plan(
 ) -> Plan:  # fmt: skip
     """Read and check the settings, the search space, the list of trials and the pruner. Raises ConfigError."""
     settings = build_settings(SweeperSettings, {key: _plain(value) for key, value in raw.items()}, "hydra.sweeper")
+    arguments = hide_secrets(config, arguments)
     name, folder = study_place(settings, config)
     if str(folder) != str(config.hydra.sweep.dir):
         # Each job's config is composed anew from the command line's words, so it has to be one of them.
@@ -85,6 +87,7 @@ def make_plan(
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)
     base = composed_run(hydra_context, config, space.fixed_overrides)
+    require_secrets(base)
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
@@ -110,7 +113,7 @@ def study_place(settings: SweeperSettings, config: DictConfig) -> tuple[str, Pat
     name = settings.study_name or config.hydra.runtime.choices.get("sweep") or "study"
     folder = Path(str(config.hydra.sweep.dir))
     written = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
-    chosen = any(str(override).startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
+    chosen = any(text.startswith("hydra.sweep.dir=") for text in command_overrides(config.hydra.overrides.hydra))
     if ("${now:" in written and not chosen) or ("study_name}" in written and settings.study_name is None):
         folder = Path("multirun") / name
     if not settings.fresh or not folder.exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hydra_plugins.winnow_sweeper._devices import Devices, lease_devices
+from hydra_plugins.winnow_sweeper._devices import Devices, await_devices
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
@@ -38,16 +38,16 @@ def open_slots(
     kind = check_slots(work.config, n_jobs, devices, in_process, recycle_after)
     clear_up(Path(str(work.config.hydra.sweep.dir)))
     if in_process:
-        return InProcessSlots(work, lease_devices(devices, 1))
+        return InProcessSlots(work, await_devices(devices, 1))
     if kind in _OURS:
         if kind == "JoblibLauncher":
             logger.info(
                 "hydra/launcher=joblib: the trials run in winnow's own worker processes, hydra.sweeper.n_jobs=%s",
                 n_jobs,
             )
-        return PoolSlots(work, n_jobs, lease_devices(devices, n_jobs), warm_up, recycle_after, shows_output)
+        return PoolSlots(work, n_jobs, await_devices(devices, n_jobs), warm_up, recycle_after, shows_output)
     # A cluster gives each of its jobs the GPUs that it asked for.
-    return LauncherSlots(work, n_jobs, lease_devices(devices, n_jobs) if kind == "LocalLauncher" else None)
+    return LauncherSlots(work, n_jobs, await_devices(devices, n_jobs) if kind == "LocalLauncher" else None)
 
 
 def check_slots(config: DictConfig, n_jobs: int, devices: Devices, in_process: bool, recycle_after: int | None) -> str:

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from hydra_plugins.winnow_sweeper._distribution import SYNTAX, allowed, distribution_of, stored_value
 from winnow.config.values import one_line, override_text, parse_override, plain, read_choice, same
 from winnow.errors import ConfigError
+from winnow.masking import has_secret
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,10 @@ def _entries(lines: list[tuple[str, str]], mistakes: list[str]) -> list[_Entry]:
             distribution = distribution_of(override) if override.is_sweep_override() else None
             if distribution is None:
                 plain(override.value())
+            if has_secret(line) and "${" not in line:
+                raise ValueError(
+                    "holds a secret, and a study records what it searches; let it stand with tracking, or in conf/"
+                )
         except HydraException as error:
             mistakes.append(f"{where} can't be read: {one_line(error)}; allowed: {SYNTAX}")
         except ValueError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import re
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,10 +18,12 @@ from optuna.distributions import json_to_distribution
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
+from hydra_plugins.winnow_sweeper._secrets import shown_storage
 from winnow.config.from_file import search_path_override
 from winnow.config.moved import require_todays_choices
-from winnow.config.plain import group_choices
+from winnow.config.plain import command_overrides, group_choices
 from winnow.errors import ConfigError
+from winnow.masking import masked_override
 from winnow.reading import naming, read_yaml
 from winnow.run_folder import write_whole
 from winnow.sweep.listed import enqueue_listed, unlisted_in
@@ -86,7 +87,7 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
     """
     stored = study.user_attrs.get(DEFINITION)
     if stored is None and plan.is_winnow_run:
-        require_todays_choices(list(plan.config.hydra.overrides.task), group_choices(plan.config))
+        require_todays_choices(command_overrides(plan.config.hydra.overrides.task), group_choices(plan.config))
     if stored is not None:
         with naming(f"study {plan.name!r}"):
             changes = accepted_changes(Definition.from_json(stored), plan.definition, plan.settings.accept_changes)
@@ -104,13 +105,12 @@ def describe_study(plan: Plan, study: optuna.Study) -> None:
 
 def describe(plan: Plan) -> None:
     """Write ``sweep.yaml``: what the study is, for people, ``winnow study`` and ``winnow promote``."""
-    address = plan.settings.storage
     description = OmegaConf.create({
         "study_name": plan.name,
-        "storage": None if address is None else without_password(address),
+        "storage": shown_storage(plan.config, plan.settings.storage),
         "metric": metric_of(plan),
-        "overrides": [str(text) for text in plan.config.hydra.overrides.task],
-        "hydra_overrides": [without_password(str(text)) for text in plan.config.hydra.overrides.hydra],
+        "overrides": [masked_override(text) for text in command_overrides(plan.config.hydra.overrides.task)],
+        "hydra_overrides": [masked_override(text) for text in command_overrides(plan.config.hydra.overrides.hydra)],
         "search_path": added_sources(plan.config),
         "definition": plan.definition.plain(),
     })  # fmt: skip
@@ -132,13 +132,11 @@ def code_overrides(config: DictConfig) -> list[str]:
     """Return what a command line says of the code that may run and of where config groups lie: what ``winnow promote`` does
     not take from ``sweep.yaml``."""
     trusted = [
-        str(text) for text in config.hydra.overrides.task if str(text).lstrip("+").startswith("trusted_targets=")
+        text
+        for text in command_overrides(config.hydra.overrides.task)
+        if text.lstrip("+").startswith("trusted_targets=")
     ]
     return [*trusted, *search_path_override(added_sources(config))]
-
-
-def without_password(address: str) -> str:
-    return re.sub(r"(//[^:/@]+):[^@]+@", r"\1:***@", address)
 
 
 def metric_of(plan: Plan) -> str:

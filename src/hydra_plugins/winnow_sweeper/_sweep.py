@@ -25,6 +25,7 @@ from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._notes import recall
 from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
+from hydra_plugins.winnow_sweeper._secrets import storage_reference
 from hydra_plugins.winnow_sweeper._single_run import Work
 from hydra_plugins.winnow_sweeper._slots import check_slots, open_slots
 from hydra_plugins.winnow_sweeper._study import (
@@ -37,9 +38,12 @@ from hydra_plugins.winnow_sweeper._study import (
 )  # fmt: skip
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
+from winnow.config.flat import flat
 from winnow.config.from_file import require_run_overrides
+from winnow.config.lookups import looked_up
 from winnow.console import CONSOLE
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
+from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.run.tracker import choose_tracker
@@ -62,6 +66,7 @@ def run_sweep(
     """Run the whole sweep. Raises ConfigError before anything starts, SweepFailedError if trials keep failing; an
     interrupted one ends the process with ``EXIT_INTERRUPTED``.
     """
+    mask_output()
     plan = make_plan(raw, hydra_context, task_function, config, arguments)
     settings = plan.settings
     check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after)
@@ -140,7 +145,8 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
     """Open the plan's slots; what runs in them in the end may save, but after a second Ctrl-C it ends at once."""
     settings = plan.settings
     ref = StudyRef(
-        plan.name, plan.storage, str(plan.folder.absolute()), plan.pruner, len(settings.direction),
+        plan.name, storage_reference(plan.config, plan.storage), str(plan.folder.absolute()), plan.pruner,
+        len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
     )  # fmt: skip
     slots = open_slots(
@@ -197,6 +203,8 @@ def study_tracker(plan: Plan) -> Tracker:
     if not plan.is_winnow_run:
         return NullTracker(plan.folder)
     tracking = plan.base["tracking"]
+    remember(*map(str, flat(tracking).values()))
+    remember_looked_up(looked_up(plan.config))
     named = {**tracking, "run_name": plan.name} if "run_name" in tracking else tracking
     return choose_tracker({**plan.base, "tracking": {**named, "tensorboard": False}}, run_folder=plan.folder)
 

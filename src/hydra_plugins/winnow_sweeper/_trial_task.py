@@ -17,7 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from winnow.config.job_files import write_job_files
 from winnow.errors import DivergedError, WinnowError
+from winnow.masking import mask_output, referred_to
 from winnow.reading import UnreadableError, parse_json
 from winnow.sweep.current import CurrentTrial, running
 from winnow.sweep.outcome import Outcome
@@ -42,12 +44,18 @@ class TrialTask:
         self._ref = ref
 
     def __call__(self, cfg: DictConfig) -> Outcome:
+        mask_output()
+        referred_to(self._ref.storage)  # a job that can't find its study must not train for nothing
         job = HydraConfig.get()
         folder = Path(job.runtime.output_dir)
         seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
         with _alone(folder) as had_to_wait:
             done = stored_outcome(self._ref, job.job.num, seed) if had_to_wait else None
-            return done if done is not None else self._outcome(cfg, folder, job.job.num, seed)
+            if done is not None:
+                return done
+            write_job_files(cfg)
+            set_others_result_aside(folder, f"{self._ref.name} {job.job.num}")
+            return self._outcome(cfg, folder, job.job.num, seed)
 
     def _outcome(self, cfg: DictConfig, folder: Path, number: int, seed: int | None) -> Outcome:
         began = time.monotonic()
@@ -129,6 +137,18 @@ def _alone(folder: Path) -> Iterator[bool]:
         yield had_to_wait
     finally:
         lock.release()
+
+
+def set_others_result_aside(folder: Path, trial: str) -> None:
+    """Rename a ``result.json`` that no job of ``trial`` (the study's name and the trial's number) left in ``folder``: it lay
+    there before, or was copied there, and would count as this trial's."""
+    mark, result = folder / ".trial", folder / "result.json"
+    if mark.is_file() and mark.read_text() == trial:
+        return
+    if result.exists():
+        logger.warning("%s is not of this trial; it is now %s.before", result, result.name)
+        result.replace(result.with_name(f"{result.name}.before"))
+    mark.write_text(trial)
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from winnow.config.compose import COMPOSING
 from winnow.config.from_file import decides_what_runs
 from winnow.config.values import one_line, override_text, parse_override
 from winnow.errors import ConfigError, WinnowError
+from winnow.masking import has_secret, masked
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,10 @@ def _extras(row: Row, space: SearchSpace, mistakes: Mistakes) -> list[tuple[int,
 
 def _override(cell: Cell) -> str:
     line = f"{cell.key}={override_text(cell.value)}"
+    if has_secret(line):
+        raise ValueError(
+            "it holds a secret, and a study records its trials; give it on the command line, for all of them"
+        )
     try:
         is_key = parse_override(line).get_key_element() == cell.key and not cell.key.startswith("~")
     except HydraException:
@@ -117,7 +122,7 @@ def _composed_mistakes(
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return masked(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _failure(compose: Compose, overrides: tuple[str, ...]) -> str | None:

@@ -26,6 +26,7 @@ from hydra_plugins.winnow_sweeper._interrupts import Interrupts
 from hydra_plugins.winnow_sweeper._job import Finished, Job
 from hydra_plugins.winnow_sweeper._output import output_to
 from hydra_plugins.winnow_sweeper._single_run import Work, compose, finished, guarded, in_one_line, interrupted, run
+from winnow.masking import mask_output
 from winnow.sweep.outcome import Outcome
 
 READY = "ready"
@@ -50,6 +51,7 @@ def job_key(job: Job) -> str:
 def main(jobs_fd: int, control_fd: int) -> None:
     """Run jobs until the sweep closes the pipe or is gone."""
     jobs, control = Connection(jobs_fd), Connection(control_fd)
+    mask_output()
     faulthandler.enable(2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a crash would leave in the buffer is lost

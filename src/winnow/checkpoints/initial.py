@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from winnow.checkpoints.class_order import ClassHead, in_class_order
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.layouts import aligned, tensors_of, with_frozen_weights
 from winnow.checkpoints.references import FileTensor
@@ -96,20 +97,27 @@ def write_report(report: LoadReport, folder: Path) -> None:
 
 
 def load_initial_weights(
-    model: nn.Module, path: Path, may_differ: Sequence[str] | None = None, frozen_source: str | None = None
+    model: nn.Module,
+    path: Path,
+    may_differ: Sequence[str] | None = None,
+    frozen_source: str | None = None,
+    head: ClassHead | None = None,
 ) -> LoadReport:
     """Take what fits by name and shape from a checkpoint or a weights file, and say what did and what did not.
 
     The averaged weights where a checkpoint has them. ``may_differ`` (``stage.init_allow_missing``) holds the prefixes of the
     parameters that need not be the same on both sides; None: all. ``frozen_source`` (training.frozen_source) says where a file
-    is now that a checkpoint takes frozen weights from. Raises CheckpointError for a damaged checkpoint, WeightsError
-    for a file that can't be read, fits nowhere, or differs elsewhere.
+    is now that a checkpoint takes frozen weights from. Rows of classes follow their names (``head``: the model's). Raises
+    CheckpointError for a damaged checkpoint, WeightsError for a file that can't be read, fits nowhere, or differs elsewhere.
     """
+    classes: Sequence[str] | None
     in_file: dict[str, FileTensor] = {}  # of a checkpoint of winnow's, which may be deleted, nothing is referenced
     if is_sealed(path):
-        state = _checkpoint_weights(path, frozen_source)
+        state, classes = _checkpoint_weights(path, frozen_source)
     else:
-        state, in_file = _foreign_weights(path, model)
+        state, in_file, classes = _foreign_weights(path, model)
+    if head is not None:
+        state = in_class_order(state, model.state_dict(), head, classes, str(path))
     report = compared(model.state_dict(), state, str(path))
     if report.matched == 0:
         raise WeightsError(f"training.init_from={path}: none of its {len(state)} tensors fits this model")
@@ -120,21 +128,31 @@ def load_initial_weights(
     return report
 
 
-def _checkpoint_weights(path: Path, frozen_source: str | None) -> dict[str, Tensor]:
+def _checkpoint_weights(path: Path, frozen_source: str | None) -> tuple[dict[str, Tensor], Sequence[str] | None]:
+    """Return the tensors and the names of the classes."""
     checkpoint = with_frozen_weights(read_checkpoint(path), path, frozen_source)
     average = checkpoint["ema_state_dict"]
     weights = average if average is None else average.get("weights") if isinstance(average, Mapping) else average
     state = tensors_of(checkpoint["model_state_dict"] if average is None else weights)
-    if state is None:
-        raise CheckpointError(f"{path} holds no weights as winnow writes them: tensors by name")
-    return state
+    classes = checkpoint["classes"]
+    are_names = classes is None or (
+        isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    )
+    if state is None or not are_names:
+        raise CheckpointError(
+            f"{path} holds no weights as winnow writes them: tensors by name, and classes by their names"
+        )
+    return state, classes
 
 
-def _foreign_weights(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, FileTensor]]:
-    """Return the tensors by the model's names, and which of the file each is."""
+def _foreign_weights(
+    path: Path, model: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, FileTensor], Sequence[str] | None]:
+    """Return the tensors by the model's names, which of the file each is, and the names of the classes, None if not known."""
     given = read_state(path)
     state, changed = aligned(given, model.state_dict())
     if changed is not None:
         logger.warning("weights of %s: %s, for so they fit this model", path, changed)
     names = {id(value): name for name, value in given.items()}
-    return state, {name: FileTensor(str(path), path, names[id(value)]) for name, value in state.items()}
+    in_file = {name: FileTensor(str(path), path, names[id(value)]) for name, value in state.items()}
+    return state, in_file, given.classes

@@ -34,7 +34,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 class ForeignCheckpoint:
     """What a file of another program holds, in winnow's words; None for what it lacks.
 
-    ``average``: EMA weights. ``epoch``: finished epochs as the file tells them. ``unread``: keys that nothing here understands.
+    ``average``: EMA weights. ``epoch``: finished epochs as the file tells them. ``classes``: names in
+    their order. ``unread``: keys that nothing here understands.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class ForeignCheckpoint:
     step: int | None = None
     sample: int = 0
     metrics: Mapping[str, float] | None = None
+    classes: tuple[str, ...] | None = None
     unread: tuple[str, ...] = ()
 
 
@@ -80,8 +82,13 @@ def read_foreign(path: Path, as_what: str, error: type[WinnowError]) -> ForeignC
 
 def read_tensors(path: Path) -> Weights:
     """Return the tensors of a weights file by name, averaged ones where it has them. Raises WeightsError naming the file."""
-    file = read_foreign(path, "weights", WeightsError)
+    file = read_weights(path)
     return file.average or file.weights
+
+
+def read_weights(path: Path) -> ForeignCheckpoint:
+    """Read a weights file of any layout. Raises WeightsError naming the file."""
+    return read_foreign(path, "weights", WeightsError)
 
 
 def with_frozen_weights(checkpoint: Mapping[str, Any], path: Path, frozen_source: str | None = None) -> dict[str, Any]:
@@ -120,10 +127,11 @@ def _described(path: Path, key: str, weights: Weights, content: Mapping[str, Any
         step=_count(read["step"][1]),
         sample=sample if isinstance(sample, int) and sample > 0 else 0,
         metrics=_numbers(metrics) if isinstance(metrics, Mapping) else None,
+        classes=_names(content.get("classes")),
         unread=tuple(
             str(name)
             for name in content
-            if name not in taken and name not in ("metrics", "progress", LIGHTNING, REFERENCES)
+            if name not in taken and name not in ("metrics", "progress", "classes", LIGHTNING, REFERENCES)
         ),
     )
 
@@ -246,6 +254,11 @@ def _count(value: Any) -> int | None:
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    is_list = isinstance(value, list | tuple) and bool(value) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_list else None
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from winnow.checkpoints.layouts import read_tensors
+from winnow.checkpoints.class_order import ClassHead, in_class_order
+from winnow.checkpoints.layouts import read_tensors, read_weights
 from winnow.checkpoints.references import FileTensor
 from winnow.checkpoints.seal import is_of_winnow
 from winnow.errors import WeightsError
@@ -60,11 +61,13 @@ class LoadReport:
 
 
 class FileWeights(dict[str, Tensor]):
-    """The tensors of the file ``path`` as they are in it; what a builder makes of them is no longer one."""
+    """The tensors of the file ``path`` as they are in it; what a builder makes of them is no longer one. ``classes`` are the
+    names that the file gives, None where it gives none."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path, classes: Sequence[str] | None = None) -> None:
         super().__init__(tensors)
         self.path = path
+        self.classes = classes
 
 
 def read_state(path: Path) -> FileWeights:
@@ -72,7 +75,8 @@ def read_state(path: Path) -> FileWeights:
     checkpoint of any layout in ``checkpoints.layouts``. Nothing in the file is executed. Raises WeightsError naming the
     file.
     """
-    return FileWeights(read_tensors(path), path)
+    file = read_weights(path)
+    return FileWeights(file.average or file.weights, path, file.classes)
 
 
 def load_matching(
@@ -106,10 +110,21 @@ def compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str
     )
 
 
-def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load weights that were asked for as ``load_matching`` does, and log it. Raises WeightsError if they would fill
-    less than half of the model.
+def of_classes(
+    state: Mapping[str, Tensor], model: nn.Module, head: ClassHead | None, source: str
+) -> Mapping[str, Tensor]:
+    """Return ``state`` with the rows of its classes in the order of the model's, where it is of a file."""
+    if head is None or not isinstance(state, FileWeights):
+        return state
+    ordered = in_class_order(state, model.state_dict(), head, state.classes, source)
+    return FileWeights(ordered, state.path, state.classes)
+
+
+def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], source: str, head: ClassHead | None = None) -> None:
+    """Load weights that were asked for as ``load_matching`` does, and log it; rows of classes follow their names (``head``: the
+    model's). Raises WeightsError if they would fill less than half of the model.
     """
+    state = of_classes(state, model, head, source)
     compared(model.state_dict(), state, source).require_match()
     load_matching(model, state, source).log()
 

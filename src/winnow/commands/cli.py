@@ -13,6 +13,7 @@ from winnow.commands.preflight import add_preflight
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
+from winnow.masking import mask_output
 
 SUBCOMMANDS = (add_data, add_convert, add_preflight, add_compare, add_study, add_promote, add_sync)
 
@@ -20,6 +21,7 @@ SUBCOMMANDS = (add_data, add_convert, add_preflight, add_compare, add_study, add
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; return 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
     options = _parsed(arguments)
+    mask_output()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return int(options.run(options))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.errors import CLEAN, PROBLEMS, ConfigError
+from winnow.masking import masked_output
 
 
 def add_preflight(commands: Any) -> None:
@@ -52,5 +53,5 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.json == "-":
         print(report.to_json())
     elif options.json is not None:
-        Path(options.json).write_text(report.to_json() + "\n")
+        Path(options.json).write_text(masked_output(report.to_json()) + "\n")
     return CLEAN if report.is_fine else PROBLEMS

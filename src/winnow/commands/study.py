@@ -17,7 +17,9 @@ def add_study(commands: Any) -> None:
         description="Show a sweep: its trials, the best, what runs.",
     )
     study.add_argument("folder", type=Path, help="multirun/NAME")
-    study.add_argument("--storage", help="address with its password, where the study's own lacks it")
+    study.add_argument(
+        "--storage", help="address with its password, where the study's own lacks it and the environment too"
+    )
     study.set_defaults(run=_study)
 
 
@@ -32,7 +34,9 @@ def add_promote(commands: Any) -> None:
     promote.add_argument("folder", type=Path, help="multirun/NAME")
     promote.add_argument("overrides", nargs="*", help="as for train.py, for all of them: training.max_epochs=50")
     promote.add_argument("--top", type=int, default=3, metavar="K")
-    promote.add_argument("--storage", help="address with its password, where the study's own lacks it")
+    promote.add_argument(
+        "--storage", help="address with its password, where the study's own lacks it and the environment too"
+    )
     promote.set_defaults(run=_promote)
 
 

@@ -21,6 +21,11 @@ def add_sync(commands: Any) -> None:
     sync.add_argument(
         "--patience", type=float, default=60.0, metavar="SECONDS", help="give up after so long without success"
     )
+    sync.add_argument(
+        "--uri",
+        help="the server's address, where its secret is not recorded and the environment does not hold it either",
+    )
+    sync.add_argument("--experiment", metavar="NAME", help="the experiment, where it is recorded as ***")
     sync.set_defaults(run=_sync)
 
 
@@ -31,7 +36,7 @@ def _sync(options: argparse.Namespace) -> int:
     code = CLEAN
     for folder in tracked_folders(options.run_folder):
         try:
-            report = sync(folder, options.patience)
+            report = sync(folder, options.patience, options.uri, options.experiment)
         except WinnowError as error:  # the others may still be sent
             print(f"winnow: {visible(error)}", file=sys.stderr)
             code = PROBLEMS

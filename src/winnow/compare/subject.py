@@ -15,6 +15,7 @@ from winnow.checkpoints.seal import is_sealed
 from winnow.config.flat import flat
 from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.errors import CheckpointError, ConfigError
+from winnow.masking import masked_tree
 from winnow.reading import UnreadableError, as_record, parse_json
 
 BEST, LAST = "best", "last"
@@ -141,7 +142,7 @@ def _of_winnow(given: str, path: Path, folder: Path | None, frozen_source: str |
         raise CheckpointError(f"{path} does not hold what a checkpoint does: {error}") from None
     metadata, progress, best = saved.metadata or _Metadata(), saved.progress or _Progress(), saved.best
     choices = with_moved_choices(metadata.choices, saved.config or {})
-    config = flat(with_moved_targets(saved.config or {}))
+    config = flat(masked_tree(with_moved_targets(saved.config or {})))
     cost = {f"cost/{name}": value for name, value in progress.cost.items()}
     found = {f"best/{best.metric.removeprefix('val/')}": best.value} if best else {}
     facts = {
@@ -182,7 +183,7 @@ def _of_another(given: str, file: ForeignCheckpoint) -> Subject:
         facts={"epoch": file.epoch, "step": file.step},
         metrics=dict(file.metrics or {}),
         objective=None,
-        config=flat(file.config) if file.config else None,
+        config=flat(masked_tree(file.config)) if file.config else None,
         weights=file.average or file.weights,
         groups={},
         origin=("not known",),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_search_path
 from hydra.core.global_hydra import GlobalHydra
@@ -13,7 +14,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.config.plain import Config, group_choices, naming_stage, plain_config, stage_beside, with_stage
+from winnow.config.lookups import looked_up, without_absent
+from winnow.config.plain import (
+    Config,
+    command_overrides,
+    group_choices,
+    naming_stage,
+    plain_config,
+    stage_beside,
+    with_stage,
+)
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import ConfigError
 from winnow.reading import reason
@@ -25,7 +35,8 @@ COMPOSING = (HydraException, OSError, OmegaConfBaseException, RecursionError, Ty
 @dataclass(frozen=True)
 class Command:
     """A command line, composed: ``config`` without Hydra's own node, whose values may be ``???``; ``run_folder`` as
-    hydra.run.dir names it, made or not; the ``choices`` of each group; the ``overrides`` but those of Hydra itself.
+    hydra.run.dir names it, made or not; the ``choices`` of each group; the ``overrides`` but those of Hydra itself;
+    ``looked_up`` what the environment gave of ``tracking``, by key below it.
 
     ``compose_stage(NAME)`` composes the same command line with the stage NAME of its pipeline. Raises ConfigError.
     """
@@ -35,12 +46,13 @@ class Command:
     choices: dict[str, str]
     overrides: list[str]
     compose_stage: Callable[[str], Command]
+    looked_up: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def job_command(cfg: DictConfig) -> Command:
     """Return the command of the running job, whose config is ``cfg``. Raises ConfigError."""
     job = HydraConfig.get()
-    folder, overrides = Path(job.runtime.output_dir), list(job.overrides.task)
+    folder, overrides = Path(job.runtime.output_dir), command_overrides(job.overrides.task)
     hydra = HydraConfig.instance().cfg
     assert isinstance(hydra, DictConfig)
     choices = group_choices(hydra)
@@ -56,9 +68,9 @@ def job_command(cfg: DictConfig) -> Command:
             del config["hydra"]
         OmegaConf.copy_cache(from_config=cfg, to_config=config)  # the times that it resolved stay
         with naming_stage(name):
-            return Command(plain_config(config, may_lack=True), folder, own_choices, overrides, compose_stage)
+            return Command(_plain(config), folder, own_choices, overrides, compose_stage, looked_up(config))
 
-    return Command(plain_config(cfg, may_lack=True), folder, choices, overrides, compose_stage)
+    return Command(_plain(cfg), folder, choices, overrides, compose_stage, looked_up(cfg))
 
 
 def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | None = None) -> Command:
@@ -74,10 +86,10 @@ def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | N
         with initialize_config_search_path([f"file://{source}" for source in sources]):
             config = compose("config", list(overrides), return_hydra_config=True)
         run_folder, choices = Path(str(config.hydra.run.dir)), group_choices(config)
-        own = list(OmegaConf.to_container(config.hydra.overrides.task))  # type: ignore[arg-type]
+        own = command_overrides(config.hydra.overrides.task)
         with open_dict(config):
             del config["hydra"]
-        plain = plain_config(config, may_lack=True)
+        plain, given = _plain(config), looked_up(config)
     except COMPOSING as error:
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         raise ConfigError(f"{reason(error) if isinstance(error, RecursionError) else error}{cause}") from error
@@ -86,7 +98,13 @@ def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | N
         other = compose_command_line(folder, with_stage(overrides, stage_beside(choices["stage"], name)), added)
         return replace(other, run_folder=run_folder)
 
-    return Command(plain, run_folder, choices, [str(text) for text in own], compose_stage)
+    return Command(plain, run_folder, choices, own, compose_stage, given)
+
+
+def _plain(cfg: DictConfig) -> Config:
+    """Return the composed config as plain values; of a command that resumes, ``tracking`` may name what the environment lacks."""
+    is_resumed = OmegaConf.select(cfg, "training.resume") is not None
+    return plain_config(without_absent(cfg) if is_resumed else cfg, may_lack=True)
 
 
 def find_config_folder(folder: Path) -> Path:

@@ -9,7 +9,7 @@ or half-done studies would end in "another definition".
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from winnow.errors import ConfigError
@@ -41,6 +41,25 @@ ADDED: dict[str, Any] = {
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""
 
 
+def _had_shared_heads(model: Mapping[str, Any]) -> bool:
+    """Return false where heads were separate that may be shared now; with refinement the key changes nothing."""
+    return bool(model.get("with_box_refine"))
+
+
+def _norm_eps(model: Mapping[str, Any]) -> float | None:
+    """Return what frozen norms added; without weights there are none."""
+    return None if model.get("pretrained") is False else 1e-5
+
+
+_MODELS = "winnow.families.detection.models"
+ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
+    f"{_MODELS}.deformable_detr.deformable_detr": {"share_heads": _had_shared_heads},
+    f"{_MODELS}.deformable_detr.deformable_detr_tiny": {"share_heads": _had_shared_heads},
+    f"{_MODELS}.faster_rcnn.faster_rcnn_r50_fpn": {"norm_eps": _norm_eps},
+}
+"""Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""
+
+
 def moved_target(name: str) -> str:
     """Return where the object of the dotted ``name`` lies now; ``name`` itself where it has not moved."""
     for old, new in MOVED.items():
@@ -61,11 +80,22 @@ def with_moved_targets(node: Any) -> Any:
     return node
 
 
+def added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key → value of what ``config`` (recorded, nested or by dotted key) may lack."""
+    nested = config.get("model") or {}
+    model = {
+        **nested,
+        **{key.removeprefix("model."): value for key, value in config.items() if key.startswith("model.")},
+    }
+    later = ADDED_TO_MODEL.get(moved_target(str(model.get("_target_"))), {})
+    return {**ADDED, **{f"model.{key}": before(model) for key, before in later.items()}}
+
+
 def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded config, nested, with the keys that came later. Raises ConfigError for what is no config of a run."""
     _require_mapping("the config", config)
     filled = copy.deepcopy(dict(config))
-    for dotted, value in ADDED.items():
+    for dotted, value in added_keys(config).items():
         *nodes, key = dotted.split(".")
         node = filled
         for name in nodes:

@@ -30,6 +30,16 @@ def plain_config(cfg: DictConfig, may_lack: bool = False) -> Config:
         raise ConfigError(str(error)) from error
 
 
+def command_overrides(listed: Sequence[str]) -> list[str]:
+    """Return the overrides that Hydra lists of a command line. A value that looks something up in the environment stays as it is
+    written: what it came to may be a secret."""
+    written = cast(list[str], OmegaConf.to_container(listed, resolve=False))
+    return [
+        text if "oc.env" in text and "." in text.partition("=")[0] else str(listed[index])
+        for index, text in enumerate(written)
+    ]
+
+
 def without(overrides: Sequence[str], *keys: str) -> list[str]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [
@@ -47,7 +57,7 @@ def group_choices(config: DictConfig) -> dict[str, str]:
     for group, choice in found.items():
         if group.startswith("stage/"):  # Hydra 1.4 lists a stage=ink/all that a file chooses as stage/ink=all
             choices["stage"] = f"{group.removeprefix('stage/').partition('@')[0]}/{choice}"
-    for override in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task)):
+    for override in OverridesParser.create().parse_overrides(command_overrides(config.hydra.overrides.task)):
         group, value = override.key_or_group, override.value()
         if isinstance(value, list) and "." not in group and group not in config:
             choices[group] = choice_text(value)

@@ -8,12 +8,16 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from winnow.config.flat import flat
 from winnow.config.from_file import TRUSTED, require_trusted
+from winnow.config.lookups import without_absent
 from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
+from winnow.masking import usable_tree
+from winnow.reading import reason
 
 
 def resumed_config(
@@ -22,17 +26,22 @@ def resumed_config(
     """Return the config that ``checkpoint`` recorded with the command line's single values on top; where a run is tracked and
     which packages are trusted is taken from ``composed``.
 
-    So the command that began a run also resumes it. Raises ConfigError for an override that chooses another group than then:
-    what the old one held is in the checkpoint, and a mixture of the two would be neither; for what can't change within a run;
-    and for a config that no run recorded. ``source`` names the file.
+    So the command that began a run also resumes it. A recorded address without its secret is the command's own, where that is
+    the same; what was ``***`` altogether is whatever the command says. Raises ConfigError for an override that chooses another
+    group than then: what the old one held is in the checkpoint, and a mixture of the two would be neither; for what can't change
+    within a run; and for a config that no run recorded. ``source`` names the file.
     """
     require_recorded(checkpoint, composed, source)
     recorded = with_added_keys(checkpoint["config"])
     require_plain_values(recorded, source)
     require_trusted(recorded["trusted_targets"], composed["trusted_targets"], f"the config of {source}")
+    recorded = usable_tree(recorded, composed)
     # What these may say has grown since the first checkpoints.
     grown = {key: {**composed[key], **recorded.get(key, {})} for key in ("stage", "training")}
-    config = OmegaConf.create({**recorded, **grown})
+    try:
+        config = OmegaConf.create({**recorded, **grown})
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{source} holds no config of a run: {reason(error)}") from error
     if "_target_" not in config.evaluation:  # recorded when detection was all there was
         config.evaluation._target_ = "winnow.families.detection.evaluation.box_evaluation"
     began = plain_config(config)
@@ -54,7 +63,7 @@ def resumed_config(
     config.trusted_targets = composed["trusted_targets"]
     if config.training.get("seed") is None:  # the command that began the run had one drawn
         config.training.seed = began["training"].get("seed")
-    resumed = with_moved_targets(plain_config(config))
+    resumed = with_moved_targets(plain_config(without_absent(config)))
     for keys, reason in _FIXED.items():
         old, new = (_value(values, keys) for values in (began, resumed))
         if old != new:

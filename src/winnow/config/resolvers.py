@@ -21,7 +21,8 @@ def register_resolvers() -> None:
 def cap(value: Any, limit: int | float | None) -> Any:
     """Return the smaller of ``value`` and ``limit``, where null is no limit on either side.
 
-    ``value`` may also be a resize schedule, ``[[epoch, size], …]``, whose sizes are limited.
+    ``value`` may also be a resize schedule, ``[[epoch, size], …]``, whose sizes are limited, or milestones, ``[epoch, …]``, which
+    stay before the last epoch, the limit.
     """
     if isinstance(value, str):
         value = parse_yaml(value)
@@ -31,6 +32,8 @@ def cap(value: Any, limit: int | float | None) -> Any:
         return limit
     if isinstance(value, int | float):
         return min(value, limit)
+    if all(isinstance(epoch, int) for epoch in value):
+        return sorted({min(epoch, int(limit) - 1) for epoch in value})
     return [[epoch, min(size, limit)] for epoch, size in value]
 
 

@@ -13,7 +13,8 @@ from winnow.settings import Settings
 
 
 class LoadingSettings(Settings):
-    """The part of the ``training`` group that decides which samples are read, and how."""
+    """The part of the ``training`` group that decides which samples are read, and how; ``resize_schedule`` holds (first epoch,
+    image size), None: all at the data's own size."""
 
     batch_size: int = Field(gt=0)
     num_workers: int = Field(ge=0)
@@ -22,6 +23,7 @@ class LoadingSettings(Settings):
     subset_size: int | None
     subset_seed: int
     overfit: int | None
+    resize_schedule: list[tuple[int, int]] | None = None
     rank: int = Field(0, ge=0)
     ranks: int = Field(1, gt=0)
 

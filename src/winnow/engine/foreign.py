@@ -63,6 +63,11 @@ def _checked(run: Fit, file: ForeignCheckpoint) -> _Takeover:
     if changed is not None:
         logger.warning("weights of %s: %s, for so they fit this model", file.path, changed)
     _require_same_model(weights, own, file)
+    if file.classes is not None and list(file.classes) != list(run.data.classes):
+        logger.warning(
+            "%s: its classes are %s, this run's %s; the class head is taken over row by row",
+            file.path, ", ".join(file.classes), ", ".join(run.data.classes),
+        )  # fmt: skip
     takeover = _Takeover(weights)
     takeover.restored.append(f"the weights ({len(weights)} tensors)")
     _place(run, file, takeover)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -103,7 +103,7 @@ def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
         state.epoch += 1
         state.sample = 0
         state.metrics = metrics
-        is_best = evaluated and state.update_best(metrics, settings.early_stopping.min_delta)
+        is_best = evaluated and state.take_note(metrics, settings.early_stopping.min_delta)
         finish_epoch(run, is_best)
         if evaluated and run.ranks.any(is_pruned(run)):
             return "pruned"
@@ -144,9 +144,11 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
                 break
             if settings.save_every_steps is not None and state.step % settings.save_every_steps == 0:
                 save_last(run)
+    if run.step.first_look is not None and run.ranks.is_main:
+        logger.warning("epoch %d: no step so far held anything to learn from; are the samples without targets?", epoch)
     seconds = time.perf_counter() - began
     state.cost.seconds += seconds
-    run.tracker.log_metrics(speed(images, seconds, waited, run.device), state.step)
+    run.tracker.log_metrics({**speed(images, seconds, waited, run.device), **run.step.counters()}, state.step)
 
 
 def evaluate_weights(run: Fit) -> dict[str, float]:
@@ -167,12 +169,17 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     state, tracker = run.state, run.tracker
     log_epoch_line(run, is_best)
     tracker.log_metrics({"epoch": float(state.epoch), **state.metrics, **state.cost.metrics()}, state.step)
-    if is_best and state.best is not None:
-        tracker.log_metrics({f"best/{state.best.metric.removeprefix('val/')}": state.best.value}, state.step)
+    if is_best:
+        tracker.log_metrics(best_names(state.best_metrics), state.step)
     state.epoch_losses.clear()
     checkpoint = run.snapshot.take(state)
     if run.ranks.is_main:
         run.checkpoints.save_epoch(checkpoint, is_best, recorded=tracker.flush)
+
+
+def best_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of the best evaluation by the names that they are tracked by: ``val/map`` as ``best/map``."""
+    return {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
 
 
 def prepare_saves(run: Fit) -> None:
@@ -249,8 +256,7 @@ def log_interval(run: Fit) -> float | None:
     state = run.state
     means = state.interval.means()
     state.interval.clear()
-    skipped = {"train/nonfinite_steps": float(run.step.nonfinite)} if run.step.nonfinite else {}
-    run.tracker.log_metrics({**means, **run.step.learning_rates(), **skipped}, state.step)
+    run.tracker.log_metrics({**means, **run.step.learning_rates(), **run.step.counters()}, state.step)
     return means.get("train/loss")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from winnow.engine.ranks import ALONE, Ranks
 from winnow.errors import ConfigError
@@ -15,6 +16,30 @@ from winnow.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
+
+LEAST_SCALE = 1.0
+"""Of fp16 gradients: a smaller one only takes away what the format can hold, and at 0 every gradient would be finite."""
+
+
+class FlooredScaler(torch.amp.GradScaler):
+    """A gradient scaler whose scale never falls below ``LEAST_SCALE``, nor goes on from a lower one.
+
+    ``has_skipped`` says of the last update whether a gradient was infinite, so that the optimizer's step was left out;
+    ``was_least`` whether the scale could not have been lower then.
+    """
+
+    has_skipped = was_least = False
+
+    def update(self, new_scale: float | Tensor | None = None) -> None:
+        before = self.get_scale()
+        super().update(new_scale)
+        after = self.get_scale()
+        self.has_skipped, self.was_least = after < before, before <= LEAST_SCALE
+        if after < LEAST_SCALE:
+            super().update(LEAST_SCALE)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "scale": max(LEAST_SCALE, state_dict["scale"])})
 
 
 @dataclass(frozen=True)
@@ -54,9 +79,9 @@ class Precision:
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
-    def new_scaler(self) -> torch.amp.GradScaler:
+    def new_scaler(self) -> FlooredScaler:
         """Return a gradient scaler, active for fp16 alone: the other formats have float32's range."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        return FlooredScaler(self.device.type, enabled=self.dtype is torch.float16)
 
 
 def multiplies_bf16() -> bool:

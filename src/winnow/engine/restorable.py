@@ -47,6 +47,9 @@ class _Progress(_Part):
     sample: Count
     mode: Literal["min", "max"]
     evaluations_without_gain: Count
+    best_metrics: dict[str, float] = Field(default_factory=dict)
+    evaluation: dict[str, float] = Field(default_factory=dict)
+    reached: float | None = None
     cost: _Cost
     interval: _Sums
     epoch_losses: _Sums

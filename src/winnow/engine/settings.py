@@ -77,7 +77,8 @@ class EmaSettings(Settings):
 
 
 class EarlyStopping(Settings):
-    """Stop after ``patience`` evaluations that did not improve by more than ``min_delta``."""
+    """Stop after ``patience`` evaluations that did not improve by more than ``min_delta``, which is for this alone: the best
+    checkpoint is the best by plain comparison."""
 
     patience: int | None = Field(None, gt=0)
     min_delta: float = Field(0.0, ge=0)

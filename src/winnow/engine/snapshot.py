@@ -62,7 +62,7 @@ class Snapshot:
             "optimizer_state_dict": step.optimizer.state_dict(),
             "scheduler_state_dict": {
                 "total_steps": step.schedule.total_steps,
-                "factor": step.schedule.factor(state.step),
+                "factor": step.schedule.factor(state.step - step.held_back),
             },
             "scaler_state_dict": step.scaler.state_dict(),
             "ema_state_dict": step.ema.state_dict() if step.ema is not None else None,

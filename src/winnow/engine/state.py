@@ -76,38 +76,69 @@ class LossSums:
 
 @dataclass
 class TrainState:
-    """``epoch`` finished epochs, ``step`` updates, ``sample`` samples already taken from the epoch in progress."""
+    """``epoch`` finished epochs, ``step`` updates, ``sample`` samples already taken from the epoch in progress.
+
+    ``worst``: the objective's worst value, where its metric states one. ``best_metrics`` are all numbers of the evaluation that
+    is best, ``evaluation`` those of the last one; ``reached`` is the value that patience measures a gain from, None before
+    any.
+    """
 
     objective: Objective
+    worst: float | None = None
     epoch: int = 0
     step: int = 0
     sample: int = 0
     best: Best | None = None
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, float] = field(default_factory=dict)
+    reached: float | None = None
     evaluations_without_gain: int = 0
     cost: Cost = field(default_factory=Cost)
     metrics: dict[str, float] = field(default_factory=dict)
     interval: LossSums = field(default_factory=LossSums)
     epoch_losses: LossSums = field(default_factory=LossSums)
 
-    def update_best(self, metrics: Mapping[str, float], min_delta: float) -> bool:
-        """Take note of an evaluation; True where it beats the best so far by more than ``min_delta``.
+    def take_note(self, metrics: Mapping[str, float], min_delta: float) -> bool:
+        """Take note of an evaluation; True where it is the best so far. ``min_delta`` is what counts as a gain for patience.
 
         An objective that this evaluation could not give (no truth of that size, a NaN) never is the best.
         """
-        name = self.objective.metric
-        value = metrics.get(name, math.nan)
-        sign = 1 if self.objective.mode == "max" else -1
-        if value == value and (self.best is None or sign * (value - self.best.value) > min_delta):
-            self.best = Best(name, value, self.epoch, self.step)
-            self.evaluations_without_gain = 0
-            return True
-        self.evaluations_without_gain += 1
-        return False
+        value = metrics.get(self.objective.metric, math.nan)
+        self.evaluation = dict(metrics)
+        self._count_patience(value, min_delta)
+        if value != value or not self._is_best(value, metrics):
+            return False
+        self.best = Best(self.objective.metric, value, self.epoch, self.step)
+        self.best_metrics = dict(metrics)
+        return True
+
+    def _is_best(self, value: float, metrics: Mapping[str, float]) -> bool:
+        """Return whether ``value`` beats the best. Of equal ones the one with the lower ``val/loss`` does, the later one where
+        neither is lower."""
+        if self.best is None or value == self.best.value:
+            return not _val_loss(self.best_metrics) < _val_loss(metrics)
+        return self._gain(value, self.best.value) > 0
+
+    def _count_patience(self, value: float, min_delta: float) -> None:
+        """Count an evaluation without gain; none before the first that differs from the metric's worst value."""
+        has_begun = self.reached is not None or self.evaluations_without_gain > 0
+        if value == self.worst and not has_begun:
+            return
+        if value == value and (self.reached is None or self._gain(value, self.reached) > min_delta):
+            self.reached, self.evaluations_without_gain = value, 0
+        else:
+            self.evaluations_without_gain += 1
+
+    def _gain(self, value: float, before: float) -> float:
+        return value - before if self.objective.mode == "max" else before - value
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "sample": self.sample,
             "mode": self.objective.mode,
+            "best_metrics": dict(self.best_metrics),
+            "evaluation": dict(self.evaluation),
+            "reached": self.reached,
             "evaluations_without_gain": self.evaluations_without_gain,
             "cost": asdict(self.cost),
             "interval": self.interval.state_dict(),
@@ -124,11 +155,25 @@ class TrainState:
         self.epoch, self.step, self.sample = checkpoint["epoch"], checkpoint["step"], progress["sample"]
         if (checkpoint["metric"], progress["mode"]) == (self.objective.metric, self.objective.mode):
             self.best = Best(**checkpoint["best"]) if checkpoint["best"] else None
-            self.evaluations_without_gain = progress["evaluations_without_gain"]
+            self._load_best(progress)
         else:
             was, now = f"{progress['mode']} {checkpoint['metric']}", f"{self.objective.mode} {self.objective.metric}"
             logger.warning("the objective was %s and is %s: best starts anew at the next evaluation", was, now)
         self.metrics = dict(checkpoint["metrics"])
+        self.evaluation = dict(progress.get("evaluation", self.metrics))
         self.cost = Cost(**progress["cost"])
         self.interval.load_state_dict(progress["interval"], device)
         self.epoch_losses.load_state_dict(progress["epoch_losses"], device)
+
+    def _load_best(self, progress: Mapping[str, Any]) -> None:
+        """Restore what belongs to ``best``; until it was saved apart, patience measured gains from the best value."""
+        best = self.best
+        self.best_metrics = dict(progress.get("best_metrics", {best.metric: best.value} if best else {}))
+        self.reached = progress.get("reached", best.value if best else None)
+        self.evaluations_without_gain = progress["evaluations_without_gain"]
+
+
+def _val_loss(metrics: Mapping[str, float]) -> float:
+    """Return ``val/loss``, ∞ where there is none."""
+    loss = metrics.get("val/loss", math.inf)
+    return loss if loss == loss else math.inf

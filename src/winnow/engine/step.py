@@ -49,6 +49,10 @@ class TrainStep:
         self.ranks = ranks
         self.nonfinite = 0
         self.nonfinite_in_a_row = 0
+        self.skipped = 0
+        """fp16: updates that the scaler left out for an infinite gradient, to go on with a lower scale."""
+        self.held_back = 0
+        """fp16: steps that were non-finite at the lowest scale; the learning rate's schedule did not count them."""
         self.is_mid_update = False
         """True from the first change of the weights to the last; a failure in between leaves nothing worth saving."""
         self.first_look = first_look
@@ -90,26 +94,44 @@ class TrainStep:
         loss = torch.stack(list(terms.values())).sum()
         # Under fp16 an infinite gradient is the scaler's business: it skips the step and lowers its scale.
         verdict = loss if self.scaler.is_enabled() else loss + norm
-        if bool(torch.isfinite(verdict)):
-            self.is_mid_update = True
-            self.scaler.step(self.optimizer)
+        is_finite = bool(torch.isfinite(verdict))
+        if is_finite:
+            is_finite = self._change_weights()
+        elif self.scaler.is_enabled():
+            self.scaler.update()
+        if not is_finite:
+            self._count_nonfinite(terms, norm, batches, step)
+            terms = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        return terms or None
+
+    def _change_weights(self) -> bool:
+        """Let the optimizer step, and the average after it. False where fp16's scaler skipped that at its lowest scale: the
+        gradient is not finite, whatever it is scaled by."""
+        self.is_mid_update = True
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if not self.scaler.has_skipped:
             self.nonfinite_in_a_row = 0
             if self.ema is not None:
                 self.ema.update()
-            self.is_mid_update = False
-        else:
-            self._count_nonfinite(terms, norm, batches, step)
-            terms = {}
-        if self.scaler.is_enabled():
-            self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return terms or None
+        self.is_mid_update = False
+        if not self.scaler.has_skipped:
+            return True
+        self.skipped += 1
+        self.held_back += self.scaler.was_least
+        return not self.scaler.was_least
+
+    def counters(self) -> dict[str, float]:
+        """Return how many steps left the weights alone, by why; empty where none did."""
+        counts = {"train/nonfinite_steps": self.nonfinite, "perf/skipped_steps": self.skipped}
+        return {name: float(count) for name, count in counts.items() if count}
 
     def learning_rates(self) -> dict[str, float]:
         return {f"lr/{group['name']}": float(group["lr"]) for group in self.optimizer.param_groups}
 
     def _set_learning_rates(self, step: int) -> None:
-        factor = self.schedule.factor(step)
+        factor = self.schedule.factor(step - self.held_back)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
@@ -157,8 +179,15 @@ class TrainStep:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"nonfinite": self.nonfinite, "nonfinite_in_a_row": self.nonfinite_in_a_row}
+        return {
+            "nonfinite": self.nonfinite,
+            "nonfinite_in_a_row": self.nonfinite_in_a_row,
+            "skipped": self.skipped,
+            "held_back": self.held_back,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.nonfinite = state["nonfinite"]
         self.nonfinite_in_a_row = state["nonfinite_in_a_row"]
+        self.skipped = state.get("skipped", 0)
+        self.held_back = state.get("held_back", 0)

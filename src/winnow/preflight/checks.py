@@ -59,6 +59,11 @@ def _judge_losses(first: FirstSteps, report: StageReport) -> None:
         message = f"the loss or its gradient was not finite in {first.num_nonfinite} of {first.num_steps} steps"
         findings = report.errors if first.num_nonfinite == first.num_steps else report.warnings
         findings.append(Finding("steps", message))
+    elif first.num_skipped == first.num_steps:
+        message = (
+            f"fp16: an infinite or NaN gradient in all {first.num_steps} steps, however small its scale became by then"
+        )
+        report.warnings.append(Finding("steps", message))
 
 
 def _judge_gradients(run: Fit, first: FirstSteps, report: StageReport) -> None:

@@ -91,7 +91,7 @@ def begin_alone(plan: RunPlan, models: Models) -> Fit:
             training.max_nonfinite,
         )  # fmt: skip
         metadata = {"data_fingerprint": run.data.fingerprint}
-        run = replace(run, step=step, snapshot=Snapshot(step, plan.config, list(run.data.classes), metadata))
+        run = replace(run, step=step, snapshot=Snapshot(step, plan.recorded, list(run.data.classes), metadata))
     if plan.checkpoint is None:
         take_weights(run, plan, models)
         return run

@@ -98,8 +98,12 @@ class PreflightReport:
             yield from _stage_lines(stage)
         for finding in self.errors:
             yield f"ERROR {finding.check}: {finding.message}"
-        count = len(self.all_errors())
-        verdict = "all clear" if count == 0 else f"{count} error{'s' * (count > 1)}: this run would not go well"
+        count, num_warnings = len(self.all_errors()), sum(len(stage.warnings) for stage in self.stages)
+        verdict = "all clear"
+        if count:
+            verdict = f"{count} error{'s' * (count > 1)}: this run would not go well"
+        elif num_warnings:
+            verdict = f"no errors, {num_warnings} warning{'s' * (num_warnings > 1)}: see above before you start"
         yield f"preflight: {verdict} ({self.seconds:.0f} s)"
 
 

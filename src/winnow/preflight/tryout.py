@@ -29,13 +29,15 @@ LEAST_LOOKS, MOST_LOOKS = 3, 8
 @dataclass(frozen=True)
 class FirstSteps:
     """``terms`` of the loss and ``gradients`` in the first step, None where it was not finite or held nothing to learn; the
-    larger norms of all steps in ``over_all``; ``batches`` of the first step, on the host."""
+    larger norms of all steps in ``over_all``; ``num_skipped`` steps were left out by fp16's scaler; ``batches`` of the first
+    step, on the host."""
 
     terms: dict[str, float] | None
     gradients: Gradients | None
     over_all: Gradients | None
     num_steps: int
     num_nonfinite: int
+    num_skipped: int
     batches: Sequence[Batch]
 
 
@@ -91,6 +93,7 @@ def take_first_steps(run: Fit) -> FirstSteps:
     first_terms: dict[str, float] | None = None
     first_batches: Sequence[Batch] = ()
     num_steps = num_nonfinite = 0
+    skipped_before = run.step.skipped
     for batches in endless_steps(run, run.sizes.size(run.state.epoch + 1)):
         terms = run.step(batches, run.state.step + num_steps)
         num_nonfinite += terms is None
@@ -98,10 +101,19 @@ def take_first_steps(run: Fit) -> FirstSteps:
             first_batches = batches
             first_terms = None if terms is None else {name: float(term) for name, term in terms.items()}
         num_steps += 1
-        if num_steps >= MOST_LOOKS or (num_steps >= LEAST_LOOKS and record.is_sound):
+        has_stepped = run.step.skipped - skipped_before < num_steps
+        if num_steps >= MOST_LOOKS or (num_steps >= LEAST_LOOKS and record.is_sound and has_stepped):
             break
     run.step.first_look = None
-    return FirstSteps(first_terms, record.first, record.over_all, num_steps, num_nonfinite, first_batches)
+    return FirstSteps(
+        first_terms,
+        record.first,
+        record.over_all,
+        num_steps,
+        num_nonfinite,
+        run.step.skipped - skipped_before,
+        first_batches,
+    )
 
 
 def time_steps(run: Fit, image_size: int, seconds: float) -> StepTiming:

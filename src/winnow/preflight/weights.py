@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.initial import StageWeights, initial_weights, load_initial_weights
 from winnow.checkpoints.state_dicts import mark_loaded
 from winnow.config.plain import naming_stage
@@ -37,4 +38,5 @@ def take_weights(run: Fit, plan: RunPlan, earlier: Mapping[str, dict[str, Tensor
         mark_loaded(run.task.model, [name for name in model_of(run) if name not in kept], init_from)
         return
     weights = initial_weights(init_from, None if stage.is_alone else plan.folder.parent)
-    load_initial_weights(run.task.model, weights, stage.init_allow_missing, plan.settings.training.frozen_source)
+    source, head = plan.settings.training.frozen_source, ClassHead.of(run.task)
+    load_initial_weights(run.task.model, weights, stage.init_allow_missing, source, head)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from winnow.builders import require_one_family
@@ -48,6 +48,8 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     evaluation = checked_evaluation(config)
     data: Data = instantiate(config, "data", loading=loading_settings(plan, ranks))
     task: Task = instantiate(config, "model", **evaluation.model_arguments(data))
+    if hasattr(evaluation, "look_over"):
+        evaluation.look_over(task, data)
     precision = Precision.choose(training.amp, device, training.memory_format)
     prepare_model(task, training, precision, data, ranks)
     sizes = SizeSchedule.of(training.resize_schedule, data.image_size)
@@ -59,7 +61,8 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
         ),
         training.no_decay,
     )  # fmt: skip
-    state = TrainState(choose_objective(settings.objective, task, data, training.ema.also_raw))
+    objective = choose_objective(settings.objective, task, data, training.ema.also_raw)
+    state = TrainState(objective, worst_value(objective, task))
     ema = Ema(task.model, training.ema.decay) if training.ema.decay is not None else None
     step = TrainStep(
         task, optimizer, LrSchedule.of(training, data, state),
@@ -72,7 +75,7 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
-        snapshot=Snapshot(step, config, list(data.classes), metadata, references, training.frozen_source), tracker=tracker,
+        snapshot=Snapshot(step, plan.recorded, list(data.classes), metadata, references, training.frozen_source), tracker=tracker,
         trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
     )  # fmt: skip
 
@@ -127,6 +130,12 @@ def choose_objective(asked: Objective, task: Task, data: Data, also_raw: bool = 
     if asked.metric not in known:
         raise ConfigError(f"objective.metric={asked.metric!r} is not a metric of this run; allowed: {', '.join(known)}")
     return asked
+
+
+def worst_value(objective: Objective, task: Task) -> float | None:
+    """Return the objective's worst value; None where its metric states none."""
+    stated: Mapping[str, float] = getattr(task.new_metric(), "worst", {})
+    return stated.get(objective.metric.removeprefix("val/").removeprefix("val_raw/"))
 
 
 def loading_settings(plan: RunPlan, ranks: Ranks) -> LoadingSettings:

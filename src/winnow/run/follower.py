@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.initial import initial_weights, load_initial_weights
 from winnow.engine.loop import fit
 from winnow.engine.ranks import Ranks
 from winnow.engine.seeding import seed_everything, seed_of_rank
 from winnow.engine.stop import StopRequest
 from winnow.errors import DivergedError, RankError, UntrainedError, WinnowError
+from winnow.masking import mask_output
 from winnow.run.build import build
 from winnow.run.leader import LEADER, join_peers, report_failure_to_peers
 from winnow.run.plan import RunPlan
@@ -32,6 +34,7 @@ def follow() -> None:
     place = place_of()
     if place is None or runs_nothing(sys.argv[1:]):
         return
+    mask_output()
     # Until the training begins there is nothing to save: Ctrl-C ends the process without a word.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.basicConfig(level=logging.ERROR, format=f"rank {place.rank}: %(levelname)s %(message)s")
@@ -67,7 +70,8 @@ def fit_along(plan: RunPlan, ranks: Ranks) -> None:
         read_found(plan.checkpoint).restore(run)
     elif training.init_from is not None:  # what trains comes from rank 0, what is frozen from the file
         path = initial_weights(training.init_from, None if stage.is_alone else plan.folder.parent)
-        load_initial_weights(run.task.model, path, stage.init_allow_missing, training.frozen_source)
+        head = ClassHead.of(run.task)
+        load_initial_weights(run.task.model, path, stage.init_allow_missing, training.frozen_source, head)
     # What rank 0 warned of while building it did for all.
     logging.getLogger().setLevel(logging.WARNING)
     with StopRequest() as stop:

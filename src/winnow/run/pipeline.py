@@ -15,7 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.config.compose import job_command
+from winnow.config.job_files import write_job_files
 from winnow.config.plain import Config
+from winnow.engine.loop import best_names
 from winnow.engine.memory import release_memory
 from winnow.engine.stop import StopRequest
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
@@ -53,6 +55,8 @@ def run(cfg: DictConfig) -> float | None:
     require_right_mode(command.choices, is_multirun)
     folder = command.run_folder
     with StopRequest() as stop, sole_owner(folder):
+        if current_trial() is None:  # of a trial the sweeper writes them
+            write_job_files(cfg)
         with recording_refusal(folder):
             plans = resolve(command)
         if plans[0].settings.stage.is_alone:
@@ -205,8 +209,11 @@ def read_result(folder: Path) -> RunResult | None:
         return None
     try:
         content = parse_json(path.read_bytes())
-        metrics = {name: math.nan if value is None else value for name, value in content["metrics"].items()}
-        return as_record(RunResult, {**content, "metrics": metrics})
+        numbers = {
+            key: {name: math.nan if value is None else value for name, value in content[key].items()}
+            for key in ("metrics", *(["best_metrics"] if "best_metrics" in content else []))
+        }
+        return as_record(RunResult, {**content, **numbers})
     except (AttributeError, LookupError, TypeError, UnreadableError) as error:
         logger.warning("%s is damaged and counts as absent: %s", path, error)
         return None
@@ -221,7 +228,7 @@ def without_samples(plan: RunPlan) -> Config:
 
 def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> None:
     """Track params of the whole: those that all stages share by their own name, others after the stage's."""
-    every = {plan.name: flat(plan.config) for plan in plans}
+    every = {plan.name: flat(plan.recorded) for plan in plans}
     shared = {
         key: value
         for key, value in every[plans[0].name].items()
@@ -241,8 +248,8 @@ def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> No
 def conclude(tracker: Tracker, result: RunResult, folder: Path) -> None:
     """Track the numbers by which pipelines are compared, and the end."""
     values = {f"cost/{name}": value for name, value in result.cost.items()}
-    if result.objective is not None and result.best is not None:
-        values[f"best/{result.best['metric'].removeprefix('val/')}"] = result.objective
+    if result.objective is not None and result.best is not None:  # one value is all that an earlier winnow wrote
+        values |= best_names(result.best_metrics or {result.best["metric"]: result.objective})
     tracker.log_metrics(values, result.steps)
     tracker.log_artifact(folder / "result.json")
     tracker.finish(result.status)

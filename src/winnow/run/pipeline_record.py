@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import yaml
 from winnow.config.moved import with_moved_choices, with_moved_targets
 from winnow.config.plain import Config
 from winnow.errors import ConfigError
-from winnow.reading import read_yaml
+from winnow.reading import UnreadableError, as_record, read_yaml
 from winnow.run.plan import RunPlan
 from winnow.run_folder import PIPELINE_RECORD, write_whole
 
@@ -27,7 +27,7 @@ class RecordedStage:
 
 def write_record(plans: Sequence[RunPlan], folder: Path) -> None:
     """Write down what each stage begins with, for whoever resumes; stages of earlier commands stay."""
-    began = [RecordedStage(plan.name, plan.config, plan.choices) for plan in plans]
+    began = [RecordedStage(plan.name, plan.recorded, plan.choices) for plan in plans]
     known = {stage.name: stage for stage in [*read_record(folder), *began]}
     content = {"stages": [{"name": s.name, "choices": s.choices, "config": s.config} for s in known.values()]}
     write_whole(folder / PIPELINE_RECORD, yaml.safe_dump(content, sort_keys=False))
@@ -40,15 +40,20 @@ def read_record(folder: Path) -> list[RecordedStage]:
         return []
     content = read_yaml(path, "the record of a pipeline", ConfigError)
     try:
-        return [
-            RecordedStage(
-                entry["name"],
-                with_moved_targets(entry["config"]),
-                with_moved_choices(entry["choices"], entry["config"]),
-            )
-            for entry in content["stages"]
-        ]
-    except (AttributeError, LookupError, TypeError) as error:
+        stages = as_record(_Stages, content).stages
+    except UnreadableError as error:
         raise ConfigError(
-            f"{path} is damaged: it has no list of stages with name, config and choices ({error!r})"
+            f"{path} is damaged: it has no list of stages with name, config and choices ({error})"
         ) from error
+    for stage in stages:
+        own = stage.config.get("stage")
+        if not isinstance(own, Mapping) or own.get("name") != stage.name or "stages" not in own:
+            raise ConfigError(f"{path} is damaged: the config of {stage.name!r:.60} says stage={own!r:.60}")
+    return [
+        RecordedStage(s.name, with_moved_targets(s.config), with_moved_choices(s.choices, s.config)) for s in stages
+    ]
+
+
+@dataclass(frozen=True)
+class _Stages:
+    stages: list[RecordedStage]

@@ -35,7 +35,7 @@ def record_origin(run: Fit, plan: RunPlan) -> None:
     facts = {"command": command_line(), "git_commit": git.commit if git else None, **environment()}
     write_whole(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
     tracker = run.tracker
-    tracker.log_params(flat(plan.config))
+    tracker.log_params(flat(plan.recorded))
     tracker.set_tags({
         **source_tags(git),
         "winnow.command": facts["command"] or "",
@@ -60,12 +60,9 @@ def trial_tags() -> dict[str, str]:
 
 
 def record_end(run: Fit, plan: RunPlan) -> None:
-    """Track the last numbers, pictures and files of a run that came to its end."""
+    """Track the cost, pictures and files of a run that came to its end."""
     state, tracker = run.state, run.tracker
-    final = {
-        f"final/{name.removeprefix('val/')}": value for name, value in state.metrics.items() if name.startswith("val/")
-    }
-    tracker.log_metrics({**final, **state.cost.metrics()}, state.step)
+    tracker.log_metrics(state.cost.metrics(), state.step)
     if run.data.num_val_batches():
         # What comes after the training must not make a failure of it.
         try:
@@ -101,7 +98,8 @@ def result_of(run: Fit, status: str, reason: str | None) -> RunResult:
     return RunResult(
         status=status,
         objective=state.best.value if state.best else None,
-        metrics=dict(state.metrics),
+        metrics=dict(state.evaluation),
+        best_metrics=dict(state.best_metrics),
         best=asdict(state.best) if state.best else None,
         epochs=state.epoch,
         steps=state.step,

@@ -12,12 +12,14 @@ import winnow.families
 from winnow.builders import family_of
 from winnow.checkpoints.initial import StageWeights, initial_weights
 from winnow.config.compose import Command
+from winnow.config.flat import flat
 from winnow.config.instantiate import check_node, require_builders, target_of, trusted
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import naming_stage
 from winnow.config.recorded import resumed_config
 from winnow.config.schema import SINGLE
 from winnow.errors import ConfigError
+from winnow.masking import is_masked
 from winnow.reading import naming
 from winnow.run.build import checked_evaluation
 from winnow.run.pipeline_record import RecordedStage, read_record
@@ -48,7 +50,20 @@ def resolve(command: Command) -> list[RunPlan]:
     stages = asked_stages(command, recorded)
     plans = resolve_stages(command, stages, recorded) if stages else [resolve_single(command)]
     check_plans(plans, command.run_folder)
+    if command.config["training"]["resume"] is None:
+        require_secrets(plans)
     return plans
+
+
+def require_secrets(plans: Sequence[RunPlan]) -> None:
+    """Raise ConfigError where runs that begin were given an address as it is recorded, without its secret."""
+    for plan in plans:
+        lost = [f"tracking.{key}={value}" for key, value in flat(plan.config["tracking"]).items() if is_masked(value)]
+        if lost:
+            raise ConfigError(
+                f"{lost[0]} stands without its secret, as it is recorded; give it whole, or leave the secret out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
 
 
 def resolve_single(command: Command) -> RunPlan:
@@ -59,10 +74,10 @@ def resolve_single(command: Command) -> RunPlan:
     current = current_trial()
     parent = current.study_folder if current is not None else None
     if found is None:
-        return RunPlan.of(complete(config), folder, command.choices, None, parent)
+        return RunPlan.of(complete(config), folder, command.choices, None, parent, command.looked_up)
     with naming(found.path, "going on from "):
         resolved, choices = found.resolve(config, command.overrides), found.choices(command.choices)
-        return RunPlan.of(resolved, folder, choices, found.path, parent)
+        return RunPlan.of(resolved, folder, choices, found.path, parent, command.looked_up)
 
 
 def resolve_stages(command: Command, stages: Sequence[Command], recorded: Sequence[RecordedStage]) -> list[RunPlan]:
@@ -101,12 +116,12 @@ def resolve_stage(
     if found is not None:
         with naming(found.path, "going on from "):
             config, choices = found.resolve(stage.config, overrides), found.choices(choices)
-            return RunPlan.of(config, folder, choices, found.path, command.run_folder)
+            return RunPlan.of(config, folder, choices, found.path, command.run_folder, stage.looked_up)
     if record is not None:
         config = resumed_config({"config": record.config, "metadata": {"choices": choices}}, stage.config, overrides)
     else:
         config = complete(stage.config)
-    return RunPlan.of(config, folder, choices, None, command.run_folder)
+    return RunPlan.of(config, folder, choices, None, command.run_folder, stage.looked_up)
 
 
 def taking_over(plan: RunPlan, earlier: Sequence[str]) -> RunPlan:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from winnow.masking import masked_output
 from winnow.reading import UnreadableError, parse_json
 from winnow.run_folder import write_whole
 
@@ -15,11 +16,13 @@ from winnow.run_folder import write_whole
 @dataclass
 class RunResult:
     """``status`` is completed, early_stopped, interrupted, pruned, diverged, out_of_memory or failed; ``objective`` the best
-    value reached; ``reason`` says why a run did not complete; ``stages`` holds the results of a pipeline's by name."""
+    value reached; ``metrics`` are the last evaluation's, ``best_metrics`` those of the best epoch; ``reason`` says why a run did
+    not complete; ``stages`` holds the results of a pipeline's by name."""
 
     status: str
     objective: float | None = None
     metrics: dict[str, int | float] = field(default_factory=dict)
+    best_metrics: dict[str, int | float] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     epochs: int = 0
     steps: int = 0
@@ -33,7 +36,8 @@ class RunResult:
 
     def write(self, folder: Path) -> None:
         """Write ``folder``/result.json, atomically; numbers that JSON lacks (NaN, ±∞) become null."""
-        write_whole(folder / "result.json", json.dumps(_finite(asdict(self)), indent=2) + "\n")
+        content = asdict(self) | {"reason": self.reason and masked_output(self.reason)}
+        write_whole(folder / "result.json", json.dumps(_finite(content), indent=2) + "\n")
 
 
 def is_concluded(folder: Path) -> bool:

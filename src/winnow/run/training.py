@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.initial import initial_weights, load_initial_weights, write_report
 from winnow.engine.loop import Fit, fit, is_finished
 from winnow.engine.memory import release_memory
@@ -69,7 +70,7 @@ def with_half_batches(plan: RunPlan) -> RunPlan | None:
 
 def fit_in_folder(plan: RunPlan, stop: StopRequest) -> RunResult:
     """Build everything that the plan names, and fit it."""
-    write_whole(plan.folder / "config.yaml", yaml.safe_dump(plan.config, sort_keys=False))
+    write_whole(plan.folder / "config.yaml", yaml.safe_dump(plan.recorded, sort_keys=False))
     with ranks_of_run(plan.settings.training.num_ranks) as ranks:
         return fit_as_leader(plan, stop, ranks)
 
@@ -89,7 +90,9 @@ def fit_as_leader(plan: RunPlan, stop: StopRequest, ranks: Ranks) -> RunResult:
             return result_of(run, "completed", None)
     elif training.init_from is not None:
         weights = initial_weights(training.init_from, None if stage.is_alone else plan.folder.parent)
-        report = load_initial_weights(run.task.model, weights, stage.init_allow_missing, training.frozen_source)
+        report = load_initial_weights(
+            run.task.model, weights, stage.init_allow_missing, training.frozen_source, ClassHead.of(run.task)
+        )
         write_report(report, plan.folder)
     ranks.broadcast(plan.with_absolute_paths())
     with tracker:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy
@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from winnow.errors import ConfigError
+from winnow.masking import is_masked, masked, remember
 from winnow.sweep.file_lock import locked_file
 from winnow.sweep.journal import SturdyJournal
 
@@ -78,11 +79,11 @@ class Address:
     URL."""
 
     kind: str
-    url: str
+    url: str = field(repr=False)
     path: Path | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.kind == "journal" else make_url(self.url).render_as_string(hide_password=True)
+        return str(self.path) if self.kind == "journal" else masked(self.url)
 
     def open(self) -> Opened:
         """Open Optuna's storage at this address; create what is missing, one process at a time.
@@ -134,17 +135,24 @@ def _lock_server(connection: sqlalchemy.Connection, kind: str, name: str) -> Non
 
 
 def parse_storage_url(url: str) -> Address:
-    """Return the address that ``url`` names; relative paths become absolute ones. Raises ConfigError if ``url`` names none."""
+    """Return the address that ``url`` names; relative paths become absolute ones. Raises ConfigError if ``url`` names none, or
+    lacks its secret."""
+    if is_masked(url):
+        raise ConfigError(
+            f"storage {url} stands without its secret, as it is recorded; give it whole, or set PGPASSWORD or PGPASSFILE "
+            "and leave the password out"
+        )
+    remember(url)
     if url.startswith("journal:"):
         path = url.removeprefix("journal://")
         if not path.startswith("/") or len(path) < 2:
             raise ConfigError(
-                f"storage {url!r} must be journal:///absolute/path.log, or a plain path ending in .log or .journal"
+                f"storage {masked(url)!r} must be journal:///absolute/path.log, or a plain path ending in .log or .journal"
             )
         return _journal(path)
     if "://" not in url:
         if not url.endswith(JOURNAL_SUFFIXES):
-            raise ConfigError(f"storage {url!r} is unknown; allowed: {ALLOWED}")
+            raise ConfigError(f"storage {masked(url)!r} is unknown; allowed: {ALLOWED}")
         return _journal(url)
     try:
         parsed = make_url(url)
@@ -155,7 +163,7 @@ def parse_storage_url(url: str) -> Address:
     except (ArgumentError, ValueError) as error:
         if isinstance(error, NoSuchModuleError):
             raise ConfigError(f"storage {_shown(parsed)!r}: unknown driver; allowed: {ALLOWED}") from error
-        raise ConfigError(f"storage is no URL ({error}); allowed: {ALLOWED}") from error
+        raise ConfigError(f"storage is no URL ({masked(str(error))}); allowed: {ALLOWED}") from error
     except ModuleNotFoundError as error:
         package = PACKAGES.get(error.name or "", error.name)
         raise ConfigError(
@@ -173,7 +181,7 @@ def _sqlite(url: URL) -> Address:
     name = url.database
     if not name or name == ":memory:" or name.startswith("file:"):
         raise ConfigError(
-            f"storage {str(url)!r} must name a file, as sqlite:///path.db does: every process opens it for itself"
+            f"storage {_shown(url)!r} must name a file, as sqlite:///path.db does: every process opens it for itself"
         )
     path = Path(name).expanduser().absolute()
     if kind := network_file_system(path, Path("/proc/mounts")):
@@ -196,4 +204,4 @@ def network_file_system(path: Path, mounts: Path) -> str | None:
 
 
 def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+    return masked(url.render_as_string(hide_password=False))

@@ -18,7 +18,8 @@ AWAY_STATES = ("08", "40", "53", "55", "57", "58")
 READ_ONLY_STATE = "25006"  # a standby that is about to take over
 LASTING = (
     "access denied", "does not exist", "no pg_hba.conf entry", "no such column", "no such table",
-    "password authentication failed", "readonly database", "unable to open database file", "unknown database",
+    "no password supplied", "password authentication failed", "readonly database", "unable to open database file",
+    "unknown database",
 )  # fmt: skip
 
 LASTING_ERRNOS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from winnow.errors import ConfigError
+from winnow.masking import masked_output
 from winnow.reading import UnreadableError, parse_record
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Outcome:
     is_retryable: bool = False
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self) | {"reason": self.reason and masked_output(self.reason)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

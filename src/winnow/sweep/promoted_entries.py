@@ -15,6 +15,7 @@ from winnow.config.from_file import TRUSTED, require_run_overrides
 from winnow.config.moved import with_added_keys, with_moved_names, with_moved_targets
 from winnow.config.values import override_text, parse_value
 from winnow.errors import ConfigError
+from winnow.masking import masked_tree
 from winnow.reading import naming, read_yaml
 from winnow.run_folder import PIPELINE_RECORD
 from winnow.sweep.listed import content_of
@@ -64,9 +65,13 @@ def entry_of(
     if not isinstance(said, list) or not all(isinstance(text, str) for text in said):
         raise ConfigError(f"{listed} is damaged: it must be a list of overrides, not {said!r:.60}")
     with naming(began):
-        old = flat(with_added_keys(with_moved_targets(recorded)))
+        old = flat(masked_tree(with_added_keys(with_moved_targets(recorded))))
         moved = with_moved_names(said, recorded)
-    task = [text for text in moved if key_of(text) not in ("training.resume", TRUSTED)]
+    task = [
+        text
+        for text in moved
+        if key_of(text) not in ("training.resume", TRUSTED) and not key_of(text).startswith("tracking.")
+    ]
     require_run_overrides(task, str(listed))
     with naming(listed):
         new = flat(composed_by([*task, *chosen, *trust], command))

@@ -16,11 +16,19 @@ from scipy.stats import spearmanr
 
 from winnow.config.from_file import TRUSTED
 from winnow.errors import ConfigError, WinnowError
+from winnow.masking import override_by_environment
 from winnow.reading import read_json
 from winnow.run_folder import write_whole
 from winnow.sweep.listed import listed_content, unlisted_in
 from winnow.sweep.promoted_entries import Entry, as_entry, content_of_entry, entry_of, list_text, texts_of
-from winnow.sweep.promotion_command import OF_THE_SEARCH, fixed_overrides, kept_overrides, key_of, require_same_code
+from winnow.sweep.promotion_command import (
+    OF_THE_SEARCH,
+    fixed_overrides,
+    kept_overrides,
+    key_of,
+    require_same_code,
+    usable_overrides,
+)  # fmt: skip
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, ranking
 
@@ -62,14 +70,16 @@ class Promotion:
 def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own
     beside it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was
-    stopped. Raises ConfigError, PromotionError.
+    stopped. Where trials are tracked is the same for all; a secret of an address goes to their processes by the environment.
+    Raises ConfigError, PromotionError.
     """
-    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    overrides = [override_by_environment(text) for text in overrides]
+    where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/", "tracking.", "tracking="))]
     trust = [text for text in overrides if key_of(text) == TRUSTED]
     overrides = [text for text in overrides if text not in (*where, *trust)]
     kept = kept_overrides(source, where)
     found_in = [text for text in where if key_of(text) == "hydra.searchpath"]
-    fixed = fixed_overrides(source)
+    fixed = usable_overrides(fixed_overrides(source), where)
     require_same_code(source, [*fixed, *found_in, *trust], program)
     best = best_configurations(source, top)
     if not best:

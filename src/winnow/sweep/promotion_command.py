@@ -20,13 +20,14 @@ from winnow.config.from_file import (
 )  # fmt: skip
 from winnow.config.moved import with_moved_names
 from winnow.errors import ConfigError
+from winnow.masking import is_masked, masked, masked_tree, usable
 from winnow.reading import parse_yaml
 from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 
 OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
 """Settings of the sweeper that hold for the search and not for the full trainings."""
 _NOT_KEPT = (
-    "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.sweeper.sampler",
+    "hydra.mode", "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.sweeper.sampler",
     *(
         f"hydra.sweeper.{name}"
         for name in ("storage", "study_name", "n_trials", "trials_file", "direction", "fresh", "dry_run", *OF_THE_SEARCH)
@@ -88,10 +89,30 @@ def fixed_overrides(source: StoredStudy) -> list[str]:
     return [text for text in began_with if text.lstrip("+").split("=", 1)[0] not in searched]
 
 
+def usable_overrides(recorded: Sequence[str], said_anew: Sequence[str]) -> list[str]:
+    """Return the ``recorded`` overrides without those ``said_anew``; one that lacks its secret with what the environment has for
+    it. Raises ConfigError where that has none."""
+    anew = {key_of(text) for text in said_anew}
+    found = []
+    for text in recorded:
+        if key_of(text) in anew or (key_of(text).startswith("tracking.") and "tracking" in anew):
+            continue
+        key, _, value = text.partition("=")
+        if is_masked(value):
+            text = f"{key}={usable(value)}"
+            if is_masked(text):
+                raise ConfigError(
+                    f"the study began with {text}, whose secret is not recorded; give {key}=… again, or set "
+                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database: PGPASSWORD)"
+                )
+        found.append(text)
+    return found
+
+
 def composed_by(overrides: Sequence[str], command: Sequence[str]) -> Mapping[str, Any]:
-    """Return the config that the program and options ``command`` composes with ``overrides``. Raises ConfigError."""
+    """Return the config, masked, that the program and options ``command`` composes with ``overrides``. Raises ConfigError."""
     whole = [sys.executable, *command, "--cfg", "job", "--resolve", *overrides]
     shown = subprocess.run(whole, check=False, capture_output=True, text=True)
     if shown.returncode != 0:
-        raise ConfigError(f"{' '.join(overrides)} can't be composed:\n{shown.stderr.strip()}")
-    return dict(parse_yaml(shown.stdout))
+        raise ConfigError(f"{masked(' '.join(overrides))} can't be composed:\n{shown.stderr.strip()}")
+    return dict(masked_tree(parse_yaml(shown.stdout)))

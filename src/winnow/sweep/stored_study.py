@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.errors import ConfigError
+from winnow.masking import MASK, is_masked, masked, usable
 from winnow.reading import UnreadableError, as_record, naming, read_yaml
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
 from winnow.sweep.table import Row, rows_of
@@ -34,24 +38,29 @@ class StoredStudy:
 
     @classmethod
     def open(cls, folder: Path, storage: str | None = None) -> StoredStudy:
-        """Read the study in ``folder``. ``storage`` is needed if the stored address lacks its password. Raises
-        ConfigError if there is no study, or its description is damaged.
+        """Read the study in ``folder``. ``storage`` is needed if the stored address lacks its secret and the environment does not
+        have it. Raises ConfigError if there is no study, or its description is damaged.
         """
         path = folder / DESCRIPTION
         if not path.exists():
             raise ConfigError(f"{folder} is no study: it has no {DESCRIPTION}; studies lie in multirun/NAME")
         description = _read(path)
-        address = storage or description["storage"] or journal_address(folder)
-        place = f"{path}: storage" if storage is None else "--storage"
-        if "***" in address:
-            raise ConfigError(f"the study's storage is {address}; give it with its password by --storage")
+        kept = description["storage"] or journal_address(folder)
+        address = storage or usable(kept, os.environ.get("OPTUNA_STORAGE", MASK))
+        if is_masked(address):
+            raise ConfigError(
+                f"the study's storage is {address}, without its secret; give it whole by --storage or OPTUNA_STORAGE, or set "
+                "PGPASSWORD or PGPASSFILE"
+            )
         optuna.logging.set_verbosity(logging.WARNING)
         try:
-            with naming(place):
+            with naming(f"{path}: storage" if storage is None else "--storage"):
                 opened = open_storage(address)
             study = optuna.load_study(study_name=description["study_name"], storage=opened)
+        except SQLAlchemyError as error:
+            raise ConfigError(f"the study's storage {masked(address)} can't be read: {first_line(error)}") from error
         except KeyError:
-            raise ConfigError(f"{address} holds no study named {description['study_name']!r}") from None
+            raise ConfigError(f"{masked(address)} holds no study named {description['study_name']!r}") from None
         return cls(folder, description, study)
 
     @property

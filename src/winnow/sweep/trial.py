@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from winnow.masking import referred_to
 from winnow.reading import as_float, parse_json
 from winnow.run_folder import write_whole
 from winnow.sweep.outcome import OUTCOME, Outcome, outcome_of
@@ -35,7 +36,7 @@ class StudyRef:
     """All that a job needs to find its study, on whatever machine it runs.
 
     ``folder`` is the study's own, ``metrics`` the names of several objectives in a winnow run's ``result.json`` (null: what the
-    run returns), ``seeds`` those that each configuration is run with.
+    run returns), ``seeds`` those that each configuration is run with. ``storage`` may be a reference to the job's environment.
     """
 
     name: str
@@ -128,7 +129,7 @@ def _read(path: Path) -> dict[int, float]:
 
 def open_trial(ref: StudyRef, number: int, patience_seconds: float) -> optuna.Trial:
     """Open trial ``number`` of the stored study, from any process. Raises KeyError if the study or the trial is not there."""
-    storage = _storage(ref.storage, patience_seconds)
+    storage = _storage(referred_to(ref.storage), patience_seconds)
     study = optuna.load_study(
         study_name=ref.name, storage=storage, sampler=_SilentSampler(), pruner=ref.pruner or NopPruner()
     )

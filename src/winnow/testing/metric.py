@@ -31,6 +31,8 @@ class MetricContract:
         names, headlines = list(metric.names), list(metric.headlines)
         assert len(set(names)) == len(names), f"a name comes twice: {names}"
         assert set(headlines) <= set(names), f"headlines {headlines} are not all among the names {names}"
+        worst = getattr(metric, "worst", {})
+        assert set(worst) <= set(names), f"worst {worst} holds what is not among the names {names}"
         values = self._whole().compute()
         assert values, "compute gives no number for the parts of the suite"
         assert set(values) <= set(names), f"compute gives what names do not say: {sorted(set(values) - set(names))}"

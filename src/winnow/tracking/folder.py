@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from winnow.masking import MASK, is_masked, masked, recorded, usable
 from winnow.process import ProcessStamp
 from winnow.reading import UnreadableError, as_record, parse_json, parse_record
 from winnow.run_folder import write_whole
 
 TRACKING = "tracking"
+SECRETS = "WINNOW_TRACKING_SECRETS"
+"""The environment variable by which an uploader gets what ``settings`` must not hold."""
+_WITH_SECRETS = ("uri", "experiment", "run_name", "parent_run_id")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class UploadSettings:
     """What the uploader must know: ``run_key`` names the run for ever, ``created_ms`` is its first start in Unix ms.
 
     The run becomes a child of ``parent_run_id``, or of the run that is tracked from ``parent_folder``, whose id may not be
-    known yet.
+    known yet. ``recorded_uri`` is how files hold ``uri``, where that is not what its mask alone makes of it.
     """
 
     run_key: str
@@ -62,6 +67,17 @@ class UploadSettings:
     parent_run_id: str | None = None
     parent_folder: str | None = None
     system_metrics_seconds: float | None = None
+    recorded_uri: str | None = None
+
+    @property
+    def shown_uri(self) -> str:
+        """Return the server's address as files and logs hold it."""
+        return self.recorded_uri or str(recorded(self.uri))
+
+    @property
+    def lacks_secret(self) -> bool:
+        """Tell whether these are recorded settings whose secret nobody has given yet: nothing can be sent."""
+        return is_masked(self.uri) or is_masked(self.experiment)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -73,7 +89,31 @@ class UploadSettings:
             raise ValueError(f"{path} is no settings file of winnow's tracking: {error}") from None
 
     def write(self, path: Path) -> None:
-        write_json(path, asdict(self), mode=0o600)  # the uri may hold a password
+        """Write the settings without their secrets. Raises OSError if the disk does not obey."""
+        fields = {**asdict(self), **{name: recorded(getattr(self, name)) for name in _WITH_SECRETS}}
+        del fields["recorded_uri"]
+        write_json(path, {**fields, "uri": self.shown_uri})
+
+    def secrets(self) -> str:
+        """Return what ``write`` leaves out, for the environment of an uploader."""
+        return json.dumps({name: getattr(self, name) for name in _WITH_SECRETS})
+
+    def with_secrets(self, text: str | None) -> Self:
+        """Return settings that were read, with what ``secrets`` gave."""
+        return self if text is None else replace(self, **json.loads(text), recorded_uri=self.uri)
+
+    def usable_at(self, uri: str | None, experiment: str | None, environment: Mapping[str, str]) -> Self:
+        """Return settings that were read, with the address and experiment that a command names, or else, where theirs lack a
+        secret, with what ``environment`` has for it. They may still lack it."""
+        found = uri or usable(self.uri, environment.get("MLFLOW_TRACKING_URI", MASK), environment)
+        is_another = uri is not None and self.uri not in (MASK, masked(uri))
+        return replace(
+            self,
+            uri=found,
+            experiment=experiment
+            or usable(self.experiment, environment.get("MLFLOW_EXPERIMENT_NAME", MASK), environment),
+            recorded_uri=self.uri if is_masked(self.uri) and not is_another else None,
+        )
 
 
 def _read_owner(fields: dict[str, Any]) -> ProcessStamp:
@@ -109,6 +149,6 @@ class RunState:
         write_json(path, asdict(self))
 
 
-def write_json(path: Path, content: dict[str, Any], mode: int = 0o644) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace the file in one act that survives a power cut. Raises OSError if the disk does not obey."""
-    write_whole(path, json.dumps(content, indent=1), mode)
+    write_whole(path, json.dumps(content, indent=1), 0o644)

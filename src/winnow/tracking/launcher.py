@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import MutableMapping
 
-from winnow.tracking.folder import TrackingFolder
+from winnow.tracking.folder import SECRETS, TrackingFolder, UploadSettings
 from winnow.tracking.spawned import Spawned
 
 logger = logging.getLogger(__name__)
@@ -33,12 +33,14 @@ def prepare_environment(environment: MutableMapping[str, str]) -> None:
 
 
 class UploaderProcess:
-    """One child process in a session of its own, so that the terminal's Ctrl-C does not reach it."""
+    """One child process in a session of its own, so that the terminal's Ctrl-C does not reach it. There is none where the
+    ``settings`` lack their secret."""
 
-    def __init__(self, folder: TrackingFolder) -> None:
+    def __init__(self, folder: TrackingFolder, settings: UploadSettings) -> None:
         self._folder = folder
+        self._settings = settings
         self._process: Spawned | None = None
-        self._is_over = False
+        self._is_over = settings.lacks_secret
         self._retry_seconds = 0.5
         self._next_start = 0.0
 
@@ -78,6 +80,7 @@ class UploaderProcess:
     def _start(self) -> Spawned:
         environment = dict(os.environ)
         prepare_environment(environment)
+        environment[SECRETS] = self._settings.secrets()
         # -P: a file called types.py in the working folder must not stand in for Python's
         command = [sys.executable, "-P", "-m", "winnow.tracking.uploader", str(self._folder.path), str(os.getpid())]
         return Spawned(command, environment, self._folder.log)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field
 
 from winnow.builders import builder
+from winnow.masking import MASK, is_masked, masked, masked_output, recorded
 from winnow.process import ProcessStamp
 from winnow.settings import Settings, build_settings
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
@@ -25,6 +26,8 @@ SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databrick
 
 
 def _absolute_uri(uri: str) -> str:
+    if uri == MASK:  # recorded: a resumed run that was given none keeps its outbox
+        return uri
     match = re.match(r"(?P<scheme>[a-z]+)(\+\w+)?://(?P<rest>.*)", uri)
     scheme = match["scheme"] if match else uri
     if scheme not in SCHEMES or (match is None and uri != "databricks"):
@@ -79,7 +82,7 @@ class MlflowTracker:
         """Return MLflow's id of the run; None until the server has been reached."""
         if self._run_id is None:
             state = RunState.read(self._folder.state)
-            self._run_id = state.run_id if state.uri == self._settings.uri else None
+            self._run_id = state.run_id if masked(state.uri) == recorded(self._settings.uri) else None
         return self._run_id
 
     @property
@@ -90,7 +93,7 @@ class MlflowTracker:
         """Log params, nested ones under dotted names. A param that had another value before keeps it; the new one
         becomes a tag.
         """
-        flat = {name: value for name, value in flatten(params).items() if self._is_allowed(name)}
+        flat = {name: masked_output(value) for name, value in flatten(params).items() if self._is_allowed(name)}
         if flat:
             self._put("params", cut(flat, PARAM_LENGTH))
 
@@ -110,7 +113,7 @@ class MlflowTracker:
             self._put("metrics", {"step": int(step), "values": values})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        allowed = {name: str(value) for name, value in tags.items() if self._is_allowed(name)}
+        allowed = {name: masked_output(str(value)) for name, value in tags.items() if self._is_allowed(name)}
         if allowed:
             self._put("tags", cut(allowed, TAG_LENGTH))
 
@@ -142,15 +145,23 @@ class MlflowTracker:
         unsent = max(0, writer.last_sequence - state.sequence)
         if unsent or state.artifacts:
             logger.warning(
-                "%s events and %s files are not with %s yet: `winnow sync %s` sends them",
-                *(unsent, len(state.artifacts), self._settings.uri, self.run_folder),
+                "%s events and %s files are not with %s yet: `winnow sync %s%s` sends them",
+                *(unsent, len(state.artifacts), recorded(self._settings.uri), self.run_folder, self._how_to_address()),
             )
 
     def __enter__(self) -> Self:
         self._is_finished = False
-        self._writer = OutboxWriter(self._folder, self._upload_settings())
+        settings = self._upload_settings()
+        if settings.lacks_secret:
+            logger.warning(
+                "tracking.uri=%s: its secret is neither in this command nor in its environment; the run trains on and keeps its "
+                "outbox, which `winnow sync %s%s` sends",
+                *(settings.shown_uri, self.run_folder, self._how_to_address()),
+            )
+        self._writer = OutboxWriter(self._folder, settings)
         self._writer.put("start", {})
-        self._put("tags", {"winnow.status": "running", **self._settings.tags})
+        own = {name: str(recorded(value)) for name, value in self._settings.tags.items()}
+        self._put("tags", {"winnow.status": "running", **own})
         self._writer.start()
         return self
 
@@ -198,9 +209,15 @@ class MlflowTracker:
             system_metrics_seconds=self._settings.system_metrics_seconds,
         )
 
+    def _how_to_address(self) -> str:
+        """Return what ``winnow sync`` needs besides the folder: the address, where that is recorded without its secret."""
+        return " --uri ADDRESS" if is_masked(recorded(self._settings.uri)) else ""
+
     def _wait_until_sent(self, writer: OutboxWriter, deadline: float) -> RunState:
         while True:
             state = RunState.read(self._folder.state)
+            if is_masked(self._settings.uri) or is_masked(self._settings.experiment):
+                return state  # nobody sends it
             is_sent = state.is_finished and state.sequence >= writer.last_sequence and not state.artifacts
             if is_sent or state.is_deleted or time.monotonic() >= deadline:
                 return state

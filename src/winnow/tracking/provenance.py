@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from winnow.masking import masked_output
+
 logger = logging.getLogger(__name__)
 
 GIT_SECONDS = 10
@@ -35,7 +37,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class GitState:
-    """``diff`` is what ``git diff HEAD`` says, cut at 1,000,000 characters; ``untracked`` files git does not know."""
+    """``diff`` is what ``git diff HEAD`` says, cut at 1,000,000 characters and masked; ``untracked`` files git does not know."""
 
     commit: str
     branch: str
@@ -57,7 +59,7 @@ def git_state(folder: Path) -> GitState | None:
         diff = f"{diff[:DIFF_CHARACTERS]}\n… cut: {len(diff)} characters in all\n"
     untracked = _git(folder, "ls-files", "--others", "--exclude-standard") or ""
     branch = _git(folder, "rev-parse", "--abbrev-ref", "HEAD") or ""
-    return GitState(commit.strip(), branch.strip(), diff, tuple(untracked.splitlines()))
+    return GitState(commit.strip(), branch.strip(), masked_output(diff), tuple(untracked.splitlines()))
 
 
 def environment() -> dict[str, str]:
@@ -81,8 +83,8 @@ def environment() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command that started this process, ready to be pasted into a shell."""
-    return shlex.join([Path(sys.executable).name, *(sys.orig_argv[1:] or sys.argv)])
+    """Return the command that started this process, ready to be pasted into a shell but for its secrets."""
+    return masked_output(shlex.join([Path(sys.executable).name, *(sys.orig_argv[1:] or sys.argv)]))
 
 
 def user() -> str:

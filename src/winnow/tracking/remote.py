@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
+from winnow.masking import is_masked, masked
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
@@ -186,14 +187,15 @@ def _parent_in_folder(client: MlflowClient, settings: UploadSettings) -> str | N
         return None
     folder = TrackingFolder.of_run(Path(settings.parent_folder))
     state = RunState.read(folder.state)
-    if state.run_id and state.uri == settings.uri:
+    if state.run_id and masked(state.uri) == settings.shown_uri:
         return state.run_id
     try:
         parent = UploadSettings.read(folder.settings)
     except (FileNotFoundError, ValueError):
         return None
-    if parent.uri != settings.uri:
+    if masked(parent.uri) != settings.shown_uri:
         return None
+    parent = parent.usable_at(settings.uri, settings.experiment if is_masked(parent.experiment) else None, {})
     found = _run_by_key(client, _experiment_id(client, parent), parent.run_key)
     if found is None:
         raise MlflowException(f"the parent run of {settings.parent_folder} is not there yet")

@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
+from winnow.masking import mask_output, masked
+from winnow.tracking.folder import SECRETS, RunState, TrackingFolder, UploadSettings
 from winnow.tracking.launcher import ALL_SENT, RUN_DELETED, SOME_UNSENT, prepare_environment
 from winnow.tracking.outbox import Event, read_events, read_last_event
 from winnow.tracking.remote import RemoteRun, RunDeletedError
@@ -39,7 +40,8 @@ TROUBLES = (MlflowException, RequestException, SQLAlchemyError, OSError)
 
 
 class Uploader:
-    """Sends one outbox. With ``follows`` it waits for more while ``is_training_alive``; else what is there is all."""
+    """Sends one outbox. With ``follows`` it waits for more while ``is_training_alive``; else what is there is all. ``settings``
+    are those on disk, with their secrets."""
 
     def __init__(
         self,
@@ -47,9 +49,10 @@ class Uploader:
         is_training_alive: Callable[[], bool],
         patience_seconds: float = PATIENCE_SECONDS,
         follows: bool = True,
+        settings: UploadSettings | None = None,
     ) -> None:
         self.folder = folder
-        self.settings = UploadSettings.read(folder.settings)
+        self.settings = settings or UploadSettings.read(folder.settings)
         self.state = RunState.read(folder.state)
         self.trouble: Exception | None = None
         self._is_training_alive = is_training_alive
@@ -112,11 +115,11 @@ class Uploader:
         return not batch or is_due
 
     def _connect(self) -> None:
-        state = self.state
-        self._remote = RemoteRun.open(self.settings, state.run_id if state.uri == self.settings.uri else None)
+        state, uri = self.state, self.settings.shown_uri
+        self._remote = RemoteRun.open(self.settings, state.run_id if masked(state.uri) == uri else None)
         if self._remote.sequence != state.sequence:
             self._offset = 0  # the server knows best what it has
-        state.uri, state.run_id, state.sequence = self.settings.uri, self._remote.run_id, self._remote.sequence
+        state.uri, state.run_id, state.sequence = uri, self._remote.run_id, self._remote.sequence
         state.is_deleted = False
         self._save_state()
 
@@ -197,7 +200,7 @@ class Uploader:
 
     def _note_success(self) -> None:
         if self.trouble is not None:
-            logger.info("%s answers again", self.settings.uri)
+            logger.info("%s answers again", self.settings.shown_uri)
         self.trouble, self._retry_seconds, self._last_success = None, 0.5, time.monotonic()
 
     def _note_trouble(self, error: Exception) -> None:
@@ -219,7 +222,8 @@ def _upload_alone(folder: TrackingFolder, parent: int) -> int:
     while True:
         try:
             with FileLock(folder.lock, blocking=False):
-                uploader = Uploader(folder, is_training_alive)
+                settings = UploadSettings.read(folder.settings).with_secrets(os.environ.get(SECRETS))
+                uploader = Uploader(folder, is_training_alive, settings=settings)
                 uploader.watch(parent)
                 return uploader.run()
         except Timeout:  # that of an earlier, killed session, which sends our events too, or a `winnow sync`
@@ -230,6 +234,7 @@ def _upload_alone(folder: TrackingFolder, parent: int) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the uploader's process; it ends by itself, hence ignores the signals that end a training."""
+    mask_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -19,7 +19,7 @@ class OutboxWriter:
     """Writes events in the order of ``put``: metrics soon, all else, and what ``flush`` asks for, at once. Never raises."""
 
     def __init__(self, folder: TrackingFolder, settings: UploadSettings, max_waiting: int = 100_000) -> None:
-        self.uploader = UploaderProcess(folder)
+        self.uploader = UploaderProcess(folder, settings)
         self._sink = _OutboxSink(folder, settings, self.uploader)
         self._thread = DiskThread(self._sink, max_waiting)
 

@@ -1,12 +1,14 @@
 """Leases of GPUs, on a machine that need not have any."""
 
 import os
+import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from hydra_plugins.winnow_sweeper._devices import lease_devices, parse_listing, visible_devices
+from hydra_plugins.winnow_sweeper._devices import await_devices, lease_devices, parse_listing, visible_devices
 from winnow.errors import ConfigError
 
 HOLDER = """
@@ -68,6 +70,17 @@ def test_two_sweeps_never_share_a_device_and_a_dead_ones_is_free_again(tmp_path,
     first.kill()
     first.wait()
     assert devices_of(lease_devices([0, 1], 1, tmp_path, {})) == ["0"]
+
+
+def test_a_sweep_waits_for_a_device_and_says_for_what(tmp_path, start_holder, caplog):
+    holder, _ = start_holder()
+    start_holder()
+    threading.Timer(0.5, holder.kill).start()
+    assert devices_of(await_devices([0, 1], 1, tmp_path, {})) == ["0"]
+    (said,) = [record.message for record in caplog.records]
+    assert re.match(rf"waiting: .*only 0 of the devices 0, 1 are free.*0 .process {holder.pid}", said)
+    with pytest.raises(ConfigError, match="needs as many devices"):
+        await_devices([0, 1], 3, tmp_path, {})
 
 
 def test_a_lease_taken_in_vain_is_given_back(tmp_path, start_holder):

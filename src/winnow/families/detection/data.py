@@ -20,6 +20,7 @@ from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import DigitsSettings, make_digits
 from winnow.families.detection.samples import Collate, DetectionSamples
+from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation, AugmentationSettings
 from winnow.settings import Settings, build_settings
 
@@ -45,15 +46,18 @@ class DetectionData(SplitData):
         self, train: CocoSplit, val: CocoSplit | None, settings: DetectionSettings, loading: LoadingSettings
     ) -> None:
         train_records, val_records = _choose(train, val, loading)
-        _log_counts("train", train, train_records)
-        if val is not None:
-            _log_counts("val", val, val_records)
-        self.category_ids = train.category_ids
-        self.val_records = val_records
-        self._max_bad_images = settings.max_bad_images
-        self._problems: set[str] = set()
         augmentation = Augmentation(settings.augmentation) if loading.overfit is None else None
         square = settings.resize == "square"
+        sizes = sorted({size for _, size in loading.resize_schedule or [(1, settings.image_size)]})
+        counts = BoxCounts.of(train_records, sizes, square, drops_small=augmentation is not None)
+        _log_counts("train", train, train_records, counts.words())
+        if val is not None:
+            _log_counts("val", val, val_records)
+        counts.require_some()
+        self.category_ids = train.category_ids
+        self.train_records, self.val_records = train_records, val_records
+        self._max_bad_images = settings.max_bad_images
+        self._problems: set[str] = set()
         fingerprint = _fingerprint(train, val, train_records, val_records)
         super().__init__(
             DataFacts(train.class_names, fingerprint, settings.image_size),
@@ -136,10 +140,10 @@ def _choose(
     if val is not None:
         require_same_classes(train, val)
     records = [train.records[index] for index in chosen_samples(len(train.records), loading)]
-    if loading.overfit is not None:
-        return records, records
     if not records:
         raise DataError("the training split holds no images")
+    if loading.overfit is not None:
+        return records, records
     return records, val.records if val is not None else ()
 
 
@@ -154,8 +158,8 @@ def _fingerprint(
     return sha.hexdigest()[:16]
 
 
-def _log_counts(part: str, split: CocoSplit, records: Sequence[ImageRecord]) -> None:
+def _log_counts(part: str, split: CocoSplit, records: Sequence[ImageRecord], words: str = "") -> None:
     boxes = sum(len(record.boxes) for record in records)
     repairs = ", ".join(f"{count} {kind}" for kind, count in split.repairs.items() if count)
-    logger.info("%-5s %d images, %d boxes, %d classes%s", part, len(records), boxes, len(split.class_names),
-                f"; repaired: {repairs}" if repairs else "")  # fmt: skip
+    logger.info("%-5s %d images, %d boxes, %d classes%s%s", part, len(records), boxes, len(split.class_names),
+                f"; {words}" if words else "", f"; repaired: {repairs}" if repairs else "")  # fmt: skip

@@ -15,6 +15,7 @@ from winnow.families.detection.batch import DetectionBatch, Detections, Target
 from winnow.families.detection.data import DetectionData
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.detection.pictures import draw_grid, draw_training_batches
+from winnow.families.detection.trainable import warn_of_crowded
 from winnow.settings import Settings, build_settings
 
 
@@ -42,6 +43,13 @@ class BoxEvaluation:
             "max_detections": settings.max_detections,
             "score_threshold": settings.score_threshold,
         }
+
+    def look_over(self, task: Any, data: DetectionData) -> None:
+        """Warn of images with more objects than the model can give, or than are evaluated."""
+        for part, records in (("training", data.train_records), ("validation", data.val_records)):
+            if hasattr(task, "num_queries"):
+                warn_of_crowded(part, records, "model.num_queries", task.num_queries)
+        warn_of_crowded("validation", data.val_records, "evaluation.max_detections", self._settings.max_detections)
 
     def draw(
         self, seen: Sequence[tuple[DetectionBatch, list[Detections]]], classes: Sequence[str], folder: Path

@@ -21,7 +21,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = (_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 # Below this side in px after cropping and resizing, a box is no longer something to learn from.
-_MIN_SIDE = 1.0
+MIN_SIDE = 1.0
 
 
 class AugmentationSettings(Settings):
@@ -65,7 +65,7 @@ class Augmentation:
         if _happens(settings.horizontal_flip):
             boxes = _as_tensor(F.horizontal_flip(_as_boxes(boxes, image)))
             image = F.horizontal_flip(image)
-        keep = ((boxes[:, 2:] - boxes[:, :2]) >= _MIN_SIDE).all(dim=1)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
         if _happens(settings.photometric):
             image = change_colours(
                 image, _uniform((0.75, 1.25)), _uniform((0.75, 1.25)), _uniform((0.7, 1.3)), _uniform((-0.03, 0.03))
@@ -85,12 +85,17 @@ class Augmentation:
 def resize(image: Tensor, boxes: Tensor, size: int, square: bool) -> tuple[Tensor, Tensor]:
     """Make the longer side ``size`` px with the aspect kept, or both sides with ``square``; boxes stay inside the image."""
     height, width = image.shape[-2:]
-    scale = size / max(height, width)
-    new_size = [size, size] if square else [max(1, round(height * scale)), max(1, round(width * scale))]
+    new_size = resized_size(height, width, size, square)
     if [height, width] == new_size:
         return image, boxes
     resized = F.resize(_as_boxes(boxes, image), new_size)
     return F.resize(image, new_size, antialias=True), _as_tensor(F.clamp_bounding_boxes(resized))
+
+
+def resized_size(height: int, width: int, size: int, square: bool) -> list[int]:
+    """Return the height and width that ``resize`` makes of an image."""
+    scale = size / max(height, width)
+    return [size, size] if square else [max(1, round(height * scale)), max(1, round(width * scale))]
 
 
 def change_colours(image: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:

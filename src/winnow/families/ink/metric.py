@@ -48,6 +48,11 @@ class InkMetric:
             names += [f"{kind}_{part}" for kind in KEY_POINT_KINDS for part in ("precision", "recall", "f1")]
         return names
 
+    @property
+    def worst(self) -> dict[str, float]:
+        """Return 0 for what is a part of 1; of errors none is the worst."""
+        return {name: 0.0 for name in self.names if not name.endswith(("_deg", "error_px"))}
+
     def update(self, predictions: InkPredictions, batch: InkBatch) -> None:
         """Add a batch; predictions and targets on any one device."""
         sums = skeleton_sums(predictions.skeleton >= self._skeleton_threshold, batch.target.skeleton > 0)

@@ -156,11 +156,57 @@ def test_nan_weights_make_the_loss_non_finite_without_an_error():
     assert not torch.isfinite(sum(losses_of(task, two_image_batch()).values()))
 
 
-@pytest.mark.parametrize("refine", [True, False])
-def test_decoder_layers_have_heads_of_their_own(refine):
-    model = tiny_task(with_box_refine=refine).model
-    for heads in (model.class_embed, [head.layers[0] for head in model.bbox_embed]):
-        assert heads[0].weight.data_ptr() != heads[1].weight.data_ptr()
+def heads_of(model):
+    """Return the tensors of the class heads and of the box heads, by decoder layer."""
+    return [[list(head.parameters()) for head in heads] for heads in (model.class_embed, model.bbox_embed)]
+
+
+@pytest.mark.parametrize(("refine", "shared"), [(True, True), (True, False), (False, False)])
+def test_decoder_layers_have_heads_of_their_own(refine, shared):
+    for first, second in heads_of(tiny_task(with_box_refine=refine, share_heads=shared).model):
+        assert not {id(tensor) for tensor in first} & {id(tensor) for tensor in second}
+
+
+def test_without_refinement_all_decoder_layers_share_the_heads_as_in_the_authors_code():
+    separate, shared = (tiny_task(with_box_refine=False, share_heads=share).model for share in (False, True))
+    for first, second in heads_of(shared):
+        assert [id(tensor) for tensor in first] == [id(tensor) for tensor in second]
+    assert separate.state_dict().keys() == shared.state_dict().keys()
+    for (_, last), (_, tensors) in zip(heads_of(separate), heads_of(shared), strict=True):
+        assert all(mine.equal(theirs) for mine, theirs in zip(tensors, last, strict=True))
+    assert (
+        preset("deformable_detr")["model"]["share_heads"]
+        is preset("deformable_detr_tiny")["model"]["share_heads"]
+        is True
+    )
+
+
+def test_shared_heads_learn_from_every_layer_and_survive_their_checkpoint(tmp_path):
+    task = tiny_task(with_box_refine=False)
+    task.model.train()
+    outputs = task.forward(two_image_batch())
+    outputs.logits[0].sum().backward()
+    assert task.model.class_embed[-1].weight.grad.abs().sum() > 0
+    torch.save(task.model.state_dict(), tmp_path / "shared.pth")
+    again = tiny_task(with_box_refine=False, pretrained=str(tmp_path / "shared.pth")).model
+    assert all(value.equal(task.model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_of_separate_heads_in_a_file_all_layers_take_the_last_ones(tmp_path, as_folder):
+    separate = tiny_task(with_box_refine=False, share_heads=False).model
+    with torch.no_grad():
+        for head in [*separate.class_embed, *separate.bbox_embed]:
+            for parameter in head.parameters():
+                parameter.normal_()
+    if as_folder:
+        separate.save_pretrained(tmp_path)
+    else:
+        torch.save(separate.state_dict(), tmp_path / "separate.pth")
+    path = tmp_path if as_folder else tmp_path / "separate.pth"
+    shared = tiny_task(with_box_refine=False, pretrained=str(path)).model
+    for (_, last), layers in zip(heads_of(separate), heads_of(shared), strict=True):
+        assert all(mine.equal(theirs) for layer in layers for mine, theirs in zip(layer, last, strict=True))
 
 
 def test_a_copy_for_ema_refines_by_its_own_box_heads():

@@ -1,12 +1,15 @@
+import os
 from functools import partial
 
 import pytest
 import torch
 from detection_parts import batch, target
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.ops import FrozenBatchNorm2d
 
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.detection.metrics.coco_ap import CocoAp
-from winnow.families.detection.models.faster_rcnn import faster_rcnn_r50_fpn
+from winnow.families.detection.models.faster_rcnn import COCO_WEIGHTS, faster_rcnn_r50_fpn
 
 CLASSES = ["car", "bus"]
 TERMS = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
@@ -88,3 +91,23 @@ def test_if_available_starts_at_random_and_says_so(tmp_path, monkeypatch, caplog
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="model.trainable_layers=9"):
         build(trainable_layers=9)
+
+
+def test_the_frozen_norms_of_torchvisions_coco_weights_have_the_eps_that_they_were_trained_with(tmp_path, monkeypatch):
+    """As ``fasterrcnn_resnet50_fpn(weights=…)`` sets it after loading them."""
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    file = tmp_path / "checkpoints" / COCO_WEIGHTS.url.rpartition("/")[2]
+    file.parent.mkdir()
+    torch.save(fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict(), file)
+    own = tmp_path / "own.pth"
+    os.link(file, own)
+    given = {"published": True, "the_same_file": str(file), "other_weights": str(own)}
+    assert {name: eps_of_norms(build(pretrained=path, norm_eps=None)) for name, path in given.items()} == {
+        "published": {0.0}, "the_same_file": {0.0}, "other_weights": {1e-5},
+    }  # fmt: skip
+    assert eps_of_norms(build(pretrained=str(own), norm_eps=0.0)) == {0.0}
+    assert eps_of_norms(build(pretrained=True)) == {1e-5}, "as it was before there was the key"
+
+
+def eps_of_norms(task):
+    return {module.eps for module in task.model.modules() if isinstance(module, FrozenBatchNorm2d)}

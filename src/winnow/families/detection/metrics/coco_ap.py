@@ -117,6 +117,11 @@ class CocoAp:
         maps = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", f"mar_{self.max_detections}"]
         return [*maps, *(f"map_class/{name}" for name in metric_names(self.class_names))]
 
+    @property
+    def worst(self) -> dict[str, float]:
+        """Return the worst value of each name: nothing was found."""
+        return dict.fromkeys(self.names, 0.0)
+
     def compute(self) -> dict[str, float]:
         """Return ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_N`` and
         ``map_class/NAME``.

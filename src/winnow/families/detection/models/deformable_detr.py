@@ -21,6 +21,7 @@ from winnow.families.detection.models.deformable_network import (
     SetOutputs,
     TinyDeformableDetrNetwork,
     attention_path,
+    class_rows,
     fresh_network,
     network_from_file,
     network_from_folder,
@@ -36,10 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 class DeformableDetrSettings(Settings):
-    """What the paper's network and the tiny one are set by."""
+    """What the paper's network and the tiny one are set by; a config from before there was ``share_heads`` has separate ones."""
 
     num_queries: PositiveInt
     with_box_refine: bool
+    share_heads: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)]
     pretrained: bool | str
     offline: bool
@@ -123,6 +125,16 @@ class DeformableDetr:
         # One copy from the device for the whole batch.
         table = torch.cat([boxes, best[..., None], (index % num_classes)[..., None].float()], dim=-1).cpu()
         return [self._detections(rows, target.original_size) for rows, target in zip(table, batch.targets, strict=True)]
+
+    @property
+    def class_rows(self) -> dict[str, int]:
+        """Return the entries that hold a row per class: the class head of each decoder layer."""
+        return class_rows(self.model)
+
+    @property
+    def num_queries(self) -> int:
+        """Return the most objects that an image may hold."""
+        return int(self.model.config.num_queries)
 
     def new_metric(self) -> Metric:
         """Return an empty metric for one evaluation."""
@@ -229,6 +241,7 @@ def _options(settings: DeformableDetrSettings, classes: Sequence[str]) -> dict[s
         "num_queries": settings.num_queries,
         "with_box_refine": settings.with_box_refine,
         "dropout": settings.dropout,
+        "share_heads": settings.share_heads and not settings.with_box_refine,
     }
 
 

@@ -18,8 +18,16 @@ from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection,
 from transformers.models.deformable_detr.modeling_deformable_detr import inverse_sigmoid
 from transformers.utils import logging as transformers_logging
 
+from winnow.checkpoints.class_order import ClassHead, in_class_order
 from winnow.checkpoints.references import FileTensor
-from winnow.checkpoints.state_dicts import LoadReport, load_matching, mark_file_tensors, mark_loaded, read_state
+from winnow.checkpoints.state_dicts import (
+    LoadReport,
+    load_matching,
+    mark_file_tensors,
+    mark_loaded,
+    of_classes,
+    read_state,
+)
 from winnow.errors import WeightsError
 from winnow.families.detection.models.conv_backbone import ConvBackbone
 from winnow.families.detection.models.pixels import PixelNormalizer
@@ -44,7 +52,8 @@ class SetOutputs(NamedTuple):
 class DeformableDetrNetwork(DeformableDetrForObjectDetection):
     """The network of transformers, so that its weights load; its forward gives all decoder layers, without labels.
 
-    Every decoder layer has its own heads, whether fresh or loaded. Only runs after ``make_ready``.
+    Every decoder layer has its own heads, whether fresh or loaded, unless the config's ``share_heads`` says that all have the
+    last one's, as in the authors' code without refinement. Only runs after ``make_ready``.
     """
 
     # transformers ties the heads of all layers in a fresh network, not in most loaded ones, and fails on a meta tensor
@@ -113,7 +122,8 @@ def network_from_file(
     starts random. Raises WeightsError if the file is unreadable, or fills less than half of the network.
     """
     network = fresh_network(kind, config)
-    report = load_matching(network, read_state(path), str(path))
+    head = ClassHead(class_names(config), class_rows(network))
+    report = load_matching(network, of_classes(read_state(path), network, head, str(path)), str(path))
     report.log()
     report.require_match()
     choose_trainable(network, weights_loaded=True)
@@ -143,9 +153,23 @@ def network_from_folder(
     weights = folder / "model.safetensors"
     if weights.is_file():  # whether the bits are the file's is compared before a checkpoint refers to them
         mark_file_tensors(network, {name: FileTensor(str(folder), weights, name) for name in own})
+    _order_classes(network, folder, report.random_names)
     make_ready(network, report.random_names)
     choose_trainable(network, weights_loaded=True)
     return network
+
+
+def _order_classes(network: DeformableDetrNetwork, folder: Path, random_names: Collection[str]) -> None:
+    """Put the rows of loaded class heads into the order of the run's classes, by the names in the folder's config."""
+    rows = {name: count for name, count in class_rows(network).items() if name not in random_names}
+    if not (folder / "config.json").is_file():
+        return
+    stored: Any = DeformableDetrConfig.from_pretrained(folder, local_files_only=True)
+    state = network.state_dict()
+    head = ClassHead(class_names(network.config), rows)
+    network.load_state_dict(
+        in_class_order(state, state, head, class_names(stored), str(folder)) if rows else {}, strict=False
+    )
 
 
 def stored_config(folder: Path, options: Mapping[str, Any]) -> DeformableDetrConfig:
@@ -183,7 +207,17 @@ def make_ready(network: DeformableDetrNetwork, random_names: Collection[str] | N
             if random_names is None or name in random_names:
                 _start_as_in_paper(name, parameter, network.config.with_box_refine)
     _keep_in_float32(network)
+    if getattr(network.config, "share_heads", False):
+        share_heads(network)
     network.normalize = PixelNormalizer()
+
+
+def share_heads(network: DeformableDetrNetwork) -> None:
+    """Give all decoder layers the last one's heads, the ones that predict."""
+    classes: Any = network.class_embed
+    boxes: Any = network.bbox_embed
+    network.class_embed = nn.ModuleList([classes[-1]] * len(classes))
+    network.bbox_embed = nn.ModuleList([boxes[-1]] * len(boxes))
 
 
 def choose_trainable(network: DeformableDetrNetwork, weights_loaded: bool) -> None:
@@ -197,6 +231,17 @@ def choose_trainable(network: DeformableDetrNetwork, weights_loaded: bool) -> No
         frozen += parameter.numel() if is_early else 0
     if frozen:
         logger.info("backbone: stem and first stage keep their loaded weights (%s values frozen)", frozen)
+
+
+def class_rows(network: DeformableDetrNetwork) -> dict[str, int]:
+    """Return the entries that hold a row per class, for ``class_order.ClassHead``."""
+    return {name: 1 for name in network.state_dict() if name.startswith("class_embed.")}
+
+
+def class_names(config: DeformableDetrConfig) -> list[str]:
+    """Return the classes of a config in their order."""
+    names: Any = config.id2label
+    return [names[index] for index in sorted(names)]
 
 
 def attention_path(network: DeformableDetrNetwork) -> str:

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.image_list import ImageList
 
 from winnow.builders import builder
-from winnow.checkpoints.pretrained import find_weights
+from winnow.checkpoints.class_order import ClassHead
+from winnow.checkpoints.pretrained import FoundWeights, find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.detection.batch import DetectionBatch, Detections
 from winnow.families.detection.models.pixels import PixelNormalizer
-from winnow.families.detection.models.resnet_fpn import ResnetFpnSettings, resnet50_fpn
+from winnow.families.detection.models.resnet_fpn import NORM_EPS, ResnetFpnSettings, resnet50_fpn
 from winnow.protocols import Metric
 from winnow.settings import build_settings
+
+COCO_WEIGHTS = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 
 
 class FasterRcnnModel(nn.Module):
@@ -51,6 +57,11 @@ class FasterRcnnTask:
     counted_by: Mapping[str, str] = dict.fromkeys(
         ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"), "images"
     )
+    class_rows: Mapping[str, int] = {
+        f"roi_heads.box_predictor.{layer}.{part}": rows
+        for layer, rows in (("cls_score", 1), ("bbox_pred", 4))
+        for part in ("weight", "bias")
+    }
 
     def __init__(self, model: FasterRcnnModel, classes: Sequence[str], new_metric: Callable[[], Metric]) -> None:
         self.model: nn.Module = model
@@ -111,7 +122,14 @@ class FasterRcnnTask:
                 part.train(mode)
 
 
-@builder(ResnetFpnSettings)
+class FasterRcnnSettings(ResnetFpnSettings):
+    """``norm_eps`` of frozen batch norms, None: what the weights were trained with. A config recorded before the key existed has
+    1e-5."""
+
+    norm_eps: float | None = Field(NORM_EPS, ge=0)
+
+
+@builder(FasterRcnnSettings)
 def faster_rcnn_r50_fpn(
     classes: Sequence[str],
     new_metric: Callable[[], Metric],
@@ -125,18 +143,26 @@ def faster_rcnn_r50_fpn(
     The box head fits ``classes`` and starts at random unless the weights know as many classes. Raises ConfigError
     naming ``model.…`` if a setting is wrong, WeightsError if the weights can't be had or fit nothing.
     """
-    settings = build_settings(ResnetFpnSettings, values, "model")
-    found = find_weights(settings.pretrained, settings.offline, FasterRCNN_ResNet50_FPN_Weights.COCO_V1)
+    settings = build_settings(FasterRcnnSettings, values, "model")
+    found = find_weights(settings.pretrained, settings.offline, COCO_WEIGHTS)
+    norm_eps = settings.norm_eps if settings.norm_eps is not None else eps_of(found, COCO_WEIGHTS)
     network = FasterRCNN(
-        resnet50_fpn(found, settings.trainable_layers, (1, 2, 3, 4), None),
+        resnet50_fpn(found, settings.trainable_layers, (1, 2, 3, 4), None, norm_eps),
         num_classes=len(classes) + 1,
         box_score_thresh=score_threshold,
         box_detections_per_img=max_detections,
     )
     model = FasterRcnnModel(network)
     if found is not None:
-        load_pretrained(model, found.state, found.source)
+        load_pretrained(model, found.state, found.source, ClassHead(classes, FasterRcnnTask.class_rows))
     return FasterRcnnTask(model, classes, new_metric)
+
+
+def eps_of(found: FoundWeights | None, coco: WeightsEnum) -> float:
+    """Return what the frozen norms of torchvision's weights ``coco`` were trained with, which is 0, where these were ``found``,
+    by their name or as a file. Of all others it is the default: a variance may be 0 there."""
+    is_coco = found is not None and (found.source == str(coco) or Path(found.source).name == Path(coco.url).name)
+    return 0.0 if is_coco else NORM_EPS
 
 
 def _in_float32(features: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:

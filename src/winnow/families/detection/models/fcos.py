@@ -59,6 +59,7 @@ class FcosTask:
     """
 
     counted_by: Mapping[str, str] = dict.fromkeys(("loss_class", "loss_box", "loss_centerness"), "positive_locations")
+    class_rows: Mapping[str, int] = {f"head.classification_head.cls_logits.{part}": 1 for part in ("weight", "bias")}
 
     def __init__(
         self,

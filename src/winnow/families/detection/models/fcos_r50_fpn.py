@@ -10,6 +10,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from winnow.builders import builder
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.pretrained import find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.detection.models.fcos import FcosModel, FcosTask
@@ -39,5 +40,5 @@ def fcos_r50_fpn(
     backbone = resnet50_fpn(found, settings.trainable_layers, (2, 3, 4), LastLevelP6P7(CHANNELS, CHANNELS))
     model = FcosModel(backbone, FCOSHead(CHANNELS, num_anchors=1, num_classes=len(classes)))
     if found is not None:
-        load_pretrained(model, found.state, found.source)
+        load_pretrained(model, found.state, found.source, ClassHead(classes, FcosTask.class_rows))
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)

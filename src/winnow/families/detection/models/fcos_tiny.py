@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 
 from winnow.builders import builder
+from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.pretrained import check_pretrained, find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.convolution import CHANNELS_PER_GROUP
@@ -86,5 +87,5 @@ def fcos_tiny(
     )
     found = find_weights(settings.pretrained, settings.offline, None)
     if found is not None:
-        load_pretrained(model, found.state, found.source)
+        load_pretrained(model, found.state, found.source, ClassHead(classes, FcosTask.class_rows))
     return FcosTask(model, STRIDES, classes, new_metric, max_detections, score_threshold)

@@ -17,6 +17,8 @@ from winnow.settings import Settings
 
 NUM_LAYERS = 5
 """The stem and four stages, as torchvision counts them."""
+NORM_EPS = 1e-5
+"""What frozen batch norms add to a variance."""
 
 
 class ResnetFpnSettings(Settings):
@@ -28,7 +30,11 @@ class ResnetFpnSettings(Settings):
 
 
 def resnet50_fpn(
-    found: FoundWeights | None, trainable_layers: int, returned_layers: Sequence[int], extra_blocks: Any
+    found: FoundWeights | None,
+    trainable_layers: int,
+    returned_layers: Sequence[int],
+    extra_blocks: Any,
+    norm_eps: float = NORM_EPS,
 ) -> BackboneWithFPN:
     """Build ResNet-50 (He et al. 2016) with a feature pyramid of 256 channels (Lin et al. 2017), still with random
     weights.
@@ -38,7 +44,8 @@ def resnet50_fpn(
     trains.
     """
     has_statistics = found is not None and any(name.endswith("running_mean") for name in found.state)
-    norm_layer: Callable[..., nn.Module] = FrozenBatchNorm2d if has_statistics else partial(nn.GroupNorm, 32)
+    frozen = partial(FrozenBatchNorm2d, eps=norm_eps)
+    norm_layer: Callable[..., nn.Module] = frozen if has_statistics else partial(nn.GroupNorm, 32)
     return resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,

@@ -195,7 +195,7 @@ def _pairs(numbers: Any, place: str, what: str) -> NDArray[np.float64]:
     """Return (n, 2) from a flat list or from a list of pairs."""
     try:
         flat = np.asarray(numbers, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         flat = np.zeros(0)
     fewest = {"polygon": 3, "baseline": 2}[what]
     if len(flat) < 2 * fewest or len(flat) % 2 or not np.isfinite(flat).all():
