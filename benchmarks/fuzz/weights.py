@@ -96,7 +96,7 @@ def _prepare(folder: Path) -> Any:
         train_one_step(fit)
         fit.state.step = step + 1
     fit.state.epoch, fit.state.metrics = 1, {"val/score": 0.5, "val/loss": 1.5, "train/loss": 2.0}
-    fit.state.update_best(fit.state.metrics, 0.0)
+    fit.state.take_note(fit.state.metrics, 0.0)
     content = fit.snapshot.take(fit.state)
     content["metadata"]["resumed_from"] = [{"path": "x", "epoch": 1, "step": 3}]
     path = folder / "last.pth"

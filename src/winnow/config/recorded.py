@@ -64,10 +64,10 @@ def resumed_config(
     if config.training.get("seed") is None:  # the command that began the run had one drawn
         config.training.seed = began["training"].get("seed")
     resumed = with_moved_targets(plain_config(without_absent(config)))
-    for keys, reason in _FIXED.items():
+    for keys, why in _FIXED.items():
         old, new = (_value(values, keys) for values in (began, resumed))
         if old != new:
-            raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {reason}")
+            raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {why}")
     return resumed
 
 

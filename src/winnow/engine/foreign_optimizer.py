@@ -26,12 +26,9 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
     be told, or if any moment has another shape than its parameter.
     """
     groups, state = saved.get("param_groups"), saved.get("state")
-    are_groups = isinstance(groups, Sequence) and bool(groups) and all(map(_is_group, groups))
-    if (
-        not are_groups
-        or not isinstance(state, Mapping)
-        or not all(isinstance(entry, Mapping) for entry in state.values())
-    ):
+    if not isinstance(groups, Sequence) or not groups or not all(map(_is_group, groups)):
+        raise NotTakenOverError("it is laid out as no optimizer of torch's")
+    if not isinstance(state, Mapping) or not all(isinstance(entry, Mapping) for entry in state.values()):
         raise NotTakenOverError("it is laid out as no optimizer of torch's")
     if not state:
         raise NotTakenOverError("it holds no moments")
