@@ -104,7 +104,7 @@ def _coco(rng: random.Random, shared: Any, folder: Path) -> Case:
             "check": lambda: show(check_splits({"train": (path, images), "val": (val, images)}, _ignore)),
             "build": lambda: train_on(coco_data(loading=LOADING, **parts, **DETECTION)),
         },
-        (path.name, "train and val", ".png"),
+        (path.name, "train and val", ".png", "nothing to learn from"),
     )
 
 
@@ -152,7 +152,7 @@ def _bdd100k(rng: random.Random, shared: Any, folder: Path) -> Case:
             "build": lambda: train_on(bdd100k_data(loading=LOADING, **values, **DETECTION)),
             "convert": lambda: convert_bdd100k(root, folder / "converted"),
         },
-        (Path(name).name, "instances_train_", "instances_train.json", ".png"),
+        (Path(name).name, "instances_train_", "instances_train.json", ".png", "nothing to learn from"),
     )
 
 

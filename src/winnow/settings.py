@@ -37,12 +37,14 @@ def _line(detail: ErrorDetails, settings_class: type[BaseModel], key: str) -> st
     path = ".".join(str(part) for part in (key, *detail["loc"]) if part != "")
     if detail["type"] == "extra_forbidden":
         allowed = ", ".join(_fields_at(settings_class, detail["loc"][:-1]))
-        return f"{path}={detail['input']!r} is not a known key; allowed here: {allowed}"
+        return f"{path}={detail['input']!r:.200} is not a known key; allowed here: {allowed}"
     if detail["type"] == "missing":
         return f"{path} is missing"
     message = detail["msg"].removeprefix("Value error, ")
     # A contradiction between keys is reported on their whole node, and its message names them.
-    value = "" if isinstance(detail["input"], Mapping) and detail["type"] == "value_error" else f"={detail['input']!r}"
+    value = (
+        "" if isinstance(detail["input"], Mapping) and detail["type"] == "value_error" else f"={detail['input']!r:.200}"
+    )
     return f"{path}{value}: {message[:1].lower()}{message[1:]}"
 
 

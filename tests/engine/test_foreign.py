@@ -1,5 +1,7 @@
 """Resuming from what another program wrote: what it holds is taken over, what it lacks is listed, nothing is half done."""
 
+import copy
+
 import pytest
 import torch
 from engine_parts import VectorTask
@@ -188,3 +190,21 @@ def test_a_checkpoint_of_ours_that_was_saved_again_lacks_only_its_exactness(make
     assert (run.state.epoch, run.state.step) == (2, 12)
     moments = first.step.optimizer.state[first.task.model[0].weight]["exp_avg"]
     assert run.step.optimizer.state[run.task.model[0].weight]["exp_avg"].equal(moments)
+
+
+@pytest.mark.parametrize(("odd", "reason"), [
+    (lambda saved: saved["state"].update({1: [3]}), "laid out as no optimizer"),
+    (lambda saved: saved["param_groups"][0].update(params=[[0], 1, 2, 3]), "laid out as no optimizer"),
+    (lambda saved: saved["param_groups"][0].update(tensors=[["a"], "b", "c", "d"]), "laid out as no optimizer"),
+    (lambda saved: saved.update(param_groups=[]), "laid out as no optimizer"),
+    (lambda saved: saved["state"][3].update(exp_avg=torch.tensor(0.5)), "AdamW can't go on with step, exp_avg"),
+    (lambda saved: saved["state"][2].pop("step"), "AdamW can't go on with exp_avg"),
+])  # fmt: skip
+def test_odd_moments_are_left_whichever_parameter_they_are_of(program, resumed, odd, reason, caplog):
+    model, optimizer = program
+    saved = copy.deepcopy(optimizer.state_dict())
+    odd(saved)
+    run = resumed({"model": model.state_dict(), "optimizer": saved, "epoch": 1})
+    assert reason in caplog.text
+    assert not run.step.optimizer.state
+    run.step([next(iter(run.data.train_batches(3, 8)))], run.state.step)

@@ -204,6 +204,7 @@ def test_a_malformed_line_of_alto_is_named(pages, lines, message):
 @pytest.mark.parametrize(("change", "message"), [
     ({"annotation": {"baseline": None}}, "lines.json, annotation id 8: the baseline must be at least 2 points x y"),
     ({"annotation": {"segmentation": {"counts": "x"}}}, "annotation id 8: segmentation must be a list of one polygon"),
+    ({"annotation": {"baseline": [20, 56, 10**400, 56]}}, "annotation id 8: the baseline must be at least 2 points x y"),
     ({"annotation": {"image_id": 5}}, "annotation id 8: image_id=5 is not among the images"),
     ({"image": {"file_name": "gone.png"}}, "annotation id 7: its page .*gone.png is missing"),
     ({"annotation": {"image_id": [5]}}, r"annotation id 8: image_id=\[5\] is not among the images"),
