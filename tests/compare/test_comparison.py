@@ -8,6 +8,7 @@ from foreign_files import prefixed
 from winnow.commands.cli import main
 from winnow.compare.comparison import ABSENT, compare
 from winnow.compare.subject import read_subject
+from winnow.compare.words import value_text
 from winnow.errors import CheckpointError, ConfigError
 
 
@@ -188,3 +189,7 @@ def test_one_alone_can_not_be_compared():
 def test_odd_content_under_a_right_checksum_is_named(save, state, changes, place):
     with pytest.raises(CheckpointError, match=f"a.pth does not hold what a checkpoint does: no _Saved: {place}: "):
         read_subject(save("a.pth", state, **changes))
+
+
+def test_a_value_that_json_has_not_is_shown_all_the_same():
+    assert value_text({(1, 2): "x"}) == "{(1, 2): 'x'}"

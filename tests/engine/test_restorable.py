@@ -147,3 +147,13 @@ def test_random_states_are_tried_and_put_back():
     assert why_no_rng_state(other) is None
     assert why_no_rng_state({**before, "numpy": ["MT19937", torch.zeros(2), 0, 0, 0.0]}) is not None
     assert_equal(before, rng_state())
+
+
+def test_what_a_later_version_also_wrote_is_left(saved, make_fit, tmp_path):
+    saved["progress"]["cost"]["joules"] = 3.0
+    if saved["best"]:
+        saved["best"]["why"] = "x"
+    saved["progress"]["more"] = [1]
+    run = make_fit("other", ema={"decay": 0.9}, task=VectorTask())
+    restore(run, saved, tmp_path / "last.pth")
+    assert run.state.cost.images == saved["progress"]["cost"]["images"]

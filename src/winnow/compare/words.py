@@ -22,7 +22,12 @@ def value_text(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return number_text(value)
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, default=str)
+    except TypeError:  # a key that JSON has not
+        return str(value)
 
 
 def number_text(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -154,14 +154,14 @@ class TrainState:
         progress = checkpoint["progress"]
         self.epoch, self.step, self.sample = checkpoint["epoch"], checkpoint["step"], progress["sample"]
         if (checkpoint["metric"], progress["mode"]) == (self.objective.metric, self.objective.mode):
-            self.best = Best(**checkpoint["best"]) if checkpoint["best"] else None
+            self.best = Best(**_known(Best, checkpoint["best"])) if checkpoint["best"] else None
             self._load_best(progress)
         else:
             was, now = f"{progress['mode']} {checkpoint['metric']}", f"{self.objective.mode} {self.objective.metric}"
             logger.warning("the objective was %s and is %s: best starts anew at the next evaluation", was, now)
         self.metrics = dict(checkpoint["metrics"])
         self.evaluation = dict(progress.get("evaluation", self.metrics))
-        self.cost = Cost(**progress["cost"])
+        self.cost = Cost(**_known(Cost, progress["cost"]))
         self.interval.load_state_dict(progress["interval"], device)
         self.epoch_losses.load_state_dict(progress["epoch_losses"], device)
 
@@ -171,6 +171,11 @@ class TrainState:
         self.best_metrics = dict(progress.get("best_metrics", {best.metric: best.value} if best else {}))
         self.reached = progress.get("reached", best.value if best else None)
         self.evaluations_without_gain = progress["evaluations_without_gain"]
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``values`` that ``kind`` has; a later version may have written more."""
+    return {each.name: values[each.name] for each in fields(kind) if each.name in values}
 
 
 def _val_loss(metrics: Mapping[str, float]) -> float:
