@@ -70,7 +70,7 @@ def start_followers(size: int) -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def report_failure_to_peers(ranks: Ranks) -> Iterator[None]:
-    """If this rank fails, tell the other ranks why."""
+    """Tell the other ranks why this rank fails, where it does."""
     try:
         yield
     except RankError:
