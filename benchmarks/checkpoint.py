@@ -103,7 +103,7 @@ class Bench:
             self.state.step += 1
 
     def block(self, way: str) -> tuple[float, float]:
-        """Seconds of the pause, and of the pause with the steps after it."""
+        """Return seconds of the pause, and of the pause with the steps after it."""
         os.sync()  # what the way before left to the disk is not this one's
         began = time.perf_counter()
         self.ways[way]()

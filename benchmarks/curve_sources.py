@@ -81,7 +81,7 @@ class SimulatedCurves:
         return [float(value) for value in np.clip(values, 0.0, 1.0)]
 
     def shape(self, params: Params) -> np.ndarray:
-        """The share of the last value reached after each epoch [epochs]; 1 at the end."""
+        """Return the share of the last value reached after each epoch [epochs]; 1 at the end."""
         lr, _, augmentation, _ = _unit(params)
         t = np.arange(1, self.epochs + 1)
         if self.family == "not crossing":
@@ -144,6 +144,6 @@ def _end(run: dict[str, Any]) -> float:
 
 
 def _unit(params: Params) -> tuple[float, float, float, float]:
-    """The parameters on [0, 1]."""
+    """Return the parameters on [0, 1]."""
     lr, decay = (math.log10(params["lr"]) + 5) / 4, (math.log10(params["weight_decay"]) + 6) / 5
     return lr, decay, params["augmentation"], (math.log2(params["batch_size"]) - 3) / 3

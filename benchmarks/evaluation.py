@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def evaluate(samples: list[Sample], backend: str) -> tuple[dict[str, float], float]:
-    """The metric's numbers and the seconds from the first update to the last number."""
+    """Return the metric's numbers and the seconds from the first update to the last number."""
     metric = CocoAp([f"class {index}" for index in range(NUM_CLASSES)], score_threshold=0.0, backend=backend)
     start = time.perf_counter()
     for batch, detections in samples:
@@ -76,7 +76,7 @@ def evaluate(samples: list[Sample], backend: str) -> tuple[dict[str, float], flo
 
 
 def real_frames() -> list[Frame]:
-    """Every annotated image of the COCO files in the shared sets."""
+    """Return every annotated image of the COCO files in the shared sets."""
     frames = []
     for path in sorted(path for name in SETS for path in SHARED.glob(f"{name}/annotations/instances_*.json")):
         content = json.loads(path.read_text())
@@ -108,7 +108,8 @@ def random_frame(generator: torch.Generator) -> Frame:
 
 
 def make_sample(image_id: int, frames: list[Frame], num_detections: int, generator: torch.Generator) -> Sample:
-    """A frame with its boxes moved a little, one in twenty a crowd, and detections of which seven in ten have the true class."""
+    """Return a frame with its boxes moved a little, one in twenty a crowd, and detections of which seven in ten have the true
+    class."""
     size, boxes, labels, crowd = frames[image_id % len(frames)] if frames else random_frame(generator)
     boxes, labels = jittered(boxes, generator), (labels + image_id) % NUM_CLASSES
     crowd = crowd | (torch.rand(len(boxes), generator=generator) < 0.05)

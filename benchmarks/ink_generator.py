@@ -57,7 +57,7 @@ def make(root: str, changed: dict[str, Any], workers: int) -> SplitData:
 
 
 def measure(data: SplitData, epoch: int, workers: int) -> float:
-    """Tiles per second of processor time, or of wall time where other processes draw."""
+    """Return tiles per second of processor time, or of wall time where other processes draw."""
     clock = time.perf_counter if workers else time.process_time
     begin = clock()
     count = sum(batch.num_samples for batch in data.train_batches(epoch, data.image_size))

@@ -67,7 +67,8 @@ class Run:
         return root / f"{self.data}_{'staged' if self.arm == STAGED else 'alone'}_{self.seed}"
 
     def numbers(self, root: Path) -> dict[str, float] | None:
-        """Validation metrics at the end of the dense stage and ``cpu_seconds`` of the command; None unless the run completed."""
+        """Return validation metrics at the end of the dense stage and ``cpu_seconds`` of the command; None unless the run
+        completed."""
         folder = self.folder(root)
         if not (folder / "cpu_seconds.json").exists():
             return None
@@ -76,7 +77,7 @@ class Run:
         return metrics | {"cpu_seconds": json.loads((folder / "cpu_seconds.json").read_text())}
 
     def train(self, root: Path, plan: Plan) -> None:
-        """Anew, whatever is there. Raises RuntimeError with the end of what it printed."""
+        """Train anew, whatever is there. Raises RuntimeError with the end of what it printed."""
         folder = self.folder(root)
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "train.py", *plan.overrides(self.data, self.arm, root)]
@@ -132,7 +133,7 @@ def _runs(data: Sequence[str], seeds: int) -> Iterator[Run]:
 
 
 def _table(root: Path, data: Sequence[str], seeds: int) -> Iterator[str]:
-    """Markdown: mean ± standard deviation over the seeds that both arms completed, and of the difference seed by seed."""
+    """Return markdown: mean ± standard deviation over the seeds that both arms completed, and of the difference seed by seed."""
     yield "| data, arm | seeds | CPU seconds | " + " | ".join(SHOWN) + " |"
     yield "|---" * (3 + len(SHOWN)) + "|"
     for name in data:

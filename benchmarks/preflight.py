@@ -100,7 +100,7 @@ def time_preflight(model: str, folder: Path) -> None:
 
 
 def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
-    """By turns, as a shared machine is not equally fast all the time."""
+    """Compare by turns, as a shared machine is not equally fast all the time."""
     print(f"{' '.join(overrides)}: foretold, real")
     for turn in range(turns):
         report = foretold(overrides, folder)
@@ -126,7 +126,7 @@ def foretold(overrides: list[str], folder: Path) -> Any:
 
 
 def real(overrides: list[str], folder: Path, name: str) -> tuple[float, int, int]:
-    """Seconds of training and evaluation, bytes held at most, size of the last checkpoint."""
+    """Return seconds of training and evaluation, bytes held at most, size of the last checkpoint."""
     peak = command([sys.executable, str(REPOSITORY / "train.py"), f"hydra.run.dir={name}", *overrides], folder)
     result = json.loads((folder / name / "result.json").read_text())
     return result["cost"]["seconds"], peak, (folder / name / "checkpoints/last.pth").stat().st_size

@@ -84,7 +84,7 @@ def train(folder: Path, name: str, wait: bool, num_workers: int = 1) -> subproce
 
 
 def killed_and_resumed(folder: Path, name: str, instant: float, workers: tuple[int, int]) -> str:
-    """Where the run stood when it was killed."""
+    """Return where the run stood when it was killed."""
     process = train(folder, name, wait=False, num_workers=workers[0])
     time.sleep(instant)
     process.kill()
@@ -99,7 +99,7 @@ def killed_and_resumed(folder: Path, name: str, instant: float, workers: tuple[i
 
 
 def fingerprint(run: Path) -> dict[str, str]:
-    """A hash per part of the last checkpoint, and one per metric of the record."""
+    """Return a hash per part of the last checkpoint, and one per metric of the record."""
     checkpoint = torch.load(run / "checkpoints" / "last.pth", weights_only=True)
     parts = {key: digest(checkpoint[key]) for key in COMPARED}
     history: dict[str, list[tuple[int, Any]]] = {}

@@ -56,7 +56,7 @@ class Contestant:
         ]  # fmt: skip
 
     def seconds(self, trials: int, slots: int, seconds: Sequence[float]) -> float:
-        """Wall time of the whole command; RuntimeError unless it ran every trial once."""
+        """Return wall time of the whole command; RuntimeError unless it ran every trial once."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             command = self.command(folder, trials, slots, seconds)
@@ -127,7 +127,7 @@ def uneven(rounds: int) -> None:
 
 
 def refilled(seconds: Sequence[float], slots: int) -> float:
-    """When the last trial ends where each is begun in order by the slot that is free first."""
+    """Return when the last trial ends where each is begun in order by the slot that is free first."""
     free = [0.0] * slots
     for own in seconds:
         heapq.heappush(free, heapq.heappop(free) + own)
@@ -135,7 +135,7 @@ def refilled(seconds: Sequence[float], slots: int) -> float:
 
 
 def digits(folder: Path, trials: int, seeds: Sequence[int]) -> None:
-    """Study folders stay in ``folder``, so that a second call goes on where the first was stopped."""
+    """Search on digits; study folders stay in ``folder``, so that a second call goes on where the first was stopped."""
     print(
         f"\n+sweep=lr_bs on digits, {trials} trials\n| pruner | sampler seed | best val/map | epochs | seconds of trials |"
     )

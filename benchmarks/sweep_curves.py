@@ -50,7 +50,7 @@ class Searched(NamedTuple):
 
 
 def search(source: CurveSource, sampler: str, line: str, seed: int) -> Searched:
-    """One search of ``source.num_trials`` trials: what it spent, and how far what it chose is from the optimum."""
+    """Run one search of ``source.num_trials`` trials: what it spent, and how far what it chose is from the optimum."""
     choice, changes = LINES[line]
     lengths = {WARMUP: default_warmup(source.epochs), RUNG: max(1, source.epochs // 12)}
     changed = {name: lengths.get(value, value) for name, value in changes.items()}
@@ -92,7 +92,7 @@ def build_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def search_all(case: tuple[str, str, int], curves: Path | None) -> tuple[tuple[str, str, int], dict[str, Searched]]:
-    """All pruners on the same curves with the same seed."""
+    """Run all pruners on the same curves with the same seed."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     family, sampler, seed = case
     source: CurveSource = RecordedCurves.read(curves, seed) if curves else SimulatedCurves(family, seed)
@@ -100,7 +100,7 @@ def search_all(case: tuple[str, str, int], curves: Path | None) -> tuple[tuple[s
 
 
 def table(results: list[dict[str, Searched]]) -> list[str]:
-    """The rows of one family and sampler."""
+    """Return the rows of one family and sampler."""
     rows = []
     none = np.array([result["none"] for result in results])
     for line in LINES:

@@ -150,7 +150,7 @@ class Fuzz:
         return waiting
 
     def holder(self, path: Path) -> psutil.Process | None:
-        """The first process of ours seen to have, or to wait for, a lock on ``path``."""
+        """Return the first process of ours seen to have, or to wait for, a lock on ``path``."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             for process in lock_holders(path):
@@ -205,7 +205,7 @@ def marked(process: psutil.Process, mark: str) -> bool:
 
 
 def lock_holders(path: Path) -> Iterator[psutil.Process]:
-    """By the kernel's own list, at this instant."""
+    """Return the processes that the kernel's own list names, at this instant."""
     inode = path.stat().st_ino if path.exists() else None
     for line in Path("/proc/locks").read_text().splitlines():
         fields = [text for text in line.split() if text != "->"]
@@ -215,7 +215,7 @@ def lock_holders(path: Path) -> Iterator[psutil.Process]:
 
 
 def reference(fuzz: Fuzz, trials: list[optuna.trial.FrozenTrial]) -> Path:
-    """The same configurations once more, in a study that nobody disturbs."""
+    """Run the same configurations once more, in a study that nobody disturbs."""
     (fuzz.folder / "reference").mkdir()
     (fuzz.folder / "reference" / "trials.json").write_text(json.dumps([trial.params for trial in trials]))
     arguments = ["hydra.sweeper.trials_file=reference/trials.json", f"hydra.sweeper.n_trials={len(trials)}"]
@@ -239,7 +239,7 @@ def fingerprint(run: Path) -> dict[str, str]:
 
 
 def differences(fuzz: Fuzz, trials: list[optuna.trial.FrozenTrial]) -> list[str]:
-    """What each trial that went another way than its undisturbed twin differs in."""
+    """Return what each trial that went another way than its undisturbed twin differs in."""
     twins = reference(fuzz, trials)
     their_values = optuna.load_study(study_name="fuzz", storage=open_storage(str(twins / "study.journal"))).trials
     found, expected = rows(fuzz.folder / STUDY), rows(twins)
@@ -259,7 +259,7 @@ def differences(fuzz: Fuzz, trials: list[optuna.trial.FrozenTrial]) -> list[str]
 
 
 def num_runs(fuzz: Fuzz) -> int:
-    """Each trial's own, and one for each time that it was resumed."""
+    """Return each trial's own, and one for each time that it was resumed."""
     logs = (fuzz.folder / STUDY).glob("*/train.log")
     return sum(1 + log.read_text().count("resumed from") for log in logs)
 

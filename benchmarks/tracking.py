@@ -73,7 +73,7 @@ def build(kind: str, folder: Path) -> Tracker:
 
 
 def call_times(tracker: Tracker, calls: int) -> tuple[list[float], float]:
-    """Seconds of each `log_metrics` call, and of CPU that this process used per call until all was written."""
+    """Return seconds of each `log_metrics` call, and of CPU that this process used per call until all was written."""
     times = []
     with tracker:
         tracker.log_metrics(METRICS, 0)
@@ -90,7 +90,7 @@ def call_times(tracker: Tracker, calls: int) -> tuple[list[float], float]:
 
 
 def training_step(folder: Path) -> Callable[[], None]:
-    """One update of fcos_tiny as composed from conf/."""
+    """Take one update of fcos_tiny as composed from conf/."""
     sys.path.insert(0, str(Path(__file__).parent))
     from contestants.engines import assembled, fresh, in_memory
     from engine import composed
@@ -148,7 +148,7 @@ def run_only(trackers: dict[str, Tracker], chosen: str | None) -> None:
 
 
 def cpu_seconds(trackers: dict[str, Tracker]) -> dict[str, float]:
-    """What each tracker's uploader process has used so far."""
+    """Return what each tracker's uploader process has used so far."""
     used = dict.fromkeys(trackers, 0.0)
     for kind, tracker in trackers.items():
         if isinstance(tracker, MlflowTracker) and tracker.uploader_pid:

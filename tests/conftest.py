@@ -13,13 +13,13 @@ settings.load_profile("winnow")
 
 @pytest.fixture
 def training_values():
-    """The ``training`` group as shipped."""
+    """Return the ``training`` group as shipped."""
     return compose_plain()["training"]
 
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The small real data sets beside the repository; tests that need them are skipped where they are absent."""
+    """Return the small real data sets beside the repository; tests that need them are skipped where they are absent."""
     if not SHARED_DATA.is_dir():
         pytest.skip("no ../shared/data beside the repository")
     return SHARED_DATA
@@ -27,7 +27,7 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def warm_program():
-    """``train.py``, ready to be run many times."""
+    """Return ``train.py``, ready to be run many times."""
     return warm_program_of_all()
 
 
@@ -54,7 +54,7 @@ def postgresql():
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])
 def storage_url(request, tmp_path):
-    """The URL of a storage that does not exist yet, or of an empty database."""
+    """Return the URL of a storage that does not exist yet, or of an empty database."""
     if request.param == "postgresql":
         return request.getfixturevalue("postgresql").new_database()
     return {"journal": str(tmp_path / "study.log"), "sqlite": f"sqlite:///{tmp_path}/study.db"}[request.param]

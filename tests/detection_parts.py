@@ -6,7 +6,7 @@ from winnow.families.detection.batch import DetectionBatch, Detections, Target
 
 
 def target(boxes, labels, size=(64, 96), original_size=None, image_id=1, crowd=None, areas=None):
-    """A target whose original coordinates follow from its resized ones."""
+    """Return a target whose original coordinates follow from its resized ones."""
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor(labels, dtype=torch.int64)
     original_size = original_size or size
@@ -19,7 +19,7 @@ def target(boxes, labels, size=(64, 96), original_size=None, image_id=1, crowd=N
 
 
 def batch(*targets, padded=None, seed=0):
-    """Random pixels under ``targets``, zero-padded to ``padded`` (height, width)."""
+    """Return random pixels under ``targets``, zero-padded to ``padded`` (height, width)."""
     height, width = padded or (max(t.size[0] for t in targets), max(t.size[1] for t in targets))
     height, width = -(-height // 32) * 32, -(-width // 32) * 32
     generator = torch.Generator().manual_seed(seed)
@@ -34,7 +34,7 @@ def batch(*targets, padded=None, seed=0):
 
 
 def truth_as_detections(t, score=0.9):
-    """What a perfect detector would say of a target."""
+    """Return what a perfect detector would say of a target."""
     wanted = ~t.original_crowd
     count = int(wanted.sum())
     return Detections(t.original_boxes[wanted], torch.full((count,), score), t.original_labels[wanted])

@@ -36,7 +36,7 @@ def random_strokes(seed, level, affine=0.0, count=4, size=64):
 
 
 def strokes_by_hand(*paths, width=2.0, size=64):
-    """One tile; a path is a list of segments of four points each, joined smoothly where the directions agree."""
+    """Return one tile; a path is a list of segments of four points each, joined smoothly where the directions agree."""
     control, tile, path, joins = [], [], [], []
     for number, segments in enumerate(paths):
         for position, points in enumerate(segments):
@@ -63,13 +63,14 @@ def strokes_by_hand(*paths, width=2.0, size=64):
 
 
 def straight(start, end):
-    """A segment of constant speed."""
+    """Return a segment of constant speed."""
     start, end = np.array(start, dtype=float), np.array(end, dtype=float)
     return [start + (end - start) * part / 3 for part in range(4)]
 
 
 def along(strokes, tile, samples=800):
-    """Points (2, n) densely along the curves of a tile, their directions (n,), widths (n,), segments (n,) and parameters (n,)."""
+    """Return points (2, n) densely along the curves of a tile, their directions (n,), widths (n,), segments (n,) and
+    parameters (n,)."""
     segments = np.flatnonzero(strokes.tile == tile)
     t = np.linspace(0, 1, samples, dtype=np.float32)
     points = [points_at(np.repeat(strokes.control[:, :, [s]], samples, axis=2), t) for s in segments]
@@ -80,14 +81,14 @@ def along(strokes, tile, samples=800):
 
 
 def centres(tiles, tile):
-    """(2, m) centres x, y of a tile's skeleton pixels, and where they stand among the tiles' labels."""
+    """Return (2, m) centres x, y of a tile's skeleton pixels, and where they stand among the tiles' labels."""
     rows = np.arange(tiles.starts[tile], tiles.starts[tile + 1])
     size = tiles.images.shape[1]
     return np.stack((tiles.pixel[rows] % size, tiles.pixel[rows] // size)) + 0.5, rows
 
 
 def distances(points, others):
-    """(n, m) px from each of ``points`` (2, n) to each of ``others`` (2, m)."""
+    """Return (n, m) px from each of ``points`` (2, n) to each of ``others`` (2, m)."""
     return np.hypot(*(points[:, :, None] - others[:, None, :]))
 
 
@@ -99,7 +100,7 @@ def skeleton_of(tiles, tile):
 
 
 def key_points(tiles, kind, tile=0):
-    """Sorted (column, row) of the key points of one kind."""
+    """Return sorted (column, row) of the key points of one kind."""
     (x, y), rows = centres(tiles, tile)
     marked = tiles.key_points[rows, kind]
     return sorted(zip((x[marked] - 0.5).astype(int).tolist(), (y[marked] - 0.5).astype(int).tolist(), strict=True))

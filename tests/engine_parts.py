@@ -162,7 +162,7 @@ def training_settings(**changes):
 
 @pytest.fixture
 def make_fit(tmp_path):
-    """A run of tiny parts in ``folder``; keyword arguments are ``training`` settings."""
+    """Return a run of tiny parts in ``folder``; keyword arguments are ``training`` settings."""
 
     def make(folder: Path | str = "run", data=None, task=None, objective="val/score", mode="max", **changes):
         training = training_settings(**changes)

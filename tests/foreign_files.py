@@ -18,7 +18,7 @@ class Bomb:
 
 
 def trained(model, inputs, steps=3, seed=1):
-    """``model`` after some steps of AdamW from other weights, and that optimizer."""
+    """Return ``model`` after some steps of AdamW from other weights, and that optimizer."""
     torch.manual_seed(seed)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -35,7 +35,7 @@ def prefixed(prefix, state):
 
 
 def lightning(model, optimizer, epochs, step):
-    """What ModelCheckpoint of Lightning 2.6 saved at the end of an epoch: compared key by key with a real file once."""
+    """Return what ModelCheckpoint of Lightning 2.6 saved at the end of an epoch: compared key by key with a real file once."""
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     done = {"ready": epochs, "completed": epochs - 1, "started": epochs, "processed": epochs}
     return {
@@ -72,7 +72,7 @@ def layouts(model, optimizer, epochs=2, step=12):
 
 
 def save(content, path):
-    """As safetensors where the name says so, else as torch.save does."""
+    """Save as safetensors where the name says so, else as torch.save does."""
     if path.suffix == ".safetensors":
         save_file(content, path)
     else:

@@ -82,7 +82,7 @@ def watched_arguments(secrets: list[str]) -> Iterator[set[str]]:
 
 
 def files_with(secrets: list[str], folder: Path) -> list[str]:
-    """The files below ``folder`` that hold one of ``secrets``, or have it in their name."""
+    """Return the files below ``folder`` that hold one of ``secrets``, or have it in their name."""
     words = [secret.encode() for secret in secrets]
     return [
         str(path.relative_to(folder))

@@ -15,8 +15,8 @@ SETTINGS = {
 
 
 def tiles(*lines, size=16, full=True):
-    """A batch with a tile per line: ((row, first column, last column), stroke width), drawn from left to right with an end point
-    on either end; None is an empty tile."""
+    """Return a batch with a tile per line: ((row, first column, last column), stroke width), drawn from left to right with an
+    end point on either end; None is an empty tile."""
     count = len(lines)
     images = torch.zeros(count, 1, size, size)
     target = InkTarget(
@@ -37,7 +37,7 @@ def tiles(*lines, size=16, full=True):
 
 
 def some(batch, *rows):
-    """The tiles of ``batch`` in these rows."""
+    """Return the tiles of ``batch`` in these rows."""
     rows = list(rows)
     return InkBatch(
         batch.images[rows], batch.target.each(lambda labels: labels[rows]), [batch.image_ids[row] for row in rows]
@@ -45,14 +45,14 @@ def some(batch, *rows):
 
 
 def truth(batch):
-    """What a perfect network would predict."""
+    """Return what a perfect network would predict."""
     target = batch.target
     maps = (target.skeleton, target.tangent, target.width, target.offset, target.key_points)
     return InkPredictions(*(labels.clone() for labels in maps))
 
 
 def moved(predictions, down):
-    """The found skeleton and key points, ``down`` rows lower."""
+    """Return the found skeleton and key points, ``down`` rows lower."""
     return replace(
         predictions, skeleton=predictions.skeleton.roll(down, 2), key_points=predictions.key_points.roll(down, 2)
     )

@@ -30,7 +30,7 @@ def last(run: Path) -> dict[str, Any]:
 
 
 def record(outbox: Path) -> list[tuple[str, int, Any]]:
-    """Every logged (metric, step, value) that does not measure time, in order."""
+    """Return every logged (metric, step, value) that does not measure time, in order."""
     return [
         (name, event.payload["step"], value)
         for event, _ in read_events(outbox)
@@ -41,7 +41,7 @@ def record(outbox: Path) -> list[tuple[str, int, Any]]:
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Bit for bit the same last checkpoint, in all but times and paths."""
+    """Require bit for bit the same last checkpoint, in all but times and paths."""
     first, second = last(one), last(other)
     for key in first.keys() - {"timestamp", "config", "metadata", "progress"}:
         assert_equal(first[key], second[key], key)

@@ -16,7 +16,7 @@ import psycopg
 
 
 def binaries() -> Path | None:
-    """The folder of initdb and pg_ctl, newest version first; None where PostgreSQL is not installed."""
+    """Return the folder of initdb and pg_ctl, newest version first; None where PostgreSQL is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
 
@@ -53,7 +53,7 @@ class Cluster:
         self.start()
 
     def new_database(self) -> str:
-        """The URL of an empty database."""
+        """Return the URL of an empty database."""
         self._num_databases += 1
         name = f"study_{self._num_databases}"
         with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
@@ -68,7 +68,7 @@ class Cluster:
         return f"host=127.0.0.1 port={self.port} user=postgres dbname={name}{password}"
 
     def texts(self, url: str) -> str:
-        """All rows of all tables of a database, as text."""
+        """Return all rows of all tables of a database, as text."""
         with psycopg.connect(self.address(url.rpartition("/")[2])) as connection:
             tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
             rows = [connection.execute(f'SELECT t::text FROM "{table}" t').fetchall() for (table,) in tables]  # type: ignore[arg-type]
@@ -79,11 +79,11 @@ class Cluster:
         self._run("pg_ctl", "start", "--wait", "--options", options, "--log", str(self.folder / "server.log"))
 
     def stop(self, mode: str = "immediate") -> None:
-        """``immediate`` ends it as a crash would, ``fast`` cuts off its clients."""
+        """Stop the cluster: ``immediate`` ends it as a crash would, ``fast`` cuts off its clients."""
         self._run("pg_ctl", "stop", "--wait", "--mode", mode)
 
     def kill(self) -> None:
-        """SIGKILL to each of its processes."""
+        """Send SIGKILL to each of its processes."""
         server = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
         for process in [server, *server.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):

@@ -29,7 +29,8 @@ def kill(process: BaseProcess) -> None:
 
 
 def run_at_once(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``function(barrier, index, *arguments)`` returned in each of ``count`` processes, which may meet at the barrier."""
+    """Return what ``function(barrier, index, *arguments)`` returned in each of ``count`` processes, which may meet at the
+    barrier."""
     barrier, results = CONTEXT.Barrier(count), CONTEXT.Queue()
     processes = [start(_report, results, function, barrier, index, *arguments) for index in range(count)]
     gathered = [results.get(timeout=120) for _ in processes]

@@ -12,13 +12,13 @@ from hydra_plugins.winnow_sweeper._space import SearchSpace
 
 
 def space_of(*arguments, **params):
-    """The space of ``params`` (a key's dots as double underscores) and command-line ``arguments``."""
+    """Return the space of ``params`` (a key's dots as double underscores) and command-line ``arguments``."""
     return SearchSpace.parse({key.replace("__", "."): value for key, value in params.items()}, list(arguments))
 
 
 @cache
 def composer(config_folder=REPOSITORY / "conf", config_name="config"):
-    """``compose(overrides) → plain config``, which goes the way of Hydra's launchers: ``load_sweep_config``."""
+    """Return ``compose(overrides) → plain config``, which goes the way of Hydra's launchers: ``load_sweep_config``."""
     with initialize_config_dir(str(config_folder)):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration(config_name, overrides=[], run_mode=RunMode.MULTIRUN)

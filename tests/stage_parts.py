@@ -39,7 +39,7 @@ RECORDED = [*UNTRACKED, "tracking._target_=troubled.OutboxTracker"]
 
 
 def write_stages(folder: Path, **others: str) -> Path:
-    """``own/stage/*.yaml`` in ``folder``; ``others`` are more files, or other texts of the three."""
+    """Write ``own/stage/*.yaml`` in ``folder``; ``others`` are more files, or other texts of the three."""
     stages = folder / "own" / "stage"
     stages.mkdir(parents=True, exist_ok=True)
     for name, text in {"shapes": SHAPES, "fine": FINE, "both": BOTH, **others}.items():

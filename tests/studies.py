@@ -5,7 +5,7 @@ from optuna.trial import TrialState, create_trial
 
 
 def curve(values, first=1, every=1):
-    """Values of epochs ``first``, ``first`` + ``every`` …; a mapping is taken as it is."""
+    """Return values of epochs ``first``, ``first`` + ``every`` …; a mapping is taken as it is."""
     return dict(values) if isinstance(values, dict) else {first + every * n: value for n, value in enumerate(values)}
 
 
@@ -19,7 +19,7 @@ def study_of(pruner, finished, direction="maximize", state=TrialState.COMPLETE):
 
 
 def asked(study, values):
-    """A running trial of ``study`` that has reported ``values``; what the pruner says about it now."""
+    """Return a running trial of ``study`` that has reported ``values``; what the pruner says about it now."""
     trial = study.ask()
     for epoch, value in curve(values).items():
         trial.report(value, epoch)
@@ -27,7 +27,7 @@ def asked(study, values):
 
 
 def pruned_at(study, values):
-    """The epoch in which a new trial is pruned, asked after each report; None where it runs to its end."""
+    """Return the epoch in which a new trial is pruned, asked after each report; None where it runs to its end."""
     trial = study.ask()
     for epoch, value in curve(values).items():
         trial.report(value, epoch)
@@ -39,5 +39,5 @@ def pruned_at(study, values):
 
 
 def messages(caplog):
-    """What winnow logged."""
+    """Return what winnow logged."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("winnow")]

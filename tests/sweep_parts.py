@@ -124,14 +124,14 @@ def start(folder, *overrides):
 
 
 def start_program(program, folder, *overrides):
-    """In a session of its own, from the warm process: without the imports."""
+    """Start it in a session of its own, from the warm process: without the imports."""
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
     STARTED.append(warm_program().start_in_session(str(program), folder, "-m", *overrides, **OWN, **paths))
     return STARTED[-1]
 
 
 def start_python(folder, *arguments, **environment):
-    """In a session of its own; it and all it starts finds the modules of the tests."""
+    """Start it in a session of its own; it and all it starts finds the modules of the tests."""
     own = OWN | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), MARK: str(os.getpid())}
     STARTED.append(
         subprocess.Popen(
@@ -153,19 +153,20 @@ def end_all_started():
 
 
 def sweep(folder, *overrides, code=0):
-    """The console's text of a whole sweep, by one worker unless ``overrides`` say otherwise: each costs a second to start."""
+    """Return the console's text of a whole sweep, by one worker unless ``overrides`` say otherwise: each costs a second to
+    start."""
     return finished(start(folder, "hydra.sweeper.n_jobs=1", *overrides), code)
 
 
 def finished(process, code=0, seconds=300):
-    """What it printed, when it has ended with ``code``."""
+    """Return what it printed, when it has ended with ``code``."""
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == code, output
     return output
 
 
 def kill_with_children(process):
-    """SIGKILL, for a process that was started here and all that it has started."""
+    """Send SIGKILL to a process that was started here and all that it has started."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -174,7 +175,7 @@ def kill_with_children(process):
 
 
 def alive_after(seconds, processes):
-    """Those of ``processes`` that have not ended by then; zombies have, whoever is to bury them."""
+    """Return those of ``processes`` that have not ended by then; zombies have, whoever is to bury them."""
     deadline = time.monotonic() + seconds
     while (alive := [process for process in processes if is_alive(process)]) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -189,7 +190,7 @@ def is_alive(process):
 
 
 def session_of(process):
-    """All processes of the session that ``process`` led: by its number and our mark, for numbers come again."""
+    """Return all processes of the session that ``process`` led: by its number and our mark, for numbers come again."""
     return [one for one in psutil.process_iter() if _session(one) == process.pid and _is_marked(one)]
 
 
@@ -205,7 +206,7 @@ def _is_marked(process):
 
 
 def read_until(process, words):
-    """What ``process`` prints, up to the line that holds ``words``."""
+    """Return what ``process`` prints, up to the line that holds ``words``."""
     printed = ""
     for line in process.stdout:
         printed += line
@@ -222,7 +223,7 @@ def wait_until(condition, seconds=120, what="it"):
 
 
 def table(folder, study="study"):
-    """trials.csv as one dict per row."""
+    """Return trials.csv as one dict per row."""
     with (Path(folder) / study / "trials.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 

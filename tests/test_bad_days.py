@@ -20,7 +20,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
-    """A run on a day when nothing happens."""
+    """Return a run on a day when nothing happens."""
     warm_program.run(workplace, *TINY, LENGTH, RECORDED, "hydra.run.dir=whole")
     return workplace / "whole"
 
@@ -65,7 +65,7 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(warm_program, workplace
 
 @pytest.fixture(scope="module")
 def movable(warm_program, workplace):
-    """(The folder of the training images of a data set of its own, the overrides that choose it.)"""
+    """Return the folder of the training images of a data set of its own, and the overrides that choose it."""
     data = ["data.root=moving", "data.max_bad_images=0"]
     warm_program.run(workplace, *TINY, *data, "training.max_epochs=1", "hydra.run.dir=makes_the_data")
     return next(workplace.glob("moving/*/train")), data

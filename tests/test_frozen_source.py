@@ -17,7 +17,7 @@ FROZEN = [
 
 @pytest.fixture(scope="module")
 def workplace(warm_program, tmp_path_factory):
-    """With weights of this model, and with a run that began from them and was not interrupted."""
+    """Make a folder with weights of this model, and with a run that began from them and was not interrupted."""
     folder = tmp_path_factory.mktemp("frozen")
     warm_program.run(folder, *PLAIN, "training.max_iter=1", "hydra.run.dir=drawn")
     drawn = read_checkpoint(folder / "drawn/checkpoints/last.pth")["model_state_dict"]

@@ -33,7 +33,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
-    """Hidden blocks, accumulation, EMA, bfloat16 and only deterministic kernels, uninterrupted."""
+    """Train with hidden blocks, accumulation, EMA, bfloat16 and only deterministic kernels, uninterrupted."""
     warm_program.run(workplace, *UNTRACKED, *TROUBLED, *MASKED, "hydra.run.dir=whole")
     return workplace / "whole"
 
@@ -81,7 +81,7 @@ def test_two_ranks_take_the_steps_of_one(warm_program, workplace):
 
 @pytest.fixture(scope="module")
 def staged(warm_program, workplace):
-    """What both stages printed, tracked in MLflow as shipped, and their results."""
+    """Return what both stages printed, tracked in MLflow as shipped, and their results."""
     printed = warm_program.run(workplace, *TINY, "stage=ink/all", "training.max_epochs=1", "hydra.run.dir=staged")
     return printed, {
         name: json.loads((workplace / f"staged/{name}/result.json").read_text()) for name in ("structural", "dense")

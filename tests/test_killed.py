@@ -29,7 +29,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
-    """Everything at once, uninterrupted: augmentation, dropout, accumulation, EMA, fp16 scaler, sizes, early stopping."""
+    """Return everything at once, uninterrupted: augmentation, dropout, accumulation, EMA, fp16 scaler, sizes, early stopping."""
     printed = warm_program.run(workplace, *TINY, *EVERYTHING, RECORDED, "hydra.run.dir=whole")
     assert "early_stopped" in printed
     return workplace / "whole"

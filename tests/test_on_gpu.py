@@ -38,7 +38,7 @@ def made(tmp_path):
 
 @pytest.fixture
 def exact(monkeypatch):
-    """Convolutions in full float32, as on a CPU."""
+    """Have convolutions computed in full float32, as on a CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 

@@ -20,7 +20,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
-    """The pipeline, uninterrupted: its run folder, and what it printed."""
+    """Return the pipeline, uninterrupted: its run folder, and what it printed."""
     return workplace / "whole", warm_program.run(workplace, *RECORDED, "stage=both", "hydra.run.dir=whole")
 
 
@@ -98,7 +98,7 @@ def test_a_killed_pipeline_goes_on_bit_for_bit(warm_program, workplace, whole, m
 
 
 def killed_and_resumed(program, workplace, moment, resumed, more=()):
-    """The run's folder, the first stage's checkpoint as the kill left it, and what the resumed run printed."""
+    """Return the run's folder, the first stage's checkpoint as the kill left it, and what the resumed run printed."""
     run = workplace / f"killed_{len(list(workplace.iterdir()))}"
     started = program.start(workplace, *RECORDED, *more, "stage=both", f"hydra.run.dir={run.name}", **moment)
     assert started.wait() == -9, started.printed()

@@ -35,7 +35,7 @@ def workplace(tmp_path_factory):
 
 
 def start_ranks(program, folder, *arguments, troubles=("", "")):
-    """One process per trouble, each told its place as torchrun does."""
+    """Return one process per trouble, each told its place as torchrun does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
@@ -50,7 +50,7 @@ def start_ranks(program, folder, *arguments, troubles=("", "")):
 
 
 def run_ranks(program, folder, *arguments, codes=(0, 0), troubles=("", "")):
-    """What each rank printed."""
+    """Return what each rank printed."""
     ranks = start_ranks(program, folder, *arguments, troubles=troubles)
     ended = tuple(rank.wait() for rank in ranks)
     assert ended == codes, [rank.printed() for rank in ranks]
@@ -79,7 +79,7 @@ def test_two_ranks_do_what_one_does_with_the_doubled_batch(warm_program, workpla
 
 
 def assert_close_ends(one, two):
-    """The same losses at every step, metrics and weights within what another order of adding floats explains."""
+    """Return the same losses at every step, metrics and weights within what another order of adding floats explains."""
     first, second = record(one / "outbox.jsonl"), record(two / "outbox.jsonl")
     assert [event[:2] for event in first] == [event[:2] for event in second]
     values = [torch.tensor([float(value) for *_, value in events], dtype=torch.float64) for events in (first, second)]
@@ -103,7 +103,7 @@ def test_ranks_without_boxes_do_not_hang_and_change_nothing(warm_program, workpl
 
 @pytest.fixture(scope="module")
 def whole(warm_program, workplace):
-    """Two ranks uninterrupted, with dropout, augmentation, accumulation, EMA, fp16 scaler, sizes and early stopping."""
+    """Return two ranks uninterrupted, with dropout, augmentation, accumulation, EMA, fp16 scaler, sizes and early stopping."""
     leader, _ = run_ranks(
         warm_program, workplace, *TINY, *EVERYTHING, RECORDED, "training.batch_size=2", "hydra.run.dir=whole"
     )

@@ -19,7 +19,8 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(warm_program, workplace):
-    """A run on a COCO data set, stopped in the middle of its second epoch: a kill may come before the save that it follows."""
+    """Return a run on a COCO data set, stopped in the middle of its second epoch: a kill may come before the save that it
+    follows."""
     warm_program.run(workplace, *TINY, "training.max_epochs=1", "hydra.run.dir=makes_the_data")
     made = next(workplace.glob("data/digits/v1*/")).rename(workplace / "cells")
     data = ["data=coco"]
@@ -36,7 +37,7 @@ def stopped(warm_program, workplace):
 
 @pytest.fixture
 def relabelled(workplace, stopped):
-    """The training annotations with a class renamed and an image without its boxes."""
+    """Return the training annotations with a class renamed and an image without its boxes."""
     content = json.loads((workplace / "cells/annotations/instances_train.json").read_text())
     content["categories"][0]["name"] = "renamed"
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 1]

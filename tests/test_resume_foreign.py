@@ -18,7 +18,8 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other(warm_program, workplace):
-    """A file of two epochs named and laid out as Lightning's, which holds a run of ours; Hydra wants quotes around its ``=``."""
+    """Return a file of two epochs named and laid out as Lightning's, which holds a run of ours; Hydra wants quotes around its
+    ``=``."""
     warm_program.run(workplace, *TINY, "training.max_epochs=2", "hydra.run.dir=first")
     saved = read_checkpoint(workplace / "first/checkpoints/last.pth")
     moments = saved["optimizer_state_dict"]

@@ -47,7 +47,7 @@ def database():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real MLflow server, and the guard before it."""
+    """Return a real MLflow server, and the guard before it."""
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     guard = GuardedServer(server.port, TRACKED)
@@ -67,7 +67,8 @@ def folder(tmp_path):
 
 
 def spelled(database, server, spelling):
-    """The addresses of an empty database and of the server in one of three spellings, and the environment that they need."""
+    """Return the addresses of an empty database and of the server in one of three spellings, and the environment that they
+    need."""
     url, address = database.new_database(), server[1].address
     place = url.partition("postgres@")[2]
     storage, uri = {
@@ -79,7 +80,7 @@ def spelled(database, server, spelling):
 
 
 def on_server(server, run):
-    """What the server holds of the run in this folder."""
+    """Return what the server holds of the run in this folder."""
     return mlflow_client(server[0].uri).get_run(RunState.read(TrackingFolder.of_run(run).state).run_id)
 
 

@@ -23,7 +23,7 @@ TINY = [
 
 @pytest.fixture(scope="session")
 def train(warm_program):
-    """Runs ``train.py``; ``cold`` in a Python of its own, as a user does."""
+    """Run ``train.py``; ``cold`` in a Python of its own, as a user does."""
 
     def train(folder, *overrides, check=True, cold=False, **environment):
         if cold:
@@ -53,7 +53,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(train, workplace):
-    """An uninterrupted, tracked run: (its folder, what it printed)."""
+    """Return an uninterrupted, tracked run: (its folder, what it printed)."""
     folder, overrides = run_folder(workplace, name="whole")
     return folder, train(workplace, *overrides, cold=True).stdout
 

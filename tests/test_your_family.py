@@ -34,7 +34,7 @@ def write_pictures(folder, num):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with the family, its YAML and its data, as the page's reader has it."""
+    """Return a folder with the family, its YAML and its data, as the page's reader has it."""
     folder = tmp_path_factory.mktemp("outside")
     for name, text in BLOCKS:
         path = folder / name
@@ -46,7 +46,7 @@ def workplace(tmp_path_factory):
 
 
 def arguments(number, *added):
-    """Those of the page's command ``number``, after the program's name."""
+    """Return those of the page's command ``number``, after the program's name."""
     program, *rest = shlex.split(COMMANDS[number])
     return [*(rest[1:] if program == "python" else rest), *added]
 

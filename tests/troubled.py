@@ -89,13 +89,13 @@ def act(kind: str, details: list[str]) -> None:
 
 @builder(FcosTinySettings)
 def troubled(**values: Any) -> Troubled:
-    """The task of ``model=fcos_tiny``, with dropout."""
+    """Return the task of ``model=fcos_tiny``, with dropout."""
     return Troubled(with_dropout(values), "TROUBLE")
 
 
 @builder(FcosTinySettings)
 def plainly_troubled(**values: Any) -> Troubled:
-    """The task of ``model=fcos_tiny`` as it is, its weights other ones where the trouble is that."""
+    """Return the task of ``model=fcos_tiny`` as it is, its weights other ones where the trouble is that."""
     task = fcos_tiny(**values)
     if os.environ.get("TROUBLE") == "other weights":
         nn.init.zeros_(next(task.model.backbone.parameters()))
@@ -104,7 +104,7 @@ def plainly_troubled(**values: Any) -> Troubled:
 
 @builder(FcosTinySettings)
 def troubled_later(**values: Any) -> Troubled:
-    """The same for a later stage, whose trouble the variable TROUBLE_LATER names."""
+    """Return the same for a later stage, whose trouble the variable TROUBLE_LATER names."""
     global _built
     _built += 1
     kind, *details = os.environ.get("TROUBLE_LATER", "").split() or [""]
@@ -125,12 +125,12 @@ def with_dropout(values: dict[str, Any]) -> Any:
 
 @builder(InktraceSettings)
 def troubled_ink(**values: Any) -> Troubled:
-    """The task of ``model=inktrace``."""
+    """Return the task of ``model=inktrace``."""
     return Troubled(inktrace(**values), "TROUBLE")
 
 
 def unchecked_data(*, loading: Any, **values: Any) -> Any:
-    """The embedded data set by a builder that brings no check."""
+    """Return the embedded data set by a builder that brings no check."""
     return digits_data(loading=loading, **values)
 
 

@@ -29,13 +29,13 @@ def with_spare_head(task: FcosTask) -> FcosTask:
 
 @builder(FcosTinySettings)
 def unused_head(*arguments: Any, **values: Any) -> FcosTask:
-    """A head that the loss does not depend on."""
+    """Return a head that the loss does not depend on."""
     return with_spare_head(fcos_tiny(*arguments, **values))
 
 
 @builder(FcosTinySettings)
 def half_used_head(*arguments: Any, **values: Any) -> FcosTask:
-    """Of the head only the outer layer's bias."""
+    """Build a head of which only the outer layer's bias."""
     task = with_spare_head(fcos_tiny(*arguments, **values))
     plain = task.losses
     task.losses = lambda *given: plain(*given) | {"loss_spare": task.model.spare.outer.bias.square().sum()}
@@ -44,7 +44,7 @@ def half_used_head(*arguments: Any, **values: Any) -> FcosTask:
 
 @builder(FcosTinySettings)
 def gated_head(*arguments: Any, **values: Any) -> FcosTask:
-    """A head whose last layer starts at 0, so that the one before gets gradients of 0 in the first step."""
+    """Return a head whose last layer starts at 0, so that the one before gets gradients of 0 in the first step."""
     task = with_spare_head(fcos_tiny(*arguments, **values))
     spare = task.model.spare
     nn.init.zeros_(spare.outer.weight)
@@ -55,7 +55,7 @@ def gated_head(*arguments: Any, **values: Any) -> FcosTask:
 
 @builder(FcosTinySettings)
 def thawed(*arguments: Any, **values: Any) -> FcosTask:
-    """What was frozen trains again as soon as the model runs; the optimizer does not know."""
+    """Return what was frozen trains again as soon as the model runs; the optimizer does not know."""
     task = fcos_tiny(*arguments, **values)
     plain = task.forward
 

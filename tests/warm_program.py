@@ -40,7 +40,7 @@ class Program:
     errors: Path
 
     def wait(self) -> int:
-        """Its exit code, or minus the signal that ended it."""
+        """Return its exit code, or minus the signal that ended it."""
         return int(self.server.ask({"wait": self.pid}))
 
     def printed(self) -> str:
@@ -80,7 +80,7 @@ class WarmProgram:
         return Program(self, self._fork(TRAIN, folder, arguments, [output, errors], environment), output, errors)
 
     def start_in_session(self, program: str, folder: Path, *arguments: str, **environment: str) -> SessionLeader:
-        """Another Hydra program, in a session of its own."""
+        """Start another Hydra program, in a session of its own."""
         with tempfile.TemporaryDirectory() as place:
             pipe = Path(place) / "pipe"
             os.mkfifo(pipe)
@@ -90,14 +90,14 @@ class WarmProgram:
         return SessionLeader(self, pid, os.fdopen(reading))
 
     def run(self, folder: Path, *arguments: str, code: int = 0, **environment: str) -> str:
-        """What a run printed that ended with ``code``."""
+        """Return what a run printed that ended with ``code``."""
         program = self.start(folder, *arguments, **environment)
         ended = program.wait()
         assert ended == code, f"ended with {ended} instead of {code}:\n{program.printed()}"
         return program.printed()
 
     def start_cold(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """A process that makes its own imports."""
+        """Return a process that makes its own imports."""
         with (folder / "output_cold.txt").open("wb") as output:
             command = [sys.executable, str(TRAIN), *arguments]
             return subprocess.Popen(
@@ -130,7 +130,7 @@ class WarmProgram:
 
 @functools.cache
 def warm_program() -> WarmProgram:
-    """The one of this process, started when it is first needed."""
+    """Return the one of this process, started when it is first needed."""
     return WarmProgram()
 
 
@@ -156,7 +156,7 @@ class SessionLeader:
         return code
 
     def communicate(self, timeout: float = 300.0) -> tuple[str, None]:
-        """What it still prints until it and all that write to the same pipe have ended."""
+        """Return what it still prints until it and all that write to the same pipe have ended."""
         texts: list[str] = []
         reader = threading.Thread(target=lambda: texts.append(self.stdout.read()), daemon=True)
         reader.start()

@@ -29,7 +29,7 @@ def device_of(config: dict[str, Any]) -> torch.device:
 
 
 def winnow_fit(config: dict[str, Any], channel: Channel, block: int) -> None:
-    """What ``python train.py`` runs, but for batches that come from memory and a tracker that is off."""
+    """Run what ``python train.py`` runs, but for batches that come from memory and a tracker that is off."""
     from winnow.engine.loop import fit
     from winnow.engine.stop import StopRequest
 
@@ -40,8 +40,8 @@ def winnow_fit(config: dict[str, Any], channel: Channel, block: int) -> None:
 
 
 def same_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
-    """A bare loop over the parts that winnow built: its optimizer, memory format and precision. Beside it, fit shows what the
-    engine costs."""
+    """Run a bare loop over the parts that winnow built: its optimizer, memory format and precision. Beside it, fit shows
+    what the engine costs."""
     run = assembled(config)
     run.task.model.train()
     Turns(channel, block, run.step.optimizer)
@@ -51,7 +51,7 @@ def same_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
 
 
 def plain_loop(config: dict[str, Any], channel: Channel, block: int) -> None:
-    """A bare loop as one writes it: contiguous tensors, torch's own choices for the optimizer."""
+    """Run a bare loop as one writes it: contiguous tensors, torch's own choices for the optimizer."""
     task, data, optimizer, schedule = plain_parts(config)
     Turns(channel, block, optimizer)
     task.model.train()
@@ -66,8 +66,8 @@ def bare_loop(
     config: dict[str, Any],
     memory_format: torch.memory_format = torch.preserve_format,
 ) -> None:
-    """The steps that every engine here takes, and nothing else: losses over the step's count, clipping, a check that they are
-    finite, the update, and sums for the log."""
+    """Take the steps that every engine here takes, and nothing else: losses over the step's count, clipping, a check that
+    they are finite, the update, and sums for the log."""
     training, device = config["training"], device_of(config)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sums: dict[str, Tensor] = {}
@@ -90,7 +90,7 @@ def bare_loop(
 
 
 def hugging_face_trainer(config: dict[str, Any], channel: Channel, block: int) -> None:
-    """transformers' Trainer with its own choice of a fused AdamW, no progress bar, no saving."""
+    """Run transformers' Trainer with its own choice of a fused AdamW, no progress bar, no saving."""
     from transformers import Trainer
 
     task, data, optimizer, schedule = plain_parts(config, fused=True)
@@ -105,7 +105,7 @@ def hugging_face_trainer(config: dict[str, Any], channel: Channel, block: int) -
 
 
 def hugging_face_model(config: dict[str, Any], channel: Channel, block: int) -> None:
-    """The same Trainer with transformers' own model and loss, of the same sizes: what one has without winnow."""
+    """Run the same Trainer with transformers' own model and loss, of the same sizes: what one has without winnow."""
     from transformers import DeformableDetrForObjectDetection, Trainer
 
     ours, data, _, _ = plain_parts(config)
@@ -155,7 +155,7 @@ def run_trainer(kind: Any, model: nn.Module, config: dict[str, Any], optimizers:
 
 
 def lightning_trainer(config: dict[str, Any], channel: Channel, block: int) -> None:
-    """Lightning's Trainer with its losses logged, no progress bar, no saving."""
+    """Run Lightning's Trainer with its losses logged, no progress bar, no saving."""
     import lightning
 
     task, data, optimizer, schedule = plain_parts(config)
@@ -225,7 +225,8 @@ def in_memory(data: Any, count: int = 16) -> list[DetectionBatch]:
 
 
 def fresh(batch: Any) -> Any:
-    """As a loader gives it: without what a task kept in it when it was seen before. What is no batch of ours keeps nothing."""
+    """Return a batch as a loader gives it: without what a task kept in it when it was seen before. What is no batch of ours
+    keeps nothing."""
     return replace(batch, memo={}) if isinstance(batch, DetectionBatch) else batch
 
 
@@ -251,7 +252,7 @@ def assembled(config: dict[str, Any]) -> Any:
 
 
 def plain_parts(config: dict[str, Any], **options: Any) -> tuple[Task, Any, torch.optim.Optimizer, Any]:
-    """The same task and data without anything that winnow's engine does to them, and the same optimizer settings."""
+    """Return the same task and data without anything that winnow's engine does to them, and the same optimizer settings."""
     import importlib
 
     from winnow.families.detection.data import LoadingSettings, digits_data

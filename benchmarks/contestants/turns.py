@@ -26,7 +26,7 @@ class Channel:
         print(json.dumps(message), file=self._out, flush=True)
 
     def wait(self) -> None:
-        """Until the referee says go; the process ends when there is nobody left to say it."""
+        """Wait until the referee says go; the process ends when there is nobody left to say it."""
         if sys.stdin.readline().strip() != "go":
             os._exit(0)
 
@@ -57,5 +57,5 @@ class Turns:
 
 
 def peak_mb() -> float:
-    """The largest resident size of this process so far."""
+    """Return the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -11,13 +11,13 @@ from sweep_contestants_work import work
 
 
 def bare_optuna(trials: int, slots: int, seconds: list[float], tickets: str, storage: str) -> None:
-    """Optuna's own loop, with threads for slots."""
+    """Run Optuna's own loop, with threads for slots."""
     study = optuna.create_study(storage=storage, study_name="bench", sampler=optuna.samplers.TPESampler(seed=0))
     study.optimize(lambda trial: work(trial.suggest_float("x", 0, 1), seconds, tickets), n_trials=trials, n_jobs=slots)
 
 
 def ray_tune(trials: int, slots: int, seconds: list[float], tickets: str, storage: str, scheduler: str | None) -> None:
-    """Ray Tune with Optuna's search, and its own ways to stop trials early."""
+    """Run Ray Tune with Optuna's search, and its own ways to stop trials early."""
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule

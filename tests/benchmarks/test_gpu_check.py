@@ -30,7 +30,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def run_all(place, tmp_path):
-    """A function that runs parts and returns the outcomes by name, with what stood in the results after each part."""
+    """Return a function that runs parts and returns the outcomes by name, with what stood in the results after each part."""
 
     def run(*parts, seconds=20.0, smoke=False):
         stood = []

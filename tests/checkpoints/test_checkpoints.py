@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a filesystem of 1 MB."""
+    """Return a folder on a filesystem of 1 MB."""
     place = tmp_path / "small"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]

@@ -14,7 +14,7 @@ def model(**sizes):
 
 @pytest.fixture
 def weights(tmp_path):
-    """Of a model with a body, a first head and an old one."""
+    """Write the weights of a model with a body, a first head and an old one."""
     path = tmp_path / "first.pth"
     torch.save(model(body=2, head=3, old=1).state_dict(), path)
     return path

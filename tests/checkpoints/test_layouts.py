@@ -14,7 +14,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def read(program, tmp_path_factory):
-    """Each layout as it is read back."""
+    """Return each layout as it is read back."""
     folder = tmp_path_factory.mktemp("layouts")
     return {
         name: read_foreign(save(content, folder / f"{index}.pth"), "a checkpoint", CheckpointError)

@@ -14,14 +14,14 @@ CHECKPOINT = "owner/weights"
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
-    """An empty hub cache, and an address at which no hub answers."""
+    """Return an empty hub cache, and an address at which no hub answers."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     return tmp_path
 
 
 def fill_cache(cache, *names):
-    """What the hub's client leaves after a download of ``names``."""
+    """Return what the hub's client leaves after a download of ``names``."""
     repository = cache / "models--owner--weights"
     folder = repository / "snapshots" / "abc123"
     folder.mkdir(parents=True)

@@ -16,7 +16,7 @@ from winnow.settings import build_settings
 
 @pytest.fixture
 def data_set(tmp_path):
-    """The arguments that name a sound data set of one image; its JSON may be changed through ``write``."""
+    """Return the arguments that name a sound data set of one image; its JSON may be changed through ``write``."""
     (tmp_path / "images").mkdir()
     Image.new("RGB", (30, 20)).save(tmp_path / "images" / "a.jpg")
     write_coco(tmp_path, [1, 1, 5, 5])

@@ -22,7 +22,7 @@ def state():
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes a checkpoint of winnow's; ``changes`` are its keys."""
+    """Write a checkpoint of winnow's; ``changes`` are its keys."""
 
     def write(name, state, config=None, **changes):
         path = tmp_path / name

@@ -52,7 +52,7 @@ class TestCocoWithoutAugmentation(DataContract):
 
 
 def write_coco(folder, count):
-    """Noise of different shapes; every second image has no box."""
+    """Write images of noise of different shapes; every second image has no box."""
     annotations = folder / "instances.json"
     if not annotations.exists():
         folder.mkdir()
@@ -102,7 +102,7 @@ class TestInkLines(DataContract):
 
 
 def write_page(folder, tops):
-    """Lines of waves on grey paper, each 40 px high."""
+    """Write a page with lines of waves on grey paper, each 40 px high."""
     if not folder.exists():
         folder.mkdir()
         page = Image.new("L", (400, 300), 220)

@@ -40,7 +40,7 @@ class DetectionTaskContract(TaskContract):
     built: dict = {}  # noqa: RUF012
 
     def make_task(self):
-        """A copy of the one whose weights were drawn."""
+        """Return a copy of the one whose weights were drawn."""
         if type(self) not in self.built:
             torch.manual_seed(0)
             self.built[type(self)] = self.build()
@@ -67,7 +67,7 @@ class DetectionTaskContract(TaskContract):
         return batch(*(target([], [], SIZE, image_id=number) for number in (10, 11)))
 
     def images(self, samples, padded):
-        """Each image is the same whatever it is batched with."""
+        """Return images, each the same whatever it is batched with."""
         size = (min(SIZE[0], padded[0]), min(SIZE[1], padded[1]))
         each = []
         for sample in samples:
@@ -103,7 +103,7 @@ class TestFasterRcnn(DetectionTaskContract):
     )  # fmt: skip
 
     def build(self):
-        """The task of ``faster_rcnn_r50_fpn`` around a thin network."""
+        """Build the task of ``faster_rcnn_r50_fpn`` around a thin network."""
         network = FasterRCNN(
             ThinBackbone(), rpn_anchor_generator=AnchorGenerator(((16,), (32,)), ((0.5, 1.0, 2.0),) * 2),
             box_roi_pool=MultiScaleRoIAlign(["0", "1"], 7, 2), box_head=TwoMLPHead(8 * 49, 32),
@@ -154,7 +154,7 @@ class TestFasterRcnnR50(TestFasterRcnn):
     build = DetectionTaskContract.build
 
     def settle(self, task):
-        """All proposals are taken: which of many almost equal ones are the best, rounding would decide."""
+        """Have all proposals taken: which of many almost equal ones are the best, rounding would decide."""
         super().settle(task)
         smooth(task.model)
         head = task.model.roi_heads.box_head

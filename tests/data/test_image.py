@@ -17,7 +17,7 @@ ORIENTATION = 0x0112
 
 @pytest.fixture
 def pixels():
-    """A smooth RGB ramp, so that JPEG changes it little."""
+    """Return a smooth RGB ramp, so that JPEG changes it little."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([x * 10, y * 15, 255 - x * 10], axis=2).astype(np.uint8)
 

@@ -13,7 +13,8 @@ from winnow.families.detection.data import LoadingSettings, digits_data
 
 @pytest.fixture(autouse=True)
 def no_handler_of_torchs():
-    """A loader of torch's own, in an earlier test of this process, may have left its handler, which raises."""
+    """Remove torch's handler: a loader of torch's own, in an earlier test of this process, may have left its handler, which
+    raises."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGCHLD, before)
@@ -39,7 +40,7 @@ def kill_workers():
 
 
 def ids_until_death(batches):
-    """Image ids of the batches that come before the workers, killed after the first, are missed."""
+    """Return image ids of the batches that come before the workers, killed after the first, are missed."""
     ids = list(next(batches).image_ids)
     kill_workers()
     rest = (image_id for batch in batches for image_id in batch.image_ids)

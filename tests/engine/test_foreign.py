@@ -22,7 +22,7 @@ def program():
 
 @pytest.fixture
 def resumed(make_fit, tmp_path, caplog):
-    """A run of 5 epochs of 6 steps that goes on from ``content``."""
+    """Return a run of 5 epochs of 6 steps that goes on from ``content``."""
 
     def make(content, suffix=".pth", **changes):
         run = make_fit("new", **{"max_epochs": 5, **changes})

@@ -43,7 +43,7 @@ class ResnetTask(VectorTask):
 
 @pytest.fixture(params=["safetensors", "pth"])
 def weights(request, tmp_path):
-    """A file as torchvision's are: tensors by name."""
+    """Return a file as torchvision's are: tensors by name."""
     torch.manual_seed(7)
     state = nn.Sequential(BasicBlock(16, 16), BasicBlock(16, 16)).state_dict()
     path = tmp_path / f"resnet.{request.param}"

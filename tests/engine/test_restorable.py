@@ -16,7 +16,7 @@ from winnow.errors import CheckpointError
 
 @pytest.fixture
 def saved(make_fit):
-    """A checkpoint of a run with EMA in the middle of its second epoch, whole."""
+    """Return a checkpoint of a run with EMA in the middle of its second epoch, whole."""
     run = make_fit("part", ema={"decay": 0.9}, max_iter=8)
     with StopRequest() as stop:
         fit(run, stop)

@@ -26,7 +26,7 @@ class StopAt:
 
 @pytest.fixture
 def stopped_at(make_fit):
-    """A run stopped after that many steps, six to an epoch of 24 samples, saved in the folder ``part``."""
+    """Return a run stopped after that many steps, six to an epoch of 24 samples, saved in the folder ``part``."""
 
     def make(steps, **changes):
         run = make_fit("part", **changes)
@@ -38,7 +38,7 @@ def stopped_at(make_fit):
 
 @pytest.fixture
 def resumed(make_fit):
-    """The run of the folder ``part`` under other settings, restored but not yet going on."""
+    """Return the run of the folder ``part`` under other settings, restored but not yet going on."""
 
     def make(name="last", **changes):
         run = make_fit("part", **changes)

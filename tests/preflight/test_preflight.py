@@ -23,7 +23,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture
 def preflight(tmp_path, digits, monkeypatch, capsys):
-    """(exit code, the JSON, what people read)."""
+    """Return (exit code, the JSON, what people read)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides):

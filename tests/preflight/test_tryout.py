@@ -20,7 +20,7 @@ SCHEDULE = [[1, 8], [3, 16]]
 
 
 def done(run):
-    """(epoch, size, number of batches) of each epoch, and the evaluations, as the data was asked for them."""
+    """Return (epoch, size, number of batches) of each epoch, and the evaluations, as the data was asked for them."""
     asked = run.data.requested
     epochs = {}
     for epoch, _, size in asked:

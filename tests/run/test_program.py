@@ -62,6 +62,12 @@ def test_tracebacks_are_shown_on_demand():
     assert "Traceback" in found.stderr
 
 
+def test_children_get_the_environment_as_the_user_gave_it():
+    body = "from winnow.run.program import environment_of_children as own; print(own().get('HYDRA_FULL_ERROR'))"
+    assert ended(body).stdout == "None\n"
+    assert ended(body, HYDRA_FULL_ERROR="1").stdout == "1\n"
+
+
 def test_what_the_user_must_mend_has_a_message():
     assert message_of(ConfigError("x=1")) == "ConfigError: x=1"
     assert message_of(HydraException("y")) == "y"

@@ -9,7 +9,7 @@ from winnow.run.record import result_of
 
 
 def worse_in_epoch_3(run):
-    """Scores fall after the second epoch."""
+    """Return scores that fall after the second epoch."""
     evaluations = iter((0.5, 0.8, 0.3))
     run.task.new_metric = lambda original=run.task.new_metric: scoring(original(), evaluations)
     return run

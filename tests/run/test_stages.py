@@ -41,7 +41,7 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture
 def prepared(workplace, tmp_path, monkeypatch):
-    """The first thing that ``train.py`` does with a pipeline, without the process."""
+    """Return the first thing that ``train.py`` does with a pipeline, without the process."""
     monkeypatch.chdir(workplace)
 
     def prepare_in_process(*arguments):

@@ -26,7 +26,7 @@ def open_claims(url, owner=None, is_stamping=True, **settings):
 
 @pytest.fixture(scope="module")
 def dead():
-    """The stamp of a process that has ended."""
+    """Return the stamp of a process that has ended."""
     code = "from winnow.process import ProcessStamp; print(ProcessStamp.this_process().to_json())"
     return ProcessStamp.from_json(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -43,7 +43,7 @@ def numbers(trials):
 
 
 def orphans_within(claims, seconds, *also_beating):
-    """The first orphans that are seen; none after ``seconds``."""
+    """Return the first orphans that are seen; none after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (found := claims.orphans()) and time.monotonic() < deadline:
         for other in also_beating:

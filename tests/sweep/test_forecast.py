@@ -46,7 +46,7 @@ def test_the_final_value_is_the_mean_of_the_last_three_epochs():
 
 
 def brute_force(features, targets, asked):
-    """The same penalised least squares by another road: rows added for the penalty, solved by QR."""
+    """Return the same penalised least squares by another road: rows added for the penalty, solved by QR."""
     k = features.shape[1]
     design = np.vstack(
         [

@@ -32,7 +32,7 @@ def write_study(path, num_trials=3):
 
 
 def values_by_optuna(path):
-    """Every trial's value, as Optuna's own backend reads them."""
+    """Return every trial's value, as Optuna's own backend reads them."""
     study = optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(path))))
     return [trial.value for trial in study.get_trials() if trial.state == TrialState.COMPLETE]
 

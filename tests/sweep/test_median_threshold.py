@@ -25,7 +25,7 @@ def pruner(**changes):
 
 
 def mirrored(changes):
-    """The same settings for a study of the negated values."""
+    """Return the same settings for a study of the negated values."""
     return {
         name: -value if name in ("threshold", "floor") and value is not None else value
         for name, value in changes.items()

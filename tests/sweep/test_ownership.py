@@ -22,7 +22,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def other():
-    """Another process that lives until its input ends, and its stamp."""
+    """Start another process that lives until its input ends, and its stamp."""
     process = subprocess.Popen([sys.executable, "-c", STAMP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     yield process, ProcessStamp.from_json(process.stdout.readline())
     process.kill()

@@ -22,7 +22,7 @@ VALUES = {
 
 
 def searched(study, values=VALUES, value=0.5, **attrs):
-    """A completed trial of a search over choices of these values."""
+    """Return a completed trial of a search over choices of these values."""
     choices = {name: stored_choices([item]) for name, item in values.items()}
     trial = optuna.create_trial(
         params={name: choice[0] for name, choice in choices.items()}, value=value, user_attrs=attrs,

@@ -27,7 +27,7 @@ def promote(folder, **environment):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A folder in which a search of one trial has ended."""
+    """Return a folder in which a search of one trial has ended."""
     folder = tmp_path_factory.mktemp("searched")
     for name in ("train.py", "conf"):
         (folder / name).symlink_to(REPOSITORY / name)
@@ -37,7 +37,7 @@ def searched(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(searched):
-    """The run folder of a promotion that nobody killed."""
+    """Return the run folder of a promotion that nobody killed."""
     return promoted_in(searched, "undisturbed")
 
 

@@ -210,7 +210,7 @@ def test_postgresql_restarted_in_mid_work_loses_and_doubles_nothing(postgresql, 
 
 @pytest.fixture
 def lossy(postgresql):
-    """A study behind a proxy, and the proxy."""
+    """Return a study behind a proxy, and the proxy."""
     name = postgresql.new_database().rpartition("/")[2]
     proxy = LossyProxy(postgresql.port)
     study = create_study_once(open_storage(postgresql.url(name, proxy.port)), "s", ["maximize"])

@@ -23,7 +23,7 @@ def ref(tmp_path, study):
 
 @pytest.fixture
 def away(tmp_path, ref):
-    """The same study where it can't be reached."""
+    """Return the same study where it can't be reached."""
     (tmp_path / "away.journal").mkdir()
     return replace(ref, storage=str(tmp_path / "away.journal"))
 

@@ -18,7 +18,7 @@ def study():
 
 
 def ended(study, status, value=0.5, **fields):
-    """A trial with an outcome, told as the sweep tells it."""
+    """Return a trial with an outcome, told as the sweep tells it."""
     trial = study.ask(SPACE)
     outcome = Outcome(status, (value,) if status == "completed" else (), **fields)
     trial.set_user_attr(OUTCOME, outcome.to_json())

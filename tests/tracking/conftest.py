@@ -17,7 +17,7 @@ from winnow.tracking.mlflow_tracker import MlflowTracker
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs; a copy of it saves a test two seconds."""
+    """Return an MLflow database without runs; a copy of it saves a test two seconds."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     mlflow_client(f"sqlite:///{path}").search_experiments()
     return path
@@ -38,7 +38,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new_tracker(run_folder: Path) -> Iterator[Callable[..., MlflowTracker]]:
-    """Builds trackers; afterwards ends the uploaders that they left behind."""
+    """Build trackers; afterwards end the uploaders that they left behind."""
 
     def build(uri: str, **settings: Any) -> MlflowTracker:
         return MlflowTracker(run_folder, uri=uri, **{**DEFAULTS, **settings})

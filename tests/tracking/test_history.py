@@ -15,7 +15,7 @@ def metrics(step: int, **values: float) -> Entry:
 
 
 def reopened(path: Path, entries: list[Entry]) -> History:
-    """The history of a run that logged ``entries`` and was then killed."""
+    """Return the history of a run that logged ``entries`` and was then killed."""
     history = History()
     path.write_bytes(b"".join(event.encode() for entry in entries for event in history.events(entry)))
     return History.read(path)

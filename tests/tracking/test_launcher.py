@@ -21,7 +21,7 @@ Start = Callable[[str], UploaderProcess]
 
 @pytest.fixture
 def start(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts an uploader that does nothing but what it is told."""
+    """Start an uploader that does nothing but what it is told."""
     started: list[Spawned] = []
 
     def start(program: str) -> UploaderProcess:

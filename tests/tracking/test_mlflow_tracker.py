@@ -24,7 +24,8 @@ Build = Callable[..., MlflowTracker]
 
 @pytest.fixture(autouse=True)
 def _no_uploader(monkeypatch: pytest.MonkeyPatch):
-    """These tests are about the outbox; a process that imports MLflow for each would only cost time."""
+    """Keep uploaders from starting: these tests are about the outbox; a process that imports MLflow for each would only cost
+    time."""
     monkeypatch.setattr("winnow.tracking.launcher.UploaderProcess._start", lambda self: None)
 
 

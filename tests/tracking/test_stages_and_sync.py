@@ -19,7 +19,7 @@ PARTS = ("", "shapes", "fine")
 
 @pytest.fixture
 def trained(warm_program, tmp_path):
-    """The pipeline's folder, and the address of the database, in whose folder's place a file lies."""
+    """Return the pipeline's folder, and the address of the database, in whose folder's place a file lies."""
     write_stages(tmp_path)
     (tmp_path / "disk").touch()
     uri = f"sqlite:///{tmp_path}/disk/mlflow.db"

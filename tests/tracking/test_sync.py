@@ -25,7 +25,7 @@ Log = Callable[..., None]
 
 @pytest.fixture
 def log(new_tracker: Callable[..., MlflowTracker], database_uri: str, monkeypatch: pytest.MonkeyPatch) -> Log:
-    """Logs the steps of a run that nobody sends."""
+    """Log the steps of a run that nobody sends."""
     monkeypatch.setattr("winnow.tracking.launcher.UploaderProcess._start", lambda self: None)
 
     def log(*steps: int, uri: str = database_uri) -> None:

@@ -21,7 +21,7 @@ from winnow.tracking.tensorboard import FOLDER, TensorBoardTracker
 
 
 def shown(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Metric → (step, value) as TensorBoard shows it."""
+    """Return metric → (step, value) as TensorBoard shows it."""
     accumulator = EventAccumulator(str(run / FOLDER), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     tags = accumulator.Tags()
     assert not tags["tensors"]

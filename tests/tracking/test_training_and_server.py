@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def step_times(path: Path) -> list[float]:
-    """Seconds from each step's loss to the next one's, evaluations and saves among them."""
+    """Return seconds from each step's loss to the next one's, evaluations and saves among them."""
     moments = json.loads(path.read_text())
     return [after - before for before, after in itertools.pairwise(moments)]
 

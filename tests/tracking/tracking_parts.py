@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 180.0) -> Any:
 
 
 def outbox_points(run: Path) -> dict[str, list[tuple[int, int, float]]]:
-    """Metric → its (step, time, value) in order, as the outbox has them."""
+    """Return metric → its (step, time, value) in order, as the outbox has them."""
     points: dict[str, list[tuple[int, int, float]]] = {}
     for event, _ in read_events(TrackingFolder.of_run(run).outbox):
         if event.kind == "metrics":
@@ -55,7 +55,7 @@ def outbox_points(run: Path) -> dict[str, list[tuple[int, int, float]]]:
 
 
 def mlflow_client(uri: str) -> Any:
-    """A client; MLflow's own use of what SQLAlchemy 2.1 deprecates is none of our errors."""
+    """Return a client; MLflow's own use of what SQLAlchemy 2.1 deprecates is none of our errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 — warns when first imported
@@ -66,7 +66,7 @@ def mlflow_client(uri: str) -> Any:
 
 @contextlib.contextmanager
 def patient_requests() -> Iterator[None]:
-    """MLflow's own limits for requests, whatever a test has set for its uploaders."""
+    """Set MLflow's own limits for requests, whatever a test has set for its uploaders."""
     limits = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MLFLOW_HTTP_REQUEST_")}
     try:
         yield
@@ -75,7 +75,7 @@ def patient_requests() -> Iterator[None]:
 
 
 def server_points(uri: str, run: Path) -> dict[str, list[tuple[int, int, float]]]:
-    """The same as the server has them; infinite values come back as the largest double."""
+    """Return the same as the server has them; infinite values come back as the largest double."""
     client, run_id = mlflow_client(uri), RunState.read(TrackingFolder.of_run(run).state).run_id
     with patient_requests():
         names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("system/")]
@@ -138,7 +138,7 @@ class Server:
 
     @contextlib.contextmanager
     def broken(self) -> Iterator[None]:
-        """While this server is down, another answers every request at its address with status 500."""
+        """Answer while this server is down: another answers every request at its address with status 500."""
         stand_in = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), _AlwaysBroken)
         threading.Thread(target=stand_in.serve_forever, daemon=True).start()
         yield

@@ -37,7 +37,7 @@ def test_breakpoints_stop_in_a_sweep_that_runs_in_this_process(tmp_path):
 
 
 def read_to_end(terminal, seconds=120):
-    """Until nobody has the other side open any more, which Linux tells by an error."""
+    """Read until nobody has the other side open any more, which Linux tells by an error."""
     with contextlib.suppress(OSError):
         while select.select([terminal], [], [], seconds)[0]:
             os.read(terminal, 65536)

@@ -41,7 +41,7 @@ class MyPruner(BasePruner):
 
 
 def node(choice, *overrides, **changes):
-    """The node as Hydra composes it."""
+    """Return the node as Hydra composes it."""
     with initialize(config_path=None):
         config = compose(overrides=[f"+hydra/sweeper/pruner@pruner={choice}", *overrides])
     plain = OmegaConf.to_container(config.pruner)
@@ -49,7 +49,7 @@ def node(choice, *overrides, **changes):
 
 
 def spent(pruner):
-    """Epochs of 12 rising trials, and of 12 that fall and follow them."""
+    """Return epochs of 12 rising trials, and of 12 that fall and follow them."""
     study = optuna.create_study(study_name="spent", direction="maximize", pruner=pruner)
     noise = 0.001 * np.random.default_rng(0).standard_normal((24, EPOCHS))
     epochs = []

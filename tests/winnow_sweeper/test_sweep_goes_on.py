@@ -44,7 +44,7 @@ def app(tmp_path):
 
 @pytest.fixture
 def own_postgresql():
-    """A server that a test may stop."""
+    """Return a server that a test may stop."""
     if binaries() is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     cluster = Cluster()
@@ -53,7 +53,8 @@ def own_postgresql():
 
 
 def ended_by_two_ctrl_c(process):
-    """How long it took after the second, pressed when the first was noticed (two at once would be one), and what it printed."""
+    """Return how long it took after the second, pressed when the first was noticed (two at once would be one), and what it
+    printed."""
     os.kill(process.pid, signal.SIGINT)
     read_until(process, "Ctrl-C again: at once")
     os.kill(process.pid, signal.SIGINT)

@@ -27,7 +27,7 @@ def winnow(folder, *arguments, code=0):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A folder in which the search has ended, with what it printed."""
+    """Return a folder in which the search has ended, with what it printed."""
     folder = tmp_path_factory.mktemp("swept")
     (folder / "train.py").symlink_to(REPOSITORY / "train.py")
     (folder / "conf").symlink_to(REPOSITORY / "conf")

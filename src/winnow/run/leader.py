@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from winnow.engine.ranks import ALONE, TIMEOUT, Ranks, joined
 from winnow.errors import ConfigError, RankError
+from winnow.run.program import environment_of_children
 from winnow.run.torchrun import Place, place_of
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def start_followers(size: int) -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def report_failure_to_peers(ranks: Ranks) -> Iterator[None]:
-    """If this rank fails, tell the other ranks why."""
+    """Tell the other ranks why this rank fails, where it does."""
     try:
         yield
     except RankError:
@@ -100,7 +101,9 @@ def _start(rank: int, size: int, port: int, num_threads: int) -> subprocess.Pope
     quiet = {
         "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")
     }  # a lost connection is said in one line
-    environment = os.environ | quiet | {name: str(value) for name, value in (place | meeting | path).items()}
+    environment = (
+        environment_of_children() | quiet | {name: str(value) for name, value in (place | meeting | path).items()}
+    )
     # In a session of its own: the terminal's Ctrl-C is rank 0's to hear, and all stop at the same step.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "winnow.run.follower"],

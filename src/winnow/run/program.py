@@ -24,6 +24,7 @@ def run_program(main: Callable[[], object]) -> None:
     if os.environ.get(FULL) == "1":
         main()
         return
+    _set_here.add(FULL)
     os.environ[FULL] = "1"  # Hydra then hands on what it would print, with a traceback wherever no job had begun
     try:
         main()
@@ -35,6 +36,16 @@ def run_program(main: Callable[[], object]) -> None:
         raise SystemExit(1) from None
     finally:
         os.environ.pop(FULL, None)
+        _set_here.clear()
+
+
+def environment_of_children() -> dict[str, str]:
+    """Return this process's environment as the user gave it, for processes that show their own errors."""
+    return {name: value for name, value in os.environ.items() if name not in _set_here}
+
+
+_set_here: set[str] = set()
+"""Variables that are this process's own."""
 
 
 def show(error: Exception) -> None:

@@ -50,7 +50,7 @@ def train(plan: RunPlan, stop: StopRequest) -> RunResult:
 
 @contextlib.contextmanager
 def recording_refusal(folder: Path) -> Iterator[None]:
-    """If what is inside is refused, say so in the ``result.json`` of ``folder``, unless that holds an earlier result."""
+    """Say so, if what is inside is refused, in the ``result.json`` of ``folder``, unless that holds an earlier result."""
     try:
         yield
     except WinnowError as error:

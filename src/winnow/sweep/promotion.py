@@ -112,7 +112,7 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
 
 
 def promotion_table(promotion: Promotion, metric: str) -> Table:
-    """Search value against final value, and how well the one ranks the other."""
+    """Return a table of search value against final value, and how well the one ranks the other."""
     correlation = promotion.rank_correlation
     words = "too few to tell" if correlation is None else f"{correlation:.2f}"
     table = Table(

@@ -124,7 +124,7 @@ def _cpu_name() -> str:
 
 
 def _cuda() -> dict[str, str]:
-    """Asks torch only if it is imported already, since importing it takes seconds."""
+    """Ask torch only if it is imported already, since importing it takes seconds."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return {}

@@ -151,7 +151,7 @@ def test_wrong_augmentation_settings_are_named(make_data, augmentation, message)
 
 @pytest.fixture
 def broken(make_data):
-    """The data set with two truncated images and one that is gone."""
+    """Return the data set with two truncated images and one that is gone."""
     records = make_data().val_records
     folder = records[0].path.parents[1] / "train"
     files = sorted(folder.glob("*.jpg"))[:3]

@@ -16,8 +16,8 @@ few = settings(max_examples=12, deadline=None)
 
 
 def labelled(seed, level, affine, count=4):
-    """Some random drawings: of each its number, the strokes of all and their tiles, the centres (2, m) of its skeleton's pixels
-    and where those stand among the labels."""
+    """Return some random drawings: of each its number, the strokes of all and their tiles, the centres (2, m) of its
+    skeleton's pixels and where those stand among the labels."""
     strokes = random_strokes(seed, level, affine, count)
     _, tiles = render(strokes)
     for tile in range(count):
@@ -75,7 +75,7 @@ def test_a_single_stroke_has_a_skeleton_in_one_piece_and_thin(seed):
 
 
 def crossings_the_slow_way(strokes, tile):
-    """(2, k) crossings of all pairs of chords."""
+    """Return (2, k) crossings of all pairs of chords."""
     chords = cut_into_chords(strokes)
     of_tile = np.flatnonzero(strokes.tile[chords.segment] == tile)
     start, end = chords.start[:, of_tile].astype(float), chords.end[:, of_tile].astype(float)
@@ -93,7 +93,7 @@ def crossings_the_slow_way(strokes, tile):
 
 
 def free_ends(strokes, tile):
-    """(2, k) where its paths begin and end."""
+    """Return (2, k) where its paths begin and end."""
     is_free = (strokes.joins == FREE) & (strokes.tile == tile)
     return np.concatenate((strokes.control[0][:, is_free[0]], strokes.control[3][:, is_free[1]]), axis=1)
 

@@ -15,7 +15,7 @@ def drawn(tmp_path, batch, predictions):
 
 
 def count(picture, colour):
-    """Pixels of a colour under the legend's line."""
+    """Return pixels of a colour under the legend's line."""
     return int((picture[26:] == colour).all(axis=2).sum())
 
 

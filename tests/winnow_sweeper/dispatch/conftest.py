@@ -31,7 +31,7 @@ def hydra_as_before():
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A pool that many tests use: whatever they do to it, it is a pool afterwards. With the folder of its app."""
+    """Return a pool that many tests use: whatever they do to it, it is a pool afterwards. With the folder of its app."""
     folder = tmp_path_factory.mktemp("shared")
     with hydra_restored():
         slots = PoolSlots(compose_work(folder), 2)
@@ -41,7 +41,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def new_jobs(shared):
-    """Jobs with numbers that no other test has."""
+    """Return jobs with numbers that no other test has."""
     slots, _ = shared
     assert not slots.wait(0.0)
     assert slots.num_free() == 2

@@ -30,7 +30,7 @@ x: 0
 
 
 def compose_work(folder, *overrides, task=None):
-    """What Hydra would hand to a sweeper for ``python app.py -m ...`` in ``folder``."""
+    """Return what Hydra would hand to a sweeper for ``python app.py -m ...`` in ``folder``."""
     (folder / "conf").mkdir(exist_ok=True)
     (folder / "conf" / "config.yaml").write_text(CONFIG)
     GlobalHydra.instance().clear()
@@ -46,7 +46,7 @@ def compose_work(folder, *overrides, task=None):
 
 
 def act(config):
-    """The task: never raises unless told to."""
+    """Return the task: never raises unless told to."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     facts = {
         "job": HydraConfig.get().job.num, "x": config.x, "pid": os.getpid(), "cwd": os.getcwd(), "random": random.random(),
@@ -68,7 +68,7 @@ def _speak(config):
 
 
 def _listen(config):
-    """As winnow's runs: save and end when asked."""
+    """Do as winnow's runs: save and end when asked."""
     with StopRequest() as stop:
         for _ in range(12_000):
             if stop.requested:
@@ -91,7 +91,7 @@ def _leak(config):
 
 
 def _have_child(config):
-    """A child as a data loader's, that would outlive us, and one in a session of its own, that must."""
+    """Return a child as a data loader's, that would outlive us, and one in a session of its own, that must."""
     import subprocess
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -102,7 +102,7 @@ def _have_child(config):
 
 
 def _fork_and_die(config):
-    """The child keeps our pipes open, as a forked data loader does."""
+    """Return the child keeps our pipes open, as a forked data loader does."""
     if os.fork() == 0:
         time.sleep(60)
         os._exit(0)
@@ -132,7 +132,7 @@ def job(number, *overrides, **fields):
 
 
 def collect(slots, count, seconds=120.0):
-    """The next ``count`` jobs to end, by number."""
+    """Return the next ``count`` jobs to end, by number."""
     ended = {}
     deadline = time.monotonic() + seconds
     while len(ended) < count:
@@ -142,7 +142,7 @@ def collect(slots, count, seconds=120.0):
 
 
 def run_all(slots, jobs):
-    """All of them, a freed slot taking the next at once; in the order of their ends."""
+    """Return all of them, a freed slot taking the next at once; in the order of their ends."""
     waiting, ended = list(jobs), []
     while len(ended) < len(jobs):
         while waiting and slots.num_free():
@@ -160,7 +160,7 @@ def wait_for(condition, seconds=120.0):
 
 
 def wait_until(slots, condition, seconds=120.0):
-    """While nothing ends."""
+    """Wait while nothing ends."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert not slots.wait(0.02)

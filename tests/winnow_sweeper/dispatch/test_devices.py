@@ -29,7 +29,7 @@ GPU 1: NVIDIA H200 (UUID: GPU-bbbb-2)
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A ``nvidia-smi`` that tells of two GPUs, one of them in two parts."""
+    """Return a ``nvidia-smi`` that tells of two GPUs, one of them in two parts."""
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\ncat <<'EOF'\n{LISTING}EOF\n")
     program.chmod(0o755)

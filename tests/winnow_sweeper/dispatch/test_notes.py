@@ -22,7 +22,7 @@ time.sleep(600)
 
 @pytest.fixture
 def other_sweep(tmp_path):
-    """Another process that has submitted a job, and its notes."""
+    """Start another process that has submitted a job, and its notes."""
     process = subprocess.Popen([sys.executable, "-c", SWEEP, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     yield process, Notes(tmp_path / process.stdout.readline().strip())
     process.kill()

@@ -16,7 +16,7 @@ def slurm_cluster():
 
 @pytest.fixture
 def slurm(slurm_cluster, monkeypatch):
-    """The cluster, found by what the test starts; no test leaves a job to the next."""
+    """Return the cluster, found by what the test starts; no test leaves a job to the next."""
     for name, value in slurm_cluster.environment.items():
         monkeypatch.setenv(name, value)
     yield slurm_cluster

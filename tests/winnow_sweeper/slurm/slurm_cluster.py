@@ -49,7 +49,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> list[str]:
-    """The programs that are not installed."""
+    """Return the programs that are not installed."""
     found = os.environ["PATH"] + ":/usr/sbin:/sbin"
     return [name for name in PROGRAMS if shutil.which(name, path=found) is None]
 
@@ -81,7 +81,7 @@ class SlurmCluster:
             raise
 
     def jobs(self, states: str = "PENDING,RUNNING,COMPLETING,SUSPENDED") -> list[tuple[str, str, str]]:
-        """(job id, name, state) of each job in the queue."""
+        """Return (job id, name, state) of each job in the queue."""
         listed = self.run("squeue", "--noheader", f"--states={states}", "--format=%A|%j|%T")
         return [tuple(line.split("|")) for line in listed.splitlines()]  # type: ignore[misc]
 
@@ -91,7 +91,7 @@ class SlurmCluster:
         ).stdout
 
     def jobs_after(self, seconds: float) -> list[tuple[str, str, str]]:
-        """What is in the queue by then still; none as soon as there is none."""
+        """Return what is in the queue by then still; none as soon as there is none."""
         deadline = time.monotonic() + seconds
         while (jobs := self.jobs()) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -103,7 +103,7 @@ class SlurmCluster:
         self.jobs_after(15)
 
     def lose_node(self) -> None:
-        """All that runs there dies without a word, and waits in the queue to be started again."""
+        """Return all that runs there dies without a word, and waits in the queue to be started again."""
         node = self._daemons.pop()
         node.kill()
         self._kill_jobs()
@@ -123,7 +123,7 @@ class SlurmCluster:
                 process.kill()
 
     def _processes_of_jobs(self) -> list[psutil.Process]:
-        """Each job's slurmstepd, which is nobody's child, and all below it."""
+        """Return each job's slurmstepd, which is nobody's child, and all below it."""
         found = []
         for process in psutil.process_iter(["name"]):
             with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):

@@ -165,7 +165,7 @@ def test_malformed_labels_are_named(tmp_path, content, message):
 
 @pytest.fixture
 def source(tmp_path):
-    """A small BDD100K folder with both splits, labelled by different generations."""
+    """Return a small BDD100K folder with both splits, labelled by different generations."""
     root = tmp_path / "source"
     for split, write in (("train", write_2020), ("val", write_2018)):
         write_images(root, split)

@@ -26,7 +26,7 @@ def annotation(number=1, bbox=(10, 10, 20, 20), **more):
 
 
 def write_coco(folder, images=None, annotations=(), categories=CATEGORIES):
-    """A COCO file whose images exist, for the reader asks only whether they do."""
+    """Write a COCO file whose images exist, for the reader asks only whether they do."""
     images = [image()] if images is None else images
     for entry in images:
         if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):

@@ -25,7 +25,7 @@ def evaluated(truth, found, **settings):
 
 
 def jittered(rng, count=40, num_classes=3):
-    """Truth and detections that are partly right, as a detector's are; some crowds, some images without boxes."""
+    """Return truth and detections that are partly right, as a detector's are; some crowds, some images without boxes."""
     truth, found = [], []
     for image_id in range(count):
         num = int(rng.integers(0, 6))
@@ -73,7 +73,8 @@ def test_all_backends_give_equal_numbers(seed, backend):
 
 
 def on_a_grid(rng, num_images=12, num_classes=2):
-    """Boxes, scores and areas of so few values that IoUs and scores are often equal, many crowds among them, in many sizes."""
+    """Return boxes, scores and areas of so few values that IoUs and scores are often equal, many crowds among them, in many
+    sizes."""
     truth, found = [], []
     for image_id in range(num_images):
         num, num_found = int(rng.integers(0, 7)), int(rng.integers(0, 30))

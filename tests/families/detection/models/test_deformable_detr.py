@@ -76,7 +76,7 @@ def losses_of(task, batch, count=None):
 
 @pytest.fixture
 def source_folder(tmp_path):
-    """A small network of transformers' own with seven classes and per-layer heads, as a trained one has; its folder."""
+    """Return a small network of transformers' own with seven classes and per-layer heads, as a trained one has; its folder."""
 
     def make(with_box_refine):
         config = DeformableDetrConfig(

@@ -26,7 +26,7 @@ def tiny(**changes):
 
 
 def crowded(seed=0, count=4, size=(128, 128)):
-    """Images with many overlapping boxes, one of them empty."""
+    """Return images with many overlapping boxes, one of them empty."""
     generator = torch.Generator().manual_seed(seed)
     targets = []
     for number in range(count):
@@ -51,7 +51,7 @@ def random_outputs(data, seed=0):
 
 
 def torchvision_losses(outputs, data):
-    """torchvision's own matching and losses on the same head outputs, as sums over the batch."""
+    """Return torchvision's own matching and losses on the same head outputs, as sums over the batch."""
     shapes = grid_shapes(tuple(data.images.shape[2:]), STRIDES)
     generator = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
     anchors = generator(

@@ -39,7 +39,7 @@ def random_case(counts, num_layers=3, num_queries=25):
 
 
 def theirs(logits, boxes, true_boxes, labels):
-    """transformers' loss dict with the paper's costs; its terms are not weighted, ``loss_ce_0`` is the first layer's."""
+    """Return transformers' loss dict with the paper's costs; its terms are not weighted, ``loss_ce_0`` is the first layer's."""
     config = DeformableDetrConfig(
         backbone_config={"model_type": "resnet"},
         num_labels=NUM_CLASSES,
@@ -64,7 +64,7 @@ def test_terms_of_one_batch_are_transformers(counts, name, weight):
 
 
 def gradients_of_split(loss_of, logits):
-    """The gradient of the summed losses of both images, and of each image on its own, with respect to the logits."""
+    """Return the gradient of the summed losses of both images, and of each image on its own, with respect to the logits."""
     together = torch.autograd.grad(loss_of(slice(0, 2), 21), logits)[0]
     apart = torch.autograd.grad(loss_of(slice(0, 1), 1) + loss_of(slice(1, 2), 20), logits)[0]
     return together, apart

@@ -23,7 +23,7 @@ SHAPE = '<Shape><Polygon POINTS="20 {top} 320 {top} 320 {bottom} 20 {bottom}"/><
 
 
 def draw_page(path, tops=(20, 120, 220), slope=0.0):
-    """Lines of waves, 40 px high, on grey paper that gets darker to the right."""
+    """Return lines of waves, 40 px high, on grey paper that gets darker to the right."""
     paper = np.tile(np.linspace(235, 170, 400).astype(np.uint8), (300, 1))
     page = Image.fromarray(paper)
     pen = ImageDraw.Draw(page)
@@ -63,7 +63,7 @@ def coco(annotation=None, image=None):
 
 @pytest.fixture
 def pages(tmp_path):
-    """A folder with one drawn page and its lines in both formats."""
+    """Return a folder with one drawn page and its lines in both formats."""
     draw_page(tmp_path / "page_a.png")
     (tmp_path / "alto").mkdir()
     write_alto(tmp_path / "alto")

@@ -38,7 +38,7 @@ class Strokes:
     size: int
 
     def take(self, segments: Indices) -> tuple[Array, Array]:
-        """Control points (4, 2, n) and widths (2, n) of the given segments."""
+        """Return control points (4, 2, n) and widths (2, n) of the given segments."""
         return self.control[:, :, segments], self.width[:, segments]
 
 

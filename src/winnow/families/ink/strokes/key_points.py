@@ -120,7 +120,8 @@ def _refine(strokes: Strokes, one: Indices, other: Indices, t: Array, u: Array) 
 
 
 def _ends(strokes: Strokes, chords: Chords, cells: _Cells) -> tuple[Array, Indices, NDArray[np.bool_]]:
-    """Free ends (2, k) of paths, their tiles (k,), and whether another stroke, or another part of their own, passes there."""
+    """Return free ends (2, k) of paths, their tiles (k,), and whether another stroke, or another part of their own, passes
+    there."""
     begins, stops = (np.flatnonzero(strokes.joins[end] == FREE) for end in range(2))
     points = np.concatenate((strokes.control[0][:, begins], strokes.control[3][:, stops]), axis=1)
     segment = np.concatenate((begins, stops))
