@@ -125,7 +125,14 @@ class WarmProgram:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._process.communicate()
+        """End the warm process. A loader's process that a test left behind holds its input open, too, so it may need a signal."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 @functools.cache
