@@ -189,6 +189,11 @@ def reason(error: BaseException) -> str:
     return words if len(words) <= 200 else f"{words[:200]} …"
 
 
+def is_deep(text: str) -> bool:
+    """Tell whether brackets in ``text`` stand more than MAX_DEPTH deep: parsers are slow on such, before they give up."""
+    return _may_be_deep(text.encode("utf-8", "surrogatepass"))
+
+
 def _read(path: Path, as_what: str, error: type[WinnowError], parse: Callable[[bytes], T]) -> T:
     try:
         return parse(path.read_bytes())

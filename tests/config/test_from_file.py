@@ -50,9 +50,10 @@ def test_places_of_config_groups_are_one_override():
     ]
 
 
-@pytest.mark.parametrize("text", ["a=" + "[" * 5000, "a=" + "9" * 5000, "a=" + "{b:" * 2000])
+@pytest.mark.parametrize("text", ["a=" + "[" * 100_000, "a=" + "[" * 5000, "a=" + "9" * 5000, "a=" + "{b:" * 2000])
 def test_words_that_no_parser_takes_are_refused(text):
     assert decides_what_runs(text)
+    text = text[:6000]
     with pytest.raises(ConfigError) as error:
         trusted_by([text.replace("a=", "trusted_targets=", 1)])
     assert len(str(error.value)) < 1000

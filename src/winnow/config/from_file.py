@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from winnow.errors import ConfigError
-from winnow.reading import reason
+from winnow.reading import is_deep, reason
 
 TRUSTED = "trusted_targets"
 _DECIDES = (TRUSTED, "hydra")
@@ -53,6 +53,8 @@ def require_run_overrides(overrides: Sequence[str], source: str) -> None:
 
 def decides_what_runs(override: str) -> bool:
     """Tell whether an override says more than values and choices of a run; what Hydra can't read counts as that."""
+    if is_deep(override):
+        return True
     try:
         (parsed,) = OverridesParser.create().parse_overrides([override])
     except (HydraException, RecursionError, ValueError):

@@ -25,7 +25,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException, OverrideParseException
 
-from winnow.reading import reason
+from winnow.reading import MAX_DEPTH, is_deep, reason
 
 _BARE = re.compile(r"[A-Za-z0-9_ ./@%*?|+-]+")
 
@@ -36,6 +36,8 @@ def parse_override(line: str) -> Override:
     """Parse ``line`` as Hydra does, but let ``choice(...)`` hold null as ``a,null`` may. Raises HydraException if it
     can't be parsed.
     """
+    if is_deep(line):
+        raise OverrideParseException(line, f"nests more than {MAX_DEPTH} deep")
     try:
         return _parser().parse_override(line)
     except (RecursionError, ValueError) as error:  # brackets 1,000 deep; a number of 5,000 digits
