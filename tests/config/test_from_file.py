@@ -48,6 +48,7 @@ def test_places_of_config_groups_are_one_override():
     assert search_path_override(["file:///a b", "file:///it's"]) == [
         r"hydra.searchpath=['file:///a b','file:///it\'s']"
     ]
+    assert search_path_override(["file:///a-b_1.c", "pkg://d.e"]) == ["hydra.searchpath=[file:///a-b_1.c,pkg://d.e]"]
 
 
 @pytest.mark.parametrize("text", ["a=" + "[" * 100_000, "a=" + "[" * 5000, "a=" + "9" * 5000, "a=" + "{b:" * 2000])

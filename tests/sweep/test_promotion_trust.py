@@ -57,7 +57,9 @@ def test_slots_and_what_a_cluster_gives_are_kept_and_what_was_the_searchs_is_not
 
 def test_config_groups_are_looked_for_where_this_command_says(tmp_path):
     study = study_in(tmp_path, search_path=["file:///elsewhere"])
-    with pytest.raises(ConfigError, match=r"groups lie in file:///elsewhere too.*add 'hydra.searchpath=\['"):
+    with pytest.raises(
+        ConfigError, match=r"groups lie in file:///elsewhere too.*add 'hydra.searchpath=\[file:///elsewhere\]'"
+    ):
         require_same_code(study, [], REPOSITORY / "train.py")
     require_same_code(study, ["hydra.searchpath=['file:///elsewhere']"], REPOSITORY / "train.py")
 

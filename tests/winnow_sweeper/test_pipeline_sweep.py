@@ -111,6 +111,9 @@ def test_a_pipeline_of_a_folder_of_ones_own_is_promoted_and_trained_from_the_beg
     sweep(folder, *UNTRACKED)
     command = "from winnow.commands.cli import main; raise SystemExit(main())"
     arguments = ["promote", "multirun/study", "--top", "1", "budget=search", "training.max_epochs=1"]
+    refused = finished(start_python(folder, "-c", command, *arguments), code=2)
+    assert f"If it is yours, add 'hydra.searchpath=[file://{folder}/own]'" in refused
+    arguments += [f"hydra.searchpath=[file://{folder}/own]", "trusted_targets=[troubled]"]
     printed = finished(start_python(folder, "-c", command, *arguments))
     assert "trial 0 is a pipeline: all of its stages are trained from the beginning" in printed
     assert [row["status"] for row in table(folder / "multirun", "study-promoted")] == ["completed"]

@@ -66,5 +66,10 @@ def decides_what_runs(override: str) -> bool:
 def search_path_override(places: Sequence[str]) -> list[str]:
     """Return the override that has Hydra look for config groups in ``places`` too, as ``file:///home/me/own``; nothing for no
     place."""
-    quoted = ",".join("'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places)
-    return [f"hydra.searchpath=[{quoted}]"] if places else []
+    return [f"hydra.searchpath=[{','.join(map(_quoted, places))}]"] if places else []
+
+
+def _quoted(place: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_./:-]+", place):
+        return place
+    return "'" + place.replace("\\", "\\\\").replace("'", "\\'") + "'"
