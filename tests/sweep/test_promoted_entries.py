@@ -39,7 +39,7 @@ def study():
 
 def stored(folder, study):
     definition = {"base": {}, "search_space": {}, "directions": ["maximize"], "pruner": None}
-    return StoredStudy(folder, {"definition": definition, "metric": "val/map"}, study)
+    return StoredStudy(folder, {"study_name": "search", "definition": definition, "metric": "val/map"}, study)
 
 
 def test_every_value_keeps_its_type(study, tmp_path):

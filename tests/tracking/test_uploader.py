@@ -121,8 +121,8 @@ def test_a_batch_and_its_tag_always_fit_into_one_request(run_folder: Path, kind:
     UploadSettings("key", 1000, ProcessStamp.this_process(), "sqlite:///unused.db", "winnow", "run").write(
         folder.settings
     )
-    names = {f"name{n}": "1" for n in range(size)}
-    payload = {"step": 1, "values": names} if kind == "metrics" else names
+    names = [f"name{n}" for n in range(size)]
+    payload = {"step": 1, "values": dict.fromkeys(names, 1.0)} if kind == "metrics" else dict.fromkeys(names, "1")
     folder.outbox.write_bytes(b"".join(Event(n, 1000, kind, payload).encode() for n in range(1, 301)))
     uploader = Uploader(folder, lambda: True)
     seen = []

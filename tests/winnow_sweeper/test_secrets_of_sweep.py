@@ -118,9 +118,12 @@ def test_a_promotion_takes_secrets_from_its_own_command_or_environment(monkeypat
 @pytest.mark.parametrize("storage", [masked(STORAGE), "***"])
 def test_a_stored_study_is_not_opened_by_a_masked_address(storage, tmp_path, monkeypatch):
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    (tmp_path / "sweep.yaml").write_text(
-        yaml.safe_dump(dict.fromkeys(KEYS, "x") | {"storage": storage, "study_name": "s"})
-    )
+    description = {
+        "study_name": "s", "storage": storage, "metric": "x", "overrides": [], "hydra_overrides": [], "search_path": [],
+        "definition": {"search_space": {}, "directions": ["maximize"], "base": {}, "pruner": None},
+    }  # fmt: skip
+    assert list(description) == list(KEYS)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(description))
     with pytest.raises(ConfigError, match="without its secret; give it whole by --storage or OPTUNA_STORAGE"):
         StoredStudy.open(tmp_path)
     with pytest.raises(ConfigError, match="holds no study named 's'"):
