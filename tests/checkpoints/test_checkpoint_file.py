@@ -73,6 +73,13 @@ def test_a_newer_version_is_refused_by_name(tmp_path, content):
         read_checkpoint(tmp_path / "last.pth")
 
 
+@pytest.mark.parametrize("version", [torch.zeros(0), torch.ones(3), "1", True, [1], None])
+def test_a_version_that_is_no_number_is_refused_too(tmp_path, content, version):
+    write_checkpoint(tmp_path / "last.pth", {**content, "version": version})
+    with pytest.raises(CheckpointError, match=r"last.pth has version .*; this winnow reads versions 1 and 2"):
+        read_checkpoint(tmp_path / "last.pth")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, content):
     path = tmp_path / "last.pth"
     write_checkpoint(path, content)

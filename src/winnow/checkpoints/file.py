@@ -80,9 +80,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (RuntimeError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} can't be read as a checkpoint: {str(error).splitlines()[0]}") from error
     version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
-    if version not in (VERSION, VERSION_WITH_REFERENCES):
+    if type(version) is not int or version not in (VERSION, VERSION_WITH_REFERENCES):
         raise CheckpointError(
-            f"{path} has version {version!r}; this winnow reads versions {VERSION} and {VERSION_WITH_REFERENCES}"
+            f"{path} has version {version!r:.60}; this winnow reads versions {VERSION} and {VERSION_WITH_REFERENCES}"
         )
     missing = [key for key in KEYS if key not in checkpoint]
     if missing:
