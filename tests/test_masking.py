@@ -199,3 +199,16 @@ def test_a_fork_does_not_show_the_secret_of_its_parents_command():
     shown = subprocess.check_output([sys.executable, "-c", FORKING, *arguments], text=True).split("\0")
     stars = "*" * len(SECRET)
     assert shown[-4:-1] == [f"tracking.uri=http://me:{stars}@host:5000", "x=3", f"y=//h?password={stars}&token={stars}"]
+
+
+@pytest.mark.parametrize("text", [
+    "a" * 10**6 + "=1", "a." * 10**5 + "=1", "http://" + "a" * 10**6 + "=", "tracking." * 10**5 + "=", "password" * 10**5 + "=",
+    "password='" + "a" * 10**6, "[" * 10**6 + "=1",
+])  # fmt: skip
+def test_a_line_of_a_megabyte_is_read_in_one_go(text):
+    assert masked(text).count("=") == text.count("=")  # a pattern that begins anew at each character would take an hour
+
+
+@pytest.mark.parametrize("before", ["", "1", "-", "_", "x.", "a" * 50, "=", "'"])
+def test_what_stands_before_an_address_does_not_hide_it(before):
+    assert masked(f"{before}http://me:secret@host/x") == f"{before}http://me:***@host/x"

@@ -18,18 +18,18 @@ VARIABLE = "WINNOW_SECRET_"
 """How the environment variables begin by which a sweep's jobs get what their command lines must not hold."""
 
 _SECRET_NAME = (
-    r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|token|secret|api_?key|access_?key|credential)s?"
+    r"(?:[\w.-]{0,60}(?:passw(?:or)?d|passphrase|pwd|token|secret|api_?key|access_?key|credential)s?"
     r"|pass|auth|sig|signature|odbc_connect)"
 )
 _OWN_REFERENCE = re.compile(r"\$\{oc\.env:(" + VARIABLE + r"\d+)\}")
-_PATTERNS = (
+_PATTERNS = (  # with bounded lengths and begun at the start of a word: they pass over megabytes of output in one go
     # user:SECRET@ up to the last @ before a path; what SQLAlchemy takes for a password may hold / and ?, up to the first @
-    re.compile(r"([a-zA-Z][\w+.-]*://[^\s:/?#@'\"\[]*:)([^\s/?#'\"]+)(?=@)"),
-    re.compile(r"([a-zA-Z][\w+.-]*://[^\s:/?#@'\"\[]*:)(?!\d+(?:[/?#]|$))([^\s@'\"]+)(?=@)"),
+    re.compile(r"((?<![\w+.-])[\w+.-]{1,200}://[^\s:/?#@'\"\[]{0,300}:)([^\s/?#'\"]{1,2000})(?=@)"),
+    re.compile(r"((?<![\w+.-])[\w+.-]{1,200}://[^\s:/?#@'\"\[]{0,300}:)(?!\d{1,9}(?:[/?#]|$))([^\s@'\"]{1,2000})(?=@)"),
     re.compile(
-        r"\A([a-zA-Z][\w+.-]*://[^\s:/?#@'\"\[]*:)([^\s@]*['\"][^\s@]*)(?=@\S*\Z)"
+        r"\A([a-zA-Z][\w+.-]{0,40}://[^\s:/?#@'\"\[]{0,300}:)([^\s@]{0,1000}['\"][^\s@]{0,1000})(?=@\S*\Z)"
     ),  # nothing but an address: quotes too
-    re.compile(r"(https?://)([^\s:/?#@'\"]+)(?=@)"),  # a user without a password is a token there
+    re.compile(r"(https?://)([^\s:/?#@'\"]{1,2000})(?=@)"),  # a user without a password is a token there
     re.compile(rf"([?&;]{_SECRET_NAME}=)([^\s&#'\"]+)", re.IGNORECASE),
     # a driver's keywords, quoted or not; and a tracker's key of such a name in an override
     re.compile(r"((?<![\w?&])(?:ssl)?(?:password|passwd|pwd)\s*=\s*)('(?:[^'\\]|\\.)+'|[^\s,;)'\"&]+)", re.IGNORECASE),

@@ -18,6 +18,7 @@ from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
+from winnow.reading import naming
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OUTCOME, STARTED, overrides_of
 from winnow.sweep.trial import outcome_key
@@ -121,7 +122,8 @@ class Supply:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is
         pruned or fails, the others need not run.
         """
-        listed = [with_moved_target(text) for text in overrides_of(trial)]
+        with naming(f"the study {self._study.study_name!r}"):
+            listed = [with_moved_target(text) for text in overrides_of(trial)]
         require_run_overrides(listed, f"trial {trial.number} of the study {self._study.study_name!r}")
         overrides = (*self._to_overrides(trial.params), *listed)
         has_started = bool(trial.user_attrs.get(STARTED))

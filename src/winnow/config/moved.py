@@ -83,6 +83,7 @@ def with_moved_targets(node: Any) -> Any:
 def added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key → value of what ``config`` (recorded, nested or by dotted key) may lack."""
     nested = config.get("model") or {}
+    _require_mapping("model", nested)
     model = {
         **nested,
         **{key.removeprefix("model."): value for key, value in config.items() if key.startswith("model.")},
