@@ -71,6 +71,8 @@ ODD = [
     (("metrics",), {"val/score": "high"}, "metrics.val/score: Input should be a valid number"),
     (("epoch",), 10**400, "epoch: "), (("step",), -1, "step: "), (("classes",), "sum", "classes: "),
     (("metadata",), [], "metadata: "),
+    (("metadata", "resumed_from"), True, "metadata.resumed_from: Input should be a valid list"),
+    (("metadata", "resumed_from"), [{"path": "x"}], "metadata.resumed_from.0.epoch: Field required"),
 ]  # fmt: skip
 
 

@@ -74,6 +74,16 @@ class _Average(_Part):
     weights: dict[str, Tensor]
 
 
+class _Resumed(_Part):
+    path: str
+    epoch: Count
+    step: Count
+
+
+class _Metadata(_Part):
+    resumed_from: list[_Resumed] = Field(default_factory=list)
+
+
 class _Content(_Part):
     epoch: Count
     step: Count
@@ -81,7 +91,7 @@ class _Content(_Part):
     metrics: dict[str, float]
     best: _Best | None
     classes: list[str]
-    metadata: dict[str, Any]
+    metadata: _Metadata
     model_state_dict: dict[str, Tensor]
     training_state_dict: dict[str, Tensor] | None = None
     ema_state_dict: _Average | None
