@@ -4,6 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from winnow.errors import ConfigError
 from winnow.sweep.listed import EXPLICIT, enqueue_listed, unlisted_in
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.table import rows_of
@@ -64,6 +65,12 @@ def test_what_never_began_and_is_no_longer_listed_never_does(study):
     first, second = rows_of(study.trials, unlisted=unlisted_in(study))
     assert (first.status, first.outcome.reason) == ("pruned", "no longer listed; never started")
     assert (second.status, second.outcome.reason) == ("completed", None)
+
+
+def test_damaged_overrides_are_refused_by_study_and_trial(study):
+    study.enqueue_trial(A[0], user_attrs={EXPLICIT: 0, OVERRIDES: [{}]})
+    with pytest.raises(ConfigError, match=f"study '{study.study_name}': trial 0 holds damaged winnow:overrides"):
+        enqueue_listed(study, [A])
 
 
 def test_a_study_that_knew_listed_trials_by_their_place_goes_on(study):

@@ -122,7 +122,7 @@ class Supply:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is
         pruned or fails, the others need not run.
         """
-        with naming(f"the study {self._study.study_name!r}"):
+        with naming(f"study {self._study.study_name!r}"):
             listed = [with_moved_target(text) for text in overrides_of(trial)]
         require_run_overrides(listed, f"trial {trial.number} of the study {self._study.study_name!r}")
         overrides = (*self._to_overrides(trial.params), *listed)

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from winnow.config.moved import with_moved_target
+from winnow.reading import naming
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, Outcome, overrides_of
 
 EXPLICIT = "winnow:explicit"
@@ -40,7 +41,8 @@ def enqueue_listed(study: optuna.Study, listed: Sequence[tuple[Mapping[str, Any]
     wanted = Counter(content_of(params, overrides) for params, overrides in listed)
     unlisted = []
     for trial in study.get_trials(deepcopy=False):
-        content = listed_content(trial)
+        with naming(f"study {study.study_name!r}"):
+            content = listed_content(trial)
         if content is None:
             continue
         if wanted[content] > 0:
