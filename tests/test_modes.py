@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 from composed import compose_plain
+from equality import assert_equal
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.loop import fit, restore
@@ -62,22 +63,6 @@ def everything(run):
     checkpoint = run.snapshot.take(run.state)
     kept = ("model_state_dict", "optimizer_state_dict", "ema_state_dict", "scaler_state_dict", "metrics", "best")
     return {key: checkpoint[key] for key in kept}
-
-
-def assert_equal(one, other):
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for first, second in zip(one, other, strict=True):
-            assert_equal(first, second)
-    else:
-        assert one == other
 
 
 @pytest.mark.timeout(1800)  # the compiler shares its cores with other tests

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from engine_parts import VectorTask
+from equality import assert_equal
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.loop import fit, restore
@@ -94,20 +95,6 @@ def snapshot_of(run):
         dict(step.task.model.state_dict()), step.optimizer.state_dict(), step.ema.state_dict()["weights"], step.ema.num_updates,
         rng_state(), run.state.epoch, run.state.step, run.state.sample, run.state.best, step.state_dict(),
     ])  # fmt: skip
-
-
-def assert_equal(one, other):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        for a, b in zip(one, other, strict=True):
-            assert_equal(a, b)
-    else:
-        assert one == other
 
 
 def test_whole_content_is_gone_on_from(saved, make_fit, tmp_path):

@@ -52,14 +52,14 @@ def await_devices(
     devices: Devices, num_slots: int, folder: Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> list[Lease] | None:
     """Lease as ``lease_devices`` does; where other sweeps hold what is needed, say so once and wait until it is free."""
-    told = ""
+    shown = ""
     while True:
         try:
             return lease_devices(devices, num_slots, folder, environment)
         except DevicesTakenError as error:
-            if str(error) != told:
-                told = str(error)
-                logger.warning("waiting: %s", told)
+            if str(error) != shown:
+                shown = str(error)
+                logger.warning("waiting: %s", shown)
             time.sleep(_LOOK_SECONDS)
 
 

@@ -143,5 +143,5 @@ def _warn_of_equals(path: Path, trials: list[ExplicitTrial]) -> None:
 
 
 def _report(path: Path, mistakes: Mistakes) -> str:
-    told = [(line, text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …") for line, text in mistakes]
-    return "\n".join(f"{path}, line {line}: {text}" if line else f"{path}: {text}" for line, text in told)
+    bounded = [(line, text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …") for line, text in mistakes]
+    return "\n".join(f"{path}, line {line}: {text}" if line else f"{path}: {text}" for line, text in bounded)

@@ -106,8 +106,8 @@ def _place(run: Fit, file: ForeignCheckpoint, takeover: _Takeover) -> None:
     state.step = file.step if file.step is not None else state.epoch * per_epoch
     state.sample = file.sample if file.sample < run.data.num_train_samples else 0
     if file.epoch is not None or file.step is not None:
-        told = ["epoch"] * (file.epoch is not None) + ["step"] * (file.step is not None)
-        takeover.restored.append(f"{' and '.join(told)}: {state.epoch} finished epochs, step {state.step}")
+        known = ["epoch"] * (file.epoch is not None) + ["step"] * (file.step is not None)
+        takeover.restored.append(f"{' and '.join(known)}: {state.epoch} finished epochs, step {state.step}")
     run.step.schedule = LrSchedule.of(run.settings, run.data, state)
     if is_finished(run):
         raise ConfigError(
@@ -137,12 +137,12 @@ def _check_scaler_and_average(run: Fit, file: ForeignCheckpoint, takeover: _Take
             raise CheckpointError(
                 f"{file.path}: its gradient scaler lacks {', '.join(sorted(wanted - set(file.scaler)))}"
             )
-        kept, told = (
+        kept, part = (
             (takeover.restored, "the gradient scaler")
             if file.scaler
             else (takeover.missing, "gradient scaler (begins anew)")
         )
-        kept.append(told)
+        kept.append(part)
     if step.ema is None:
         return
     if file.average is not None:

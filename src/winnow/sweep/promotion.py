@@ -151,8 +151,8 @@ def promotion_folder(study: Path, chosen: Sequence[str]) -> Path:
             return folder
         record = folder / RECORD
         if record.exists():
-            told = read_json(record, "what a promotion was told", ConfigError)
-            if isinstance(told, dict) and told.get("overrides") == list(chosen):
+            recorded = read_json(record, "what a promotion was told", ConfigError)
+            if isinstance(recorded, dict) and recorded.get("overrides") == list(chosen):
                 return folder
     raise AssertionError
 
