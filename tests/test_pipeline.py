@@ -139,7 +139,7 @@ def test_a_pipeline_that_is_told_to_stop_says_how_it_goes_on(warm_program, workp
     run = workplace / f"stopped_{len(list(workplace.iterdir()))}"
     printed = warm_program.run(workplace, *RECORDED, "stage=both", f"hydra.run.dir={run.name}", code=75, **moment)
     assert printed.count("go on with: training.resume=") == 1
-    assert f"go on with: training.resume={run}\n" in printed
+    assert f"go on with: training.resume={run} {TRUST}\n" in printed
     assert (result(run)["status"], result(run)["objective"]) == ("interrupted", None)
     warm_program.run(workplace, f"training.resume={run}", TRUST)
     assert_same_end(whole[0] / "fine", run / "fine")

@@ -19,7 +19,7 @@ from optuna.distributions import json_to_distribution
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
 from hydra_plugins.winnow_sweeper._secrets import shown_storage
-from winnow.config.from_file import search_path_override
+from winnow.config.from_file import search_path_override, trust_overrides
 from winnow.config.moved import require_todays_choices
 from winnow.config.plain import command_overrides, group_choices
 from winnow.errors import ConfigError
@@ -131,12 +131,8 @@ def added_sources(config: DictConfig) -> list[str]:
 def code_overrides(config: DictConfig) -> list[str]:
     """Return what a command line says of the code that may run and of where config groups lie: what ``winnow promote`` does
     not take from ``sweep.yaml``."""
-    trusted = [
-        text
-        for text in command_overrides(config.hydra.overrides.task)
-        if text.lstrip("+").startswith("trusted_targets=")
-    ]
-    return [*trusted, *search_path_override(added_sources(config))]
+    own = command_overrides(config.hydra.overrides.task)
+    return [*trust_overrides(own), *search_path_override(added_sources(config))]
 
 
 def metric_of(plan: Plan) -> str:

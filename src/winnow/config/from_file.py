@@ -30,14 +30,18 @@ def require_trusted(recorded: Sequence[str], trusted: Sequence[str], source: str
 def trusted_by(overrides: Sequence[str]) -> list[str]:
     """Return the packages that overrides of a command line name as trusted. Raises ConfigError for one that can't be read."""
     named: list[str] = []
-    for text in overrides:
-        if text.lstrip("+").startswith(f"{TRUSTED}="):
-            try:
-                value = OverridesParser.create().parse_override(text).value()
-            except (HydraException, RecursionError, ValueError) as error:
-                raise ConfigError(f"{text!r:.200} can't be read: {reason(error)}") from error
-            named = [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    for text in trust_overrides(overrides):
+        try:
+            value = OverridesParser.create().parse_override(text).value()
+        except (HydraException, RecursionError, ValueError) as error:
+            raise ConfigError(f"{text!r:.200} can't be read: {reason(error)}") from error
+        named = [str(name) for name in value] if isinstance(value, list) else [str(value)]
     return named
+
+
+def trust_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return those of a command line that say which code may run: whoever goes on from a file has to say them again."""
+    return [text for text in overrides if text.lstrip("+").startswith(f"{TRUSTED}=")]
 
 
 def require_run_overrides(overrides: Sequence[str], source: str) -> None:

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from winnow.config.compose import job_command
+from winnow.config.from_file import trust_overrides
 from winnow.config.job_files import write_job_files
 from winnow.config.plain import Config
 from winnow.engine.loop import best_names
@@ -67,7 +68,7 @@ def run(cfg: DictConfig) -> float | None:
             result = run_stages(plans, folder, stop)
             goes_on_by = folder
     if result.status == "interrupted":
-        logger.info("go on with: training.resume=%s", goes_on_by)
+        logger.info("go on with: %s", " ".join([f"training.resume={goes_on_by}", *trust_overrides(command.overrides)]))
         if not is_multirun:
             raise SystemExit(EXIT_INTERRUPTED)
     return result.objective
