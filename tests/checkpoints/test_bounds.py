@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from winnow.checkpoints.bounds import require_stored
 from winnow.checkpoints.file import KEYS, VERSION, read_checkpoint, write_checkpoint
 from winnow.checkpoints.inert import read_inert
 from winnow.errors import CheckpointError, WeightsError
+from winnow.reading import UnreadableError
 
 
 def lists(levels=40):
@@ -88,6 +90,18 @@ def test_compressed_members_are_refused(tmp_path):
         WeightsError, match=r"member '.*data.pkl' is compressed, \d+ bytes that promise \d+, and torch.save"
     ):
         read_inert(path, "weights", WeightsError)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a", bytes(10_000))
+        archive.filelist += archive.filelist * 99  # a table of 100 members over the same bytes
+    with (
+        zipfile.ZipFile(path) as archive,
+        pytest.raises(UnreadableError, match=r"members promise 1000000 bytes, and the whole"),
+    ):
+        require_stored(path, archive)
 
 
 def test_a_storage_that_promises_more_than_its_member_is_refused(tmp_path):

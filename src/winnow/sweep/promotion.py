@@ -19,7 +19,7 @@ from winnow.errors import ConfigError, WinnowError
 from winnow.masking import override_by_environment
 from winnow.reading import read_json
 from winnow.run_folder import write_whole
-from winnow.sweep.listed import listed_content, unlisted_in
+from winnow.sweep.listed import listed_content
 from winnow.sweep.promoted_entries import Entry, as_entry, content_of_entry, entry_of, list_text, texts_of
 from winnow.sweep.promotion_command import (
     OF_THE_SEARCH,
@@ -160,11 +160,10 @@ def promotion_folder(study: Path, chosen: Sequence[str]) -> Path:
 def compared(best: Sequence[Row], entries: Sequence[Entry], full: StoredStudy) -> Promotion:
     """Return both values of each promoted trial, whose ``entries`` say by what the full trainings are known."""
     rows = {row.number: row for row in full.rows()}
-    unlisted = unlisted_in(full.study)
     numbers = {
         content: trial.number
         for trial in full.study.get_trials(deepcopy=False)
-        if (content := listed_content(trial)) is not None and trial.number not in unlisted
+        if (content := listed_content(trial)) is not None
     }
     runs = []
     for searched, entry in zip(best, entries, strict=True):
