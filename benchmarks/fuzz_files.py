@@ -88,7 +88,8 @@ def show(verdicts: Sequence[Verdict], seconds: float) -> None:
 
 def chosen(count: int, seed: int, only: Sequence[str]) -> list[int]:
     """Return the numbers of the first ``count`` cases of ``seed``, of the kinds ``only`` where any is named."""
-    first, numbers = seed * CASES_OF_A_SEED, []
+    first = seed * CASES_OF_A_SEED
+    numbers: list[int] = []
     while len(numbers) < count:
         if not only or kind_of(KINDS, first).name in only:
             numbers.append(first)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from curve_sources import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
+from curves.sources import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
@@ -54,7 +54,7 @@ def search(source: CurveSource, sampler: str, line: str, seed: int) -> Searched:
     choice, changes = LINES[line]
     lengths = {WARMUP: default_warmup(source.epochs), RUNG: max(1, source.epochs // 12)}
     changed = {name: lengths.get(value, value) for name, value in changes.items()}
-    node = OmegaConf.merge(OmegaConf.structured(PRUNERS[choice]), changed)
+    node: Any = OmegaConf.merge(OmegaConf.structured(PRUNERS[choice]), changed)
     study = optuna.create_study(
         study_name=f"{sampler} {seed}",
         direction="maximize",

@@ -48,22 +48,25 @@ def work(url: str, num_trials: int, barrier: Any, results: Any) -> None:
     study = open_study(url)
     times: dict[str, list[float]] = {"ask": [], "report": [], "tell": []}
 
-    def timed(name: str, act: Callable[[], Any]) -> Any:
+    def timed(name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         began = time.perf_counter()
-        answer = act()
+        answer = act(*arguments)
         times[name].append(1000 * (time.perf_counter() - began))
         return answer
 
     barrier.wait()
     began = time.perf_counter()
     for _ in range(num_trials):
-        trial = timed("ask", lambda: study.ask(SPACE))
+        trial = timed("ask", study.ask, SPACE)
         for step in range(NUM_REPORTS):
-            timed(
-                "report", lambda trial=trial, step=step: (trial.report(trial.params["lr"], step), trial.should_prune())
-            )
-        timed("tell", lambda trial=trial: study.tell(trial, trial.params["lr"]))
+            timed("report", report, trial, step)
+        timed("tell", study.tell, trial, trial.params["lr"])
     results.put((times, time.perf_counter() - began))
+
+
+def report(trial: optuna.Trial, step: int) -> bool:
+    trial.report(trial.params["lr"], step)
+    return trial.should_prune()
 
 
 def measure(url: str, num_processes: int, num_trials: int) -> tuple[dict[str, list[float]], float]:

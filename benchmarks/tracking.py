@@ -109,7 +109,9 @@ def training_step(folder: Path) -> Callable[[], None]:
 def compare(folder: Path, step: Callable[[], None], interval: int, rounds: int) -> None:
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with ExitStack() as stack:
-        trackers = {kind: stack.enter_context(build(kind, folder / kind)) for kind in KINDS}
+        trackers: dict[str, Tracker] = {kind: build(kind, folder / kind) for kind in KINDS}
+        for tracker in trackers.values():
+            stack.enter_context(tracker)
         time.sleep(5)  # the uploaders start up
         before, began = cpu_seconds(trackers), dict.fromkeys(KINDS, 0.0)
         for number in range(-1, rounds):
