@@ -1,9 +1,10 @@
 """hotcoco and winnow's own COCO AP against pycocotools on random sets: python benchmarks/evaluation_rivals.py [--sets 5000].
 
-Could a package take the place of ``families/detection/metrics``? Each set has crowds, ``ignore`` flags, areas that are not the box's,
-boxes without extent, empty images, equal scores and overlaps, up to 120 classes, and limits on detections. Compared bit for bit are
-the arrays of precision, recall and (hotcoco's) scores for all three of pycocotools' limits, and (hotcoco's) COCO's twelve means. Prints per kind of set how many differ and by how much, and
-ends with exit code 1 where any does. Needs: pip install hotcoco pycocotools.
+Could a package take the place of ``families/detection/metrics``? Each set has crowds, ``ignore`` flags, areas that are not the
+box's, boxes without extent, empty images, equal scores and overlaps, up to 120 classes, and limits on detections. Compared bit
+for bit are the arrays of precision, recall and (hotcoco's) scores for all three of pycocotools' limits, and (hotcoco's) COCO's
+twelve means. Prints per kind of set how many differ and by how much, and ends with exit code 1 where any does. Needs: pip install
+hotcoco pycocotools.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from winnow.families.detection.metrics.coco_matching import Boxes, evaluate_boxe
 COCO_LIMITS = [1, 10, 100]
 Random = np.random.Generator
 Numbers = dict[str, NDArray[np.float64]]
-"""Precision and scores (10 IoUs, 101 recalls, classes, 4 areas, limits), recall (10, classes, 4, limits), and the twelve means."""
+"""Precision and scores (10 IoUs, 101 recalls, classes, 4 areas, limits), recall (10, classes, 4, limits), the twelve means."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,13 @@ def main() -> int:
 
 
 def draw(kind: Kind, random: Random) -> RandomSet:
-    """Return a set of ``kind``. One image in five has no true box, one in five no detection; half of the detections lie near a true
-    box, most of these with its class."""
+    """Return a set of ``kind``. One image in five has no true box, one in five no detection; half of the detections lie near a
+    true box, most of these with its class."""
     true, found = _boxes(kind, random, kind.true), _boxes(kind, random, kind.found)
     crowd = random.random(len(true.label)) < kind.crowd
-    areas = np.where(random.random(len(crowd)) < 0.5, true.area, random.choice([0.0, 1024.0, 5e3, 9216.0, 2e4], len(crowd)))
+    areas = np.where(
+        random.random(len(crowd)) < 0.5, true.area, random.choice([0.0, 1024.0, 5e3, 9216.0, 2e4], len(crowd))
+    )
     for index in np.flatnonzero(random.random(len(found.label)) < 0.5):
         near = np.flatnonzero(true.image == found.image[index])
         if len(near):
@@ -191,7 +194,9 @@ def contents(drawn: RandomSet) -> tuple[dict[str, Any], dict[str, Any]]:
     ):
         columns = {"image_id": boxes.image, "category_id": boxes.label, "bbox": boxes.xywh, "area": boxes.area} | extra
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        annotations = [{"id": number, **dict(zip(columns, row, strict=True))} for number, row in enumerate(rows, start=1)]
+        annotations = [
+            {"id": number, **dict(zip(columns, row, strict=True))} for number, row in enumerate(rows, start=1)
+        ]
         tables.append(frame | {"annotations": annotations})
     return tables[0], tables[1]
 

@@ -43,7 +43,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=int, nargs="?", default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--smoke", action="store_true", help="1 case")
     options = parser.parse_args()
+    if options.smoke:
+        options.cases = 1
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -103,14 +103,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20, help="trials per process and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--smoke", action="store_true", help="1 round of 2 trials in 1 process: its figures mean nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.trials, arguments.rounds = 2, 1
     print("| storage | processes | ask, 2 parameters | report, should_prune | tell | slowest call | trials/s |")
     print("|---|---|---|---|---|---|---|")
     with ExitStack() as stack:
         cluster = Cluster(is_durable=True) if binaries() else None
         if cluster:
             stack.callback(cluster.close)
-        for num_processes in (1, 4):
+        for num_processes in (1,) if arguments.smoke else (1, 4):
             results = defaultdict(list)
             for _ in range(arguments.rounds):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))

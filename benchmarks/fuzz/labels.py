@@ -98,7 +98,9 @@ def _coco(rng: random.Random, shared: Any, folder: Path) -> Case:
     images, val, tree = shared
     path = folder / "labels.json"
     path.write_bytes(changed_json(rng, tree))
-    parts: Any = {name: {"annotations": str(file), "images": str(images)} for name, file in (("train", path), ("val", val))}
+    parts: Any = {
+        name: {"annotations": str(file), "images": str(images)} for name, file in (("train", path), ("val", val))
+    }
     return Case(
         {
             "check": lambda: show(check_splits({"train": (path, images), "val": (val, images)}, _ignore)),

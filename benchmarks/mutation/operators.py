@@ -23,6 +23,9 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 FIRST_ARGUMENT = {"abs", "int", "max", "min", "reversed", "round", "sorted", "tuple", "list", "float", "bool"}
 """Builtins that may be left out, so that their first argument stands alone."""
 
+UNNOTICED_ARGUMENTS = ("device", "strict", "stacklevel")
+"""Keyword arguments that change nothing on one device, or where the code is right."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -85,7 +88,10 @@ Placed = ast.expr | ast.stmt
 
 
 class _Offers(ast.NodeVisitor):
-    """Collects (place, node, new text). Left out: annotations, docstrings, imports, and the words of errors and of the log."""
+    """Collects (place, node, new text).
+
+    Left out are annotations, docstrings, imports, the words of errors and of the log, and what only another device shows.
+    """
 
     def __init__(self, tree: ast.Module) -> None:
         self.found: list[tuple[str, Placed, str]] = []
@@ -103,24 +109,26 @@ class _Offers(ast.NodeVisitor):
         bare = isinstance(node, ast.stmt) or isinstance(new, str | ast.Constant | ast.Name | ast.Attribute | ast.Call)
         self.found.append((".".join(self._place) or "module", node, text if bare else f"({text})"))
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
+            self.visit(default)
+        self._definition(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._definition(node)
+
+    def _definition(self, node: ast.FunctionDef | ast.ClassDef) -> None:
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).startswith("torch."):
                 self.offer(decorator, "(lambda function: function)")
         self._place.append(node.name)
-        if isinstance(node, ast.FunctionDef):
-            for default in [*node.args.defaults, *(value for value in node.args.kw_defaults if value)]:
-                self.visit(default)
         for statement in node.body:
             self.visit(statement)
         self._place.pop()
 
-    visit_ClassDef = visit_FunctionDef  # but for its arguments a class is the same
-
-    def visit_Import(self, node: ast.AST) -> None:
-        """Leave it alone."""
-
-    visit_ImportFrom = visit_JoinedStr = visit_Assert = visit_Import
+    def generic_visit(self, node: ast.AST) -> None:
+        if not isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Assert):
+            super().generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if not isinstance(node.value, ast.Call):
@@ -146,8 +154,9 @@ class _Offers(ast.NodeVisitor):
         self.offer(node, "break")
 
     def visit_Return(self, node: ast.Return) -> None:
-        if node.value is not None and not _is_constant(node.value, None):
-            self.offer(node, "return None")
+        if node.value is not None:
+            if not isinstance(node.value, ast.Constant):
+                self.offer(node, "return None")
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -167,12 +176,19 @@ class _Offers(ast.NodeVisitor):
             self.offer(node, _with(node, lambda new: setattr(new, "op", ARITHMETIC[type(node.op)]())))
         self.visit(node.value)
 
-    def visit_If(self, node: ast.If | ast.While | ast.IfExp) -> None:
+    def visit_If(self, node: ast.If) -> None:
+        self._condition(node)
+
+    def visit_While(self, node: ast.While) -> None:
+        self._condition(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self._condition(node)
+
+    def _condition(self, node: ast.If | ast.While | ast.IfExp) -> None:
         if not isinstance(node.test, ast.Compare) and not _is_not(node.test):
             self.offer(node.test, ast.UnaryOp(ast.Not(), node.test))
         self.generic_visit(node)
-
-    visit_While = visit_IfExp = visit_If
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
         for condition in node.ifs:
@@ -230,7 +246,7 @@ class _Offers(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         for index, keyword in enumerate(node.keywords):
-            if keyword.arg is not None:
+            if keyword.arg not in (None, *UNNOTICED_ARGUMENTS):
                 self.offer(node, _with(node, lambda new, at=index: new.keywords.pop(at)))
         function = node.func
         if isinstance(function, ast.Attribute):
@@ -238,7 +254,7 @@ class _Offers(ast.NodeVisitor):
             is_module = isinstance(owner, ast.Name) and (owner.id in self._modules or owner.id == "cls")
             if is_module and node.args and not isinstance(node.args[0], ast.Starred):
                 self.offer(node, node.args[0])
-            elif not is_module and ast.unparse(owner) not in ("self", "super()"):
+            elif not is_module and ast.unparse(owner) not in ("self", "super()") and not _moves(node):
                 self.offer(node, owner)
         elif isinstance(function, ast.Name) and hasattr(builtins, function.id) and node.args:
             if function.id in ("min", "max"):
@@ -246,7 +262,8 @@ class _Offers(ast.NodeVisitor):
                 self.offer(node, _with(node, lambda new: setattr(new, "func", ast.Name(other))))
             if function.id in FIRST_ARGUMENT and not isinstance(node.args[0], ast.Starred):
                 self.offer(node, node.args[0])
-        self.generic_visit(node)
+        for part in [function, *node.args, *(one.value for one in node.keywords if one.arg not in UNNOTICED_ARGUMENTS)]:
+            self.visit(part)
 
     def _text(self, node: ast.expr) -> None:
         """Offer another text where a text is compared or is a key."""
@@ -260,8 +277,10 @@ def _with(node: ast.AST, change: Callable[..., object]) -> ast.AST:
     return new
 
 
-def _is_constant(node: ast.expr, value: object) -> bool:
-    return isinstance(node, ast.Constant) and node.value is value
+def _moves(node: ast.Call) -> bool:
+    """Return whether a call only takes a tensor to another device."""
+    called = ast.unparse(node)
+    return called.endswith((".cpu()", "device)"))
 
 
 def _is_not(node: ast.expr) -> bool:

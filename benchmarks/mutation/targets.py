@@ -1,8 +1,8 @@
-"""Which files are mutated, and the tests of each; those that are marked slow are left out. Quick ones run first, whatever their order
-here.
+"""Which files are mutated, and the tests of each; those that are marked slow are left out. Quick ones run first, whatever their
+order here.
 
-The code of COCO AP (families/detection/metrics) is left out: benchmarks/evaluation_rivals.py finds no difference between it, hotcoco and
-pycocotools in 5,000 random sets, so it may be replaced."""
+The code of COCO AP (families/detection/metrics) is left out: benchmarks/evaluation_rivals.py finds no difference between it,
+hotcoco and pycocotools in 5,000 random sets, so it may be replaced."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from composed import REPOSITORY
 
 from winnow.errors import ConfigError
 from winnow.sweep.promotion import promote
-from winnow.sweep.promotion_command import kept_overrides, require_same_code
+from winnow.sweep.promotion_command import fixed_overrides, key_of, kept_overrides, require_same_code, usable_overrides
 from winnow.sweep.stored_study import StoredStudy
 
 
@@ -75,3 +75,24 @@ def test_a_promoted_run_trusts_what_this_command_trusts(tmp_path, monkeypatch):
 def test_a_studys_overrides_of_runs_are_only_that(tmp_path, override):
     with pytest.raises(ConfigError, match="a file may set values of a run"):
         promote(study_in(tmp_path, overrides=[override]), 1, [])
+
+
+def test_what_was_said_of_every_run_is_kept_but_what_was_searched_and_what_is_said_anew(tmp_path):
+    said = ["data=digits", "+training.note=x", "++training.optimizer.lr=1", "trusted_targets=[mine]", "tracking.uri=a"]
+    study = study_in(tmp_path, overrides=said)
+    study.description["definition"]["search_space"] = {"training.optimizer.lr": {}}
+    kept = ["data=digits", "+training.note=x", "tracking.uri=a"]
+    assert fixed_overrides(study) == kept
+    assert usable_overrides(kept, ["hydra.sweeper.n_jobs=2"]) == kept
+    assert usable_overrides(kept, ["tracking=off"]) == kept[:2]
+    assert usable_overrides(kept, ["tracking.uri=b"]) == kept[:2]
+    assert usable_overrides(kept, ["+training.note=y"]) == ["data=digits", "tracking.uri=a"]
+    assert [key_of(text) for text in ("a.b=c=d", "++a=1", "~a")] == ["a.b", "a", "a"]
+
+
+def test_a_secret_that_was_not_recorded_is_asked_for(monkeypatch):
+    recorded = ["data=digits", "tracking.uri=https://user:***@host/path"]
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
+    with pytest.raises(ConfigError, match=r"began with tracking.uri=https://user:\*\*\*@host.*give tracking.uri=… again"):
+        usable_overrides(recorded, [])
+    assert usable_overrides(recorded, ["tracking.uri=x"]) == ["data=digits"]

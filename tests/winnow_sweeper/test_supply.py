@@ -38,8 +38,9 @@ class Opened:
         self.study = create_study_once(storage, "s", ["maximize"])
         self.claims = Claims(self.study, storage, owner, grace_seconds=0.0)
         self.recalled = []
+        study = Hurried(self.study) if hurried else self.study
         self.supply = Supply(
-            Hurried(self.study) if hurried else self.study, n_trials, {"x": FloatDistribution(0, 1)}, lambda params: tuple(f"{k}={v}" for k, v in params.items()),
+            study, n_trials, {"x": FloatDistribution(0, 1)}, lambda params: tuple(f"{k}={v}" for k, v in params.items()),
             extend, self.claims, seeds, folder, self.recalled.append,
         )  # fmt: skip
 
@@ -224,7 +225,9 @@ def test_an_adopted_trial_whose_values_were_not_all_chosen_is_asked_for_again(op
     assert other.states() == [TrialState.WAITING, TrialState.WAITING]
     assert other.recalled == []
     jobs = drained(other.supply)
-    assert [(job.number, job.overrides) for job in jobs] == [(n, (f"x={one.study.trials[n].params['x']}",)) for n in range(2)]
+    assert [(job.number, job.overrides) for job in jobs] == [
+        (n, (f"x={one.study.trials[n].params['x']}",)) for n in range(2)
+    ]
 
 
 def test_an_adopted_trial_that_reported_goes_on_though_it_bears_no_mark(opened):
