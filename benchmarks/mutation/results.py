@@ -101,7 +101,7 @@ def print_report(chosen: Sequence[Mutant], results: Results) -> None:
         print(f"{path:60} {tried - verdicts[SURVIVED]:4} of {tried:4} killed")
     survivors = [mutant for mutant in counting if results.verdict(mutant) == SURVIVED]
     for mutant in survivors:
-        print(f"survived: {mutant.path}:{mutant.line} {mutant.place}: {mutant.before} → {mutant.after}")
+        print(f"survived, line {mutant.line}: {mutant.name}")
     whole = sum((Counter(verdicts) for verdicts in by_path.values()), Counter[str | None]())
     tried, killed = whole.total() - whole[None], whole[KILLED] + whole[TIMED_OUT]
     print(f"{len(chosen) - len(counting)} of the sample are equivalent (benchmarks/mutation/equivalent.toml)")

@@ -16,7 +16,9 @@ def test_it_runs_to_its_end(name, tmp_path):
     """The GPU check has a rehearsal of its own, in test_gpu_check.py."""
     command = [sys.executable, str(BENCHMARKS / name), "--smoke"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.strip()
     if ended.stdout.startswith("skipped:"):

@@ -78,7 +78,9 @@ def test_buffers_go_to_the_other_ranks_after_the_steps_that_change_them_only(mon
     def train(ranks):
         task, data = VectorTask(), VectorData()
         task.model = CountsOnce()
-        optimizer = torch.optim.SGD([{"params": list(task.model.parameters()), "lr": 0.1, "base_lr": 0.1, "name": "all"}])
+        optimizer = torch.optim.SGD(
+            [{"params": list(task.model.parameters()), "lr": 0.1, "base_lr": 0.1, "name": "all"}]
+        )
         schedule = LrSchedule(training_settings().scheduler, 100, 100)
         step = TrainStep(task, optimizer, schedule, Precision.choose("off", torch.device("cpu")), None, None, 3, ranks)
         counts = []

@@ -5,8 +5,8 @@ import json
 import optuna
 import pytest
 import yaml
-from rich.console import Console
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from rich.console import Console
 from space_parts import composer, space_of
 
 from hydra_plugins.winnow_sweeper._trials_file import read_trials
@@ -16,6 +16,7 @@ from winnow.sweep.listed import enqueue_listed
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, Outcome
 from winnow.sweep.promoted_entries import as_entry, content_of_entry, entry_of, list_text, texts_of
 from winnow.sweep.promotion import (
+    LIST,
     Promoted,
     Promotion,
     PromotionError,
@@ -242,7 +243,7 @@ def test_a_promotion_is_a_sweep_over_its_list(study, tmp_path, program, monkeypa
     ]  # fmt: skip
     assert told[-2:] == ["hydra.sweeper.n_jobs=2", "tracking=off"]
     assert set(told[5:-2]) == {
-        "hydra.sweeper.study_name=search-promoted", "hydra.sweeper.n_trials=2", f"hydra.sweeper.trials_file={folder}/promoted.csv",
+        "hydra.sweeper.study_name=search-promoted", "hydra.sweeper.n_trials=2", f"hydra.sweeper.trials_file={folder / LIST}",
         "hydra.sweeper.accept_changes=true", "hydra.sweeper.direction=[maximize]", "hydra.sweeper.pruner=null",
         "hydra.sweeper.params=null", "hydra.sweeper.seeds=null", "hydra.sweeper.custom_search_space=null",
         "hydra.sweeper.timeout=null", "hydra.sweeper.max_cost=null",
@@ -250,7 +251,9 @@ def test_a_promotion_is_a_sweep_over_its_list(study, tmp_path, program, monkeypa
     assert (folder / "promoted.csv").read_text().split() == [
         "training.lr,budget,training.max_epochs", "0.2,full,4", "0.3,full,4",
     ]  # fmt: skip
-    assert json.loads((folder / "promotion.json").read_text()) == {"overrides": ["budget=full", "training.max_epochs=4"]}
+    assert json.loads((folder / "promotion.json").read_text()) == {
+        "overrides": ["budget=full", "training.max_epochs=4"]
+    }
     with pytest.raises(PromotionError):
         promote(source, 1, said, program)  # the same again: in the same folder
     assert not (tmp_path / "search-promoted-2").exists()

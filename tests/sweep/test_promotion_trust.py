@@ -6,7 +6,7 @@ from composed import REPOSITORY
 
 from winnow.errors import ConfigError
 from winnow.sweep.promotion import promote
-from winnow.sweep.promotion_command import fixed_overrides, key_of, kept_overrides, require_same_code, usable_overrides
+from winnow.sweep.promotion_command import fixed_overrides, kept_overrides, key_of, require_same_code, usable_overrides
 from winnow.sweep.stored_study import StoredStudy
 
 
@@ -93,6 +93,8 @@ def test_what_was_said_of_every_run_is_kept_but_what_was_searched_and_what_is_sa
 def test_a_secret_that_was_not_recorded_is_asked_for(monkeypatch):
     recorded = ["data=digits", "tracking.uri=https://user:***@host/path"]
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
-    with pytest.raises(ConfigError, match=r"began with tracking.uri=https://user:\*\*\*@host.*give tracking.uri=… again"):
+    with pytest.raises(
+        ConfigError, match=r"began with tracking.uri=https://user:\*\*\*@host.*give tracking.uri=… again"
+    ):
         usable_overrides(recorded, [])
     assert usable_overrides(recorded, ["tracking.uri=x"]) == ["data=digits"]

@@ -135,6 +135,44 @@ def test_predictions_are_in_original_pixels_whatever_the_padding(padded):
     assert found.scores[0] > 0.99
 
 
+def one_found(size, level=0, **outputs):
+    """Return outputs for an image in which the locations of ``level`` have the given values, and nothing else is found."""
+    shapes = grid_shapes(size, STRIDES)
+    rows = torch.cat([torch.full((height * width,), number) for number, (height, width) in enumerate(shapes)]) == level
+    logits = torch.full((1, len(rows), 3), -20.0)
+    distances, centerness = torch.zeros(1, len(rows), 4), torch.zeros(1, len(rows))
+    logits[0, rows, 1], centerness[0, rows] = outputs["logit"], outputs["centerness"]
+    distances[0, rows] = outputs["distance"]
+    return FcosOutputs(logits, distances, centerness), int(rows.sum())
+
+
+def test_a_score_is_the_root_of_class_times_centerness():
+    outputs, _ = one_found((32, 32), level=1, logit=0.3, centerness=-0.2, distance=0.3)
+    (found,) = tiny().predictions(outputs, batch(target([], [], size=(32, 32))))
+    expected = (torch.tensor(0.3).sigmoid() * torch.tensor(-0.2).sigmoid()).sqrt()
+    torch.testing.assert_close(found.scores, expected.expand(4))
+    assert found.labels.tolist() == [1] * 4
+
+
+def test_at_most_a_thousand_locations_of_a_level_are_looked_at_and_none_on_padding():
+    task = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 5000, 0.05, **TINY)
+    whole = batch(target([], [], size=(320, 320)))
+    outputs, num_locations = one_found((320, 320), logit=3.0, centerness=3.0, distance=0.3)
+    (found,) = task.predictions(outputs, whole)
+    assert (num_locations, len(found.scores)) == (1600, 1000)
+    (found,) = task.predictions(outputs, batch(target([], [], size=(64, 96)), padded=(320, 320)))
+    assert len(found.scores) == 64 // 8 * 96 // 8
+    assert found.boxes.max(dim=0).values.tolist() == pytest.approx([88 - 2.4, 56 - 2.4, 88 + 2.4, 56 + 2.4])
+
+
+@pytest.mark.parametrize(("score", "is_found"), [(0.5, False), (0.499, True)])
+def test_only_what_scores_above_the_threshold_is_found(score, is_found):
+    task = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 100, score, **TINY)
+    outputs, _ = one_found((32, 32), logit=0.0, centerness=0.0, distance=0.3)
+    (found,) = task.predictions(outputs, batch(target([], [], size=(32, 32))))
+    assert len(found.scores) == (16 if is_found else 0)
+
+
 def test_predictions_are_sorted_limited_and_inside_the_image():
     task, data = tiny(), crowded()
     for found, truth in zip(task.predictions(random_outputs(data), data), data.targets, strict=True):
@@ -155,6 +193,14 @@ def test_losses_and_predictions_do_not_depend_on_the_models_mode(training):
         "loss_centerness",
     }
     assert len(task.predictions(outputs, data)) == 4
+
+
+def test_a_location_just_at_the_radius_is_not_positive():
+    data = batch(target([[8, 8, 136, 136]], [0], size=(160, 160)))
+    matches = match_locations(data, STRIDES)
+    assert matches.stride[matches.wins].tolist() == [16.0] * 4
+    # The centre lies at 72 px, 1.5 strides are 24 px: 48 and 96 are just too far.
+    assert sorted(matches.points[matches.wins].tolist()) == [[64, 64], [64, 80], [80, 64], [80, 80]]
 
 
 def test_autocast_gives_float32_losses():
