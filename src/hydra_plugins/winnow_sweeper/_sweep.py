@@ -32,6 +32,7 @@ from hydra_plugins.winnow_sweeper._study import (
     build_sampler,
     code_overrides,
     extender,
+    make_study_folder,
     metric_of,
     num_trials,
     open_study,
@@ -47,6 +48,7 @@ from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.run.tracker import choose_tracker
+from winnow.run_folder import MadeFolders
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
@@ -110,11 +112,15 @@ def show(rehearsed: DryRun) -> None:
 def sweep(plan: Plan) -> str | None:
     """Run this process's share of the study; why it ended early, or None."""
     owner = ProcessStamp.this_process()
-    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
-    study, plan = open_study(plan, storage)
+    with MadeFolders(plan.folder) as made:
+        make_study_folder(plan, made)
+        storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
+        study, plan = open_study(plan, storage, made)
+        tracker = study_tracker(plan)
+        made.keep()
     failure: SweepFailedError | None = None
     reason: str | None = None
-    with study_tracker(plan) as tracker:
+    with tracker:
         report = new_report(plan, study, tracker)
         try:
             with shown(report, plan), slots_of(plan) as slots:
