@@ -27,6 +27,12 @@ PARTS = ("train", "val")
      "DataError: annotation file none cannot be read"),
     (["stage=ink/all", "model=inktrace", "data=ink_strokes", "model.num_heads=7", "hydra.run.dir=new/pipeline"],
      "ConfigError: stage=structural: "),
+    (["-m", "+sweep=lr_bs", "model.head_convs=choice(abc,1)"], "choice: model.head_convs=abc: model.head_convs='abc': "),
+    (["-m", "+sweep=lr_bs", "model=fcos_tiny,inktrace"], "choice: model=inktrace: model, data and evaluation must be of"),
+    (["-m", "+sweep=lr_bs", "hydra.sweeper.direction=[maximize,minimize]", "hydra/sweeper/pruner=none"],
+     "a run of winnow's returns one number, its objective; name as many as there are directions"),
+    (["-m", "+sweep=lr_bs", "hydra/sweeper/pruner=none", "hydra.sweeper.direction=[maximize,maximize]",
+      "hydra.sweeper.metrics=[val/map,val/loss]"], "hydra.sweeper.direction=maximize of val/loss would search for the worst"),
     (["model=nope"], "Could not find 'model/nope'"), (["training.freeze=["], "no viable alternative at input '['"),
     (["training.max_epoch=3"], "Key 'max_epoch' is not in struct. Did you mean: 'max_epochs'?"),
 ])  # fmt: skip
@@ -35,6 +41,19 @@ def test_a_mistake_is_one_message(warm_program, tmp_path, arguments, message):
     assert message in printed
     assert "Traceback" not in printed
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_all_that_stands_against_a_sweep_is_one_message(warm_program, tmp_path):
+    mistakes = ["hydra/sweeper=winnow", "hydra/sweeper/sampler=cmaes", "hydra.sweeper.direction=maximize"]
+    mistakes += ["hydra.sweep.subdir=same", "model.head_convs=choice(abc,1)", "hydra.sweeper.dry_run=true"]
+    printed = warm_program.run(tmp_path, "-m", *mistakes, code=1)
+    expected = [
+        "CmaEsSampler needs what is not installed: pip install cmaes",
+        "hydra.sweep.subdir=same is one folder for all",
+    ]
+    for message in [*expected, "model.head_convs='abc': input should be"]:
+        assert message in printed
+    assert "Traceback" not in printed
 
 
 def test_a_refused_run_leaves_the_folder_that_was_there_before(warm_program, tmp_path):
