@@ -78,8 +78,8 @@ class StartChecks:
         except (EOFError, OSError):
             code = self._child.wait()
             self._words.seek(0)
-            last = self._words.read()[-2000:].decode(errors="replace").strip() or "it said nothing"
+            said = self._words.read().decode(errors="replace").strip() or "it said nothing"
             raise WinnowError(
-                f"the process that checks the runs of a sweep ended with {describe_exit(code)}: {last}"
+                f"the process that checks the runs of a sweep ended with {describe_exit(code)}: {said.splitlines()[-1]}"
             ) from None
         return found
