@@ -46,6 +46,7 @@ def test_a_mistake_is_one_message(warm_program, tmp_path, arguments, message):
 def test_all_that_stands_against_a_sweep_is_one_message(warm_program, tmp_path):
     mistakes = ["hydra/sweeper=winnow", "hydra/sweeper/sampler=cmaes", "hydra.sweeper.direction=maximize"]
     mistakes += ["hydra.sweep.subdir=same", "model.head_convs=choice(abc,1)", "hydra.sweeper.dry_run=true"]
+    mistakes += ["hydra.sweeper.devices=[0,1]", "hydra.sweeper.n_jobs=3"]
     printed = warm_program.run(tmp_path, "-m", *mistakes, code=1)
     expected = [
         "CmaEsSampler needs what is not installed: pip install cmaes",

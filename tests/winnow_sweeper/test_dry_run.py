@@ -135,6 +135,7 @@ def test_a_sampler_that_cannot_propose_is_an_error_of_its_own(compose):
     ({"_target_": "optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 8}, 8),
     ({"_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 8}, 0),
     ({"_target_": "optuna.samplers.RandomSampler", "seed": 0}, 20), ({"_target_": "optuna.samplers.GridSampler", "seed": 0}, 20),
+    ({"_target_": "optuna.samplers.QMCSampler", "seed": 0}, 1),
     ({"_target_": "hydra_plugins.x.create_nsgaii_sampler", "seed": 0, "population_size": 50}, 20),
 ])  # fmt: skip
 def test_what_a_sampler_draws_without_results_is_known(node, num):

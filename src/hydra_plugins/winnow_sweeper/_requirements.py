@@ -64,7 +64,9 @@ def num_independent(node: Mapping[str, Any], n_trials: int) -> int:
     kind = str(node.get("_target_", "")).rpartition(".")[2]
     if node.get("seed") is None:
         return 0
-    if kind in ("RandomSampler", "GridSampler", "QMCSampler", "BruteForceSampler"):
+    if kind in ("RandomSampler", "GridSampler", "BruteForceSampler"):
         return n_trials
+    if kind == "QMCSampler":  # takes its space from the first trial that has ended
+        return 1
     first = node.get("n_startup_trials", node.get("population_size"))
     return min(n_trials, first) if isinstance(first, int) else 0

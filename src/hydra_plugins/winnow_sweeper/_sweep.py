@@ -33,7 +33,7 @@ from hydra_plugins.winnow_sweeper._requirements import (
 )
 from hydra_plugins.winnow_sweeper._secrets import storage_reference
 from hydra_plugins.winnow_sweeper._single_run import Work
-from hydra_plugins.winnow_sweeper._slots import check_slots, open_slots
+from hydra_plugins.winnow_sweeper._slots import check_devices, check_slots, open_slots
 from hydra_plugins.winnow_sweeper._space import bare
 from hydra_plugins.winnow_sweeper._start_checks import StartChecks
 from hydra_plugins.winnow_sweeper._study import (
@@ -101,6 +101,7 @@ def unmet_requirements(plan: Plan) -> list[str]:
     settings, errors = plan.settings, []
     checks: list[Callable[[], object]] = [
         lambda: check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after),
+        lambda: check_devices(plan.config, num_jobs(plan), settings.devices),
         lambda: require_packages(settings.sampler, "hydra.sweeper.sampler"),
         lambda: require_one_objective(settings.sampler, settings.direction),
         lambda: require_own_folders(plan.config, [bare(name) for name in plan.space.distributions]),
