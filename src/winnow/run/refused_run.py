@@ -13,6 +13,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from winnow.errors import RankError
 from winnow.run.program import message_of
 from winnow.run_folder import PIPELINE_RECORD, MadeFolders
 
@@ -52,6 +53,7 @@ class RefusedRun(Callback):
             self._made.make()
 
     def _remove(self, error: object, runs: Iterable[Path]) -> None:
-        is_refused = isinstance(error, Exception) and message_of(error) is not None
+        # Why another rank died stands in the folder's logs.
+        is_refused = isinstance(error, Exception) and not isinstance(error, RankError) and message_of(error) is not None
         if is_refused and not any(os.path.exists(run / name) for run in runs for name in BEGUN):
             self._made.remove()
