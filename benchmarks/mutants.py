@@ -11,6 +11,7 @@ those that no test could notice stand with the reason in benchmarks/mutation/equ
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import threading
@@ -46,6 +47,7 @@ def main() -> int:
             1,
             Path(tempfile.mkdtemp()),
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copies go with it
     deadline = time.monotonic() + 60 * options.minutes
     by_path = {path: mutants_of(path, (REPOSITORY / path).read_bytes()) for path in TESTS_OF}
     count = sum(map(len, by_path.values())) if options.all else options.count

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mutation.operators import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,7 +46,7 @@ class Copy:
         subprocess.run(compiling, cwd=self.root, env=environment, check=True)
         self._server = subprocess.Popen(
             [sys.executable, "-m", "mutation.server", str(self.root)], cwd=self.root, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -79,10 +81,9 @@ class Copy:
         return answer
 
     def close(self) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        try:
-            self._server.wait(10)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
+        """End the server and whatever it is running."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in [*psutil.Process(self._server.pid).children(recursive=True), self._server]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self._server.wait()

@@ -43,8 +43,9 @@ def main() -> None:
             folder.mkdir()
             answer = run(folder, **asked)
             shutil.rmtree(folder, ignore_errors=True)
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        with contextlib.suppress(BrokenPipeError):  # whoever asked is gone, and nothing more is asked then
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
     os._exit(0)  # some of the imported complain at an orderly end
 
 

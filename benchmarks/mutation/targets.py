@@ -1,5 +1,5 @@
-"""Which files are mutated, and the tests of each; those that are marked slow are left out. Quick ones run first, whatever their
-order here.
+"""Which files are mutated, and the tests of each: those that call its functions. Tests of whole sweeps and those that are marked
+slow are left out. Quick ones run first, whatever their order here.
 
 The code of COCO AP (families/detection/metrics) is left out: benchmarks/evaluation_rivals.py finds no difference between it,
 hotcoco and pycocotools in 5,000 random sets, so it may be replaced."""
@@ -13,8 +13,8 @@ FAMILY_TESTS, SWEEPER_TESTS = "tests/families/detection", "tests/winnow_sweeper"
 
 TESTS_OF: dict[str, tuple[str, ...]] = {
     f"{ENGINE}/step.py": (
-        "tests/engine/test_counts.py", "tests/engine/test_gradients.py", "tests/engine/test_precision.py",
-        "tests/engine/test_memory.py", "tests/engine/test_loop.py",
+        "tests/engine/test_step.py", "tests/engine/test_counts.py", "tests/engine/test_gradients.py",
+        "tests/engine/test_precision.py", "tests/engine/test_memory.py", "tests/engine/test_loop.py",
     ),
     f"{ENGINE}/loop.py": (
         "tests/engine/test_stop.py", "tests/engine/test_state.py", "tests/engine/test_counts.py",
@@ -22,8 +22,8 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
     ),
     f"{ENGINE}/state.py": ("tests/engine/test_state.py", "tests/engine/test_loop.py"),
     f"{ENGINE}/evaluate.py": (
-        "tests/engine/test_counts.py", "tests/engine/test_memory.py", "tests/contracts/test_evaluation.py",
-        "tests/engine/test_loop.py",
+        "tests/engine/test_evaluate.py", "tests/engine/test_counts.py", "tests/engine/test_memory.py",
+        "tests/contracts/test_evaluation.py", "tests/engine/test_loop.py",
     ),
     f"{ENGINE}/ema.py": ("tests/engine/test_ema.py", "tests/engine/test_frozen.py", "tests/engine/test_loop.py"),
     f"{ENGINE}/schedule.py": ("tests/engine/test_schedule.py", "tests/engine/test_resume_changed.py"),
@@ -40,6 +40,8 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
     ),
     f"{DETECTION}/models/fcos.py": (f"{FAMILY_TESTS}/models/test_fcos.py", "tests/contracts/test_task.py"),
     f"{DETECTION}/models/fcos_matching.py": (f"{FAMILY_TESTS}/models/test_fcos.py",),
+    f"{SWEEPER}/_judge.py": (f"{SWEEPER_TESTS}/test_judge.py",),
+    f"{SWEEPER}/_supply.py": (f"{SWEEPER_TESTS}/test_supply.py",),
     f"{SWEEPER}/_trials_file.py": (
         f"{SWEEPER_TESTS}/test_secrets_of_sweep.py", f"{SWEEPER_TESTS}/test_trials_file.py",
     ),

@@ -151,6 +151,8 @@ import json, pathlib, sys
 words = sys.argv[1:]
 if "--multirun" in words:
     pathlib.Path("told.json").write_text(json.dumps(words))
+    (folder,) = (word.partition("=")[2] for word in words if word.startswith("hydra.sweep.dir="))
+    pathlib.Path(folder, "0").mkdir(exist_ok=True)
     sys.exit(3)
 config = {"training": {"max_epochs": 2, "lr": 0.1, "resume": None}, "tracking": {"uri": "x"}, "budget": {"name": "short"}}
 for key, equals, value in (word.partition("=") for word in words if "=" in word):
@@ -165,7 +167,8 @@ print(json.dumps(config))
 
 @pytest.fixture
 def program(tmp_path):
-    """Return a program that composes as train.py does, of a few keys, and does not sweep: it notes what it was told."""
+    """Return a program that composes as train.py does, of a few keys; where it is to sweep it notes what it was told, begins the
+    first trial's folder and fails."""
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     return path
