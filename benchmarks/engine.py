@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--rounds", type=int, default=10, help=f"of {BLOCK} steps each")
     parser.add_argument("--quick", action="store_true", help="float32 only, 4 rounds")
-    parser.add_argument("--smoke", action="store_true", help="tiny images, 1 round, float32: its figures mean nothing")
+    parser.add_argument("--smoke", action="store_true", help="1 model, tiny images, 1 round: its figures mean nothing")
     parser.add_argument("--show-messages", action="store_true", help="of the contestants, on stderr")
     options = parser.parse_args()
     rounds = 1 if options.smoke else 4 if options.quick else options.rounds
@@ -88,7 +88,7 @@ def main() -> None:
     units = "has" if multiplies_bf16() else "has no"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; this CPU {units} bf16 instructions")
     with tempfile.TemporaryDirectory() as temporary:
-        for model in options.models:
+        for model in options.models[:1] if options.smoke else options.models:
             race(model, entries, rounds, Path(temporary), options.show_messages, SMOKE if options.smoke else ())
 
 

@@ -37,16 +37,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=90.0, help="after which no further mutant is begun")
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print the sample and its results, and try nothing")
-    parser.add_argument("--smoke", action="store_true", help="two mutants of the smallest file")
+    parser.add_argument("--smoke", action="store_true", help="two mutants of one file")
     parser.add_argument("--results", type=Path, default=REPOSITORY / ".mutants", help="folder of what is known")
     options = parser.parse_args()
     if options.smoke:
-        options.only, options.count, options.workers, options.results = (
-            "engine/ema.py",
-            100,
-            1,
-            Path(tempfile.mkdtemp()),
-        )
+        options.only, options.count, options.workers = "sweep/forecast.py", 100, 1
+        with tempfile.TemporaryDirectory() as temporary:
+            options.results = Path(temporary)
+            return run(options)
+    return run(options)
+
+
+def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copies go with it
     deadline = time.monotonic() + 60 * options.minutes
     by_path = {path: mutants_of(path, (REPOSITORY / path).read_bytes()) for path in TESTS_OF}

@@ -28,6 +28,7 @@ CONTESTANTS = Path(__file__).parent / "sweep_contestants"
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNEVEN = [8, 1, 1, 2, 6, 1, 3, 1, 5, 2, 1, 4, 1, 2, 1, 1]
 NUM_COLD, NUM_WARM = 10, 50
+PRUNERS = ("none", "median_threshold_short", "forecast")
 SMOKE_NAMES = ("winnow, journal", "bare Optuna, threads")
 SMOKE_SIZES = (
     "data.num_train=8", "data.num_val=2", "data.size=64", "data.image_size=64", "training.num_workers=0",
@@ -154,14 +155,14 @@ def refilled(seconds: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def digits(folder: Path, trials: int, seeds: Sequence[int], sizes: Sequence[str]) -> None:
+def digits(folder: Path, trials: int, seeds: Sequence[int], pruners: Sequence[str], sizes: Sequence[str]) -> None:
     """Search on digits; study folders stay in ``folder``, so that a second call goes on where the first was stopped."""
     print(
         f"\n+sweep=lr_bs on digits, {trials} trials\n| pruner | sampler seed | best val/map | epochs | seconds of trials |"
     )
     print("|---|---|---|---|---|", flush=True)
     for seed in seeds:
-        for pruner in ("none", "median_threshold_short", "forecast"):
+        for pruner in pruners:
             study = folder / f"{pruner}_{seed}"
             command = [
                 sys.executable, "train.py", "-m", "+sweep=lr_bs", f"hydra/sweeper/pruner={pruner}", "tracking=off",
@@ -207,8 +208,9 @@ def main() -> None:
         uneven(everybody, rounds, [0.2, 0.1, 0.1, 0.1, 0.1] if options.smoke else UNEVEN)
     if "digits" in parts:
         num_trials, sizes = (1, SMOKE_SIZES) if options.smoke else (6 if options.quick else 24, ())
+        pruners = PRUNERS[:1] if options.smoke else PRUNERS
         with tempfile.TemporaryDirectory() as temporary:
-            digits(options.folder or Path(temporary), num_trials, options.seeds, sizes)
+            digits(options.folder or Path(temporary), num_trials, options.seeds, pruners, sizes)
 
 
 if __name__ == "__main__":

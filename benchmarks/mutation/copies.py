@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from mutation.operators import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
