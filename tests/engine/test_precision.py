@@ -78,7 +78,8 @@ def test_a_run_lays_its_weights_as_asked(training_values):
 
 
 @pytest.mark.parametrize(("capabilities", "multiplies", "has_units"), [
-    ({}, False, False), ({"avx512_bf16": True, "amx_bf16": False}, True, False), ({"amx_bf16": True}, True, True),
+    ({}, False, False), ({"avx512_bf16": False, "amx_bf16": False}, False, False),
+    ({"avx512_bf16": True, "amx_bf16": False}, True, False), ({"amx_bf16": True}, True, True),
 ])  # fmt: skip
 def test_other_cpus_compute_in_what_they_are_good_at(monkeypatch, capabilities, multiplies, has_units):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)

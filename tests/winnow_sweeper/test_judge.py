@@ -68,6 +68,14 @@ def test_several_seeds_are_judged_by_their_mean():
     assert outcome_of(trial) == outcome
 
 
+def test_costs_of_the_seeds_are_added_by_name_in_one_order():
+    names = ["seconds", "images", "boxes", "images_640", "energy", "memory"]
+    found = [Outcome("completed", (0.5,), cost={name: 1.5}, seed=seed) for seed, name in enumerate([*names, "images"])]
+    outcome, _ = judged(*found, seeds=range(7))
+    assert list(outcome.cost) == sorted(names)
+    assert outcome.cost == dict.fromkeys(names, 1.5) | {"images": 3.0}
+
+
 def test_each_objective_has_its_own_mean_and_deviation():
     outcome, trial = judged(
         Outcome("completed", (1.0, 10.0), seed=0), Outcome("completed", (3.0, 10.0), seed=1),
