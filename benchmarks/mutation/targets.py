@@ -18,7 +18,8 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
     ),
     f"{ENGINE}/loop.py": (
         "tests/checkpoints/test_disk_room.py", "tests/engine/test_stop.py", "tests/engine/test_state.py",
-        "tests/engine/test_counts.py", "tests/engine/test_resume_changed.py", "tests/engine/test_loop.py",
+        "tests/engine/test_counts.py", "tests/engine/test_restorable.py", "tests/engine/test_resume_changed.py",
+        "tests/engine/test_loop.py",
     ),
     f"{ENGINE}/state.py": ("tests/engine/test_state.py", "tests/engine/test_loop.py"),
     f"{ENGINE}/evaluate.py": (

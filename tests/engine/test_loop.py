@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from engine_parts import VectorData, Vectors, VectorTask, training_settings
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
 from winnow.engine.gradients import FirstLook
-from winnow.engine.loop import fit, restore
+from winnow.engine.loop import fit, fit_epochs, restore
+from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DataError, DivergedError, TransientDataError
+from winnow.testing.ranks import run_as_ranks
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -205,6 +208,51 @@ def test_a_stop_while_data_is_away_saves_and_interrupts(make_fit):
     run = make_fit(data=Leaving())
     assert run_fit(run) == "interrupted"
     assert read_checkpoint(run.checkpoints.last)["epoch"] == 1
+
+
+class Drifting(VectorTask):
+    """Its buffer follows the rank while it trains, and is noted when it predicts."""
+
+    def __init__(self, rank):
+        super().__init__(dropout=0)
+        self.rank, self.seen = rank, []
+        self.model.register_buffer("drift", torch.zeros(1))
+
+    def forward(self, batch):
+        if self.model.training:
+            self.model.drift += self.rank + 1
+        return super().forward(batch)
+
+    def predictions(self, outputs, batch):
+        self.seen.append(float(self.model.drift))
+        return super().predictions(outputs, batch)
+
+
+class Shared(VectorData):
+    """Every other batch, as one of two ranks reads them."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+
+    def num_train_batches(self, start_sample=0):
+        return super().num_train_batches(start_sample) // 2
+
+    def train_batches(self, *arguments, **named):
+        return itertools.islice(super().train_batches(*arguments, **named), self.rank, None, 2)
+
+
+def test_all_ranks_evaluate_the_running_statistics_of_the_first(make_fit):
+    def train(ranks):
+        run = make_fit(f"rank_{ranks.rank}", Shared(ranks.rank), Drifting(ranks.rank), max_epochs=2)
+        own = run.step
+        step = TrainStep(run.task, own.optimizer, own.schedule, own.precision, None, None, 3, ranks)
+        run = replace(run, step=step)
+        with run.checkpoints:
+            assert fit_epochs(run, SimpleNamespace(requested=False), lambda: None) == "completed"
+        return run.task.seen
+
+    assert run_as_ranks(2, train) == [[3.0, 6.0]] * 2
 
 
 def test_an_objective_that_no_evaluation_gives_is_never_best(make_fit):

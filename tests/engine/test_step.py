@@ -1,10 +1,11 @@
 """One update: what reaches the optimizer, and what goes between ranks."""
 
 import math
+from dataclasses import dataclass, field
 
 import pytest
 import torch
-from engine_parts import VectorData, VectorTask, training_settings
+from engine_parts import VectorData, Vectors, VectorTask, training_settings
 from torch import nn
 
 from winnow.engine.precision import Precision
@@ -38,6 +39,41 @@ def test_gradients_are_clipped_at_their_own_size_whatever_they_were_scaled_by(ma
         norms = norms_at_update(run)
         run.step([batch], 0)
         assert norms == [expected]
+
+
+@dataclass(frozen=True)
+class Travelling(Vectors):
+    """Notes where it is taken to; what stays on the host is of no use."""
+
+    taken: list = field(default_factory=list)
+
+    def to(self, device, memory_format=torch.preserve_format):
+        self.taken.append((device, memory_format))
+        return Vectors(self.inputs, self.truth, self.image_ids, self.side)
+
+
+def test_batches_are_taken_to_the_device_in_the_memory_format_that_was_chosen(make_fit):
+    run = make_fit()
+    batch = next(run.data.train_batches(1, 8))
+    travelling = Travelling(batch.inputs, batch.truth, batch.image_ids, batch.side)
+    used = []
+    run.task.forward = lambda batch: used.append(type(batch)) or VectorTask.forward(run.task, batch)
+    run.step([travelling], 0)
+    assert travelling.taken == [(torch.device("cpu"), run.step.precision.memory_format)]
+    assert used == [Vectors]
+
+
+def test_a_batch_without_samples_never_reaches_the_model(make_fit):
+    whole, padded = make_fit(task=VectorTask(dropout=0)), make_fit(task=VectorTask(dropout=0))
+    padded.task.model.load_state_dict(whole.task.model.state_dict())
+    batch = next(whole.data.train_batches(1, 8))
+    empty = Vectors(batch.inputs[:0], batch.truth[:0], [], 8)
+    sizes = []
+    padded.task.forward = lambda batch: sizes.append(batch.num_samples) or VectorTask.forward(padded.task, batch)
+    assert padded.step([batch, empty], 0) == whole.step([batch], 0)
+    assert sizes == [4]
+    for name, value in whole.task.model.state_dict().items():
+        assert torch.equal(value, padded.task.model.state_dict()[name])
 
 
 def test_gradients_are_gone_after_the_step(make_fit):
