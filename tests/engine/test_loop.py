@@ -242,6 +242,21 @@ class Shared(VectorData):
         return itertools.islice(super().train_batches(*arguments, **named), self.rank, None, 2)
 
 
+def test_a_run_that_loses_its_data_for_good_saves_where_it_stands(make_fit):
+    class Losing(VectorData):
+        def train_batches(self, epoch, *arguments, **named):
+            batches = super().train_batches(epoch, *arguments, **named)
+            yield from itertools.islice(batches, 2) if epoch == 2 else batches
+            if epoch == 2:
+                raise DataError("the share is gone")
+
+    run = make_fit(data=Losing())
+    with pytest.raises(DataError, match="the share is gone"):
+        run_fit(run)
+    last = read_checkpoint(run.checkpoints.last)
+    assert (last["epoch"], last["step"], last["progress"]["sample"]) == (1, 8, 8)
+
+
 def test_all_ranks_evaluate_the_running_statistics_of_the_first(make_fit):
     def train(ranks):
         run = make_fit(f"rank_{ranks.rank}", Shared(ranks.rank), Drifting(ranks.rank), max_epochs=2)

@@ -104,3 +104,8 @@ def test_a_scale_goes_on_where_it_stood_and_never_below_the_least():
 def test_without_a_gpu_the_cpu_computes(name):
     assert choose_device(name) == CPU
     assert choose_device(name, Ranks(rank=1, size=2, local_rank=1, local_size=2)) == CPU
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_has_no_bfloat16_computes_in_float16():
+    assert Precision.choose("auto", torch.device("cuda")).dtype == torch.float16

@@ -134,6 +134,18 @@ def test_adding_a_loss_takes_it_as_it_is_now():
     assert sums.means()["train/a"] == 1.0
 
 
+def test_what_other_versions_wrote_more_or_less_of_does_no_harm():
+    state = TrainState(AP)
+    evaluated(state, 0.5)
+    saved = checkpoint_of(state)
+    saved["progress"]["cost"] = {"images": 3, "joules": 9.0}
+    saved["best"] |= {"place": "here"}
+    resumed = TrainState(AP)
+    resumed.load_checkpoint(saved, CPU)
+    assert resumed.cost.metrics() == {"cost/images": 3.0, "cost/images_640": 0.0, "cost/seconds": 0.0}
+    assert resumed.best == state.best
+
+
 def test_cost_counts_images_and_their_pixels():
     state = TrainState(AP)
     state.cost.add(4, 4 * 640 * 320)

@@ -107,7 +107,7 @@ def test_a_promotion_with_other_overrides_is_a_study_of_its_own(tmp_path):
     assert first.name == "search-promoted"
     first.mkdir()
     (first / "promotion.json").write_text('{"overrides": ["budget=full"]}')
-    assert promotion_folder(study, ["budget=full"]) == first
+    assert promotion_folder(study, ["budget=full"]) == promotion_folder(study, ("budget=full",)) == first
     second = promotion_folder(study, ["budget=full", "training.max_epochs=9"])
     assert second.name == "search-promoted-2"
     second.mkdir()

@@ -133,6 +133,16 @@ def test_the_first_seed_runs_alone_and_the_others_follow_it(opened):
     assert one.supply.next() is None
 
 
+def test_seeds_of_one_trial_do_not_stand_for_those_of_another(opened):
+    one = opened(n_trials=2, seeds=[3, 4])
+    firsts = drained(one.supply)
+    for job in firsts:
+        text = Outcome("completed", (1.0,), seed=3).to_json()
+        one.study._storage.set_trial_user_attr(one.study.trials[job.number]._trial_id, outcome_key(3), text)
+        one.supply.queue_other_seeds(job)
+    assert [(job.number, job.seed) for job in drained(one.supply)] == [(0, 4), (1, 4)]
+
+
 def test_of_one_run_no_other_seeds_follow(opened):
     one = opened(n_trials=1)
     one.supply.queue_other_seeds(one.supply.next())

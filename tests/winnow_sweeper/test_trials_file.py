@@ -97,6 +97,15 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, compose, cell, message):
     assert message in line
 
 
+@pytest.mark.parametrize("text", [
+    '[{"training.seed":1,"training.note":"a,b"},{"training.seed":2}]',
+    ' [ { "training.seed" : 1 , "training.note" : "a,b" } ,\n{"training.seed":\t2}\n] ',
+])  # fmt: skip
+def test_blanks_of_json_mean_nothing(tmp_path, text):
+    read = read_trials(write(tmp_path, "t.json", text), space_of(), lambda overrides: None)
+    assert [trial.overrides for trial in read] == [("training.seed=1", "training.note='a,b'"), ("training.seed=2",)]
+
+
 @pytest.mark.parametrize(("name", "text", "expected"), [
     ("t.json", "", "FILE: is empty"),
     ("t.json", " \n", "FILE: is empty"),

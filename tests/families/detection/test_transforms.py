@@ -112,6 +112,7 @@ def test_image_and_boxes_are_flipped_together_as_often_as_asked():
     flipped = [WIDTH - 70, 20, WIDTH - 30, 50]
     image, boxes, _ = augmented(horizontal_flip=1.0)
     assert white_box(image) == boxes[0].tolist() == flipped
+    assert type(boxes) is torch.Tensor
     ended = [augmented(seed, horizontal_flip=0.3)[1][0].tolist() for seed in range(200)]
     assert 0.2 < ended.count(flipped) / 200 < 0.4
     assert ended.count(flipped) + ended.count(list(BOX)) == 200
@@ -155,6 +156,10 @@ def test_a_crop_has_the_size_that_was_asked_for_and_lies_anywhere():
         assert image.shape == (3, HEIGHT // 2, WIDTH // 2)
         corners.add(bool((image[:, 0] > 127).all()))
     assert corners == {False, True}
+    for seed in range(200):
+        image, boxes, _ = augmented(seed, crop=1.0, boxes=((0, 0, WIDTH, HEIGHT),))
+        assert image.min() == 255, "a crop lies inside the image"
+        assert boxes[0].tolist() == pytest.approx([0, 0, image.shape[2], image.shape[1]])
     whole, boxes, _ = augmented(crop=1.0, crop_scale=(1.0, 1.0))
     assert white_box(whole) == boxes[0].tolist() == list(BOX)
 
@@ -178,6 +183,26 @@ def test_colours_change_as_often_as_asked_and_boxes_do_not():
     changed = [pixel for pixel in grey if pixel.tolist() != [255, 255, 255]]
     assert 15 < len(changed) < 60  # half of them grow brighter than white
     assert augmented(3, photometric=1.0)[1].tolist() == [list(BOX)]
+
+
+def test_colours_change_by_as_much_as_is_said():
+    image = torch.tensor([140, 100, 60], dtype=torch.uint8).reshape(3, 1, 1).expand(3, 8, 8).contiguous()
+    augment = Augmentation(AugmentationSettings(**NOTHING | {"photometric": 1.0}))
+    changes = []
+    for seed in range(300):
+        torch.manual_seed(seed)
+        changed = augment(image, torch.zeros(0, 4), torch.zeros(0), 8, False)[0][:, 0, 0]
+        (luma, *chroma), (new_luma, *new_chroma) = (
+            colorsys.rgb_to_yiq(*(int(value) / 255 for value in pixel)) for pixel in (image[:, 0, 0], changed)
+        )
+        turn = math.atan2(*reversed(new_chroma)) - math.atan2(*reversed(chroma))
+        brightness = new_luma / luma
+        changes.append((brightness, math.hypot(*new_chroma) / math.hypot(*chroma) / brightness, turn / math.tau))
+    brightness, chroma, turn = zip(*changes, strict=True)
+    assert (min(brightness), max(brightness)) == (pytest.approx(0.75, abs=0.02), pytest.approx(1.25, abs=0.02))
+    # Of an image of one colour, contrast (0.75 to 1.25) and saturation (0.7 to 1.3) both stretch the chroma alone.
+    assert 0.5 < min(chroma) < 0.62 < 1.45 < max(chroma) < 1.66
+    assert (min(turn), max(turn)) == (pytest.approx(-0.03, abs=0.004), pytest.approx(0.03, abs=0.004))
 
 
 @pytest.mark.parametrize("key", ["crop_scale", "resize_scale"])

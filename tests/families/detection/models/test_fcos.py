@@ -69,9 +69,9 @@ def torchvision_losses(outputs, data):
     return network.compute_loss(truth, head, anchors, [rows * columns for rows, columns in shapes])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_losses_equal_torchvisions_on_the_same_outputs(seed):
-    data = crowded(seed)
+@pytest.mark.parametrize(("seed", "size"), [(0, (128, 128)), (1, (128, 128)), (2, (96, 160)), (3, (160, 96))])
+def test_losses_equal_torchvisions_on_the_same_outputs(seed, size):
+    data = crowded(seed, size=size)
     outputs = random_outputs(data, seed)
     count = float(match_locations(data, STRIDES).wins.sum())
     ours = fcos_losses(outputs, match_locations(data, STRIDES))
@@ -163,6 +163,27 @@ def test_at_most_a_thousand_locations_of_a_level_are_looked_at_and_none_on_paddi
     (found,) = task.predictions(outputs, batch(target([], [], size=(64, 96)), padded=(320, 320)))
     assert len(found.scores) == 64 // 8 * 96 // 8
     assert found.boxes.max(dim=0).values.tolist() == pytest.approx([88 - 2.4, 56 - 2.4, 88 + 2.4, 56 + 2.4])
+
+
+def test_of_boxes_that_overlap_by_more_than_0_6_the_best_stays_within_its_class():
+    def found(width, label):
+        """Return how many of two boxes are found, 20 and ``width`` px wide."""
+        outputs, _ = one_found((32, 64), logit=-20.0, centerness=5.0, distance=0.0)
+        outputs.logits[0, 0, 1], outputs.logits[0, 1, label] = 5.0, 4.0
+        outputs.distances[0, 0] = torch.tensor([0, 0, 20, 10]) / 8
+        outputs.distances[0, 1] = torch.tensor([8, 0, width - 8, 10]) / 8
+        return len(tiny().predictions(outputs, batch(target([], [], size=(32, 64))))[0].scores)
+
+    assert [found(20 / 0.55, 1), found(20 / 0.65, 1), found(20 / 0.65, 2)] == [2, 1, 2]
+
+
+def test_locations_without_a_number_take_no_place_from_others():
+    outputs, count = one_found((320, 320), logit=3.0, centerness=3.0, distance=0.3)
+    outputs.logits[0, : count // 2] = torch.nan
+    (found,) = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 5000, 0.05, **TINY).predictions(
+        outputs, batch(target([], [], size=(320, 320)))
+    )
+    assert len(found.scores) == count // 2
 
 
 @pytest.mark.parametrize(("score", "is_found"), [(0.5, False), (0.499, True)])
