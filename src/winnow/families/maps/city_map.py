@@ -19,6 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from winnow.families.maps.frame import Array, Region, frame_to_global, global_to_frame
 from winnow.families.maps.lines import CLASSES, MapLines
+from winnow.families.maps.rendering.drawing import Drawing
 
 EDGE_M = 0.2
 """Boundaries are cut so much inside of the region's edge and crossings so much outside of it: no edge becomes a boundary, and
@@ -67,6 +68,12 @@ class CityMap:
                 labels.append(label)
         return MapLines.of(lines, labels), dropped
 
+    def drawing_at(self, pose: Pose, region: Region) -> Drawing:
+        """Return what a renderer paints of the region around a pose."""
+        dividers, crossings, roads = (self._near(part, pose, region) for part in range(3))
+        lines = [np.asarray(line.coords) for divider in dividers for line in parts_of(divider) if isinstance(line, LineString)]
+        return Drawing(_rings_of(roads), _rings_of(crossings), lines)
+
     def _near(self, part: int, pose: Pose, region: Region) -> list[BaseGeometry]:
         """Return the geometries of a part that may reach the region, cut to a little more than it, in the frame."""
         tree = self._trees[part]
@@ -93,21 +100,30 @@ def _cut_rings(polygons: Sequence[BaseGeometry], region: Region, margin: float) 
     """Yield the edges, outer and inner, of all polygons together: cut to the region, and then to ``margin`` around it."""
     whole = shapely.union_all([polygon.intersection(box(*region.bounds())) for polygon in polygons])
     edge = box(*region.bounds(margin))
-    for polygon in _parts(whole):
+    for polygon in parts_of(whole):
         if isinstance(polygon, Polygon):
             for ring in (polygon.exterior, *polygon.interiors):
                 yield from _pieces(ring.intersection(edge))
 
 
 def _pieces(geometry: BaseGeometry) -> list[BaseGeometry]:
-    lines = [part for part in _parts(geometry) if part.geom_type in ("LineString", "LinearRing")]
-    rest = [part for part in _parts(geometry) if part.geom_type not in ("LineString", "LinearRing")]
-    return [*_parts(shapely.line_merge(shapely.multilinestrings(lines))), *rest] if lines else rest
+    lines = [part for part in parts_of(geometry) if part.geom_type in ("LineString", "LinearRing")]
+    rest = [part for part in parts_of(geometry) if part.geom_type not in ("LineString", "LinearRing")]
+    return [*parts_of(shapely.line_merge(shapely.multilinestrings(lines))), *rest] if lines else rest
 
 
-def _parts(geometry: BaseGeometry) -> list[BaseGeometry]:
+def parts_of(geometry: BaseGeometry) -> list[BaseGeometry]:
     """Return the simple geometries in one that may be a collection, none of an empty one."""
     return [part for part in shapely.get_parts(geometry).tolist() if not part.is_empty]
+
+
+def _rings_of(polygons: Sequence[BaseGeometry]) -> list[tuple[Array, list[Array]]]:
+    """Return (outer ring, rings of holes) of all polygons together."""
+    return [
+        (np.asarray(part.exterior.coords), [np.asarray(hole.coords) for hole in part.interiors])
+        for part in parts_of(shapely.union_all(polygons))
+        if isinstance(part, Polygon)
+    ]
 
 
 def line_of(points: Array, repairs: Counter[str], kind: str) -> LineString | None:
