@@ -24,6 +24,8 @@ from winnow.families.maps.rendering.drawing import Drawing
 EDGE_M = 0.2
 """Boundaries are cut so much inside of the region's edge and crossings so much outside of it: no edge becomes a boundary, and
 the ring of a crossing stays closed."""
+_GRID_M = 1e-4
+"""Polygons whose edges are nearer than this are joined without a slit between them."""
 DIVIDER, CROSSING, BOUNDARY = (CLASSES.index(name) for name in ("divider", "ped_crossing", "boundary"))
 
 
@@ -53,7 +55,7 @@ class CityMap:
     def lines_at(self, pose: Pose, region: Region) -> tuple[MapLines, Counter[str]]:
         """Return the lines in the region around a pose, by class, with all their points; and what was dropped, by kind."""
         dropped: Counter[str] = Counter()
-        dividers, crossings, roads = (self._near(part, pose, region) for part in range(3))
+        dividers, (crossings, roads) = self._near_lines(pose, region), self._near_polygons(pose, region)
         parts = [
             _cut_lines(dividers, region), _cut_rings(crossings, region, EDGE_M), _cut_rings(roads, region, -EDGE_M),
         ]  # fmt: skip
@@ -70,23 +72,46 @@ class CityMap:
 
     def drawing_at(self, pose: Pose, region: Region) -> Drawing:
         """Return what a renderer paints of the region around a pose."""
-        dividers, crossings, roads = (self._near(part, pose, region) for part in range(3))
+        dividers, (crossings, roads) = self._near_lines(pose, region), self._near_polygons(pose, region)
         lines = [np.asarray(line.coords) for divider in dividers for line in parts_of(divider) if isinstance(line, LineString)]
         return Drawing(_rings_of(roads), _rings_of(crossings), lines)
 
-    def _near(self, part: int, pose: Pose, region: Region) -> list[BaseGeometry]:
-        """Return the geometries of a part that may reach the region, cut to a little more than it, in the frame."""
-        tree = self._trees[part]
-        low_x, low_y, high_x, high_y = region.bounds(1.0)
-        corners = np.array([[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y]])
-        patch = Polygon(frame_to_global(corners, pose.xy, pose.yaw, pose.frame_to_ego))
-        chosen = sorted(tree.query(patch, predicate="intersects").tolist())
-        near = [tree.geometries[index].intersection(patch) for index in chosen]
+    def _near_lines(self, pose: Pose, region: Region) -> list[BaseGeometry]:
+        """Return the dividers that may reach the region, cut to a little more than it, in the frame."""
+        patch = _patch(pose, region)
+        return [_in_frame(self.dividers[row].intersection(patch), pose) for row in _touching(self._trees[0], patch)]
 
-        def moved(points: Array) -> Array:
-            return global_to_frame(points, pose.xy, pose.yaw, pose.frame_to_ego)
+    def _near_polygons(self, pose: Pose, region: Region) -> tuple[BaseGeometry, BaseGeometry]:
+        """Return all crossings together and all roads together, cut to a little more than the region, in the frame.
 
-        return [shapely.transform(geometry, moved) for geometry in near if not geometry.is_empty]
+        They are joined before they are cut: where two share an edge, a cut gives each an end of its own there, and a rounding
+        error between the two leaves a slit in the road, which would be a boundary.
+        """
+        patch = _patch(pose, region)
+        near = [[part[row] for row in _touching(tree, patch)]
+                for part, tree in zip((self.crossings, self.roads), self._trees[1:], strict=True)]  # fmt: skip
+        crossings, roads = (
+            _in_frame(shapely.union_all(part, grid_size=_GRID_M).intersection(patch), pose) for part in near
+        )
+        return crossings, roads
+
+
+def _patch(pose: Pose, region: Region) -> Polygon:
+    """Return a little more than the region on the city's map."""
+    low_x, low_y, high_x, high_y = region.bounds(1.0)
+    corners = np.array([[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y]])
+    return Polygon(frame_to_global(corners, pose.xy, pose.yaw, pose.frame_to_ego))
+
+
+def _touching(tree: STRtree, patch: Polygon) -> list[int]:
+    return sorted(tree.query(patch, predicate="intersects").tolist())
+
+
+def _in_frame(geometry: BaseGeometry, pose: Pose) -> BaseGeometry:
+    def moved(points: Array) -> Array:
+        return global_to_frame(points, pose.xy, pose.yaw, pose.frame_to_ego)
+
+    return shapely.transform(geometry, moved)
 
 
 def _cut_lines(lines: Sequence[BaseGeometry], region: Region) -> Iterator[BaseGeometry]:
@@ -96,11 +121,10 @@ def _cut_lines(lines: Sequence[BaseGeometry], region: Region) -> Iterator[BaseGe
         yield from _pieces(line.intersection(edge))
 
 
-def _cut_rings(polygons: Sequence[BaseGeometry], region: Region, margin: float) -> Iterator[BaseGeometry]:
-    """Yield the edges, outer and inner, of all polygons together: cut to the region, and then to ``margin`` around it."""
-    whole = shapely.union_all([polygon.intersection(box(*region.bounds())) for polygon in polygons])
+def _cut_rings(polygons: BaseGeometry, region: Region, margin: float) -> Iterator[BaseGeometry]:
+    """Yield the edges, outer and inner, of polygons: cut to the region, and then to ``margin`` around it."""
     edge = box(*region.bounds(margin))
-    for polygon in parts_of(whole):
+    for polygon in parts_of(polygons.intersection(box(*region.bounds()))):
         if isinstance(polygon, Polygon):
             for ring in (polygon.exterior, *polygon.interiors):
                 yield from _pieces(ring.intersection(edge))
@@ -117,11 +141,11 @@ def parts_of(geometry: BaseGeometry) -> list[BaseGeometry]:
     return [part for part in shapely.get_parts(geometry).tolist() if not part.is_empty]
 
 
-def _rings_of(polygons: Sequence[BaseGeometry]) -> list[tuple[Array, list[Array]]]:
-    """Return (outer ring, rings of holes) of all polygons together."""
+def _rings_of(polygons: BaseGeometry) -> list[tuple[Array, list[Array]]]:
+    """Return (outer ring, rings of holes) of each polygon."""
     return [
         (np.asarray(part.exterior.coords), [np.asarray(hole.coords) for hole in part.interiors])
-        for part in parts_of(shapely.union_all(polygons))
+        for part in parts_of(polygons)
         if isinstance(part, Polygon)
     ]
 
