@@ -37,13 +37,14 @@ def pose_of(rotation: Any, translation: Any) -> Array:
 
 
 def transform_of(matrix: Any, name: str) -> Array:
-    """Return a rigid 4×4 transform. Raises CalibrationError."""
+    """Return a rigid 4×4 transform: the nearest to what a file holds in float32. Raises CalibrationError."""
     transform = numbers(matrix, (4, 4), name)
     rotation = transform[:3, :3]
     off = max(np.abs(rotation @ rotation.T - np.eye(3)).max(), np.abs(transform[3] - (0, 0, 0, 1)).max())
     if off > _OFF_UNIT or np.linalg.det(rotation) < 0:
         raise CalibrationError(f"{name}={matrix!r:.80} is no rotation and translation")
-    return transform
+    left, _, right = np.linalg.svd(rotation)
+    return rigid(left @ right, transform[:3, 3])
 
 
 def intrinsics_of(value: Any, width: int, height: int) -> Array:
