@@ -13,21 +13,25 @@ SIZE = (64, 36)
 LIDAR_ROTATION = [math.sqrt(0.5), 0.0, 0.0, -math.sqrt(0.5)]
 YAW_OF_CAMERA = {"CAM_FRONT": 0, "CAM_FRONT_RIGHT": -56, "CAM_FRONT_LEFT": 56, "CAM_BACK": 180, "CAM_BACK_LEFT": 109,
                  "CAM_BACK_RIGHT": -109}  # fmt: skip
-SCENES = {"scene-0061": ("singapore-onenorth", (100.0, 200.0), 0.3), "scene-0103": ("boston-seaport", (300.0, 150.0), 2.0)}
+SCENES = {
+    "scene-0061": ("singapore-onenorth", (100.0, 200.0), 0.3),
+    "scene-0103": ("boston-seaport", (300.0, 150.0), 2.0),
+}
 NUM_KEYFRAMES = 3
 STEP_M = 4.0
 CITY_MAPS = {"singapore-onenorth": ((100.0, 200.0), 0.3), "boston-seaport": ((300.0, 150.0), 2.0)}
 
 
-def write_nuscenes(root):
+def write_nuscenes(root, num_keyframes=NUM_KEYFRAMES):
     """Write two scenes of three keyframes each, in two cities, and the cities' maps; return ``root``."""
-    for name, records in tables().items():
+    written = tables(num_keyframes)
+    for name, records in written.items():
         write_table(root, name, records)
     for city, (origin, yaw) in CITY_MAPS.items():
         path = root / "maps" / "expansion" / f"{city}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(expansion(origin, yaw)))
-    for number, record in enumerate(tables()["sample_data"]):
+    for number, record in enumerate(written["sample_data"]):
         if record["filename"].endswith(".jpg") and record["is_key_frame"]:
             path = root / record["filename"]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,27 +60,29 @@ def change_map(root, city, edit):
     path.write_text(json.dumps(content))
 
 
-def tables():
+def tables(num_keyframes):
     """Return the records of all tables. Each camera's image is taken at a pose of its own, a little before the lidar's."""
     sensors = [{"token": f"sensor_{name}", "channel": name} for name in ("LIDAR_TOP", *CAMERAS)]
     calibrated = [
         {"token": "calibrated_LIDAR_TOP", "sensor_token": "sensor_LIDAR_TOP", "translation": [0.944, 0.0, 1.84],
          "rotation": LIDAR_ROTATION, "camera_intrinsic": []}
     ]  # fmt: skip
-    for name in CAMERAS:
-        calibrated.append({
-            "token": f"calibrated_{name}", "sensor_token": f"sensor_{name}", "translation": [1.5, 0.0, 1.5],
-            "rotation": camera_rotation(YAW_OF_CAMERA[name]),
-            "camera_intrinsic": [[40.0, 0.0, 32.5], [0.0, 40.0, 19.0], [0.0, 0.0, 1.0]],
-        })  # fmt: skip
+    calibrated += [
+        {"token": f"calibrated_{name}", "sensor_token": f"sensor_{name}", "translation": [1.5, 0.0, 1.5],
+         "rotation": camera_rotation(YAW_OF_CAMERA[name]),
+         "camera_intrinsic": [[40.0, 0.0, 32.5], [0.0, 40.0, 19.0], [0.0, 0.0, 1.0]]}
+        for name in CAMERAS
+    ]  # fmt: skip
     made = {"sensor": sensors, "calibrated_sensor": calibrated, "log": [], "scene": [], "sample": [], "sample_data": [],
             "ego_pose": []}  # fmt: skip
     for scene, (city, origin, yaw) in SCENES.items():
         made["log"].append({"token": f"log_{scene}", "location": city})
         made["scene"].append({"token": f"token_{scene}", "name": scene, "log_token": f"log_{scene}"})
-        for number in range(NUM_KEYFRAMES):
+        for number in range(num_keyframes):
             sample = f"{scene}_{number}"
-            made["sample"].append({"token": sample, "scene_token": f"token_{scene}", "timestamp": 10**15 + 500_000 * number})
+            made["sample"].append(
+                {"token": sample, "scene_token": f"token_{scene}", "timestamp": 10**15 + 500_000 * number}
+            )
             for back, name in enumerate(("LIDAR_TOP", *CAMERAS)):
                 along = STEP_M * number - 0.05 * back
                 made["ego_pose"].append({

@@ -63,7 +63,9 @@ def add_convert(commands: Any) -> None:
     maps.add_argument("source", type=Path, help="folder that holds v1.0-…/ and maps/expansion/")
     maps.add_argument("target", type=Path, help="folder to write into: data.ground_truth")
     maps.add_argument("--version", help="folder of the tables, where there are several: v1.0-trainval | v1.0-mini")
-    maps.add_argument("--infos", type=Path, help="infos of mmdetection3d 1.1 instead of tables; with --city and --scene")
+    maps.add_argument(
+        "--infos", type=Path, help="infos of mmdetection3d 1.1 instead of tables; with --city and --scene"
+    )
     maps.add_argument("--city", help="where the samples of --infos lie, as singapore-onenorth")
     maps.add_argument("--scene", help="the scene that the samples of --infos are of")
     maps.add_argument("--map-frame", choices=("lidar", "ego"), default="lidar", help="data.map_frame")
@@ -107,7 +109,8 @@ def _convert_nuscenes_map(options: argparse.Namespace) -> int:
         if options.city is None or options.scene is None:
             raise ConfigError("--infos says neither the city nor the scene: name both by --city and --scene")
         infos = Infos(options.infos, options.city, options.scene)
-    recipe = Recipe(options.map_frame, *options.region, tuple(options.boundary_layers))
+    width, length = options.region
+    recipe = Recipe(options.map_frame, width, length, tuple(options.boundary_layers))
     with _progress("convert", "scenes") as progress:
         index = convert_nuscenes_map(
             options.source, options.target, recipe, options.version, infos, options.workers, partial(progress, "")

@@ -48,7 +48,9 @@ def test_a_road_all_over_the_region_has_no_boundary():
 @pytest.mark.parametrize("start", range(4))
 def test_a_ring_inside_stays_closed_wherever_it_begins(start):
     corners = np.roll(np.array([(-2, 1), (2, 1), (2, 3), (-2, 3)]), start, axis=0)
-    (_, crossings, boundaries), _ = cut(crossings=[Polygon(corners)], roads=[box(-9, -90, 9, 90).difference(Polygon(corners))])
+    (_, crossings, boundaries), _ = cut(
+        crossings=[Polygon(corners)], roads=[box(-9, -90, 9, 90).difference(Polygon(corners))]
+    )
     assert len(crossings) == 1
     assert crossings[0][0] == crossings[0][-1]
     rings = [line for line in boundaries if line[0] == line[-1]]
@@ -72,7 +74,8 @@ def test_a_boundary_that_begins_inside_is_one_line(start):
 
 def test_crossings_that_touch_are_one_and_roads_have_no_edge_between_them():
     (_, crossings, boundaries), _ = cut(
-        crossings=[box(-3, 0, 3, 2), box(-3, 2, 3, 4)], roads=[box(-5, -90, 0, 90), box(0, -90, 5, 10), box(0, 10, 5, 90)]
+        crossings=[box(-3, 0, 3, 2), box(-3, 2, 3, 4)],
+        roads=[box(-5, -90, 0, 90), box(0, -90, 5, 10), box(0, 10, 5, 90)],
     )
     assert len(crossings) == 1
     assert sorted(line[0][0] for line in boundaries) == [-5, 5]

@@ -86,7 +86,8 @@ def test_a_place_on_a_citys_map_goes_into_the_frame_and_back(keyframe, map_frame
 def test_in_both_frames_y_is_forward_and_x_to_the_right_and_the_origins_differ_by_the_lidars_place(keyframe):
     ahead = keyframe.xy + 10 * np.array([np.cos(keyframe.yaw), np.sin(keyframe.yaw)])
     ego, lidar = (
-        global_to_frame(ahead[None], keyframe.xy, keyframe.yaw, keyframe.frame_to_ego(name))[0] for name in ("ego", "lidar")
+        global_to_frame(ahead[None], keyframe.xy, keyframe.yaw, keyframe.frame_to_ego(name))[0]
+        for name in ("ego", "lidar")
     )
     assert ego == pytest.approx([0.0, 10.0], abs=1e-9)
     assert lidar == pytest.approx([0.0, 10 - 0.944], abs=0.08)
@@ -95,7 +96,9 @@ def test_in_both_frames_y_is_forward_and_x_to_the_right_and_the_origins_differ_b
 def test_the_ground_is_the_plane_of_the_ego_frame(keyframe):
     frame_to_ego = keyframe.frame_to_ego("lidar")
     points = np.random.default_rng(1).uniform(-30, 30, (20, 2))
-    assert apply(frame_to_ego, on_ground(points, ground_of(frame_to_ego)))[:, 2] == pytest.approx(np.zeros(20), abs=1e-9)
+    assert apply(frame_to_ego, on_ground(points, ground_of(frame_to_ego)))[:, 2] == pytest.approx(
+        np.zeros(20), abs=1e-9
+    )
     assert ground_of(frame_to_ego_of("ego", frame_to_ego)) == pytest.approx(np.zeros(3))
 
 
@@ -124,7 +127,9 @@ def test_true_lines_go_into_a_camera_and_back(keyframe, true_lines, camera):
 def test_a_pixel_of_the_sky_is_no_place_on_the_ground(keyframe):
     ground = ground_of(keyframe.frame_to_ego("lidar"))
     camera = keyframe.cameras[0]
-    places = ground_at(np.array([[800.0, 10.0], [800.0, 890.0]]), ground, keyframe.frame_to_camera("lidar")[0], camera.intrinsics)
+    places = ground_at(
+        np.array([[800.0, 10.0], [800.0, 890.0]]), ground, keyframe.frame_to_camera("lidar")[0], camera.intrinsics
+    )
     assert np.isnan(places[0]).all()
     assert 2 < places[1, 1] < 8
 
@@ -151,10 +156,14 @@ def test_after_a_flip_each_line_lies_on_the_mirrored_pixels_of_the_camera_of_the
     width = sample.images.shape[2]
     for camera, mirrored in ((0, 0), (1, 2), (2, 1), (3, 3), (4, 5), (5, 4)):
         before, depth = project(
-            on_ground(sample.lines.vertices.astype(float), sample.ground), sample.frame_to_camera[camera], sample.intrinsics[camera]
+            on_ground(sample.lines.vertices.astype(float), sample.ground),
+            sample.frame_to_camera[camera],
+            sample.intrinsics[camera],
         )
         after, _ = project(
-            on_ground(other.lines.vertices.astype(float), other.ground), other.frame_to_camera[mirrored], other.intrinsics[mirrored]
+            on_ground(other.lines.vertices.astype(float), other.ground),
+            other.frame_to_camera[mirrored],
+            other.intrinsics[mirrored],
         )
         seen = depth > 0.5
         assert seen.any()
@@ -170,6 +179,8 @@ def test_a_flip_negates_x_and_keeps_cameras_right_handed(sample):
     assert np.array_equal(MIRROR @ MIRROR, np.eye(4))
 
 
-@pytest.mark.parametrize(("image_size", "expected"), [(112, (112, 64)), (640, (640, 352)), (64, (64, 32)), (16, (16, 16))])
+@pytest.mark.parametrize(
+    ("image_size", "expected"), [(112, (112, 64)), (640, (640, 352)), (64, (64, 32)), (16, (16, 16))]
+)
 def test_width_and_height_go_by_the_aspect_in_multiples_of_16(image_size, expected):
     assert pixel_size(image_size, 16 / 9) == expected

@@ -49,4 +49,9 @@ def test_lines_of_different_lengths_lie_in_flat_arrays():
     assert made.counts() == [1, 1, 0]
     assert np.array_equal(made.of_class(0)[0], RING[:2])
     empty = MapLines.of([], [])
-    assert (len(empty), empty.counts(), empty.resampled(20).shape, empty.closed.shape) == (0, [0, 0, 0], (0, 20, 2), (0,))
+    assert (len(empty), empty.counts(), empty.resampled(20).shape, empty.closed.shape) == (
+        0,
+        [0, 0, 0],
+        (0, 20, 2),
+        (0,),
+    )

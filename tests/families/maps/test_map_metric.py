@@ -31,7 +31,9 @@ def measure(*seen, cities=CITIES, max_lines=50):
     (LINE + ASIDE, 100, 100, 0.300), (LINE + ASIDE, 20, 100, 0.604),
     (SHORT + ASIDE, 100, 100, 0.353), (SHORT + ASIDE, 20, 20, 0.839),
 ])  # fmt: skip
-def test_a_fault_of_a_60_m_line_has_its_distance_whatever_its_number_of_points_would_make_of_it(one, num_one, num_other, expected):
+def test_a_fault_of_a_60_m_line_has_its_distance_whatever_its_number_of_points_would_make_of_it(
+    one, num_one, num_other, expected
+):
     assert distance(one, num_one, LINE, num_other) == pytest.approx(expected, abs=5e-4)
     assert distance(LINE, num_other, one, num_one) == pytest.approx(expected, abs=5e-4)
 
@@ -71,18 +73,20 @@ def test_a_distance_of_just_the_threshold_is_no_match():
 
 
 def test_a_prediction_looks_at_its_nearest_line_and_at_no_other():
-    true = lines(("divider", LINE), ("divider", LINE + [1.0, 0.0]))
+    true = lines(("divider", LINE), ("divider", LINE + np.array([1.0, 0.0])))
     predictions = MapPredictions(
-        torch.from_numpy(np.stack([resample(LINE + [shift, 0.0], 20) for shift in (0.0, 0.1)])).float(),
+        torch.from_numpy(np.stack([resample(LINE + np.array([shift, 0.0]), 20) for shift in (0.0, 0.1)])).float(),
         torch.tensor([0.9, 0.8]), torch.tensor([0, 0]),
     )  # fmt: skip
     values = measure(([predictions], batch(true)))
-    assert values["map_1.5m"] == pytest.approx(0.5)  # the second is within 1.5 m of the line that is left, and does not look at it
+    assert values["map_1.5m"] == pytest.approx(
+        0.5
+    )  # the second is within 1.5 m of the line that is left, and does not look at it
 
 
 def test_the_best_fifty_count_whatever_their_class_and_their_score():
-    true = lines(("divider", LINE), ("boundary", LINE + [5.0, 0.0]))
-    far = torch.from_numpy(resample(LINE + [100.0, 0.0], 20)).float()
+    true = lines(("divider", LINE), ("boundary", LINE + np.array([5.0, 0.0])))
+    far = torch.from_numpy(resample(LINE + np.array([100.0, 0.0]), 20)).float()
     points = torch.stack([*[far] * 50, torch.from_numpy(resample(LINE, 20)).float()])
     low = MapPredictions(points, torch.linspace(1e-3, 1e-5, 51), torch.tensor([2] * 50 + [0]))
     assert measure(([low], batch(true)))["map"] == 0.0
@@ -98,7 +102,7 @@ def test_one_query_may_give_a_line_of_each_class():
 
 
 def test_a_class_that_does_not_occur_is_left_out_of_the_mean_and_the_number_of_classes_says_so():
-    true = lines(("divider", LINE), ("boundary", LINE + [5.0, 0.0]))
+    true = lines(("divider", LINE), ("boundary", LINE + np.array([5.0, 0.0])))
     only = MapPredictions(found(true).points[:1], torch.ones(1), torch.tensor([0]))
     values = measure(([only], batch(true)))
     assert (values["num_classes"], values["map"], values["recall"]) == (2.0, 0.5, 0.5)
@@ -156,7 +160,9 @@ def slow_map(seen, thresholds):
         looked = []  # per sample, the best prediction first: (score, nearest true line, its distance)
         for (scores, labels, points, _), own in zip(seen, truths, strict=True):
             best = sorted(range(len(scores)), key=lambda index: -scores[index])[:50]
-            tables = {index: [slow_chamfer(points[index], line) for line in own] for index in best if labels[index] == label}
+            tables = {
+                index: [slow_chamfer(points[index], line) for line in own] for index in best if labels[index] == label
+            }
             looked.append([(scores[i], int(np.argmin(table)), min(table)) if own else (scores[i], 0, np.inf)
                            for i, table in tables.items()])  # fmt: skip
         for threshold in thresholds:
@@ -184,7 +190,11 @@ def random_seen(rng):
     for _ in range(int(rng.integers(1, 4))):
         true = random_lines(rng, int(rng.integers(0, 5)))
         points = [*true.resampled(20), *random_lines(rng, int(rng.integers(0, 3))).resampled(20)]
-        points = [line + rng.normal(0, rng.choice([0.05, 0.4, 1.5]), 2) for line in points for _ in range(int(rng.integers(0, 3)))]
+        points = [
+            line + rng.normal(0, rng.choice([0.05, 0.4, 1.5]), 2)
+            for line in points
+            for _ in range(int(rng.integers(0, 3)))
+        ]
         stacked = np.stack(points) if points else np.zeros((0, 20, 2))
         labels = rng.integers(0, 3, len(points)) if rng.random() < 0.3 else np.zeros(len(points), int)
         true = MapLines(true.vertices, true.starts, true.labels if rng.random() < 0.5 else np.zeros_like(true.labels))

@@ -39,7 +39,9 @@ def check_nuscenes_map(settings: NuscenesMapSettings, progress: SplitProgress) -
     """Check the converted ground truth, and every image of both splits."""
     folder = Path(settings.ground_truth)
     index = read_index(folder, settings.recipe)
-    between = [Finding(kind, token, None, f"left out by the conversion: {detail}") for kind, token, detail in index.refused]
+    between = [
+        Finding(kind, token, None, f"left out by the conversion: {detail}") for kind, token, detail in index.refused
+    ]
     samples: list[Sample] = []
     for scene in index.scenes:
         try:
@@ -125,7 +127,9 @@ def check_map_rendered(settings: MapRenderedSettings, progress: SplitProgress) -
         scenes = drive_scenes(drives, cities, settings)
         progress(part, len(scenes), len(scenes))
         findings = [
-            finding for scene, lines in zip(scenes.scenes, scenes.lines, strict=True) for finding in _empty(scene.image_id, lines)
+            finding
+            for scene, lines in zip(scenes.scenes, scenes.lines, strict=True)
+            for finding in _empty(scene.image_id, lines)
         ]
         num_lines = sum(map(len, scenes.lines))
         reports[part] = SplitReport(f"drawn, {', '.join(cities)}", len(scenes), num_lines, tuple(findings))

@@ -73,7 +73,12 @@ class CityMap:
     def drawing_at(self, pose: Pose, region: Region) -> Drawing:
         """Return what a renderer paints of the region around a pose."""
         dividers, (crossings, roads) = self._near_lines(pose, region), self._near_polygons(pose, region)
-        lines = [np.asarray(line.coords) for divider in dividers for line in parts_of(divider) if isinstance(line, LineString)]
+        lines = [
+            np.asarray(line.coords)
+            for divider in dividers
+            for line in parts_of(divider)
+            if isinstance(line, LineString)
+        ]
         return Drawing(_rings_of(roads), _rings_of(crossings), lines)
 
     def _near_lines(self, pose: Pose, region: Region) -> list[BaseGeometry]:
@@ -84,15 +89,13 @@ class CityMap:
     def _near_polygons(self, pose: Pose, region: Region) -> tuple[BaseGeometry, BaseGeometry]:
         """Return all crossings together and all roads together, cut to a little more than the region, in the frame.
 
-        They are joined before they are cut: where two share an edge, a cut gives each an end of its own there, and a rounding
-        error between the two leaves a slit in the road, which would be a boundary.
+        Where two share an edge, a cut gives each an end of its own there; on a grid the rounding error between the two leaves no
+        slit in the road, which would be a boundary.
         """
         patch = _patch(pose, region)
-        near = [[part[row] for row in _touching(tree, patch)]
+        near = [[part[row].intersection(patch) for row in _touching(tree, patch)]
                 for part, tree in zip((self.crossings, self.roads), self._trees[1:], strict=True)]  # fmt: skip
-        crossings, roads = (
-            _in_frame(shapely.union_all(part, grid_size=_GRID_M).intersection(patch), pose) for part in near
-        )
+        crossings, roads = (_in_frame(shapely.union_all(part, grid_size=_GRID_M), pose) for part in near)
         return crossings, roads
 
 

@@ -155,9 +155,7 @@ def _city_map(path: Path, boundary_layers: tuple[str, ...]) -> CityMap:
     return read_expansion(path, boundary_layers)
 
 
-def _index_of(
-    scenes: Sequence[_Scene], version: str, recipe: Recipe, refused: Sequence[Refused]
-) -> TruthIndex:
+def _index_of(scenes: Sequence[_Scene], version: str, recipe: Recipe, refused: Sequence[Refused]) -> TruthIndex:
     lines, dropped, repairs = Counter[str](dict.fromkeys(CLASSES, 0)), Counter[str](), dict[str, Counter[str]]()
     entries = []
     for scene in scenes:
@@ -178,4 +176,6 @@ def describe(index: TruthIndex) -> str:
     words += ", ".join(f"{count} {name}" for name, count in index.lines.items())
     dropped = {f"{kind} (sample)": count for kind, count in Counter(kind for kind, *_ in index.refused).items()}
     dropped |= index.dropped
-    return words + ("; dropped or repaired: " + ", ".join(f"{n} {kind}" for kind, n in dropped.items()) if dropped else "")
+    return words + (
+        "; dropped or repaired: " + ", ".join(f"{n} {kind}" for kind, n in dropped.items()) if dropped else ""
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class MapData(SplitData):
         self,
         train: MapSource,
         val: MapSource,
-        cities: Sequence[str],
+        cities: Collection[str],
         settings: MapSettings,
         loading: LoadingSettings,
         fingerprint: str,
@@ -111,7 +111,9 @@ def map_synthetic(*, loading: LoadingSettings, **values: Any) -> MapData:
     frame_to_ego, cameras = frame_to_ego_of(settings.map_frame, LIDAR_TO_EGO), nominal_cameras()
     scenes = RandomScenes("train", settings.map_frame, loading.seed, indices, settings.new_scenes and not is_overfit)
     train = RenderedSource(scenes, cameras, frame_to_ego, settings.area)
-    val_scenes = RandomScenes("val", settings.map_frame, settings.seed, range(settings.num_val), new_in_each_epoch=False)
+    val_scenes = RandomScenes(
+        "val", settings.map_frame, settings.seed, range(settings.num_val), new_in_each_epoch=False
+    )
     val = train if is_overfit else RenderedSource(val_scenes, cameras, frame_to_ego, settings.area)
     drawn = settings.model_dump(exclude={"name", "image_size"})
     words = "new ones in each epoch" if settings.new_scenes else "the same in each epoch"
@@ -133,9 +135,7 @@ def map_rendered(*, loading: LoadingSettings, **values: Any) -> MapData:
     if loading.overfit is not None:
         val_scenes = train_scenes
     cameras, frame_to_ego = drives.keyframe.cameras, drives.keyframe.frame_to_ego(settings.map_frame)
-    train, val = (
-        RenderedSource(scenes, cameras, frame_to_ego, settings.area) for scenes in (train_scenes, val_scenes)
-    )
+    train, val = (RenderedSource(scenes, cameras, frame_to_ego, settings.area) for scenes in (train_scenes, val_scenes))
     sha = hashlib.sha256(f"{settings.map_frame} {settings.region} {loading.overfit}".encode())
     num_lines = []
     for part, scenes in (("train", train_scenes), ("val", val_scenes)):

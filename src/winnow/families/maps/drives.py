@@ -65,8 +65,8 @@ class DriveScenes:
 
 
 def read_drives(root: Path) -> Drives:
-    """Return the drives in ``root``: ``vector_map/*.json``, and the calibration of the first sample of the infos beside it. Raises
-    DataError."""
+    """Return the drives in ``root``: ``vector_map/*.json``, and the calibration of the first sample of the infos beside it.
+    Raises DataError."""
     from winnow.families.maps.formats.vector_map import read_scene
 
     paths = sorted((root / TRACKS).glob("*.json"))
@@ -85,7 +85,9 @@ def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSet
 
     unknown = sorted(set(cities) - set(drives.cities))
     if unknown:
-        raise ConfigError(f"data.train_cities and data.val_cities: no drive is in {unknown[0]!r}; there are {', '.join(drives.cities)}")
+        raise ConfigError(
+            f"data.train_cities and data.val_cities: no drive is in {unknown[0]!r}; there are {', '.join(drives.cities)}"
+        )
     frame_to_ego = drives.keyframe.frame_to_ego(settings.map_frame)
     scenes, lines = [], []
     for number, drive in enumerate(drives.scenes):

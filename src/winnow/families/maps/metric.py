@@ -1,4 +1,4 @@
-"""What is measured of maps: average precision of lines at chamfer distances (MapTR's protocol), recall, and localisation error."""
+"""What is measured of maps: average precision of lines at chamfer distances (MapTR's protocol), recall, localisation error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class MapMetric:
     @property
     def names(self) -> list[str]:
         names = ["map", "map_strict", "recall", "error_m", "num_classes", *AT_THRESHOLDS]
-        names += [f"{part}_class/{name}" for name in self._classes for part in ("map", "map_strict", "recall", "error_m")]
+        names += [
+            f"{part}_class/{name}" for name in self._classes for part in ("map", "map_strict", "recall", "error_m")
+        ]
         return names + ([f"map_city/{city}" for city in self._cities] if len(self._cities) > 1 else [])
 
     @property
@@ -94,7 +96,9 @@ class MapMetric:
     def _class_values(self, samples: Sequence[Judged]) -> dict[int, dict[str, float]]:
         """Return label → numbers by name, of the classes that occur in ``samples``."""
         num_true = sum((sample.num_true for sample in samples), np.zeros(len(self._classes), np.int64))
-        return {label: self._numbers(samples, label, int(num_true[label])) for label in np.flatnonzero(num_true).tolist()}
+        return {
+            label: self._numbers(samples, label, int(num_true[label])) for label in np.flatnonzero(num_true).tolist()
+        }
 
     def _numbers(self, samples: Sequence[Judged], label: int, num_true: int) -> dict[str, float]:
         own = [sample.labels == label for sample in samples]

@@ -26,6 +26,8 @@ GRID: Colour = (52, 52, 58)
 STEP_M = 0.25
 """Lines are projected into a camera in steps of this length: what is straight on the ground may leave the image and come back."""
 LINE_PX = 2
+_FARTHEST_M = 1000.0
+"""A prediction with a point further off, or with one that is no number, is not drawn."""
 
 
 def draw_maps(
@@ -41,7 +43,9 @@ def draw_maps(
     ``threshold`` in the same two views. The car is at the cross, and looks up.
     """
     font = font_of(FONT_SIZE)
-    rows = [_row(batch, found, index, threshold, font) for batch, found, index in itertools.islice(_samples(seen), most)]
+    rows = [
+        _row(batch, found, index, threshold, font) for batch, found, index in itertools.islice(_samples(seen), most)
+    ]
     width, height = max(row.size[0] for row in rows), sum(row.size[1] + GAP for row in rows)
     sheet = Image.new("RGB", (width + 2 * GAP, LINE_HEIGHT + GAP + height), BACKGROUND)
     draw, left = ImageDraw.Draw(sheet), float(GAP)
@@ -71,7 +75,8 @@ def _row(
     target = batch.targets[index]
     sets = [list(zip(target.lines, target.lines.labels.tolist(), strict=True))]
     if found is not None:
-        kept = (found.scores >= threshold).nonzero()[:, 0].tolist()
+        is_drawable = (found.points.abs() < _FARTHEST_M).flatten(1).all(dim=1)
+        kept = ((found.scores >= threshold) & is_drawable).nonzero()[:, 0].tolist()
         sets.append([(found.points[line].numpy(), int(found.labels[line])) for line in kept])
     cells = []
     for lines in sets:
@@ -121,7 +126,9 @@ def _in_front_camera(batch: MapBatch, index: int, lines: Sequence[tuple[Array, C
     )
     ground = batch.ground[index].double().numpy()
     for points, colour in lines:
-        for piece in _seen_pieces(on_ground(_fine(points), ground), frame_to_camera, intrinsics, pixels.shape[1], pixels.shape[0]):
+        for piece in _seen_pieces(
+            on_ground(_fine(points), ground), frame_to_camera, intrinsics, pixels.shape[1], pixels.shape[0]
+        ):
             draw.line([(x * scale, y * scale) for x, y in piece.tolist()], fill=colour, width=LINE_PX)
     return picture
 
@@ -130,7 +137,7 @@ def _seen_pieces(points: Array, frame_to_camera: Array, intrinsics: Array, width
     """Yield the pixels of those pieces of a line that lie in front of a camera and about in its image."""
     pixels, _ = project(points, frame_to_camera, intrinsics)
     with np.errstate(invalid="ignore"):
-        is_seen = (np.abs(pixels - (width / 2, height / 2)) < (width, height)).all(axis=1)
+        is_seen = np.asarray(np.abs(pixels - (width / 2, height / 2)) < (width, height)).all(axis=1)
     for is_in, group in itertools.groupby(range(len(points)), key=lambda index: bool(is_seen[index])):
         piece = list(group)
         if is_in and len(piece) > 1:

@@ -82,7 +82,9 @@ class MapSamples(Dataset[RawSample | Unreadable]):
         sample = self._source.read(key.sample, key.epoch, key.image_size)
         if self._augmentation is None or isinstance(sample, Unreadable):
             return sample
-        return augmented(sample, self._augmentation, np.random.default_rng([self._seed, key.epoch, key.sample, _AUGMENTATION]))
+        return augmented(
+            sample, self._augmentation, np.random.default_rng([self._seed, key.epoch, key.sample, _AUGMENTATION])
+        )
 
 
 def augmented(sample: RawSample, settings: AugmentationSettings, rng: np.random.Generator) -> RawSample:

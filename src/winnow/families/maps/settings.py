@@ -13,7 +13,7 @@ from winnow.settings import Settings
 
 
 class MapSettings(Settings):
-    """What every map data set has in common: the keys of ``conf/data/maps.yaml``."""
+    """What every map data set has in common: the keys of ``conf/data/six_cameras.yaml``."""
 
     name: str
     map_frame: MapFrame

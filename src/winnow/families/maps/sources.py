@@ -127,7 +127,13 @@ class RenderedSource:
             lines, _ = city_map.lines_at(scene.pose, self._region)
         painted = paint(city_map.drawing_at(scene.pose, PAINTED), np.random.default_rng([*scene.seed, _COLOURS]))
         return RawSample(
-            scene.image_id, scene.city, views.render(painted), views.frame_to_camera, views.intrinsics, views.ground, lines
+            scene.image_id,
+            scene.city,
+            views.render(painted),
+            views.frame_to_camera,
+            views.intrinsics,
+            views.ground,
+            lines,
         )
 
     def _views_at(self, image_size: int) -> Views:

@@ -1,4 +1,4 @@
-"""Which samples are trained on and which validated on: nuScenes' own lists, one of ours that is disjoint in space, or a file's."""
+"""Which samples are trained on and which validated on: nuScenes' lists, one of ours that is disjoint in space, or a file's."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ _MINI_TRAIN, _MINI_VAL = "61 553 655 757 796 1077 1094 1100", "103 916"
 def split_keyframes(keyframes: Sequence[Keyframe], split: str, version: str) -> tuple[list[int], list[int]]:
     """Return the places of training and of validation samples among ``keyframes``, in their order; some may be in neither.
 
-    ``split`` is ``official`` (for tables of ``version``), ``disjoint``, or a YAML or JSON file with lists ``train`` and ``val`` of
-    scenes' names. Raises DataError where nothing is left to train on, and for scenes that are in both lists.
+    ``split`` is ``official`` (for tables of ``version``), ``disjoint``, or a YAML or JSON file with lists ``train`` and ``val``
+    of scenes' names. Raises DataError where nothing is left to train on, and for scenes that are in both lists.
     """
     if split == "disjoint":
         train, val = disjoint(keyframes)
     else:
         train_names, val_names = official_scenes(version) if split == "official" else read_lists(Path(split))
         train, val = (
-            [place for place, keyframe in enumerate(keyframes) if keyframe.scene in names] for names in (train_names, val_names)
+            [place for place, keyframe in enumerate(keyframes) if keyframe.scene in names]
+            for names in (train_names, val_names)
         )
     if not train:
         raise DataError(f"data.split={split} leaves none of the {len(keyframes)} samples to train on")
@@ -66,8 +67,10 @@ def read_lists(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     content = read_yaml(path, "lists of scenes (data.split)", DataError)
     lists = [content.get(part) if isinstance(content, dict) else None for part in ("train", "val")]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
-        raise DataError(f"{path} can't be read as lists of scenes (data.split): it needs lists train and val of scenes' names")
-    train, val = (frozenset(names) for names in lists)
+        raise DataError(
+            f"{path} can't be read as lists of scenes (data.split): it needs lists train and val of scenes' names"
+        )
+    train, val = (frozenset(map(str, names or ())) for names in lists)
     if train & val:
         raise DataError(f"{path}: {sorted(train & val)[0]} is in train and in val")
     return train, val
@@ -94,7 +97,9 @@ def disjoint(keyframes: Sequence[Keyframe]) -> tuple[list[int], list[int]]:
     return sorted(train), sorted(val)
 
 
-def nearest_training_sample(keyframes: Sequence[Keyframe], train: Sequence[int], val: Sequence[int]) -> NDArray[np.float64]:
+def nearest_training_sample(
+    keyframes: Sequence[Keyframe], train: Sequence[int], val: Sequence[int]
+) -> NDArray[np.float64]:
     """Return for each validation sample how far the nearest training sample of its city is, in m; infinite if there is none."""
     distances = np.full(len(val), np.inf)
     for city in {keyframes[place].city for place in val}:

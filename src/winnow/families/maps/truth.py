@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,7 @@ class SceneTruth:
     repairs: Counter[str]
 
     def write(self, path: Path) -> None:
-        cameras = [[camera for camera in keyframe.cameras] for keyframe in self.keyframes]
+        cameras = [list(keyframe.cameras) for keyframe in self.keyframes]
         line_counts = [len(lines) for lines in self.lines]
         ends = [np.diff(lines.starts) for lines in self.lines]
         arrays = {
@@ -160,9 +161,12 @@ def _keyframes(arrays: Mapping[str, NDArray[Any]], scene: str, city: str) -> lis
     for row in range(count):
         cameras = tuple(
             Camera(
-                str(arrays["paths"][row, camera]), *arrays["sizes"][row, camera].tolist(),
-                arrays["intrinsics"][row, camera], arrays["ego_to_camera"][row, camera],
-            )  # fmt: skip
+                str(arrays["paths"][row, camera]),
+                int(arrays["sizes"][row, camera, 0]),
+                int(arrays["sizes"][row, camera, 1]),
+                arrays["intrinsics"][row, camera],
+                arrays["ego_to_camera"][row, camera],
+            )
             for camera in range(NUM_CAMERAS)
         )
         place = arrays["xy"][row], float(arrays["yaw"][row]), arrays["lidar_to_ego"][row]
@@ -179,7 +183,7 @@ def _lines(arrays: Mapping[str, NDArray[Any]]) -> list[MapLines]:
     line_ends = np.concatenate([[0], np.cumsum(arrays["line_counts"])])
     point_ends = np.concatenate([[0], np.cumsum(points)])
     lines = []
-    for first, last in zip(line_ends[:-1], line_ends[1:], strict=True):
+    for first, last in itertools.pairwise(line_ends.tolist()):
         begin, end = point_ends[first], point_ends[last]
         starts = (point_ends[first : last + 1] - begin).astype(np.int64)
         lines.append(MapLines(vertices[begin:end].astype(np.float32), starts, labels[first:last].astype(np.int64)))
@@ -188,7 +192,10 @@ def _lines(arrays: Mapping[str, NDArray[Any]]) -> list[MapLines]:
 
 def _counter_arrays(name: str, counter: Counter[str]) -> dict[str, NDArray[Any]]:
     kinds = sorted(counter)
-    return {f"{name}_kinds": np.array(kinds, str), f"{name}_counts": np.array([counter[kind] for kind in kinds], np.int64)}
+    return {
+        f"{name}_kinds": np.array(kinds, str),
+        f"{name}_counts": np.array([counter[kind] for kind in kinds], np.int64),
+    }
 
 
 def _counter(arrays: Mapping[str, NDArray[Any]], name: str) -> Counter[str]:

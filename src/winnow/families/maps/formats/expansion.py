@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shapely.geometry import MultiPolygon, Polygon
 
 from winnow.errors import DataError
 from winnow.families.maps.city_map import CityMap, line_of, polygon_of
@@ -45,7 +46,9 @@ def read_expansion(path: Path, boundary_layers: Sequence[str]) -> CityMap:
     reader = _Reader(path, content)
     repairs: Counter[str] = Counter()
     dividers = [
-        line_of(reader.line(layer, record), repairs, layer) for layer in DIVIDER_LAYERS for record in reader.records(layer)
+        line_of(reader.line(layer, record), repairs, layer)
+        for layer in DIVIDER_LAYERS
+        for record in reader.records(layer)
     ]
     crossings, roads = (
         [
@@ -56,7 +59,12 @@ def read_expansion(path: Path, boundary_layers: Sequence[str]) -> CityMap:
         ]
         for layers in ([CROSSING_LAYER], boundary_layers)
     )
-    return CityMap(*([part for part in parts if part is not None] for parts in (dividers, crossings, roads)), repairs)
+    lines, areas = [line for line in dividers if line is not None], [_present(part) for part in (crossings, roads)]
+    return CityMap(lines, areas[0], areas[1], repairs)
+
+
+def _present(polygons: Sequence[Polygon | MultiPolygon | None]) -> list[Polygon | MultiPolygon]:
+    return [polygon for polygon in polygons if polygon is not None]
 
 
 class _Reader:

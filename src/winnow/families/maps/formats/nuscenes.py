@@ -38,7 +38,9 @@ def find_version(root: Path, version: str | None) -> str:
             raise DataError(f"{root} holds no folder {version} of tables; there are: {', '.join(there) or 'none'}")
         return version
     if len(there) != 1:
-        raise DataError(f"{root} holds {', '.join(there) or 'no tables'}; name one of {', '.join(VERSIONS)} by --version")
+        raise DataError(
+            f"{root} holds {', '.join(there) or 'no tables'}; name one of {', '.join(VERSIONS)} by --version"
+        )
     return there[0]
 
 
@@ -79,13 +81,13 @@ def _order_of(tables: Mapping[str, Table], sample: Record) -> tuple[str, int]:
     scene = _follow(tables, "sample", sample["token"], "scene_token", "scene")
     timestamp = sample["timestamp"]
     if not isinstance(timestamp, int) or not isinstance(scene["name"], str):
-        raise DataError(f"sample {sample['token']}: its timestamp is {timestamp!r:.40}, its scene's name {scene['name']!r:.40}")
+        raise DataError(
+            f"sample {sample['token']}: its timestamp is {timestamp!r:.40}, its scene's name {scene['name']!r:.40}"
+        )
     return scene["name"], timestamp
 
 
-def _keyframe(
-    tables: Mapping[str, Table], token: str, scene: Record, city: str, own: Mapping[str, Record]
-) -> Keyframe:
+def _keyframe(tables: Mapping[str, Table], token: str, scene: Record, city: str, own: Mapping[str, Record]) -> Keyframe:
     lidar_to_ego, ego_to_global = (_pose(tables, own[LIDAR], table) for table in ("calibrated_sensor", "ego_pose"))
     cameras = []
     for name in CAMERAS:
@@ -94,7 +96,9 @@ def _keyframe(
         width, height = record.get("width"), record.get("height")
         if type(width) is not int or type(height) is not int or not (0 < width < 1 << 16 and 0 < height < 1 << 16):
             raise CalibrationError(f"{name} is {width!r:.20}×{height!r:.20} px large")
-        camera_to_ego, ego_to_global_then = (_pose(tables, record, table) for table in ("calibrated_sensor", "ego_pose"))
+        camera_to_ego, ego_to_global_then = (
+            _pose(tables, record, table) for table in ("calibrated_sensor", "ego_pose")
+        )
         try:
             intrinsics = intrinsics_of(calibrated["camera_intrinsic"], width, height)
         except CalibrationError as error:

@@ -77,12 +77,10 @@ def _city_map(lines: dict[str, list[Array]]) -> CityMap:
 def roads_of(rings: list[Polygon | MultiPolygon]) -> list[Polygon | MultiPolygon]:
     """Return polygons with holes from their rings, which don't say what they are: one that lies in an odd number of others is a
     hole."""
-    for ring in rings:
-        shapely.prepare(ring)
-    surrounding = [
-        [other for other in range(len(rings)) if other != number and rings[other].contains(ring)]
-        for number, ring in enumerate(rings)
-    ]
+    surrounding: list[list[int]] = [[] for _ in rings]
+    for inner, outer in shapely.STRtree(rings).query(rings, predicate="within").T.tolist():
+        if inner != outer:
+            surrounding[inner].append(outer)
     holes = {number for number, others in enumerate(surrounding) if len(others) % 2}
     roads = []
     for number, ring in enumerate(rings):

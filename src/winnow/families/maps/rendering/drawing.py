@@ -42,7 +42,9 @@ class Drawing(NamedTuple):
 
 def paint(drawing: Drawing, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return the pixels (N, 3) of all levels, plain ground and sky."""
-    ground, road, crossing, edge, line, sky = (_varied(colour, rng) for colour in (_GROUND, _ROAD, _CROSSING, _EDGE, _LINE, _SKY))
+    ground, road, crossing, edge, line, sky = (
+        _varied(colour, rng) for colour in (_GROUND, _ROAD, _CROSSING, _EDGE, _LINE, _SKY)
+    )
     image = Image.new("RGB", (_WIDTH, _HEIGHT), ground)
     draw = ImageDraw.Draw(image)
     for outer, holes in drawing.roads:
@@ -66,9 +68,11 @@ def paint(drawing: Drawing, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 def place_of(points: Array, footprint_m: Array) -> NDArray[np.int32]:
     """Return where among the pixels (N, 2) points of the ground stand, at the level of their ``footprint_m`` (N,): NaN is sky."""
-    is_sky = np.isnan(points).any(axis=1)
+    is_sky = np.asarray(np.isnan(points)).any(axis=1)
     x, y = np.where(is_sky[:, None], 0.0, points).T
-    level = np.clip(np.round(np.log2(np.maximum(np.nan_to_num(footprint_m, nan=1.0), PIXEL_M) / PIXEL_M)), 0, LEVELS - 1)
+    level = np.clip(
+        np.round(np.log2(np.maximum(np.nan_to_num(footprint_m, nan=1.0), PIXEL_M) / PIXEL_M)), 0, LEVELS - 1
+    )
     level = level.astype(int)
     side = PIXEL_M * 2.0**level
     shapes = np.array(LEVEL_SHAPES)[level]

@@ -35,9 +35,8 @@ def random_roads(rng: np.random.Generator) -> CityMap:
         roads.append(side.buffer(side_half, cap_style="flat"))
         around = roads[1].intersection(road).buffer(rng.uniform(1.0, 3.0))
         dividers.append(side)
-        for away in (-1, 1):
-            if rng.random() < 0.6:
-                crossings.append(_across(centre, at + away * (side_half + rng.uniform(4, 7)), half, rng))
+        places = [at + away * (side_half + rng.uniform(4, 7)) for away in (-1, 1) if rng.random() < 0.6]
+        crossings += [_across(centre, place, half, rng) for place in places]
     elif rng.random() < 0.4:
         crossings.append(_across(centre, _REACH_M + rng.uniform(-25, 25), half, rng))
     if rng.random() < 0.3:
@@ -47,8 +46,15 @@ def random_roads(rng: np.random.Generator) -> CityMap:
     gaps = [gap for gap in (around, *crossings) if gap is not None]
     for gap in gaps:
         dividers = [divider.difference(gap) for divider in dividers]
-    lines = [part for divider in dividers for part in parts_of(divider) if isinstance(part, LineString) and part.length > 1]
-    return CityMap(lines, [Polygon(crossing) for crossing in crossings], [part for road in roads for part in parts_of(road)], Counter())
+    lines = [
+        part for divider in dividers for part in parts_of(divider) if isinstance(part, LineString) and part.length > 1
+    ]
+    return CityMap(
+        lines,
+        [Polygon(crossing) for crossing in crossings],
+        [part for road in roads for part in parts_of(road)],
+        Counter(),
+    )
 
 
 def _bent(curvature: float, heading: float, offset: float) -> LineString:
@@ -61,7 +67,7 @@ def _bent(curvature: float, heading: float, offset: float) -> LineString:
 
 
 def _side_road(centre: LineString, at: float, rng: np.random.Generator) -> tuple[LineString, float]:
-    """Return the middle of a road that meets ``centre`` at ``at`` m along it, from one side or through both, and half its width."""
+    """Return the middle of a road that meets ``centre`` at ``at`` m along it, from one side or both, and half its width."""
     here, ahead = (np.array(centre.interpolate(place).coords[0]) for place in (at, at + 1.0))
     direction = np.arctan2(*(ahead - here)) + np.pi / 2 + rng.uniform(-0.3, 0.3)
     step = np.array([np.sin(direction), np.cos(direction)]) * _REACH_M

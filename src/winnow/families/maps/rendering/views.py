@@ -40,9 +40,7 @@ class Views:
     """The images of ``cameras`` at ``width`` × ``height`` px; ``intrinsics`` (6, 3, 3) are to those pixels, ``frame_to_camera``
     (6, 4, 4) and ``ground`` as in ``MapBatch``."""
 
-    def __init__(
-        self, cameras: Sequence[Camera], frame_to_ego: Array, ground: Array, width: int, height: int
-    ) -> None:
+    def __init__(self, cameras: Sequence[Camera], frame_to_ego: Array, ground: Array, width: int, height: int) -> None:
         self.frame_to_camera = np.stack([camera.ego_to_camera @ frame_to_ego for camera in cameras])
         self.intrinsics = np.stack(
             [scaled_intrinsics(camera.intrinsics, camera.width, camera.height, width, height) for camera in cameras]
