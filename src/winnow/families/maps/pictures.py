@@ -137,7 +137,8 @@ def _seen_pieces(points: Array, frame_to_camera: Array, intrinsics: Array, width
     """Yield the pixels of those pieces of a line that lie in front of a camera and about in its image."""
     pixels, _ = project(points, frame_to_camera, intrinsics)
     with np.errstate(invalid="ignore"):
-        is_seen = np.asarray(np.abs(pixels - (width / 2, height / 2)) < (width, height)).all(axis=1)
+        is_near = np.abs(pixels - (width / 2, height / 2)) < (width, height)
+    is_seen = is_near[:, 0] & is_near[:, 1]
     for is_in, group in itertools.groupby(range(len(points)), key=lambda index: bool(is_seen[index])):
         piece = list(group)
         if is_in and len(piece) > 1:

@@ -68,7 +68,7 @@ def paint(drawing: Drawing, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 def place_of(points: Array, footprint_m: Array) -> NDArray[np.int32]:
     """Return where among the pixels (N, 2) points of the ground stand, at the level of their ``footprint_m`` (N,): NaN is sky."""
-    is_sky = np.asarray(np.isnan(points)).any(axis=1)
+    is_sky = np.isnan(points[:, 0])
     x, y = np.where(is_sky[:, None], 0.0, points).T
     level = np.clip(
         np.round(np.log2(np.maximum(np.nan_to_num(footprint_m, nan=1.0), PIXEL_M) / PIXEL_M)), 0, LEVELS - 1
