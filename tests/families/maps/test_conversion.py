@@ -104,6 +104,19 @@ def test_another_map_pose_or_calibration_is_another_file(root, edit):
     assert set(files(root)) - before
 
 
+def test_a_map_that_changed_in_the_same_process_is_read_anew(root):
+    change_map(root, "singapore-onenorth", lambda content: content.update(ped_crossing=[]))
+    assert convert(root).lines["ped_crossing"] == 6
+
+
+@pytest.mark.parametrize("name", ["../../up", "a/b", "\ud800", "x" * 300])
+def test_a_scene_of_any_name_has_its_file_in_the_target(root, name):
+    change(root, "scene", lambda records: records[0].update(name=name))
+    index = convert(root)
+    assert {scene.name for scene in index.scenes} == {name, "scene-0103"}
+    assert all((root / "truth" / scene.file).parent.resolve() == (root / "truth").resolve() for scene in index.scenes)
+
+
 @pytest.mark.parametrize("recipe", [
     Recipe("ego"), Recipe(width=40.0), Recipe(length=100.0), Recipe(boundary_layers=("drivable_area",)),
 ])  # fmt: skip

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import logging
 import multiprocessing
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
+_UNUSUAL = re.compile(r"[^\w.-]", re.ASCII)
+"""What of a scene's name is not taken into a file's."""
+
 
 @dataclass(frozen=True)
 class Infos:
@@ -46,6 +50,7 @@ class _Scene:
     name: str
     city: str
     map_path: Path
+    map_checksum: str
     file: Path
     keyframes: Sequence[Keyframe]
     recipe: Recipe
@@ -86,8 +91,10 @@ def _scenes(root: Path, target: Path, recipe: Recipe, keyframes: Sequence[Keyfra
     for name, group in itertools.groupby(keyframes, key=lambda keyframe: keyframe.scene):
         own = list(group)
         map_path = path_of(root, own[0].city)
-        key = recipe.key_with(checksum(map_path), _digest(own))
-        yield _Scene(name, own[0].city, map_path, target / f"{Path(name).name}.{key}.npz", own, recipe)
+        map_checksum = checksum(map_path)
+        key = recipe.key_with(map_checksum, _digest(own))
+        file = target / f"{_UNUSUAL.sub('_', name)[:60]}.{key}.npz"
+        yield _Scene(name, own[0].city, map_path, map_checksum, file, own, recipe)
 
 
 def _digest(keyframes: Sequence[Keyframe]) -> str:
@@ -138,7 +145,7 @@ def convert_scene(scene: _Scene) -> None:
     """Write the ground truth of one scene."""
     from winnow.families.maps.city_map import Pose
 
-    city_map = _city_map(scene.map_path, scene.recipe.boundary_layers)
+    city_map = _city_map(scene.map_path, scene.map_checksum, scene.recipe.boundary_layers)
     lines, dropped = [], Counter[str]()
     for keyframe in scene.keyframes:
         pose = Pose(keyframe.xy, keyframe.yaw, keyframe.frame_to_ego(scene.recipe.map_frame))
@@ -149,7 +156,9 @@ def convert_scene(scene: _Scene) -> None:
 
 
 @functools.cache
-def _city_map(path: Path, boundary_layers: tuple[str, ...]) -> CityMap:
+def _city_map(path: Path, checksum: str, boundary_layers: tuple[str, ...]) -> CityMap:
+    """Return a city's map; a process reads one that has this ``checksum`` once."""
+    del checksum
     from winnow.families.maps.formats.expansion import read_expansion
 
     return read_expansion(path, boundary_layers)

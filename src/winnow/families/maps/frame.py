@@ -21,6 +21,8 @@ CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BA
 MIRRORED_CAMERAS = (0, 2, 1, 3, 5, 4)
 NUM_CAMERAS = len(CAMERAS)
 
+FARTHEST_M = 1e7
+"""No number of a file that is a length in metres, or a focal length, is larger."""
 MIN_DEPTH_M = 0.1
 """What is nearer to a camera, or behind it, has no place in its image."""
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])

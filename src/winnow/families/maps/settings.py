@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from winnow.families.maps.frame import MapFrame, Region
+from winnow.families.maps.rendering.drawing import PAINTED
 from winnow.families.maps.samples import AugmentationSettings
 from winnow.families.maps.truth import Recipe
 from winnow.settings import Settings
+
+
+Length = Annotated[float, Field(gt=0, le=1000, strict=False)]
+"""In metres."""
 
 
 class MapSettings(Settings):
@@ -17,7 +22,7 @@ class MapSettings(Settings):
 
     name: str
     map_frame: MapFrame
-    region: Annotated[tuple[float, float], Field(strict=False)]
+    region: Annotated[tuple[Length, Length], Field(strict=False)]
     image_size: int = Field(ge=16)
     num_points: int = Field(ge=2, le=100)
     augmentation: AugmentationSettings
@@ -32,7 +37,9 @@ class NuscenesMapSettings(MapSettings):
 
     root: str
     ground_truth: str
-    boundary_layers: Annotated[tuple[str, ...], Field(strict=False)]
+    boundary_layers: Annotated[
+        tuple[Literal["road_segment", "lane", "drivable_area"], ...], Field(min_length=1, strict=False)
+    ]
     split: str
     max_bad_samples: int = Field(ge=0)
     wait_for_files_seconds: float = Field(ge=0, strict=False)
@@ -42,7 +49,19 @@ class NuscenesMapSettings(MapSettings):
         return Recipe(self.map_frame, *self.region, self.boundary_layers)
 
 
-class MapSyntheticSettings(MapSettings):
+class PaintedSettings(MapSettings):
+    """What rendered map data sets have in common besides."""
+
+    @model_validator(mode="after")
+    def _is_painted(self) -> Self:
+        if self.region[0] > PAINTED.width or self.region[1] > PAINTED.length:
+            raise ValueError(
+                f"region={list(self.region)} is larger than what is painted, {PAINTED.width:g} × {PAINTED.length:g} m"
+            )
+        return self
+
+
+class MapSyntheticSettings(PaintedSettings):
     """The keys of ``conf/data/map_synthetic.yaml``."""
 
     num_train: int = Field(gt=0)
@@ -51,7 +70,7 @@ class MapSyntheticSettings(MapSettings):
     seed: int = Field(ge=0)
 
 
-class MapRenderedSettings(MapSettings):
+class MapRenderedSettings(PaintedSettings):
     """The keys of ``conf/data/map_rendered.yaml``."""
 
     root: str

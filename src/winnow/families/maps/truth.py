@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from winnow.errors import DataError
-from winnow.families.maps.frame import NUM_CAMERAS, MapFrame, Region
+from winnow.families.maps.frame import FARTHEST_M, NUM_CAMERAS, MapFrame, Region
 from winnow.families.maps.keyframe import Camera, Keyframe, Refused
 from winnow.families.maps.lines import CLASSES, MapLines
 from winnow.reading import NOT_READ, as_record, read_arrays, read_json, reason
@@ -155,8 +155,10 @@ def _keyframes(arrays: Mapping[str, NDArray[Any]], scene: str, city: str) -> lis
         "intrinsics": (NUM_CAMERAS, 3, 3), "ego_to_camera": (NUM_CAMERAS, 4, 4),
     }  # fmt: skip
     for name, shape in shapes.items():
-        if arrays[name].shape != (count, *shape) or (name != "paths" and not np.isfinite(arrays[name]).all()):
+        if arrays[name].shape != (count, *shape) or (name != "paths" and not _are_lengths(arrays[name])):
             raise ValueError(f"its {name} are no {count} × {shape} numbers")
+    if count and not (0 < arrays["sizes"].min() <= arrays["sizes"].max() < 1 << 16):
+        raise ValueError("its sizes are none of images")
     keyframes = []
     for row in range(count):
         cameras = tuple(
@@ -176,7 +178,7 @@ def _keyframes(arrays: Mapping[str, NDArray[Any]], scene: str, city: str) -> lis
 
 def _lines(arrays: Mapping[str, NDArray[Any]]) -> list[MapLines]:
     vertices, labels, points = arrays["vertices"], arrays["labels"], arrays["point_counts"]
-    if vertices.shape != (int(points.sum()), 2) or points.shape != labels.shape or not np.isfinite(vertices).all():
+    if vertices.shape != (int(points.sum()), 2) or points.shape != labels.shape or not _are_lengths(vertices):
         raise ValueError("its vertices do not fit")
     if len(points) and (points.min() < 2 or labels.min() < 0 or labels.max() >= len(CLASSES)):
         raise ValueError("it holds lines of fewer than two points or of unknown classes")
@@ -188,6 +190,10 @@ def _lines(arrays: Mapping[str, NDArray[Any]]) -> list[MapLines]:
         starts = (point_ends[first : last + 1] - begin).astype(np.int64)
         lines.append(MapLines(vertices[begin:end].astype(np.float32), starts, labels[first:last].astype(np.int64)))
     return lines
+
+
+def _are_lengths(array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "fi" and bool((np.abs(array) <= FARTHEST_M).all())
 
 
 def _counter_arrays(name: str, counter: Counter[str]) -> dict[str, NDArray[Any]]:

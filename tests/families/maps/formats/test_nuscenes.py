@@ -71,8 +71,9 @@ def forget(token, key):
 @pytest.mark.parametrize(("table", "edit", "message"), [
     ("scene", lambda records: records.append(3), r"scene\.json: record 2 has no token"),
     ("sample", forget("scene-0061_0", "timestamp"), r"sample\.json: scene-0061_0 has no timestamp"),
-    ("sample", put("scene-0061_0", timestamp="early"), "timestamp is 'early'"),
+    ("sample", put("scene-0061_0", timestamp="early"), r"v1\.0-mini: sample\.json: scene-0061_0: its timestamp is 'early'"),
     ("sample", put("scene-0061_0", scene_token="gone"), r"sample\.json: scene-0061_0 names the scene 'gone', which is not in"),
+    ("log", put("log_scene-0061", location=3), r"log\.json: log_scene-0061: its location is 3"),
     ("log", drop(lambda record: record["token"] == "log_scene-0061"), r"the log 'log_scene-0061', which is not in log\.json"),
     ("sample_data", put("scene-0061_0_CAM_BACK_True", ego_pose_token=7), r"names the ego_pose 7, which is not in ego_pose\.json"),
     ("sample_data", put("scene-0061_0_CAM_BACK_True", calibrated_sensor_token="no"), "names the calibrated_sensor 'no'"),
@@ -215,6 +216,7 @@ def scene_content():
             {"nuscenes_layer": "lane_divider", "polyline": [[-50, 0], [50, 0]]},
             {"nuscenes_layer": "drivable_area_boundary", "polyline": [[-50, -4], [50, -4], [50, 4], [-50, 4], [-50, -4]]},
             {"nuscenes_layer": "lane", "polyline": "not looked at"},
+            {"nuscenes_layer": {"of": "another kind"}},
         ],
     }  # fmt: skip
 
@@ -231,6 +233,7 @@ def test_a_tracked_scene_has_poses_at_the_begin_of_each_whole_span(tmp_path):
     (lambda content: content.pop("ego"), "it has no object ego"),
     (lambda content: content.update(location=3), "location=3"),
     (lambda content: content.update(sample_rate=0), "sample_rate=0"),
+    (lambda content: content["ego"].update(heading=3), r"ego\.xy and ego\.heading are no equally long lists"),
     (lambda content: content["ego"].update(heading=[0.0]), r"ego\.xy and ego\.heading are no equally long lists"),
     (lambda content: content["ego"].update(xy=[["a", 0]] * 21), r"ego\.xy and ego\.heading are no equally long lists"),
     (lambda content: content.update(map_features=[3]), "no list map_features of objects"),

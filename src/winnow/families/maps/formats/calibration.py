@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from winnow.families.maps.frame import Array, rigid, rotation_of
+from winnow.families.maps.frame import FARTHEST_M, Array, rigid, rotation_of
 
 _OFF_UNIT = 1e-3
 """How far a rotation may be from one."""
@@ -17,12 +17,12 @@ class CalibrationError(ValueError):
 
 
 def numbers(value: Any, shape: tuple[int, ...], name: str) -> Array:
-    """Return an array of finite float64. Raises CalibrationError."""
+    """Return an array of float64, none of them beyond ``FARTHEST_M``. Raises CalibrationError."""
     try:
         array = np.array(value, np.float64)
     except (TypeError, ValueError, OverflowError):
         array = np.zeros(0)
-    if array.shape != shape or not np.isfinite(array).all():
+    if array.shape != shape or not (np.abs(array) <= FARTHEST_M).all():
         raise CalibrationError(f"{name}={value!r:.80} is no array of {' × '.join(map(str, shape))} numbers")
     return array
 

@@ -16,7 +16,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from winnow.errors import DataError
 from winnow.families.maps.city_map import CityMap, line_of, polygon_of
-from winnow.families.maps.frame import Array
+from winnow.families.maps.frame import FARTHEST_M, Array
 from winnow.reading import as_float, read_json
 
 OLDEST = 1.3
@@ -136,7 +136,7 @@ class _Reader:
 
     def _point(self, node: dict[str, Any]) -> tuple[float, float]:
         x, y = as_float(node.get("x")), as_float(node.get("y"))
-        if not (np.isfinite(x) and np.isfinite(y)):
+        if not (abs(x) <= FARTHEST_M and abs(y) <= FARTHEST_M):
             raise self._error(f"node {node['token']} lies at x={node.get('x')!r:.40}, y={node.get('y')!r:.40}")
         return x, y
 

@@ -13,7 +13,7 @@ from winnow.errors import DataError
 from winnow.families.maps.formats.calibration import CalibrationError, intrinsics_of, pose_of
 from winnow.families.maps.frame import CAMERAS, Array, ego_to_camera_of, yaw_of
 from winnow.families.maps.keyframe import Camera, Keyframe, Refused
-from winnow.reading import read_json
+from winnow.reading import naming, read_json
 
 LIDAR = "LIDAR_TOP"
 VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
@@ -50,8 +50,17 @@ def read_keyframes(folder: Path) -> tuple[list[Keyframe], list[Refused]]:
 
     Raises DataError naming the table, and the record by its token, for what is no such table.
     """
-    tables = {name: _read_table(folder, name) for name in _COLUMNS}
+    with naming(folder):
+        return _keyframes({name: _read_table(folder, name) for name in _COLUMNS})
+
+
+def _keyframes(tables: Mapping[str, Table]) -> tuple[list[Keyframe], list[Refused]]:
     scenes = {token: _follow(tables, "scene", token, "log_token", "log") for token in tables["scene"]}
+    for log in scenes.values():
+        if not isinstance(log["location"], str):
+            raise DataError(
+                f"log.json: {log['token']}: its location is {log['location']!r:.40}, and should be a city's name"
+            )
     recorded: dict[str, dict[str, Record]] = {token: {} for token in tables["sample"]}
     for record in tables["sample_data"].values():
         if record["is_key_frame"] is not True:
@@ -82,7 +91,7 @@ def _order_of(tables: Mapping[str, Table], sample: Record) -> tuple[str, int]:
     timestamp = sample["timestamp"]
     if not isinstance(timestamp, int) or not isinstance(scene["name"], str):
         raise DataError(
-            f"sample {sample['token']}: its timestamp is {timestamp!r:.40}, its scene's name {scene['name']!r:.40}"
+            f"sample.json: {sample['token']}: its timestamp is {timestamp!r:.40}, its scene's name {scene['name']!r:.40}"
         )
     return scene["name"], timestamp
 

@@ -13,7 +13,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from winnow.errors import DataError
 from winnow.families.maps.city_map import CityMap, line_of, polygon_of
-from winnow.families.maps.frame import Array
+from winnow.families.maps.frame import FARTHEST_M, Array
 from winnow.reading import as_float, read_json
 
 DIVIDER_LAYERS = ("lane_divider", "road_divider")
@@ -50,7 +50,7 @@ def read_scene(path: Path) -> TrackedScene:
     if not isinstance(name, str) or not isinstance(city, str) or not 0 < step < 60:
         raise refuse(f"scene={name!r:.40}, location={city!r:.40}, sample_rate={content.get('sample_rate')!r:.40}")
     xy, yaw = _array(content["ego"].get("xy")), _array(content["ego"].get("heading"))
-    if xy.ndim != 2 or xy.shape != (len(yaw), 2):
+    if yaw.ndim != 1 or xy.shape != (len(yaw), 2):
         raise refuse("ego.xy and ego.heading are no equally long lists of x, y and of angles")
     features = content.get("map_features")
     if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
@@ -58,7 +58,7 @@ def read_scene(path: Path) -> TrackedScene:
     lines: dict[str, list[Array]] = {layer: [] for layer in (*DIVIDER_LAYERS, BOUNDARY_LAYER)}
     for number, feature in enumerate(features):
         layer = feature.get("nuscenes_layer")
-        if layer in lines:
+        if isinstance(layer, str) and layer in lines:
             points = _array(feature.get("polyline"))
             if points.ndim != 2 or points.shape[1] != 2:
                 raise refuse(f"map_features[{number}] ({layer}) has no polyline of x, y")
@@ -92,9 +92,9 @@ def roads_of(rings: list[Polygon | MultiPolygon]) -> list[Polygon | MultiPolygon
 
 
 def _array(values: Any) -> Array:
-    """Return finite float64 values, an empty array for anything else."""
+    """Return float64 values, an empty array for anything else and where one is beyond ``FARTHEST_M``."""
     try:
         array = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):
         return np.zeros(0)
-    return array if np.isfinite(array).all() else np.zeros(0)
+    return array if (np.abs(array) <= FARTHEST_M).all() else np.zeros(0)
