@@ -12,7 +12,6 @@ from winnow.families.maps.samples import AugmentationSettings
 from winnow.families.maps.truth import Recipe
 from winnow.settings import Settings
 
-
 Length = Annotated[float, Field(gt=0, le=1000, strict=False)]
 """In metres."""
 
