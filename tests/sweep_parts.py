@@ -28,6 +28,8 @@ def main(cfg):
             raise RuntimeError("a bug of the user's")
         case "raise_once" if first_start:
             raise RuntimeError("a passing trouble")
+        case "full_once" if first_start:
+            raise RuntimeError("nothing was saved") from OSError(28, "No space left on device", "best.pth")
         case "exit":
             sys.exit(3)
         case "kill":

@@ -3,7 +3,6 @@ file is shown as it is: never read as markup, never as a terminal's commands."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -31,6 +30,10 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(visible(text), **settings)
+
+    def forget(self) -> None:
+        """Drop what could not be written: the next print would begin with it again, and be longer each time."""
+        self._buffer.clear()
 
 
 CONSOLE = PlainConsole(soft_wrap=True)
@@ -60,5 +63,7 @@ class ConsoleHandler(logging.Handler):
     into a file on a full disk, is lost, and nothing else with it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):
+        try:
             CONSOLE.print(Text(visible(self.format(record)), style=_STYLES.get(record.levelno, "")))
+        except OSError:
+            CONSOLE.forget()

@@ -28,6 +28,7 @@ from winnow.reading import naming, read_yaml
 from winnow.run_folder import write_whole
 from winnow.sweep.listed import enqueue_listed, unlisted_in
 from winnow.sweep.patient import PatientStorage
+from winnow.sweep.place import trouble_at
 from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
 
@@ -46,6 +47,8 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be made: {error}; choose another") from error
+    if (trouble := trouble_at(plan.folder)) is not None:
+        raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be written: {trouble}; make room there, or choose another")
     require_own_folder(plan)
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):

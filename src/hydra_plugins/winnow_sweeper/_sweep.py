@@ -113,7 +113,7 @@ def show(rehearsed: DryRun) -> None:
 def sweep(plan: Plan) -> str | None:
     """Run this process's share of the study; why it ended early, or None."""
     owner = ProcessStamp.this_process()
-    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
+    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()}, waits_for_place=True)
     study, plan = open_study(plan, storage)
     failure: SweepFailedError | None = None
     reason: str | None = None

@@ -185,6 +185,7 @@ def logging_refusal(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        CONSOLE.forget()
         logger.error("%s: not written: %s", what, error)
 
 
