@@ -53,6 +53,8 @@ def main(cfg):
             return cfg.x, -cfg.x
         case "debug":
             breakpoint()
+        case "deaf":
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         case "costly":
             (folder / "result.json").write_text('{"cost": {"images": 100.0}, "epochs": 3, "seconds": 0.5}')
     current = current_trial()

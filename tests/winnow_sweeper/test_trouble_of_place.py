@@ -1,7 +1,5 @@
 """Trouble of the place where trials run is counted against none of them: they are given back, and go on when it is over."""
 
-import errno
-import os
 import time
 
 import optuna
@@ -136,13 +134,16 @@ def test_pauses_grow_while_no_job_ends_well(tmp_path, quick_pauses):
 
 @pytest.fixture
 def open_supply(tmp_path):
-    def open_it():
+    def open_it(is_spent=False):
         storage = open_storage(str(tmp_path / "study.journal"), stamp={OWNER: ProcessStamp.this_process().to_json()})
         sampler = optuna.samplers.RandomSampler(seed=0)
         study = create_study_once(storage, "s", ["maximize"], sampler=sampler)
         claims = Claims(study, storage, ProcessStamp.this_process())
         space = {"x": FloatDistribution(0, 1)}
-        return study, Supply(study, 20, space, lambda params: (), None, claims, None, None, lambda number: None)
+        supply = Supply(
+            study, 20, space, lambda params: (), None, claims, None, None, lambda number: None, lambda: is_spent
+        )  # fmt: skip
+        return study, supply
 
     return open_it
 
@@ -184,3 +185,23 @@ def test_whoever_comes_first_goes_on_with_a_trial_that_was_given_back(open_suppl
     _, elsewhere = open_supply()
     assert next_job(elsewhere).number == 0
     assert next_job(here).number == 1
+
+
+def test_no_trial_starts_that_was_proposed_when_the_cost_was_spent(open_supply):
+    study, supply = open_supply(is_spent=True)
+    assert next_job(supply) is None
+    assert [trial.state.name for trial in study.trials] == ["WAITING"]
+
+
+def test_pages_that_cannot_be_written_are_said_once_each_and_change_no_exit_code(app):
+    study = app / "study"
+    for name in ("trials.csv", "optimization_results.yaml", "plots"):
+        (study / name).mkdir(parents=True)
+    for name in ("optimization_history.png", "study.html"):
+        (study / "plots" / name).mkdir()
+    output = sweep(app, "hydra.sweeper.n_trials=1", "hydra.sweeper.plots=true")
+    assert "all trials are done; 1/1: 1 completed" in output
+    for name in ("optimization_results.yaml: not written", "plot optimization_history", "plot study.html"):
+        assert output.count(name) == 1, output
+    assert "trials.csv was not written" in output
+    assert (study / "plots" / "timeline.png").is_file()

@@ -48,7 +48,9 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be made: {error}; choose another") from error
     if (trouble := trouble_at(plan.folder)) is not None:
-        raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be written: {trouble}; make room there, or choose another")
+        raise ConfigError(
+            f"hydra.sweep.dir={plan.folder} can't be written: {trouble}; make room there, or choose another"
+        )
     require_own_folder(plan)
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):

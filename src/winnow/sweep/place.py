@@ -11,7 +11,11 @@ from pathlib import Path
 from winnow.sweep.journal import write_all
 
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
-_WORDS = (*(os.strerror(number).lower() for number in ERRNOS), "database or disk is full", "disk i/o error")  # SQLite's, too
+_WORDS = (
+    *(os.strerror(number).lower() for number in ERRNOS),
+    "database or disk is full",
+    "disk i/o error",
+)  # SQLite's, too
 _PROBE_BYTES = 1 << 14
 
 
