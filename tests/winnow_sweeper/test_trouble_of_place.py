@@ -1,5 +1,7 @@
 """Trouble of the place where trials run is counted against none of them: they are given back, and go on when it is over."""
 
+import errno
+import os
 import time
 
 import optuna
@@ -13,6 +15,9 @@ from sweep_parts import finished, read_until, start, statuses, sweep, write_app
 from hydra_plugins.winnow_sweeper import _place
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
 from hydra_plugins.winnow_sweeper._job import Finished, Job
+from hydra_plugins.winnow_sweeper._judge import Judge
+from hydra_plugins.winnow_sweeper._limits import Limits
+from hydra_plugins.winnow_sweeper._loop import SweepLoop
 from hydra_plugins.winnow_sweeper._place import Place
 from hydra_plugins.winnow_sweeper._supply import Supply
 from winnow.process import ProcessStamp
@@ -205,3 +210,48 @@ def test_pages_that_cannot_be_written_are_said_once_each_and_change_no_exit_code
         assert output.count(name) == 1, output
     assert "trials.csv was not written" in output
     assert (study / "plots" / "timeline.png").is_file()
+
+
+@pytest.mark.slow
+def test_seeds_of_one_trial_that_have_trouble_together_are_run_once_more_each(app):
+    arguments = ["mode=full_once", "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1"]
+    finished(start(app, *arguments, "hydra.sweeper.n_jobs=2", "sleep=0.1"))
+    assert statuses(app) == ["completed"]
+    assert [(app / "study" / "0" / f"seed_{seed}" / "starts").read_text() for seed in (3, 4, 5)] == ["xx"] * 3
+
+
+class RefusingSlots:
+    """Slots of one job at a time, each of which completes at once; the first is not taken, for want of room."""
+
+    size = 1
+
+    def __init__(self):
+        self.submitted, self._finished = [], []
+
+    def num_free(self):
+        return 1 - len(self._finished)
+
+    def submit(self, job):
+        self.submitted.append(job.number)
+        if len(self.submitted) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "8-0.submitted")
+        self._finished.append(Finished(job, Outcome("completed", values=(1.0,))))
+
+    def wait(self, seconds):
+        ended, self._finished = self._finished, []
+        return ended
+
+
+class Silence:
+    def started(self, name, overrides): ...
+    def finished(self, number, outcome): ...
+    def tick(self, running, elsewhere): ...
+
+
+def test_a_job_that_could_not_be_handed_over_is_given_back(open_supply, tmp_path, quick_pauses):
+    study, supply = open_supply()
+    slots, limits = RefusingSlots(), Limits(None, 1.0, 1, None, None, study.get_trials)
+    loop = SweepLoop(supply, slots, Judge(study, None), limits, supply._claims, Silence(), 0, tmp_path)
+    assert loop.run() is None
+    assert slots.submitted == [0, *range(20)]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 20
