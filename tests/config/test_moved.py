@@ -114,7 +114,8 @@ def definition_now(old, *overrides):
 
 
 LEFT_OUT = [
-    "data.root", "data.cache", "model.attention", "training.num_workers", "training.device", "training.log_interval", "training.save_interval",
+    "data.root", "data.cache", "model.attention",
+    "training.num_workers", "training.device", "training.log_interval", "training.save_interval",
     "training.keep_last_n", "training.save_every_steps", "training.resume", "training.oom_retry", "training.frozen_weights",
     "training.frozen_source",
 ]  # fmt: skip

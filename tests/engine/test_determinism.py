@@ -79,12 +79,16 @@ def test_other_errors_stay_what_they_are():
 def test_a_run_hears_of_it_in_its_first_step_and_nothing_is_trained(make_fit):
     run = make_fit(task=Putting("losses"))
     before = weights(run)
-    with pytest.raises(ConfigError, match="1 operation in step 1 on cpu has no deterministic kernel: put_; set training"):
+    with pytest.raises(
+        ConfigError, match="1 operation in step 1 on cpu has no deterministic kernel: put_; set training"
+    ):
         run.step([next(run.data.train_batches(1, 8))], 0)
     assert_same(before, weights(run))
 
 
-@pytest.mark.parametrize(("method", "where"), [("losses", "the evaluation"), ("predictions", "the evaluation's predictions")])
+@pytest.mark.parametrize(
+    ("method", "where"), [("losses", "the evaluation"), ("predictions", "the evaluation's predictions")]
+)
 def test_an_evaluation_says_so_too(make_fit, method, where):
     run = make_fit(task=Putting(method))
     with pytest.raises(ConfigError, match=f"1 operation in {where} on cpu has no deterministic kernel: put_"):

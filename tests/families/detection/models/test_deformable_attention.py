@@ -1,4 +1,4 @@
-"""``model.attention``: what runs, and what is said where the kernel can't be had. The kernel itself needs a GPU: test_on_gpu.py."""
+"""``model.attention``: what runs, and what is said where the kernel can't be had. test_on_gpu.py tries the kernel itself."""
 
 import sys
 from types import SimpleNamespace
@@ -81,8 +81,12 @@ def test_deterministic_training_takes_no_kernel(package):
 ])  # fmt: skip
 def test_only_kernel_goes_to_the_network_and_not_where_that_is_forbidden(package, attention, offline, stays_off):
     if attention == "kernel":
-        where = "it is not in the hub's cache, or not for this machine" if offline else "the hub gave none for this machine"
-        expected = f"model.attention=kernel: {where} (FileNotFoundError: no build for this torch); allowed here: auto, pure"
+        where = (
+            "it is not in the hub's cache, or not for this machine" if offline else "the hub gave none for this machine"
+        )
+        expected = (
+            f"model.attention=kernel: {where} (FileNotFoundError: no build for this torch); allowed here: auto, pure"
+        )
         assert refusal(offline=offline) == expected
     else:
         assert len(attentions(tiny_task(attention=attention, offline=offline))) == 3

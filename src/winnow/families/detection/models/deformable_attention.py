@@ -40,12 +40,16 @@ class UncheckedEncoderLayer(DeformableDetrEncoderLayer):
     """
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor, spatial_position_embeddings: Tensor | None = None, **maps: Any
-    ) -> Tensor:
-        """Return what transformers' layer returns for finite values, bit for bit; ``maps`` says where the levels lie."""
+        self, hidden_states: Tensor, attention_mask: Tensor, spatial_position_embeddings: Tensor | None = None,
+        reference_points: Any = None, spatial_shapes: Any = None, spatial_shapes_list: Any = None,
+        level_start_index: Any = None, **others: Any,
+    ) -> Tensor:  # fmt: skip
+        """Return what transformers' layer returns for finite values, bit for bit."""
         attended, _ = self.self_attn(
             hidden_states=hidden_states, attention_mask=attention_mask, encoder_hidden_states=hidden_states,
-            encoder_attention_mask=attention_mask, position_embeddings=spatial_position_embeddings, **maps,
+            encoder_attention_mask=attention_mask, position_embeddings=spatial_position_embeddings,
+            reference_points=reference_points, spatial_shapes=spatial_shapes, spatial_shapes_list=spatial_shapes_list,
+            level_start_index=level_start_index,
         )  # fmt: skip
         attended = nn.functional.dropout(attended, p=self.dropout, training=self.training)
         hidden_states = self.self_attn_layer_norm(hidden_states + attended)
@@ -126,8 +130,12 @@ def load_kernel(cached_only: bool) -> Kernel:
         with _cache_only(cached_only):
             kernels.kernelize(layer, mode=kernels.Mode.TRAINING, device="cuda", use_fallback=False)
         difference = trial_difference(layer.forward)
-    except Exception as error:  # noqa: BLE001 - what a hub, a download and a library built elsewhere may raise is without end
-        where = "it is not in the hub's cache, or not for this machine" if cached_only else "the hub gave none for this machine"
+    except Exception as error:  # what a hub, a download and a library built elsewhere may raise is without end
+        where = (
+            "it is not in the hub's cache, or not for this machine"
+            if cached_only
+            else "the hub gave none for this machine"
+        )
         raise NoKernelError(f"{where} ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})") from error
     if getattr(layer.forward, "__func__", None) is MultiScaleDeformableAttention.forward:
         raise NoKernelError("transformers gave its pure PyTorch instead (is USE_HUB_KERNELS off?)")

@@ -99,7 +99,8 @@ class FasterRcnnTask:
             proposals, _ = network.rpn(images, features)
             found, _ = network.roi_heads(features, proposals, images.image_sizes)
         tables = [
-            torch.cat([f["boxes"], f["scores"][:, None], f["labels"][:, None].to(f["boxes"].dtype)], dim=1) for f in found
+            torch.cat([f["boxes"], f["scores"][:, None], f["labels"][:, None].to(f["boxes"].dtype)], dim=1)
+            for f in found
         ]
         # One copy from the device for the whole batch.
         rows = torch.cat(tables).cpu().split([len(table) for table in tables])
