@@ -143,8 +143,8 @@ def test_the_step_before_data_that_goes_wrong_is_taken_and_saved(make_fit):
     assert positions == [8, 8]
 
 
-def test_an_evaluation_that_reads_ahead_gives_the_same_numbers(make_fit, monkeypatch):
-    class Three(VectorData):
+def test_an_evaluation_that_reads_ahead_gives_the_same_numbers_and_moves_each_batch_once(make_fit, moved, monkeypatch):
+    class Three(ToldData):
         def num_val_batches(self):
             return 3
 
@@ -154,5 +154,9 @@ def test_an_evaluation_that_reads_ahead_gives_the_same_numbers(make_fit, monkeyp
     run = make_fit(data=Three())
     parts = (run.task, run.data, 8, CPU, run.progress)
     expected = evaluate(*parts)
+    in_order = list(moved)
+    moved.clear()
     monkeypatch.setattr("winnow.engine.evaluate.Transfer", lambda precision: Transfer(precision, is_ahead=True))
     assert evaluate(*parts) == expected
+    assert moved == in_order
+    assert len(in_order) == 3
