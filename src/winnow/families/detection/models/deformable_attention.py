@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -21,8 +20,6 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 from transformers.utils import import_utils
 
 from winnow.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 AttentionChoice = Literal["auto", "pure", "kernel"]
 Kernel = Callable[..., Tensor]
