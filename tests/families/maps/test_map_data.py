@@ -38,6 +38,12 @@ def rendered(shared_data, loading=None, **changed):
     )
 
 
+def own_evaluation():
+    node = compose_plain("evaluation=maps")["evaluation"]
+    node.pop("_target_")
+    return map_evaluation(**node)
+
+
 def bright_pixels(batch, index, label):
     """Return, of all true points of a class at most 20 m off that a camera sees, the part that lies on bright pixels."""
     hits = []
@@ -119,13 +125,18 @@ def test_real_drives_come_twice_a_second_and_the_validation_city_is_never_traine
     assert "val   118 samples (singapore-hollandvillage): 709 divider, 0 ped_crossing, 486 boundary" in caplog.text
     assert data.cities == ("boston-seaport", "singapore-hollandvillage", "singapore-onenorth", "singapore-queenstown")
     caplog.clear()
-    evaluation = map_evaluation(
-        **{key: value for key, value in compose_plain("evaluation=maps")["evaluation"].items() if key != "_target_"}
-    )
-    evaluation.look_over(None, data)
+    own_evaluation().look_over(None, data)
     assert caplog.messages == [
         "the validation set holds no ped_crossing: val/map is the mean over 2 classes, divider and boundary"
     ]
+
+
+def test_every_number_says_which_way_is_better():
+    modes = own_evaluation().metric_modes
+    assert (modes["map"], modes["error_m"], modes["map_city/*"]) == ("max", "min", "max")
+    data = synthetic(num_val=2)
+    metric = own_evaluation().model_arguments(data)["new_metric"]()
+    assert set(metric.names) <= set(modes)
 
 
 def test_real_drives_in_one_city_are_drawn_where_the_truth_says(shared_data):

@@ -121,7 +121,7 @@ def check_map_synthetic(settings: MapSyntheticSettings, progress: SplitProgress)
 def check_map_rendered(settings: MapRenderedSettings, progress: SplitProgress) -> DataReport:
     """Read all drives, and cut out the lines of every sample."""
     require_extra("data=map_rendered")
-    drives = read_drives(Path(settings.root))
+    drives = read_drives(Path(settings.root), [*settings.train_cities, *settings.val_cities])
     reports = {}
     for part, cities in (("train", settings.train_cities), ("val", settings.val_cities)):
         scenes = drive_scenes(drives, cities, settings)

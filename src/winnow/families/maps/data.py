@@ -127,7 +127,7 @@ def map_rendered(*, loading: LoadingSettings, **values: Any) -> MapData:
     """Build the data of real drives through real maps, rendered."""
     require_extra("data=map_rendered")
     settings = build_settings(MapRenderedSettings, values, "data")
-    drives = read_drives(Path(settings.root))
+    drives = read_drives(Path(settings.root), [*settings.train_cities, *settings.val_cities])
     train_scenes, val_scenes = (
         drive_scenes(drives, cities, settings) for cities in (settings.train_cities, settings.val_cities)
     )

@@ -64,9 +64,9 @@ class DriveScenes:
         return sha.digest()
 
 
-def read_drives(root: Path) -> Drives:
+def read_drives(root: Path, cities: Sequence[str]) -> Drives:
     """Return the drives in ``root``: ``vector_map/*.json``, and the calibration of the first sample of the infos beside it.
-    Raises DataError."""
+    Raises DataError, and ConfigError where no drive is in one of ``cities``."""
     from winnow.families.maps.formats.vector_map import read_scene
 
     paths = sorted((root / TRACKS).glob("*.json"))
@@ -76,18 +76,19 @@ def read_drives(root: Path) -> Drives:
     if not keyframes:
         why = f": {refused[0].kind}, {refused[0].detail}" if refused else ""
         raise DataError(f"{root / INFOS} holds no sample whose six calibrations could be used{why}")
-    return Drives(keyframes[0], [read_scene(path) for path in paths])
-
-
-def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSettings) -> DriveScenes:
-    """Return the places of all drives in ``cities``, one per ``data.seconds``. Raises ConfigError for a city without a drive."""
-    from winnow.families.maps.city_map import Pose
-
+    drives = Drives(keyframes[0], [read_scene(path) for path in paths])
     unknown = sorted(set(cities) - set(drives.cities))
     if unknown:
         raise ConfigError(
             f"data.train_cities and data.val_cities: no drive is in {unknown[0]!r}; there are {', '.join(drives.cities)}"
         )
+    return drives
+
+
+def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSettings) -> DriveScenes:
+    """Return the places of all drives in ``cities``, one per ``data.seconds``."""
+    from winnow.families.maps.city_map import Pose
+
     frame_to_ego = drives.keyframe.frame_to_ego(settings.map_frame)
     scenes, lines = [], []
     for number, drive in enumerate(drives.scenes):

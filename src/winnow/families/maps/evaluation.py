@@ -40,6 +40,11 @@ class MapEvaluation:
     def __init__(self, settings: MapEvaluationSettings) -> None:
         self._settings = settings
 
+    @property
+    def metric_modes(self) -> dict[str, str]:
+        names = MapMetric(CLASSES, (), self._settings.max_lines).names
+        return {"map_city/*": "max"} | {name: "min" if name.startswith("error_m") else "max" for name in names}
+
     def model_arguments(self, data: MapData) -> dict[str, Any]:
         """Return, besides ``new_metric``: how many lines count per sample, and of how many points and in which region (a
         ``frame.Region``) they are to be."""

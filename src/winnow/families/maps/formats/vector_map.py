@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,19 @@ BOUNDARY_LAYER = "drivable_area_boundary"
 
 @dataclass(frozen=True, eq=False)
 class TrackedScene:
-    """``xy`` (N, 2) and ``yaw`` (N,) are the ego's, ``step_seconds`` apart, on the map ``city_map`` of ``city``."""
+    """``xy`` (N, 2) and ``yaw`` (N,) are the ego's, ``step_seconds`` apart, on the map of ``city``; ``lines`` holds that map's
+    lines by layer."""
 
     name: str
     city: str
     xy: Array
     yaw: Array
     step_seconds: float
-    city_map: CityMap
+    lines: Mapping[str, Sequence[Array]]
+
+    @cached_property
+    def city_map(self) -> CityMap:
+        return _city_map(self.lines)
 
     def every(self, seconds: float) -> list[int]:
         """Return the poses that begin a whole span of ``seconds``."""
@@ -63,10 +70,10 @@ def read_scene(path: Path) -> TrackedScene:
             if points.ndim != 2 or points.shape[1] != 2:
                 raise refuse(f"map_features[{number}] ({layer}) has no polyline of x, y")
             lines[layer].append(points)
-    return TrackedScene(name, city, xy, yaw, step, _city_map(lines))
+    return TrackedScene(name, city, xy, yaw, step, lines)
 
 
-def _city_map(lines: dict[str, list[Array]]) -> CityMap:
+def _city_map(lines: Mapping[str, Sequence[Array]]) -> CityMap:
     repairs: Counter[str] = Counter()
     dividers = [line_of(points, repairs, layer) for layer in DIVIDER_LAYERS for points in lines[layer]]
     rings = [polygon_of(points, [], repairs, BOUNDARY_LAYER) for points in lines[BOUNDARY_LAYER]]
