@@ -16,6 +16,7 @@ from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial
 from winnow.config.values import one_line
 from winnow.errors import WinnowError
+from winnow.sweep.outcome import OVERRIDES
 
 Config = dict[str, Any]
 
@@ -94,7 +95,7 @@ def _trials(
         sampler=sampler, directions=[StudyDirection[direction.upper()] for direction in directions]
     )
     for trial in explicit:
-        study.enqueue_trial(trial.params)
+        study.enqueue_trial(trial.params, user_attrs={OVERRIDES: list(trial.overrides)})
     for number in range(min(n_trials, len(explicit) + num_sampled)):
         asked = study.ask(fixed_distributions=space.distributions)
         if extend is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
+from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
 from winnow.reading import naming
 from winnow.sweep.claims import Claims
+from winnow.sweep.listed import given_values, withdraw
 from winnow.sweep.outcome import OUTCOME, STARTED, overrides_of
 from winnow.sweep.trial import outcome_key
 
@@ -29,10 +32,11 @@ RESUME = "training.resume=auto"
 
 
 class Supply:
-    """Jobs of one study, up to ``n_trials`` over all processes that work on it.
+    """Jobs of one study, up to ``n_trials`` over all processes that work on it, and to each of its ``points``, where these have an
+    end, once.
 
     The storage numbers trials one by one, so whoever is given number ``n_trials`` or more gives it back, and the total is
-    exact however many ask at once.
+    exact however many ask at once. ``turn`` is held while a trial is chosen: one process at a time sees which points are free.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Supply:
         seeds: Sequence[int] | None,
         resumable_folder: Path | None,
         recall: Callable[[int], None],
+        points: Points | None,
+        turn: AbstractContextManager[object],
     ) -> None:
         self._study = study
         self._n_trials = n_trials
@@ -56,19 +62,22 @@ class Supply:
         self._seeds = seeds
         self._resumable_folder = resumable_folder
         self._recall = recall
+        self._points = points
+        self._turn = turn
         self._ready: deque[Job] = deque()
 
     def next(self) -> Job | None:
         """Return a claimed job, or None if nothing is left to start."""
         if self._ready:
             return self._ready.popleft()
-        if not self._is_any_left():
-            return None
-        trial = self._study.ask(self._distributions)
-        if trial.number >= self._n_trials:
-            self._claims.give_back(trial)
-            return None
-        self._claims.claim(trial)
+        with self._turn:
+            if not self._is_any_left():
+                return None
+            trial = self._study.ask(self._distributions)
+            if trial.number >= self._n_trials:
+                self._claims.give_back(trial)
+                return None
+            self._claims.claim(trial)
         if self._extend is not None:
             self._extend(trial)
         self._queue(self._claims.stored(trial.number))
@@ -114,9 +123,28 @@ class Supply:
         return sum(trial.number not in running for trial in trials)
 
     def _is_any_left(self) -> bool:
+        if self._points is not None:
+            self._withdraw_repeats(self._points)
         trials = self._study.get_trials(deepcopy=False)
         waiting = any(trial.state == TrialState.WAITING and trial.number < self._n_trials for trial in trials)
-        return waiting or len(trials) < self._n_trials
+        if waiting or len(trials) >= self._n_trials:
+            return waiting
+        return self._points is None or self._points.num_free(self._points.taken(trials)) > 0
+
+    def _withdraw_repeats(self, points: Points) -> None:
+        """End trials that wait and could only be what others were or are."""
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state != TrialState.WAITING:
+                continue
+            before = (
+                other for other in trials if other.state != TrialState.WAITING or other.number < trial.number
+            )
+            taken = points.taken(before, overrides_of(trial))
+            if points.distributions and points.num_free(taken, given_values(trial)) < 1:
+                logger.info("trial %d is not run: its point of the space has been taken", trial.number)
+                withdraw(self._study, trial, "never started: its point was taken already")
+                self._n_trials += 1
 
     def _queue(self, trial: FrozenTrial) -> None:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is

@@ -33,8 +33,12 @@ from hydra_plugins.winnow_sweeper._study import (
     code_overrides,
     extender,
     metric_of,
+    most_trials,
     num_trials,
     open_study,
+    tell_points,
+    turn_of,
+    why_all_done,
 )  # fmt: skip
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
@@ -112,6 +116,7 @@ def sweep(plan: Plan) -> str | None:
     owner = ProcessStamp.this_process()
     storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
     study, plan = open_study(plan, storage)
+    tell_points(plan, study)
     failure: SweepFailedError | None = None
     reason: str | None = None
     with study_tracker(plan) as tracker:
@@ -123,7 +128,7 @@ def sweep(plan: Plan) -> str | None:
             failure, reason = error, "stopped for too many failures"
         # Not where anything else ended it: a second Ctrl-C means at once, and a storage that is gone has nothing to conclude.
         write_upstream_results(study, plan.folder)
-        report.conclude(reason, next_commands(plan, reason))
+        report.conclude(reason or why_all_done(plan, study), next_commands(plan, reason))
         if failure is not None:
             tracker.finish("failed")
             raise failure
@@ -170,9 +175,9 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
     for row in rows_of(study.get_trials(deepcopy=False)):
         limits.count(row.outcome, is_new=False)
     supply = Supply(
-        study, num_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
+        study, most_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
-        functools.partial(recall, plan.folder),
+        functools.partial(recall, plan.folder), plan.points, turn_of(plan),
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)

@@ -100,15 +100,15 @@ class StudyReport:
         epochs, less = spent(self.rows)["epochs"], saved(self.rows, self._planned_epochs).get("epochs", 0.0)
         return f"{len(self.rows)}/{self._n_trials}: {ended}; {shown}; {epochs:.0f} epochs spent, {less:.0f} saved by pruning"
 
-    def conclude(self, reason: str | None, next_commands: Sequence[str]) -> None:
-        """Show the final ranking, draw the plots, and say what to type next."""
+    def conclude(self, reason: str, next_commands: Sequence[str]) -> None:
+        """Show the final ranking, draw the plots, and say why the sweep has ended and what to type next."""
         self._write()
         best = ranking(self.rows, self._maximize())
         if best:
             CONSOLE.print(ranking_table(best[:_SHOWN], self._metric))
         if not self.rows:
             logger.info("no trial has ended yet")
-        logger.info("%s; %s", reason or "all trials are done", self.summary() if self.rows else "nothing to show")
+        logger.info("%s; %s", reason, self.summary() if self.rows else "nothing to show")
         self._track()
         self._tracker.log_artifact(self._folder / "trials.csv")
         for path in self._drawn():
