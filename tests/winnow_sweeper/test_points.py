@@ -15,7 +15,7 @@ from hydra_plugins.winnow_sweeper._unvisited import UnvisitedSampler
 from winnow.process import ProcessStamp
 from winnow.sweep.claims import Claims
 from winnow.sweep.listed import enqueue_listed
-from winnow.sweep.outcome import OUTCOME, OVERRIDES, OWNER, outcome_of
+from winnow.sweep.outcome import OWNER, outcome_of
 from winnow.sweep.storage import create_study_once, open_storage
 
 MIXED = {"a": "range(1,4)", "b": "choice([1,2],null,true,1,1.0,x)", "c": "range(0,0.5,0.1)", "d": "choice(only)"}
@@ -58,7 +58,12 @@ def test_a_free_point_is_drawn_among_those_with_the_given_values_each_as_likely(
 
 def test_values_that_left_the_space_take_no_point_of_it():
     points = points_of(a="range(0,4)")
-    assert points.taken([create_trial(value=1.0, params={"a": 7}, distributions={"a": space_of(a="range(0,9)").distributions["a"]})]) == set()
+    assert (
+        points.taken(
+            [create_trial(value=1.0, params={"a": 7}, distributions={"a": space_of(a="range(0,9)").distributions["a"]})]
+        )
+        == set()
+    )
     assert points.num_free({(0,), (1,), (2,), (3,)}, {"a": 7}) == 1
 
 
@@ -106,7 +111,10 @@ def test_every_sampler_covers_the_space_and_repeats_no_point(name, state):
 def test_what_a_sampler_proposes_first_stays_what_it_was(name):
     space = space_of(a="range(0,100)", b="choice(x,y,z)", c="range(0,1,0.001)", d="choice(1)")
     points = Points.of(space.distributions)
-    own, bare = optuna.create_study(sampler=UnvisitedSampler(points, SAMPLERS[name]())), optuna.create_study(sampler=SAMPLERS[name]())
+    own, bare = (
+        optuna.create_study(sampler=UnvisitedSampler(points, SAMPLERS[name]())),
+        optuna.create_study(sampler=SAMPLERS[name]()),
+    )
     for study in (own, bare):
         study.enqueue_trial({"b": "y"})
         for value in range(12):
@@ -115,7 +123,10 @@ def test_what_a_sampler_proposes_first_stays_what_it_was(name):
 
 
 def supply(storage, folder, space, n_trials=20, sampler=None):
-    stored, owner = open_storage(storage, stamp={OWNER: ProcessStamp.this_process().to_json()}), ProcessStamp.this_process()
+    stored, owner = (
+        open_storage(storage, stamp={OWNER: ProcessStamp.this_process().to_json()}),
+        ProcessStamp.this_process(),
+    )
     points = Points.of(space.distributions)
     own = UnvisitedSampler(points, sampler or optuna.samplers.TPESampler(seed=0), seed=0)
     study = create_study_once(stored, "s", ["maximize"], sampler=own)
@@ -178,7 +189,7 @@ def test_n_trials_is_the_total_also_where_points_are_left_and_a_withdrawn_trial_
 
 def test_a_running_trial_holds_its_point_and_one_that_was_given_back_is_run(tmp_path):
     space = space_of(a="choice(x,y)")
-    study, own = supply(f"{tmp_path}/study.journal", tmp_path, space)
+    _, own = supply(f"{tmp_path}/study.journal", tmp_path, space)
     first, second = own.next(), own.next()
     assert {first.overrides, second.overrides} == {("a=x",), ("a=y",)}
     assert own.next() is None

@@ -152,7 +152,9 @@ def test_a_finite_space_is_covered_over_starts_samplers_and_listed_trials_and_th
 def test_a_sweep_that_varies_nothing_is_refused_but_a_repeated_one_is_not(app, override):
     assert "the sweep varies nothing: " in sweep(app, override, code=1)
     assert not (app / "study").exists()
-    assert "points of the space: 1, done: 0; trials in all: 1 " in sweep(app, override, "hydra.sweeper.seeds=[1,2]", "epochs=1")
+    assert "points of the space: 1, done: 0; trials in all: 1 " in sweep(
+        app, override, "hydra.sweeper.seeds=[1,2]", "epochs=1"
+    )
 
 
 def test_a_bad_list_of_trials_names_each_mistake_and_starts_nothing(app):
@@ -202,8 +204,15 @@ def test_two_directions_work_and_refuse_a_pruner(app):
     arguments = ["mode=two", "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweeper.n_trials=3"]
     output = sweep(app, *arguments, "hydra/sweeper/pruner=median", code=1)
     assert "can't judge 2 objectives" in output
-    sweep(app, *arguments)
+    output = sweep(app, *arguments)
+    assert "Pareto front, by value 0" in output
+    assert "value 0 -" not in output
     assert len(yaml.safe_load((app / "study" / "optimization_results.yaml").read_text())["solutions"]) >= 1
+    assert stored(app).metric_names == ["value 0", "value 1"]
+    front = {str(trial.number) for trial in stored(app).best_trials}
+    for row in table(app):
+        assert float(row["objective_value 0"]) == -float(row["objective_value 1"])
+        assert row["pareto_front"] == str(int(row["trial_id"] in front))
 
 
 def test_a_changed_definition_is_refused_accepted_on_demand_or_begun_afresh(app):

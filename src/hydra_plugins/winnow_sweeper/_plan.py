@@ -185,8 +185,9 @@ def _require_variation(plan: Plan) -> None:
     points, seeds = plan.points, plan.settings.seeds or ()
     if points is None or points.num > 1 or plan.explicit or len(seeds) > 1:
         return
+    searched = plan.space.words()
     raise ConfigError(
-        f"the sweep varies nothing: {f'{words} is all that is searched' if (words := plan.space.words()) else 'no key is searched'}; "
+        f"the sweep varies nothing: {f'all that is searched is {searched}' if searched else 'no key is searched'}; "
         "search a key, as training.optimizer.lr=choice(0.001,0.01) or in hydra.sweeper.params, list trials in "
         "hydra.sweeper.trials_file, or repeat the run by hydra.sweeper.seeds=[0,1,2]"
     )

@@ -23,8 +23,8 @@ Point = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Points:
-    """Every combination of the values of ``distributions``: ``num`` points. Of a space without parameters there is one, the config
-    as it is, but where trials are listed: then these are all."""
+    """Every combination of the values of ``distributions``: ``num`` points. Without parameters there is one, the config as
+    it is, but where trials are listed: then these are all."""
 
     distributions: Mapping[str, BaseDistribution]
     lengths: tuple[int, ...]
@@ -52,8 +52,8 @@ class Points:
         }
 
     def taken(self, trials: Iterable[FrozenTrial], overrides: Sequence[str] = ()) -> set[Point]:
-        """Return the points of those ``trials`` that have exactly these ``overrides`` of their own: ended in whatever way, running,
-        or waiting with all their values given. What was withdrawn before it began takes none."""
+        """Return the points of those ``trials`` that have exactly these ``overrides`` of their own: ended in whatever way,
+        running, or waiting with all their values given. What was withdrawn before it began takes none."""
         own = content_of({}, overrides)
         points = (
             self.point_of(given_values(trial))
@@ -97,7 +97,7 @@ class Points:
         names = list(self.distributions)
         by_name = sorted(range(len(names)), key=lambda place: names[place])
         order = list(itertools.product(*(range(self.lengths[place]) for place in by_name)))
-        np.random.RandomState(seed or 0).shuffle(order)  # type: ignore[arg-type]
+        np.random.RandomState(seed or 0).shuffle(order)
         return [tuple(point[by_name.index(place)] for place in range(len(names))) for point in order]
 
     def _places(self, params: Mapping[str, Any]) -> list[int | None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
+import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -30,6 +30,7 @@ from winnow.masking import masked_override
 from winnow.reading import naming, read_yaml
 from winnow.run_folder import write_whole
 from winnow.sweep.listed import content_of, enqueue_listed, listed_content, num_beyond, was_withdrawn
+from winnow.sweep.objectives import numbered
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
@@ -55,6 +56,7 @@ def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]
         study = create_study_once(storage, plan.name, plan.settings.direction)
         plan = with_stored_choices(plan, study)
         describe_study(plan, study)
+        name_objectives(plan, study)
         enqueue(plan, study)
     return study, plan
 
@@ -120,7 +122,7 @@ def describe(plan: Plan) -> None:
     description = OmegaConf.create({
         "study_name": plan.name,
         "storage": shown_storage(plan.config, plan.settings.storage),
-        "metric": metric_of(plan),
+        "metric": objective_names(plan)[0],
         "overrides": [masked_override(text) for text in command_overrides(plan.config.hydra.overrides.task)],
         "hydra_overrides": [masked_override(text) for text in command_overrides(plan.config.hydra.overrides.hydra)],
         "search_path": added_sources(plan.config),
@@ -147,8 +149,23 @@ def code_overrides(config: DictConfig) -> list[str]:
     return [*trust_overrides(own), *search_path_override(added_sources(config))]
 
 
-def metric_of(plan: Plan) -> str:
-    return str(plan.base["objective"]["metric"]) if plan.is_winnow_run else "value"
+def name_objectives(plan: Plan, study: optuna.Study) -> None:
+    """Give the objectives the names that plots and dashboards show."""
+    names = list(objective_names(plan))
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(names)
+
+
+def objective_names(plan: Plan) -> tuple[str, ...]:
+    """Return what is maximised or minimised, one name per direction."""
+    settings = plan.settings
+    if settings.metrics is not None:
+        return tuple(settings.metrics)
+    if len(settings.direction) > 1:
+        return numbered(len(settings.direction))
+    return (str(plan.base["objective"]["metric"]) if plan.is_winnow_run else "value",)
 
 
 def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.BaseSampler:
@@ -199,9 +216,9 @@ def num_trials(plan: Plan, study: optuna.Study | None = None) -> int:
     return min(most_trials(plan, study), len(trials) + points.num_free(points.taken(trials)))
 
 
-def tell_points(plan: Plan, study: optuna.Study) -> None:
-    """Log how many points the space has, if they have an end."""
-    points, trials = plan.points, study.get_trials(deepcopy=False)
+def tell_points(plan: Plan, study: optuna.Study | None = None) -> None:
+    """Log how many points the space has, if they have an end; those done are of ``study``, None for a new one."""
+    points, trials = plan.points, [] if study is None else study.get_trials(deepcopy=False)
     if points is None or points.num == 0:
         return
     logger.info(
@@ -237,7 +254,9 @@ def _is_taken(plan: Plan, study: optuna.Study, explicit: ExplicitTrial) -> bool:
     is_taken = plan.points.num_free(plan.points.taken(trials, explicit.overrides), explicit.params) < 1
     if is_taken:
         logger.info(
-            "%s, line %d: not run again, its point of the space has been taken", plan.settings.trials_file, explicit.line
+            "%s, line %d: not run again, its point of the space has been taken",
+            plan.settings.trials_file,
+            explicit.line,
         )
     return is_taken
 

@@ -32,8 +32,8 @@ RESUME = "training.resume=auto"
 
 
 class Supply:
-    """Jobs of one study, up to ``n_trials`` over all processes that work on it, and to each of its ``points``, where these have an
-    end, once.
+    """Jobs of one study, up to ``n_trials`` over all processes that work on it, and where its ``points`` have an end, one for
+    each of them.
 
     The storage numbers trials one by one, so whoever is given number ``n_trials`` or more gives it back, and the total is
     exact however many ask at once. ``turn`` is held while a trial is chosen: one process at a time sees which points are free.
@@ -137,9 +137,7 @@ class Supply:
         for trial in trials:
             if trial.state != TrialState.WAITING:
                 continue
-            before = (
-                other for other in trials if other.state != TrialState.WAITING or other.number < trial.number
-            )
+            before = (other for other in trials if other.state != TrialState.WAITING or other.number < trial.number)
             taken = points.taken(before, overrides_of(trial))
             if points.distributions and points.num_free(taken, given_values(trial)) < 1:
                 logger.info("trial %d is not run: its point of the space has been taken", trial.number)

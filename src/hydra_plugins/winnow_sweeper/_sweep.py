@@ -32,9 +32,9 @@ from hydra_plugins.winnow_sweeper._study import (
     build_sampler,
     code_overrides,
     extender,
-    metric_of,
     most_trials,
     num_trials,
+    objective_names,
     open_study,
     tell_points,
     turn_of,
@@ -78,6 +78,7 @@ def run_sweep(
     rehearsed = rehearse(plan)
     if settings.dry_run:
         show(rehearsed)
+        tell_points(plan)
     if rehearsed.errors:
         raise ConfigError("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
     if settings.dry_run:
@@ -218,7 +219,7 @@ def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport
     floor = getattr(plan.pruner, "floor", None)
     maximize = plan.settings.direction[0] == "maximize"
     return StudyReport(
-        study, plan.folder, num_trials(plan, study), metric_of(plan), lambda row: planned_epochs(plan, row),
+        study, plan.folder, num_trials(plan, study), objective_names(plan)[0], lambda row: planned_epochs(plan, row),
         lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
         plan.space.fixed_overrides, plan.settings.plots,
     )  # fmt: skip

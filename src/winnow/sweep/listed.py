@@ -48,7 +48,8 @@ def was_withdrawn(trial: FrozenTrial) -> bool:
 
 def enqueue_listed(study: optuna.Study, listed: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> None:
     """Put trials (searched values, own overrides) that the study does not have yet before all others. One that the study has and
-    that is no longer ``listed`` stays as it is, and is marked so; if it never began, it never will, but where it is listed again."""
+    that is no longer ``listed`` stays as it is, and is marked so; if it never began, it never will, unless it is listed
+    again."""
     wanted = Counter(content_of(params, overrides) for params, overrides in listed)
     contents = frozenset(wanted)
     unlisted = []

@@ -16,6 +16,7 @@ from winnow.errors import ConfigError
 from winnow.masking import MASK, is_masked, masked, usable
 from winnow.reading import UnreadableError, as_record, naming, read_yaml
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.objectives import Objectives
 from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
@@ -68,8 +69,8 @@ class StoredStudy:
         return bool(self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE)
 
     @property
-    def metric(self) -> str:
-        return str(self.description["metric"])
+    def objectives(self) -> Objectives:
+        return Objectives.of(self.study, str(self.description["metric"]))
 
     def rows(self) -> list[Row]:
         """Return the trials' rows. Raises ConfigError for a trial that holds something damaged."""

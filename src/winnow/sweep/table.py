@@ -44,6 +44,11 @@ class Row:
     outcome: Outcome
 
     @property
+    def values(self) -> tuple[float, ...]:
+        """Return all objectives, in the study's order; none where there is no value."""
+        return () if self.value is None else (self.value, *self.outcome.values[1:])
+
+    @property
     def cost(self) -> float | None:
         return self.outcome.cost.get("images_640")
 
@@ -77,10 +82,30 @@ def rows_of(
     return rows
 
 
-def ranking(rows: Iterable[Row], maximize: bool) -> list[Row]:
-    """Return the completed ones, best first."""
+def ranking(rows: Iterable[Row], maximize: bool, by: int = 0) -> list[Row]:
+    """Return the completed ones, best first by the objective at place ``by``."""
     completed = [row for row in rows if row.status == "completed" and row.value is not None]
-    return sorted(completed, key=lambda row: row.value or 0.0, reverse=maximize)
+    return sorted(completed, key=lambda row: row.values[by], reverse=maximize)
+
+
+def why_nothing_was_learned(rows: Iterable[Row], metrics: Sequence[str]) -> str | None:
+    """Return in words that all completed trials, two or more, are worth the same; None where they are not."""
+    values = [row.values for row in rows if row.status in ("completed", "eliminated") and row.values]
+    if len(values) < 2 or not all(_are_equal(values[0], other) for other in values):
+        return None
+    return (
+        f"nothing was learned: all {len(values)} completed trials are worth the same, {values_text(values[0], metrics)}"
+    )
+
+
+def values_text(values: Sequence[float], metrics: Sequence[str]) -> str:
+    """Return ``val/map 0.4685, cost/images 1200.0000``."""
+    return ", ".join(f"{metric} {value:.4f}" for metric, value in zip(metrics, values, strict=True))
+
+
+def _are_equal(left: Sequence[float], right: Sequence[float]) -> bool:
+    # The mean over seeds is not rounded everywhere alike.
+    return all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in zip(left, right, strict=True))
 
 
 def counts(rows: Iterable[Row]) -> dict[str, int]:
@@ -109,19 +134,22 @@ def saved(rows: Iterable[Row], planned_epochs: Callable[[Row], int | None]) -> d
     return sums
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write the whole table, atomically: a reader sees the old one or the new one."""
+def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str] = (), front: Collection[int] = ()) -> None:
+    """Write the whole table, atomically: a reader sees the old one or the new one. Of several ``metrics`` each has a column at
+    the end, and one tells the trials of the Pareto ``front``."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
+    several = [*(f"objective_{metric}" for metric in metrics), "pareto_front"] if len(metrics) > 1 else []
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([*FIRST_COLUMNS, *(f"param_{name}" for name in names), *LAST_COLUMNS])
+    writer.writerow([*FIRST_COLUMNS, *(f"param_{name}" for name in names), *LAST_COLUMNS, *several])
     for row in rows:
         outcome = row.outcome
+        values = [*map(_cell, row.values or [None] * len(metrics)), int(row.number in front)] if several else []
         writer.writerow([
             row.number, row.status, _cell(_final_map(row)),
             _cell(outcome.final_loss), *(_cell(row.params.get(name)) for name in names), outcome.epochs, _cell(row.cost),
             f"{outcome.seconds:.1f}", _cell(outcome.pruned_at), outcome.reason or "", _cell(outcome.seed),
-            outcome.run_folder or "", outcome.mlflow_run_id or "", _cell(outcome.final_objective),
+            outcome.run_folder or "", outcome.mlflow_run_id or "", _cell(outcome.final_objective), *values,
         ])  # fmt: skip
     write_whole(path, text.getvalue())
 
