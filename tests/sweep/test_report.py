@@ -14,7 +14,7 @@ from studies import messages
 from winnow.errors import ConfigError
 from winnow.sweep.objectives import Objectives, pareto_front
 from winnow.sweep.outcome import OUTCOME, Outcome
-from winnow.sweep.promotion import best_configurations, promotion_folder, promotion_table, tell_choice, compared
+from winnow.sweep.promotion import best_configurations, promotion_folder, tell_choice
 from winnow.sweep.report import StudyReport, ranking_table, study_lines
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import rows_of, why_nothing_was_learned

@@ -170,6 +170,8 @@ def test_several_processes_on_one_study_share_the_points_exactly(tmp_path):
 def test_listed_trials_and_the_sampler_cover_the_space_together_and_repeat_nothing(tmp_path):
     study, own = supply(f"{tmp_path}/study.journal", tmp_path, SPACE)
     partial, whole, apart = ({"a": 1}, ()), ({"a": 2, "b": "y"}, ()), ({"a": 2, "b": "y"}, ("epochs=9",))
+    enqueue_listed(study, [partial, whole, partial, apart, partial])
+    assert len(study.trials) + Points.of(SPACE.distributions).num_left(study.trials) == 19
     enqueue_listed(study, [partial, whole, partial, apart, partial, partial])
     ran = run_all(study, own)
     assert [overrides[0] for overrides in ran[:5]] == ["a=1", "a=2", "a=1", "a=2", "a=1"]

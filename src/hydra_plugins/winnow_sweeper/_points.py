@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from winnow.sweep.listed import content_of, given_values, was_withdrawn
 from winnow.sweep.outcome import overrides_of
@@ -69,6 +69,17 @@ class Points:
             return max(0, self.num - len(taken))
         axes = self._axes(given)
         return 1 if axes is None else math.prod(map(len, axes)) - len(_inside(taken, axes))
+
+    def num_left(self, trials: Sequence[FrozenTrial]) -> int:
+        """Count the trials that are still to come on top of these: free points, without those that waiting ones will take."""
+        to_choose = [
+            trial
+            for trial in trials
+            if trial.state == TrialState.WAITING
+            and not overrides_of(trial)
+            and self.point_of(given_values(trial)) is None
+        ]
+        return max(0, self.num_free(self.taken(trials)) - len(to_choose))
 
     def num_done(self, trials: Iterable[FrozenTrial]) -> int:
         return len(self.taken(trial for trial in trials if trial.state.is_finished()))

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,11 @@ import optuna
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial
 
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
+from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._secrets import shown_storage
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial
 from hydra_plugins.winnow_sweeper._unvisited import UnvisitedSampler
@@ -213,7 +215,7 @@ def num_trials(plan: Plan, study: optuna.Study | None = None) -> int:
     if points is None:
         return most_trials(plan, study)
     trials = study.get_trials(deepcopy=False)
-    return min(most_trials(plan, study), len(trials) + points.num_free(points.taken(trials)))
+    return min(most_trials(plan, study), len(trials) + points.num_left(trials))
 
 
 def tell_points(plan: Plan, study: optuna.Study | None = None) -> None:
@@ -237,28 +239,28 @@ def why_all_done(plan: Plan, study: optuna.Study) -> str:
 
 
 def enqueue(plan: Plan, study: optuna.Study) -> None:
-    """Put the listed trials before all others, each once over all starts. Without a list those of earlier starts stay. One that
-    the sampler had proposed before it was listed is not run again."""
-    if plan.settings.trials_file is not None:
-        fresh = [explicit for explicit in plan.explicit if not _is_taken(plan, study, explicit)]
-        enqueue_listed(study, [(explicit.params, explicit.overrides) for explicit in fresh])
+    """Put the listed trials before all others, each once over all starts. Without a list those of earlier starts stay. One whose
+    point the sampler took before it was listed is not run again."""
+    if plan.settings.trials_file is None:
+        return
+    fresh = plan.explicit
+    if plan.points is not None and plan.points.distributions:
+        fresh = _without_taken(plan, plan.points, study.get_trials(deepcopy=False))
+    enqueue_listed(study, [(explicit.params, explicit.overrides) for explicit in fresh])
 
 
-def _is_taken(plan: Plan, study: optuna.Study, explicit: ExplicitTrial) -> bool:
-    if plan.points is None or not plan.points.distributions:
-        return False
-    trials = study.get_trials(deepcopy=False)
-    content = content_of(explicit.params, explicit.overrides)
-    if any(listed_content(trial) == content for trial in trials if not was_withdrawn(trial)):
-        return False  # it is that one
-    is_taken = plan.points.num_free(plan.points.taken(trials, explicit.overrides), explicit.params) < 1
-    if is_taken:
-        logger.info(
-            "%s, line %d: not run again, its point of the space has been taken",
-            plan.settings.trials_file,
-            explicit.line,
-        )
-    return is_taken
+def _without_taken(plan: Plan, points: Points, trials: Sequence[FrozenTrial]) -> list[ExplicitTrial]:
+    known = {listed_content(trial) for trial in trials if not was_withdrawn(trial)}
+    taken = {own: points.taken(trials, own) for own in {explicit.overrides for explicit in plan.explicit}}
+    fresh = []
+    for explicit in plan.explicit:
+        is_known = content_of(explicit.params, explicit.overrides) in known
+        if is_known or points.num_free(taken[explicit.overrides], explicit.params) > 0:
+            fresh.append(explicit)
+        else:
+            where = f"{plan.settings.trials_file}, line {explicit.line}"
+            logger.info("%s: not run again, its point of the space has been taken", where)
+    return fresh
 
 
 def extender(plan: Plan) -> Callable[[optuna.Trial], None] | None:

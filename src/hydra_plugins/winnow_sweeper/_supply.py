@@ -132,17 +132,18 @@ class Supply:
         return self._points is None or self._points.num_free(self._points.taken(trials)) > 0
 
     def _withdraw_repeats(self, points: Points) -> None:
-        """End trials that wait and could only be what others were or are."""
-        trials = self._study.get_trials(deepcopy=False)
-        for trial in trials:
-            if trial.state != TrialState.WAITING:
-                continue
-            before = (other for other in trials if other.state != TrialState.WAITING or other.number < trial.number)
-            taken = points.taken(before, overrides_of(trial))
-            if points.distributions and points.num_free(taken, given_values(trial)) < 1:
-                logger.info("trial %d is not run: its point of the space has been taken", trial.number)
-                withdraw(self._study, trial, "never started: its point was taken already")
-                self._n_trials += 1
+        """End what waits next, and could only be what others were or are, until something else is next."""
+        while points.distributions:
+            trials = self._study.get_trials(deepcopy=False)
+            trial = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+            if trial is None:
+                return
+            taken = points.taken((other for other in trials if other.state != TrialState.WAITING), overrides_of(trial))
+            if points.num_free(taken, given_values(trial)) > 0:
+                return
+            logger.info("trial %d is not run: its point of the space has been taken", trial.number)
+            withdraw(self._study, trial, "never started: its point was taken already")
+            self._n_trials += 1
 
     def _queue(self, trial: FrozenTrial) -> None:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is
