@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 DEFINITION = "winnow:definition"
 CHANGES = "winnow:changes"
 PARENTS = "winnow:parents"
+_SHUFFLED = 1_000_000
+"""The points of a larger grid are not put in an order beforehand, which would take the memory: each is drawn from those left."""
 
 
 def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]:
@@ -193,7 +195,8 @@ def build_sampler(plan: Plan, parents: int, num_trials: int) -> optuna.samplers.
                 f"hydra.sweeper.custom_search_space={plan.settings.custom_search_space} suggests values that no grid has; "
                 "choose another hydra/sweeper/sampler, as tpe or random"
             )
-        return UnvisitedSampler(points, optuna.samplers.RandomSampler(seed), points.shuffled(seed), seed)
+        order = points.shuffled(seed) if points.num <= _SHUFFLED else ()
+        return UnvisitedSampler(points, optuna.samplers.RandomSampler(seed), order, seed)
     return sampler if points is None else UnvisitedSampler(points, sampler, seed=seed)
 
 
