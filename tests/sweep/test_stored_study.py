@@ -24,6 +24,9 @@ assert tuple(WHOLE) == KEYS
         ("overrides", [3], "overrides.0"), ("hydra_overrides", "x", "hydra_overrides"), ("definition", "x", "definition"),
         ("definition", {"base": {}, "directions": ["x"]}, "definition.search_space"), ("storage", 3, "storage"),
         ("metric", [], "metric"),
+        ("definition", WHOLE["definition"] | {"pruner": {"floor": "high"}}, "definition.pruner.floor"),
+        ("definition", WHOLE["definition"] | {"pruner": {"floor": ".3"}}, "definition.pruner.floor"),
+        ("definition", WHOLE["definition"] | {"pruner": [1]}, "definition.pruner"),
     ]),
     (yaml.safe_dump(WHOLE | {"storage": "elsewhere"}), r"sweep.yaml: storage: storage 'elsewhere' is unknown"),
 ])  # fmt: skip

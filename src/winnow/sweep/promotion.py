@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -160,7 +161,7 @@ def run_folder(source: StoredStudy, row: Row) -> Path:
     recorded = Path(row.outcome.run_folder or "")
     inside = [source.folder / str(row.number) / recorded.name, source.folder / str(row.number)]
     own = inside if recorded.name.startswith("seed_") else inside[1:]
-    return next((folder for folder in own if folder.is_dir()), recorded)
+    return next((folder for folder in own if os.path.isdir(folder)), recorded)
 
 
 def promotion_folder(study: Path, chosen: Sequence[str], by: str | None = None) -> Path:

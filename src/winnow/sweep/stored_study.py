@@ -6,10 +6,11 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from pydantic import Strict
 from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.errors import ConfigError
@@ -97,11 +98,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Pruner:
+    floor: Annotated[float, Strict()] | None = None
+
+
+@dataclass(frozen=True)
 class _Searched:
     base: dict[str, Any]
     search_space: dict[str, Any]
     directions: list[str]
-    pruner: dict[str, Any] | None = None
+    pruner: _Pruner | None = None
 
 
 @dataclass(frozen=True)
