@@ -189,6 +189,13 @@ def test_n_trials_is_the_total_also_where_points_are_left_and_a_withdrawn_trial_
     assert ran[:2] == [("a=1",), ("a=2",)]
 
 
+def test_a_point_that_was_taken_off_the_list_before_it_began_is_run_all_the_same(tmp_path):
+    study, own = supply(f"{tmp_path}/study.journal", tmp_path, space_of(a="range(0,3)"))
+    enqueue_listed(study, [({"a": 1}, ())])
+    enqueue_listed(study, [])
+    assert sorted(run_all(study, own)) == [("a=0",), ("a=1",), ("a=2",)]
+
+
 def test_a_running_trial_holds_its_point_and_one_that_was_given_back_is_run(tmp_path):
     space = space_of(a="choice(x,y)")
     _, own = supply(f"{tmp_path}/study.journal", tmp_path, space)
