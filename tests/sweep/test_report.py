@@ -163,6 +163,13 @@ def test_promoting_where_all_are_alike_says_that_none_was_the_best(tmp_path, cap
     assert "those promoted are the first, not the best" in caplog.text
 
 
+def test_a_trial_with_another_number_of_values_than_the_study_has_objectives_is_refused(tmp_path):
+    study = study_with((0.5,), names=("val/map",))
+    study._storage._studies[study._study_id].directions.append(optuna.study.StudyDirection.MINIMIZE)
+    with pytest.raises(ConfigError, match="trial 0 holds 1 values, the study has 2 objectives"):
+        study_lines(stored(tmp_path, study))
+
+
 def test_a_study_that_was_begun_before_studies_held_names_has_some(tmp_path):
     single, two = optuna.create_study(), optuna.create_study(directions=["minimize", "maximize"])
     assert Objectives.of(single, "val/map") == Objectives(("val/map",), (False,))

@@ -146,7 +146,8 @@ class StudyReport:
 
     def _read(self) -> None:
         with naming(f"study {self._study.study_name!r}"):
-            self.rows = rows_of(self._study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self._study))
+            trials, unlisted = self._study.get_trials(deepcopy=False), unlisted_in(self._study)
+            self.rows = rows_of(trials, self._is_eliminated, unlisted, len(self._study.directions))
         self._front = pareto_front(self._study)
 
     def _write(self) -> None:

@@ -76,7 +76,8 @@ class StoredStudy:
     def rows(self) -> list[Row]:
         """Return the trials' rows. Raises ConfigError for a trial that holds something damaged."""
         with naming(f"study {self.description['study_name']!r}"):
-            return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self.study))
+            trials = self.study.get_trials(deepcopy=False)
+            return rows_of(trials, self._is_eliminated, unlisted_in(self.study), len(self.study.directions))
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")

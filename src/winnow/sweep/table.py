@@ -13,6 +13,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from winnow.errors import ConfigError
 from winnow.run_folder import write_whole
 from winnow.sweep.listed import NO_LONGER_LISTED
 from winnow.sweep.outcome import OWNER, RELEASED, STARTED, Outcome, outcome_of, overrides_of
@@ -34,19 +35,20 @@ _STATUS_OF_STATE = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned
 
 @dataclass(frozen=True)
 class Row:
-    """One trial that ended or was interrupted. ``value`` is the objective (the first of several), ``cost`` in images of
-    640×640 pixels."""
+    """One trial that ended or was interrupted. ``value`` is the objective (the first of several, ``other_values`` the rest),
+    ``cost`` in images of 640×640 pixels."""
 
     number: int
     status: str
     value: float | None
     params: dict[str, Any]
     outcome: Outcome
+    other_values: tuple[float, ...] = ()
 
     @property
     def values(self) -> tuple[float, ...]:
         """Return all objectives, in the study's order; none where there is no value."""
-        return () if self.value is None else (self.value, *self.outcome.values[1:])
+        return () if self.value is None else (self.value, *self.other_values)
 
     @property
     def cost(self) -> float | None:
@@ -57,11 +59,17 @@ def rows_of(
     trials: Iterable[FrozenTrial],
     is_eliminated: Callable[[FrozenTrial], bool] = lambda trial: False,
     unlisted: Collection[int] = (),
+    num_values: int | None = None,
 ) -> list[Row]:
     """Return rows by trial number; trials that run right now or were never started have none. Those of ``unlisted`` say in their
-    reason that they no longer stand in the study's list. Raises ConfigError for a trial that holds something damaged."""
+    reason that they no longer stand in the study's list. Raises ConfigError for a trial that holds something damaged, or
+    not ``num_values`` values."""
     rows = []
     for trial in trials:
+        if trial.values and num_values is not None and len(trial.values) != num_values:
+            raise ConfigError(
+                f"trial {trial.number} holds {len(trial.values)} values, the study has {num_values} objectives"
+            )
         outcome = outcome_of(trial)
         if trial.state.is_finished():
             status = outcome.status if outcome is not None else _STATUS_OF_STATE[trial.state]
@@ -78,7 +86,8 @@ def rows_of(
         outcome = replace(outcome, epochs=outcome.epochs or trial.last_step or 0)
         if trial.number in unlisted:
             outcome = replace(outcome, reason="; ".join(filter(None, (NO_LONGER_LISTED, outcome.reason))))
-        rows.append(Row(trial.number, status, value, params, outcome))
+        others = tuple(trial.values[1:]) if trial.values else ()
+        rows.append(Row(trial.number, status, value, params, outcome, others))
     return rows
 
 
