@@ -34,3 +34,11 @@ def test_what_is_not_whole_is_named(tmp_path, text, message):
     (tmp_path / "sweep.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         StoredStudy.open(tmp_path)
+
+
+def test_looking_for_a_study_makes_no_storage(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(WHOLE))
+    for storage in (None, f"sqlite:///{tmp_path}/new/study.db", f"{tmp_path}/new/study.journal"):
+        with pytest.raises(ConfigError, match="holds no study named 'study': there is no such file"):
+            StoredStudy.open(tmp_path, storage)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]

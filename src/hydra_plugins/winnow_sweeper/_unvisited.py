@@ -32,21 +32,21 @@ class UnvisitedSampler(BaseSampler):
         self, points: Points, sampler: BaseSampler, order: Sequence[Point] = (), seed: int | None = None
     ) -> None:
         self._points = points
-        self._sampler = sampler
+        self.sampler = sampler
         self._order = order
         self._rng = random.Random(seed)
 
     def reseed_rng(self) -> None:
         self._rng.seed()
-        self._sampler.reseed_rng()
+        self.sampler.reseed_rng()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler.before_trial(study, trial)
+        self.sampler.before_trial(study, trial)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        self._sampler.after_trial(study, trial, state, values)
+        self.sampler.after_trial(study, trial, state, values)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._points.distributions)
@@ -71,19 +71,19 @@ class UnvisitedSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _proposed(self, study: optuna.Study, trial: FrozenTrial, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the sampler proposes for all parameters that are not ``given``, asked as ``optuna.Trial`` asks it."""
-        space = self._sampler.infer_relative_search_space(study, trial)
-        found = {**self._sampler.sample_relative(study, trial, space), **given}
+        space = self.sampler.infer_relative_search_space(study, trial)
+        found = {**self.sampler.sample_relative(study, trial, space), **given}
         asked = copy.copy(trial)
         for name, distribution in self._points.distributions.items():
             if name not in found:
                 found[name] = (
                     value_at(distribution, 0)
                     if distribution.single()
-                    else self._sampler.sample_independent(study, asked, name, distribution)
+                    else self.sampler.sample_independent(study, asked, name, distribution)
                 )
             asked.params = {**asked.params, name: found[name]}
             asked.distributions = {**asked.distributions, name: distribution}

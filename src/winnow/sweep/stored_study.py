@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from winnow.errors import ConfigError
 from winnow.masking import MASK, is_masked, masked, usable
 from winnow.reading import UnreadableError, as_record, naming, read_yaml
+from winnow.sweep.address import parse_storage_url
 from winnow.sweep.listed import unlisted_in
 from winnow.sweep.objectives import Objectives
 from winnow.sweep.outage import first_line
@@ -57,6 +58,12 @@ class StoredStudy:
         optuna.logging.set_verbosity(logging.WARNING)
         try:
             with naming(f"{path}: storage" if storage is None else "--storage"):
+                file = parse_storage_url(address).path
+                if file is not None and not file.exists():  # opening it would make it
+                    raise ConfigError(
+                        f"{file} holds no study named {description['study_name']!r}: there is no such file; name the study's "
+                        "storage by --storage if it was moved"
+                    )
                 opened = open_storage(address)
             study = optuna.load_study(study_name=description["study_name"], storage=opened)
         except SQLAlchemyError as error:
