@@ -120,8 +120,8 @@ def _trials(
         try:
             asked = study.ask(fixed_distributions=space.distributions)
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
-            own = sampler.sampler if isinstance(sampler, UnvisitedSampler) else sampler
-            raise ConfigError(f"hydra.sweeper.sampler: {type(own).__name__} can't propose a trial: {error}") from error
+            asks = sampler.sampler if isinstance(sampler, UnvisitedSampler) else sampler
+            raise ConfigError(f"hydra.sweeper.sampler: {type(asks).__name__} can't propose a trial: {error}") from error
         if extend is not None:
             extend(asked)
         lines = space.overrides(asked.params)
