@@ -147,6 +147,16 @@ def test_real_drives_in_one_city_are_drawn_where_the_truth_says(shared_data):
     assert bright_pixels(batch, 1, 0)[0] > 0.8
 
 
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"region": [61.0, 60.0]}, r"region=\[61.0, 60.0\] is larger than what is painted, 60 × 120 m"),
+    ({"region": [0.0, 60.0]}, r"data\.region\.0=0\.0: input should be greater than 0"),
+    ({"map_frame": "camera"}, r"data\.map_frame='camera': input should be 'lidar' or 'ego'"),
+])  # fmt: skip
+def test_settings_that_can_not_be_drawn_are_refused(changed, message):
+    with pytest.raises(ConfigError, match=message):
+        synthetic(**changed)
+
+
 def test_a_city_without_a_drive_is_refused_and_so_is_a_folder_without_any(shared_data, tmp_path):
     with pytest.raises(
         ConfigError, match="no drive is in 'atlantis'; there are boston-seaport, singapore-hollandvillage"

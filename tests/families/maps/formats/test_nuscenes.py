@@ -100,6 +100,7 @@ def test_a_missing_or_damaged_table_is_named(root, table, content):
     ("sample_data", put("scene-0061_1_CAM_BACK_True", width=None), "broken calibration", "CAM_BACK is None×36 px"),
     ("ego_pose", put("pose_scene-0061_1_CAM_BACK", rotation=[1, 1, 0, 0]), "broken calibration", "has length 1.414"),
     ("ego_pose", put("pose_scene-0061_1_CAM_BACK", translation=[1, float("nan"), 0]), "broken calibration", "translation="),
+    ("ego_pose", put("pose_scene-0061_1_CAM_BACK", translation=[1, 1e200, 0]), "broken calibration", "translation="),
     ("ego_pose", put("pose_scene-0061_1_LIDAR_TOP", rotation="none"), "broken calibration", "rotation='none'"),
 ])  # fmt: skip
 def test_a_sample_without_a_camera_or_with_a_broken_calibration_is_left_out_and_named(root, table, edit, kind, detail):
@@ -148,6 +149,7 @@ def layer(name, edit):
     (layer("polygon", put("polygon_0", holes=[3])), "the holes of polygon polygon_0 are no list of objects"),
     (layer("polygon", put("polygon_0", holes=[{"node_tokens": [None]}])), "a hole of polygon polygon_0 names the node None"),
     (layer("node", put("node_0", x="east")), "node node_0 lies at x='east'"),
+    (layer("node", put("node_0", x=1e300)), r"node node_0 lies at x=1e\+300"),
     (layer("node", put("node_0", y=None)), "node node_0 lies at .* y=None"),
 ])  # fmt: skip
 def test_a_broken_map_is_refused_by_layer_and_token(root, edit, message):
