@@ -255,7 +255,8 @@ def test_a_promotion_is_a_sweep_over_its_list(study, tmp_path, program, monkeypa
         "training.lr,budget,training.max_epochs", "0.2,full,4", "0.3,full,4",
     ]  # fmt: skip
     assert json.loads((folder / "promotion.json").read_text()) == {
-        "overrides": ["budget=full", "training.max_epochs=4"]
+        "overrides": ["budget=full", "training.max_epochs=4"],
+        "by": None,
     }
     with pytest.raises(PromotionError):
         promote(source, 1, said, program)  # the same again: in the same folder
@@ -297,11 +298,11 @@ def test_full_trainings_that_failed_have_no_value_and_three_tell_how_they_were_r
 def test_the_table_of_a_promotion_shows_both_values():
     runs = (Promoted(7, 0.25, 0.5, "completed", "/runs/0"), Promoted(3, 0.125, None, "failed", None))
     console = Console(width=120, record=True)
-    console.print(promotion_table(Promotion(runs, 0.5), "val/map"))
+    console.print(promotion_table(Promotion("val/map", runs, 0.5)))
     lines = [line.split("│") for line in console.export_text().splitlines()]
     cells = [[cell.strip() for cell in line[1:-1]] for line in lines if len(line) > 3]
     assert cells == [["7", "0.2500", "0.5000", "completed", "/runs/0"], ["3", "0.1250", "", "failed", ""]]
-    console.print(promotion_table(Promotion(runs, None), "val/map"))
+    console.print(promotion_table(Promotion("val/map", runs, None)))
     shown = console.export_text()
-    assert "too few to tell" in shown
+    assert "none: too few trainings" in shown
     assert "val/map in the search" in shown

@@ -1,5 +1,7 @@
 """Which job a free slot gets next: put back, left by a dead process, listed, or new."""
 
+from contextlib import nullcontext
+
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
@@ -41,7 +43,7 @@ class Opened:
         study = Hurried(self.study) if hurried else self.study
         self.supply = Supply(
             study, n_trials, {"x": FloatDistribution(0, 1)}, lambda params: tuple(f"{k}={v}" for k, v in params.items()),
-            extend, self.claims, seeds, folder, self.recalled.append,
+            extend, self.claims, seeds, folder, self.recalled.append, None, nullcontext(),
         )  # fmt: skip
 
     def adopt(self, running=(), settled=()):
