@@ -42,7 +42,9 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
     f"{DETECTION}/models/fcos.py": (f"{FAMILY_TESTS}/models/test_fcos.py", "tests/contracts/test_task.py"),
     f"{DETECTION}/models/fcos_matching.py": (f"{FAMILY_TESTS}/models/test_fcos.py",),
     f"{SWEEPER}/_judge.py": (f"{SWEEPER_TESTS}/test_judge.py",),
-    f"{SWEEPER}/_supply.py": (f"{SWEEPER_TESTS}/test_supply.py",),
+    f"{SWEEPER}/_supply.py": (
+        f"{SWEEPER_TESTS}/test_supply.py", f"{SWEEPER_TESTS}/test_points.py", f"{SWEEPER_TESTS}/test_trouble_of_place.py",
+    ),
     f"{SWEEPER}/_trials_file.py": (
         f"{SWEEPER_TESTS}/test_secrets_of_sweep.py", f"{SWEEPER_TESTS}/test_trials_file.py",
     ),
