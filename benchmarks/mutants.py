@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
     count = sum(map(len, by_path.values())) if options.all else options.count
     chosen = [mutant for mutant in sample_of(by_path, count, options.seed) if options.only in mutant.name]
     results = Results(options.results)
-    waiting = deque(mutant for mutant in chosen if not results.is_known(mutant) and not results.is_equivalent(mutant))
+    untried = [mutant for mutant in chosen if not results.is_known(mutant) and not results.is_equivalent(mutant)]
+    # In no order of files: what was tried when the time is over is a sample, too.
+    waiting = deque(sorted(untried, key=lambda mutant: mutant.rank(options.seed)))
     if options.smoke:
         waiting = deque(list(waiting)[:2])
     print(f"{len(chosen)} mutants of {sum(map(len, by_path.values()))}, {len(waiting)} of them to be tried", flush=True)

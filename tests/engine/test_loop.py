@@ -136,6 +136,8 @@ def test_a_resumed_run_reports_its_epoch_again_for_it_may_have_been_killed_befor
     run_fit(replace(resumed, trial=trial))
     assert [epoch for epoch, _ in trial.reports] == [1, 2]
     assert trial.reports[0][1] == first.tracker.values("val/score")[0][1]
+    (note,) = read_checkpoint(resumed.checkpoints.last)["metadata"]["resumed_from"]
+    assert (note["epoch"], note["step"]) == (first.state.epoch, first.state.step)
     fresh = NeverTwice()
     run_fit(replace(make_fit("fresh"), trial=fresh))
     assert [epoch for epoch, _ in fresh.reports] == [1, 2]
@@ -259,6 +261,15 @@ def test_a_run_that_loses_its_data_for_good_saves_where_it_stands(make_fit):
         run_fit(run)
     last = read_checkpoint(run.checkpoints.last)
     assert (last["epoch"], last["step"], last["progress"]["sample"]) == (1, 8, 8)
+
+
+def test_a_model_that_was_evaluated_before_is_trained_in_training_mode(make_fit):
+    run = make_fit(max_epochs=1)
+    run.task.model.eval()
+    modes = []
+    run.task.model[2].register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    run_fit(run)
+    assert modes == [True] * 6 + [False]
 
 
 def test_all_ranks_evaluate_the_running_statistics_of_the_first(make_fit):

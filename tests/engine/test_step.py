@@ -76,6 +76,22 @@ def test_a_batch_without_samples_never_reaches_the_model(make_fit):
         assert torch.equal(value, padded.task.model.state_dict()[name])
 
 
+def test_an_infinite_loss_lowers_the_scale_of_fp16(make_fit):
+    run = make_fit(amp="fp16")
+    batch = next(run.data.train_batches(1, 8))
+    scale = run.step.scaler.get_scale()
+    assert run.step([Vectors(batch.inputs * torch.inf, batch.truth, batch.image_ids, 8)], 0) is None
+    assert run.step.scaler.get_scale() == scale / 2
+
+
+def test_its_counts_go_round(make_fit):
+    step = make_fit().step
+    counts = {"nonfinite": 4, "nonfinite_in_a_row": 3, "skipped": 2, "held_back": 1}
+    step.load_state_dict(counts)
+    assert step.state_dict() == counts
+    assert step.counters() == {"train/nonfinite_steps": 4.0, "perf/skipped_steps": 2.0}
+
+
 def test_gradients_are_gone_after_the_step(make_fit):
     run = make_fit()
     run.step([next(run.data.train_batches(1, 8))], 0)
