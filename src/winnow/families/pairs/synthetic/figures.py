@@ -57,8 +57,9 @@ def draw_figures(height: int, width: int, rng: np.random.Generator) -> list[Figu
     for index in rng.permutation(len(kinds)).tolist():
         tall = int(rng.integers(HEIGHTS[0], HEIGHTS[1] + 1))
         seen_in = _seen_in(rng.random()) if kinds[index] == "person" else (True, True)
-        mask, (pattern, slope) = _shape(tall, round(tall / 2), rng), _stripes(tall, round(tall / 2), rng)
-        box = _place(*mask.shape, height, width, [figure.box for figure in figures], rng)
+        wide = round(tall / 2)
+        mask, (pattern, slope) = _shape(tall, wide, rng), _stripes(tall, wide, rng)
+        box = _place(tall, wide, height, width, [figure.box for figure in figures], rng)
         if box is not None:
             figures.append(Figure(kinds[index], box, seen_in, mask, pattern, slope))
     return figures
