@@ -18,7 +18,7 @@ from winnow.errors import ConfigError
 from winnow.run.build import checked_evaluation
 from winnow.settings import build_settings
 
-NOT_CHOICES = {"detection"}
+NOT_CHOICES = {"detection", "pairs", "pairs_of_cameras"}
 GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
     f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}"
@@ -35,6 +35,9 @@ NEEDED = {
     "model=inktrace": ["data=ink_strokes"],
     "data=ink_strokes": ["model=inktrace"],
     "data=ink_lines": ["model=inktrace", "data.train.images=somewhere", "data.train.annotations=somewhere"],
+    "data=pairs_synthetic": ["model=pair_faster_rcnn_tiny"],
+    "data=llvip": ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere"],
+    "data=kaist": ["model=pair_faster_rcnn_tiny", "data.kaist_root=somewhere"],
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from composed import compose_plain
 from drawn_ink import stroke_values
+from pairs_parts import synthetic_values
 from PIL import Image, ImageDraw
 
 from winnow.families.detection.data import coco_data, digits_data
 from winnow.families.ink.lines.data import ink_lines
 from winnow.families.ink.strokes.data import ink_strokes
+from winnow.families.pairs.data import pairs_synthetic
 from winnow.testing.data import DataContract
 
 
@@ -128,3 +130,14 @@ def write_page(folder, tops):
         content = {"images": [image], "annotations": lines, "categories": categories}
         (folder / "lines.json").write_text(json.dumps(content))
     return {"images": str(folder), "annotations": str(folder / "lines.json")}
+
+
+class TestPairsSynthetic(DataContract):
+    @pytest.fixture(autouse=True)
+    def _values(self, folder):
+        self.values = synthetic_values(
+            folder / "pairs", image_size=64, modality_dropout={"visible": 0.3, "infrared": 0.3}
+        )
+
+    def make_data(self, loading):
+        return pairs_synthetic(loading=loading, **self.values)
