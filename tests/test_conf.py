@@ -18,13 +18,13 @@ from winnow.errors import ConfigError
 from winnow.run.build import checked_evaluation
 from winnow.settings import build_settings
 
-NOT_CHOICES = {"detection", "pairs", "pairs_of_cameras"}
+NOT_CHOICES = {"data=detection", "data=pairs", "data=pairs_of_cameras"}
 GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
-    f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}"
+    choice
     for group in GROUPS
     for file in sorted((REPOSITORY / "conf" / group).glob("**/*.yaml" if group == "stage" else "*.yaml"))
-    if file.stem not in NOT_CHOICES
+    if (choice := f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}") not in NOT_CHOICES
 ]
 INK = ["model=inktrace", "data=ink_strokes"]
 EXPERIMENTS = sorted(file.stem for file in (REPOSITORY / "conf/experiment").glob("*.yaml"))
@@ -35,6 +35,8 @@ NEEDED = {
     "model=inktrace": ["data=ink_strokes"],
     "data=ink_strokes": ["model=inktrace"],
     "data=ink_lines": ["model=inktrace", "data.train.images=somewhere", "data.train.annotations=somewhere"],
+    **dict.fromkeys(["model=pair_faster_rcnn", "model=pair_faster_rcnn_tiny"], ["data=pairs_synthetic"]),
+    "evaluation=pairs": ["model=pair_faster_rcnn_tiny", "data=pairs_synthetic"],
     "data=pairs_synthetic": ["model=pair_faster_rcnn_tiny"],
     "data=llvip": ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere"],
     "data=kaist": ["model=pair_faster_rcnn_tiny", "data.kaist_root=somewhere"],

@@ -2,8 +2,8 @@
 
 from detection_parts import batch, nothing_found, target, truth_as_detections
 from ink_parts import moved, some, tiles, truth
-from pair_parts import pair_batch as one_batch
-from pair_parts import persons
+from pair_model_parts import pair_batch as one_batch
+from pair_model_parts import persons
 
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.metrics.coco_ap import CocoAp

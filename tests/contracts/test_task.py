@@ -9,7 +9,7 @@ import torch
 from composed import compose_plain
 from detection_parts import batch, target
 from ink_parts import SETTINGS, some, tiles
-from pair_parts import pair_batch, persons, tiny_task
+from pair_model_parts import pair_batch, persons, tiny_task
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from composed import compose_plain
-from pair_parts import CLASSES, pair_batch, persons, tiny_task
+from pair_model_parts import CLASSES, pair_batch, persons, tiny_task
 from torch import nn
 from torchvision.models import mobilenet_v2
 from torchvision.ops import FrozenBatchNorm2d

@@ -12,6 +12,9 @@ from winnow.families.pairs.metrics.pair_metric import PairMetric
 from winnow.families.pairs.models.pair_faster_rcnn import pair_faster_rcnn_tiny
 
 CLASSES = ["person"]
+GIVEN = {
+    "classes": CLASSES, "new_metric": partial(PairMetric, CLASSES), "max_detections": 20, "score_threshold": 0.05,
+}  # fmt: skip
 THIN = {"channels": [8, 8, 16, 16], "pyramid_channels": 16, "head_channels": 16}
 
 
@@ -33,6 +36,6 @@ def persons(*boxes, image_id=1, size=(64, 64)):
 def tiny_task(**changes):
     """Return a thin task of ``model=pair_faster_rcnn_tiny`` whose weights are the same each time."""
     values = compose_plain("model=pair_faster_rcnn_tiny")["model"]
-    values = {key: value for key, value in values.items() if key != "_target_"} | THIN | changes
+    values = {key: value for key, value in values.items() if key != "_target_"}
     torch.manual_seed(0)
-    return pair_faster_rcnn_tiny(CLASSES, partial(PairMetric, CLASSES), 20, 0.05, **values)
+    return pair_faster_rcnn_tiny(**GIVEN | values | THIN | changes)
