@@ -53,13 +53,17 @@ class PairNetwork(nn.Module):
         self.detectors = nn.ModuleDict(detectors)
 
     def forward(self, images: Tensor, pixel_mask: Tensor, present: Tensor) -> PairFeatures:
-        """Return the pyramids of ``images``, of which those not ``present`` (B, 2) are their modality's mean."""
+        """Return the pyramids of ``images``; those not ``present`` (B, 2) are their modality's mean, and add nothing to what is fused:
+        a norm would make much of the little that a plain image gives."""
         pixels = self.normalize(images, pixel_mask)
         seen = [present[:, [index]].expand(-1, count) for index, count in enumerate(NUM_CHANNELS.values())]
         pixels = pixels.mul_(torch.cat(seen, dim=1)[:, :, None, None])
         if FUSED in self.backbones:
             return PairFeatures({FUSED: self.backbones[FUSED](pixels)}, {})
-        modalities = self._modalities(pixels)
+        modalities = {
+            name: _masked(pyramid, present[:, MODALITIES.index(name)])
+            for name, pyramid in self._modalities(pixels).items()
+        }
         if self.fusion is None:
             return PairFeatures(modalities, modalities)
         return PairFeatures({FUSED: self.fusion(*(modalities[name] for name in MODALITIES))}, modalities)
@@ -74,6 +78,10 @@ class PairNetwork(nn.Module):
             name: OrderedDict((level, half[index]) for level, half in halves.items())
             for index, name in enumerate(MODALITIES)
         }
+
+
+def _masked(pyramid: Pyramid, is_there: Tensor) -> Pyramid:
+    return OrderedDict((level, features * is_there[:, None, None, None]) for level, features in pyramid.items())
 
 
 class ModalityNorms(nn.Module):
