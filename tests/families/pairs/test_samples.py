@@ -3,11 +3,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from pairs_parts import pair_values, synthetic_values, write_llvip
+from pairs_parts import pair_values, synthetic_values, write_llvip, write_voc
 from PIL import Image
 
-from winnow.data.plan import LoadingSettings, sample_seed
-from winnow.errors import ConfigError
+from winnow.data.plan import LoadingSettings, SampleKey, sample_seed
+from winnow.errors import ConfigError, DataError
 from winnow.families.pairs.batch import ABSENT_PIXEL, PairBatch
 from winnow.families.pairs.data import llvip, pairs_synthetic
 from winnow.families.pairs.samples import PairSamples, read_pair
@@ -142,8 +142,6 @@ def test_dropout_leaves_one_image_out_as_often_as_it_says_and_never_both(folder)
 
 
 def keys(count, epoch=1):
-    from winnow.data.plan import SampleKey
-
     return [SampleKey(epoch, index, 160) for index in range(count)]
 
 
@@ -203,3 +201,11 @@ def test_a_pair_that_can_not_be_read_is_named_and_another_stands_in_its_place(tm
     assert sorted(Counter(batch.image_ids).values()) == [1, 2]
     assert len(batch.seeds) == len(batch.present) == 3
     assert f"image id 010002: image {tmp_path / 'infrared/train/010002.png'} cannot be read" in caplog.text
+
+
+def test_a_size_that_no_image_has_takes_no_memory(tmp_path):
+    write_llvip(tmp_path)
+    write_voc(tmp_path / "Annotations/010001.xml", [(1, 1, 9, 9)], size=(2**40, 48))
+    data = llvip(loading=loading(batch_size=1), **pair_values("llvip", llvip_root=str(tmp_path), max_bad_images=0))
+    with pytest.raises(DataError, match=r"010001.png has 64×48 pixels, but is annotated as 1099511627776×48"):
+        list(data.train_batches(1, 64))
