@@ -71,8 +71,9 @@ def test_txt_boxes_are_corner_and_size_and_the_image_says_its_own(root):
 
 def test_what_is_no_person_or_hidden_or_marked_is_neither_learnt_nor_sought(tmp_path):
     lines = [
-        "person 1 1 9 9 0 0 0 0 0 0 0", "person 1 1 9 9 1 0 0 0 0 0 0", "person 1 1 9 9 2 0 0 0 0 0 0", "people 1 1 9 9 0 0 0 0 0 0 0",
-        "cyclist 1 1 9 9 0 0 0 0 0 0 0", "person? 1 1 9 9 0 0 0 0 0 0 0", "person 1 1 9 9 0 0 0 0 0 1 0",
+        "person 1 1 9 9 0 0 0 0 0 0 0", "person 1 1 9 9 1 0 0 0 0 0 0", "person 1 1 9 9 2 0 0 0 0 0 0",
+        "people 1 1 9 9 0 0 0 0 0 0 0", "cyclist 1 1 9 9 0 0 0 0 0 0 0", "person? 1 1 9 9 0 0 0 0 0 0 0",
+        "person 1 1 9 9 0 0 0 0 0 1 0",
     ]  # fmt: skip
     write_txt(tmp_path / "a.txt", *lines)
     assert read_txt(tmp_path / "a.txt")[1] == [False, False, True, True, True, True, True]

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ from pairs_parts import pair_values, synthetic_values, write_llvip, write_voc
 from PIL import Image
 
 from winnow.data.plan import LoadingSettings, SampleKey, sample_seed
-from winnow.errors import ConfigError, DataError
+from winnow.errors import ConfigError, DataError, TransientDataError
+from winnow.families.detection.transforms import AugmentationSettings
 from winnow.families.pairs.batch import ABSENT_PIXEL, PairBatch
 from winnow.families.pairs.data import llvip, pairs_synthetic
 from winnow.families.pairs.samples import PairSamples, read_pair
-from winnow.families.pairs.transforms import change_brightness
+from winnow.families.pairs.transforms import PairAugmentation, change_brightness
 
 PLAIN = {
     "batch_size": 4,
@@ -78,17 +80,48 @@ def test_one_geometry_moves_both_images_the_boxes_and_who_sees_them(make):
         assert batch.seen_in[row].equal(torch.from_numpy(record.seen_in))
 
 
-def test_who_sees_a_box_stays_with_it_when_others_are_cropped_away(make):
-    data = make(
-        augmentation=ONLY_FLIP | {"horizontal_flip": 0.0, "crop": 1.0, "crop_scale": [0.3, 0.5]}, resize="square"
-    )
-    kept = 0
-    for batch in data.train_batches(1, 160):
-        for target, seen in zip(batch.targets, batch.seen_in, strict=True):
-            assert seen.shape == (len(target.boxes), 2)
-            assert len(target.labels) == len(target.boxes)
-            kept += len(target.boxes)
-    assert 0 < kept < sum(len(record.boxes) for record in data.train_records)
+def test_who_sees_a_box_stays_with_it_when_the_other_is_cropped_away(tmp_path):
+    pixels = np.zeros((60, 100, 3), dtype=np.uint8)
+    pixels[20:40, 5:35, 0], pixels[20:40, 65:95, 1] = 255, 255
+    write_llvip(tmp_path)
+    for folder in ("visible", "infrared"):
+        Image.fromarray(pixels).save(tmp_path / folder / "train/010001.png")
+    write_voc(tmp_path / "Annotations/010001.xml", [(5, 20, 35, 40), (65, 20, 95, 40)], size=(100, 60))
+    data = llvip(loading=loading(), **pair_values("llvip", llvip_root=str(tmp_path)))
+    record = replace(data.train_records[0], seen_in=np.array([[True, False], [False, True]]))
+    settings = AugmentationSettings(**ONLY_FLIP | {"horizontal_flip": 0.5, "crop": 1.0, "crop_scale": (0.4, 0.5)})
+    samples = PairSamples([record], PairAugmentation(settings), False, 0, False)
+    alone = Counter()
+    for epoch in range(60):
+        image, target, _, seen_in, _ = samples[SampleKey(epoch, 0, 100)]
+        assert seen_in.shape == (len(target.boxes), 2)
+        assert len(target.labels) == len(target.boxes)
+        for (x1, y1, x2, y2), seen in zip(target.boxes.round().int().tolist(), seen_in.tolist(), strict=True):
+            if min(x2 - x1, y2 - y1) > 8:
+                is_red = int(image[0, (y1 + y2) // 2, (x1 + x2) // 2]) > 128
+                assert seen == ([True, False] if is_red else [False, True])
+                alone[is_red] += len(target.boxes) == 1
+    assert min(alone[True], alone[False]) > 5
+
+
+def test_what_the_model_reads_moves_with_the_batch(make):
+    batch = next(make().val_batches(160))
+    moved = batch.to(torch.device("meta"))
+    assert {moved.present.device.type, moved.images.device.type, *(seen.device.type for seen in moved.seen_in)} == {
+        "meta"
+    }
+    assert moved.seeds == batch.seeds
+    assert batch.to(torch.device("cpu")) is batch
+
+
+def test_a_folder_of_either_camera_that_is_gone_is_waited_for(tmp_path):
+    write_llvip(tmp_path)
+    data = llvip(loading=loading(), **pair_values("llvip", llvip_root=str(tmp_path)))
+    (tmp_path / "infrared/train").rename(tmp_path / "away")
+    with pytest.raises(TransientDataError, match=f"the image folder {tmp_path / 'infrared/train'} is gone"):
+        next(data.train_batches(1, 64))
+    (tmp_path / "away").rename(tmp_path / "infrared/train")
+    assert next(data.train_batches(1, 64)).num_samples == 3
 
 
 def test_colours_and_infrared_change_by_draws_of_their_own(make):

@@ -29,7 +29,7 @@ class JsonLabels:
 
     @classmethod
     def at(cls, path: Path) -> JsonLabels | None:
-        """Read the file at ``path``; None if it is JSON of something else. Raises DataError naming the entry that can't be used."""
+        """Read the file at ``path``; None if it is JSON of something else. Raises DataError naming the entry that is no good."""
         content = read_json(path, "KAIST annotations", DataError)
         images = content.get("images") if isinstance(content, Mapping) else None
         is_kaist = isinstance(images, list) and any(
