@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from composed import compose_plain
 from drawn_ink import stroke_values
-from pairs_parts import synthetic_values
+from pairs_parts import pair_values, synthetic_values, write_llvip
 from PIL import Image, ImageDraw
 
 from winnow.families.detection.data import coco_data, digits_data
 from winnow.families.ink.lines.data import ink_lines
 from winnow.families.ink.strokes.data import ink_strokes
-from winnow.families.pairs.data import pairs_synthetic
+from winnow.families.pairs.data import llvip, pairs_synthetic
 from winnow.testing.data import DataContract
 
 
@@ -141,3 +141,16 @@ class TestPairsSynthetic(DataContract):
 
     def make_data(self, loading):
         return pairs_synthetic(loading=loading, **self.values)
+
+
+class TestLlvip(DataContract):
+    @pytest.fixture(autouse=True)
+    def _values(self, folder):
+        root, names = folder / "llvip", [f"01000{number}" for number in range(5)]
+        if not root.is_dir():
+            write_llvip(root, train=names, test=["190001", "190002", "190003", "190004"])
+        split = {"train": ["01"], "val": ["19"]}
+        self.values = pair_values("llvip", llvip_root=str(root), llvip_split=split, image_size=64)
+
+    def make_data(self, loading):
+        return llvip(loading=loading, **self.values)

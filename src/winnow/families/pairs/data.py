@@ -2,54 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
-
-from pydantic import Field, field_validator, model_validator
+from typing import Any, cast
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import Samples
 from winnow.families.detection.data import PAD_MULTIPLE, DetectionData, DetectionSettings
 from winnow.families.detection.formats.coco import ImageRecord
-from winnow.families.detection.transforms import Probability
+from winnow.families.pairs.check import check_kaist, check_llvip, check_synthetic
+from winnow.families.pairs.frames import first
 from winnow.families.pairs.records import PairRecord
 from winnow.families.pairs.samples import PairCollate, PairSamples
+from winnow.families.pairs.selection import make_split
+from winnow.families.pairs.settings import CameraSettings, PairSettings, split_settings
+from winnow.families.pairs.sources import Selected, select_kaist, select_llvip
 from winnow.families.pairs.synthetic.store import SyntheticSettings, make_pairs, read_pairs
 from winnow.families.pairs.transforms import PairAugmentation
-from winnow.settings import Settings, build_settings
+from winnow.settings import build_settings
+
+logger = logging.getLogger(__name__)
 
 _VAL_SEED = 0
-
-
-class ModalityDropout(Settings):
-    """The ``data.modality_dropout`` node: how likely each image of a training pair is left out; never are both."""
-
-    visible: Probability
-    infrared: Probability
-
-    @model_validator(mode="after")
-    def _leaves_one(self) -> ModalityDropout:
-        if self.visible + self.infrared > 1:
-            raise ValueError(
-                f"visible={self.visible:g} and infrared={self.infrared:g} are left out in turn: at most 1 together"
-            )
-        return self
-
-
-class PairSettings(DetectionSettings):
-    """What every data set of pairs has in common: the keys of ``conf/data/pairs.yaml``."""
-
-    modalities: list[Literal["visible", "infrared"]] = Field(min_length=1)
-    modality_dropout: ModalityDropout
-
-    @field_validator("modalities")
-    @classmethod
-    def _are_different(cls, modalities: list[str]) -> list[str]:
-        if len(set(modalities)) < len(modalities):
-            raise ValueError("names one modality twice")
-        return modalities
 
 
 class PairData(DetectionData):
@@ -85,7 +61,7 @@ class PairData(DetectionData):
         return PairCollate(PAD_MULTIPLE)
 
 
-@builder()
+@builder(check=check_synthetic)
 def pairs_synthetic(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> PairData:
     """Build the embedded data set, drawn under ``root`` if it is not there yet."""
     del name
@@ -94,8 +70,38 @@ def pairs_synthetic(*, loading: LoadingSettings, name: str, root: str, **values:
     return PairData(read_pairs(folder, "train"), read_pairs(folder, "val"), common, loading)
 
 
-def split_settings(values: Mapping[str, Any]) -> tuple[PairSettings, dict[str, Any]]:
-    """Return the settings that all data sets of pairs have, and the keys of the one."""
-    common = {key: value for key, value in values.items() if key in PairSettings.model_fields}
-    own = {key: value for key, value in values.items() if key not in common}
-    return build_settings(PairSettings, common, "data"), own
+@builder(check=check_llvip)
+def llvip(*, loading: LoadingSettings, name: str, **values: Any) -> PairData:
+    """Build the data of LLVIP; the keys that begin with ``kaist_`` are not read."""
+    del name
+    common, own = split_settings(values)
+    settings = build_settings(CameraSettings, own, "data")
+    return _build(select_llvip(settings), common, settings, loading)
+
+
+@builder(check=check_kaist)
+def kaist(*, loading: LoadingSettings, name: str, **values: Any) -> PairData:
+    """Build the data of KAIST; the keys that begin with ``llvip_`` are not read."""
+    del name
+    common, own = split_settings(values)
+    settings = build_settings(CameraSettings, own, "data")
+    return _build(select_kaist(settings), common, settings, loading)
+
+
+def _build(selected: Selected, common: PairSettings, settings: CameraSettings, loading: LoadingSettings) -> PairData:
+    source = selected.source
+    logger.info("annotations: %s", source.words)
+    for what, count in source.unused.items():
+        logger.info("%d × %s", count, what)
+    train, val = (
+        make_split(source, part, frames, common.modalities, settings)
+        for part, frames in (("train", selected.train), ("val", selected.val))
+    )
+    in_both = sorted(
+        {str(record.image_id) for record in train.records} & {str(record.image_id) for record in val.records}
+    )
+    if in_both:
+        logger.warning(
+            "%s_split: %d pairs are in train as well as in val: %s", source.key, len(in_both), first(in_both)
+        )
+    return PairData(train, val, common, loading)

@@ -111,11 +111,11 @@ class PairCollate(Collate):
 def read_pair(record: PairRecord, present: tuple[bool, bool]) -> Tensor:
     """Return (4, H, W) uint8, a view on channels-last memory: R, G, B and the infrared image's brightness, of those that are
     ``present``; the channels of the other are 0. Raises DataError as ``read_image`` does."""
-    pixels = np.zeros((record.height, record.width, len(ABSENT_PIXEL)), dtype=np.uint8)
-    if present[0]:
-        pixels[..., CHANNELS[0]] = read_image(record.path, record.width, record.height).permute(1, 2, 0).numpy()
-    if present[1]:
-        pixels[..., 3] = read_grey(record.infrared, record.width, record.height)
+    # Both are read before there is memory for them: an annotated size may be anything.
+    visible = read_image(record.path, record.width, record.height).permute(1, 2, 0).numpy() if present[0] else 0
+    infrared = read_grey(record.infrared, record.width, record.height) if present[1] else 0
+    pixels = np.empty((record.height, record.width, len(ABSENT_PIXEL)), dtype=np.uint8)
+    pixels[..., CHANNELS[0]], pixels[..., 3] = visible, infrared
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
