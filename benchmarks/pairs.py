@@ -1,10 +1,11 @@
 """What fusion is worth on pairs: python benchmarks/pairs.py FOLDER [--arms ARM …] [--seeds N].
 
-Every arm is a run of `train.py model=pair_faster_rcnn_tiny data=pairs_synthetic`, on one thread, one run after the other, seed by
-seed; its last weights are then evaluated in other ways too (one modality alone, the wrong partner, the other score of late fusion).
-Runs are kept in FOLDER: the same command again skips those that completed, and begins the one that did not anew. Results are written
-after each run; `--table` only prints what is there. docs/pairs.md says what the arms are.
-"""
+Every arm is a run of `train.py model=pair_faster_rcnn_tiny`, on one thread, one run after the other, seed by seed.
+Those of the fusion ladder train on `data=pairs_synthetic`, and their last weights are then evaluated in other ways too
+(one modality alone, the wrong partner, the other score of late fusion); `llvip_mini` and `kaist_mini` overfit the nine
+annotated pairs of each excerpt. Runs are kept in FOLDER: the same command again skips those that completed, and begins
+the one that did not anew. Results are written after each run; `--table` only prints what is there. docs/pairs.md says
+what the arms are."""
 
 from __future__ import annotations
 
@@ -36,7 +37,20 @@ from winnow.families.pairs.synthetic.store import SyntheticSettings, make_pairs
 REPOSITORY = Path(__file__).resolve().parents[1]
 FUSIONS = ("visible", "infrared", "early", "mid", "gated", "late")
 SHUFFLED = "mid, trained on shuffled pairs"
-ARMS = {fusion: [f"model.fusion={fusion}"] for fusion in FUSIONS} | {SHUFFLED: ["model.fusion=mid"]}
+SHARED = REPOSITORY.parent / "shared/data"
+OVERFIT = {
+    "llvip_mini": ["data=llvip", f"data.llvip_root={SHARED}/llvip_mini", "data.llvip_split={train:['01'],val:['01']}",
+                   "model.anchor_sizes=[16,32,64]"],
+    "kaist_mini": ["data=kaist", f"data.kaist_root={SHARED}/kaist_mini",
+                   "data.kaist_split={train:[set06,set08,set09,set10,set11],val:[set06,set08,set09,set10,set11]}",
+                   "model.anchor_sizes=[14,26,48]"],
+}  # fmt: skip
+FLIP_ONLY = [f"data.augmentation.{key}" for key in ("photometric=0.0", "crop=0.0", "resize_scale=[1.0,1.0]")]
+MEMORISE = [
+    *FLIP_ONLY, "data.image_size=320", "model.anchor_ratios=[2.4]", "training.batch_size=4", "training.max_iter=200",
+    "training.max_epochs=1000", "training.save_interval=1000", "training.optimizer.weight_decay=0.0",
+]  # fmt: skip
+ARMS = (*FUSIONS, SHUFFLED, *OVERFIT)
 FUSED = ("early", "mid", "gated", SHUFFLED)
 COLUMNS = ("map_50", "map", "only_visible", "only_infrared", "wrong_partner", "late_max", "cpu_seconds")
 
@@ -60,11 +74,9 @@ class Run:
         """Train anew, whatever is there, and measure. Raises RuntimeError with the end of what it printed."""
         folder = self.folder(root)
         shutil.rmtree(folder, ignore_errors=True)
-        data_root = shuffled_pairs(root / "shuffled") if self.arm == SHUFFLED else root / "pairs"
         command = [
-            sys.executable, "train.py", "model=pair_faster_rcnn_tiny", "data=pairs_synthetic", *ARMS[self.arm],
-            f"training.seed={self.seed}", f"data.root={data_root}", "training.num_workers=0", "training.eval_interval=1000",
-            "tracking=off", *more, f"hydra.run.dir={folder}",
+            sys.executable, "train.py", "model=pair_faster_rcnn_tiny", *overrides(self.arm, root), f"training.seed={self.seed}",
+            "training.num_workers=0", "training.eval_interval=1000", "tracking=off", *more, f"hydra.run.dir={folder}",
         ]  # fmt: skip
         log, before = root / f"{folder.name}.log", _cpu_seconds_of_children()
         with log.open("w") as output:
@@ -78,17 +90,26 @@ class Run:
         (folder / "numbers.json").write_text(json.dumps(numbers))
 
 
+def overrides(arm: str, root: Path) -> list[str]:
+    """Return what an arm trains and on what; drawn pairs are kept in ``root``."""
+    if arm in OVERFIT:
+        return [*OVERFIT[arm], *MEMORISE]
+    pairs = shuffled_pairs(root / "shuffled") if arm == SHUFFLED else root / "pairs"
+    return ["data=pairs_synthetic", f"model.fusion={'mid' if arm == SHUFFLED else arm}", f"data.root={pairs}"]
+
+
 def measured(folder: Path, arm: str) -> dict[str, float]:
     """Return average precision of the run's last weights by all ways of looking at the validation pairs that ``arm`` allows."""
     result = json.loads((folder / "result.json").read_text())["metrics"]
     values = {name: result[f"val/{name}"] for name in ("map_50", "map")}
-    data, task = restored(folder)
     if arm in FUSED:
+        data, task = restored(folder)
         for name in ("visible", "infrared"):
             values[f"only_{name}"] = average_precision(task, restored(folder, modalities=[name])[0])
         values["wrong_partner"] = average_precision(task, data, with_wrong_partner)
     if arm == "late":
-        values["late_max"] = average_precision(restored(folder, late_score="max")[1], data)
+        data, task = restored(folder, late_score="max")
+        values["late_max"] = average_precision(task, data)
     return values
 
 
@@ -167,7 +188,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the runs are kept")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")

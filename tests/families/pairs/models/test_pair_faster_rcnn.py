@@ -77,7 +77,9 @@ def test_what_lies_in_the_channels_of_an_absent_modality_is_never_seen(fusion, d
 
 def test_a_pair_whose_modality_is_absent_gets_no_boxes_of_its_detector():
     task = tiny_task(fusion="late", late_score="max")
-    whole, alone = (pair_batch(persons([10, 5, 24, 33]), present=[present]) for present in ([True, True], [True, False]))
+    whole, alone = (
+        pair_batch(persons([10, 5, 24, 33]), present=[present]) for present in ([True, True], [True, False])
+    )
     of_pair, of_visible = (task.predictions(task.forward(batch), batch)[0] for batch in (whole, alone))
     visible = tiny_task(fusion="visible")
     mine = {name: value for name, value in task.model.state_dict().items() if "infrared" not in name}

@@ -14,7 +14,9 @@ def found(*boxes_and_scores, label=1):
 
 def results(rule, *detectors, most=10):
     out = pooled(detectors, rule, 0.5, most)
-    return [(box, pytest.approx(score)) for box, score in zip(out["boxes"].tolist(), out["scores"].tolist(), strict=True)]
+    return [
+        (box, pytest.approx(score)) for box, score in zip(out["boxes"].tolist(), out["scores"].tolist(), strict=True)
+    ]
 
 
 VISIBLE, INFRARED = found((A, 0.9), (B, 0.8)), found((NEAR_A, 0.7), (C, 0.6))

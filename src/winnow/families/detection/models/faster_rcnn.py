@@ -183,4 +183,6 @@ def torchvision_targets(batch: DetectionBatch) -> list[dict[str, Tensor]]:
 def detections_of(found: Mapping[str, Tensor], target: Target) -> Detections:
     """Return torchvision's detections of one image, in original pixels with labels from 0."""
     boxes = found["boxes"]
-    return Detections((boxes * boxes.new_tensor(target.scale * 2)).cpu(), found["scores"].cpu(), found["labels"].cpu() - 1)
+    return Detections(
+        (boxes * boxes.new_tensor(target.scale * 2)).cpu(), found["scores"].cpu(), found["labels"].cpu() - 1
+    )

@@ -21,9 +21,9 @@ def load_classifier(backbone: BackboneWithFPN, found: FoundWeights) -> None:
 
 
 def set_input_channels(backbone: BackboneWithFPN, channels: int, source: str | None) -> None:
-    """Give the body of ``backbone`` another number of input channels than 3: 1, whose filters are the sum of those of red, green
-    and blue, as if the same image were given thrice; or 4, of which the last has their mean. ``source`` says where the weights are
-    from; None: at random, and drawn anew."""
+    """Give the body of ``backbone`` another number of input channels than 3: 1, whose filters are the sum of those of
+    red, green and blue, as if the same image were given thrice; or 4, of which the last has their mean. ``source`` says
+    where the weights are from; None: at random, and drawn anew."""
     name, first = next((name, part) for name, part in backbone.body.named_modules() if isinstance(part, nn.Conv2d))
     new = nn.Conv2d(
         channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None

@@ -25,8 +25,9 @@ RETURNED_LAYERS = (1, 2, 3, 5)
 def mobilenet_v2_fpn(
     found: FoundWeights | None, trainable_layers: int, extra_blocks: Any = None, norm_eps: float = NORM_EPS
 ) -> BackboneWithFPN:
-    """Build MobileNetV2 (Sandler et al. 2018) with a feature pyramid of 256 channels at strides 4, 8, 16 and 32, still with random
-    weights; ``trainable_layers`` counts from the last stage (6 = all) and matters only when weights were ``found``.
+    """Build MobileNetV2 (Sandler et al. 2018) with a feature pyramid of 256 channels at strides 4, 8, 16 and 32, still
+    with random weights; ``trainable_layers`` counts from the last stage (6 = all) and matters only when weights were
+    ``found``.
 
     The norms are chosen as ``resnet50_fpn`` does: frozen for weights with batch statistics, in groups without.
     """

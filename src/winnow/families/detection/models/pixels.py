@@ -12,8 +12,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PixelNormalizer(nn.Module):
-    """(B, C, H, W) uint8 to float32 with a ``mean`` and deviation per channel in [0, 1], ImageNet's of RGB unless others are given,
-    zero on padding; (B, H, W) is True on image.
+    """(B, C, H, W) uint8 to float32 with a ``mean`` and deviation per channel in [0, 1], ImageNet's of RGB unless
+    others are given, zero on padding; (B, H, W) is True on image.
 
     Holds no entry in the state dict, so that torchvision's weights fit around it.
     """

@@ -12,7 +12,8 @@ REFERENCES = np.array([0.0100, 0.0178, 0.0316, 0.0562, 0.1000, 0.1778, 0.3162, 0
 """False positives per image at which the miss rate is read: powers of ten, rounded as the public evaluation has them."""
 MIN_HEIGHT = 55
 BORDER = np.array([5, 5, 635, 507])
-"""x1, y1, x2, y2 in pixels of KAIST's 640×512 images: a person that leaves it by a side is ignored, one that touches it counts."""
+"""x1, y1, x2, y2 in pixels of KAIST's 640×512 images: a person that leaves it by a side is ignored, one that touches it
+counts."""
 MIN_SCORE = 0.001
 MAX_DETECTIONS = 1000
 NOTHING_FOUND = 100.0

@@ -21,8 +21,8 @@ _KAIST_ID = re.compile(r"set(\d\d)/")
 
 
 class PairMetric(CocoAp):
-    """COCO's average precision, and KAIST's miss rates (Hwang et al. 2015; Dollár et al. 2012) in percent, for all images and those
-    taken by day and at night, where every image has an id of KAIST (``set06/V000/I00019``).
+    """COCO's average precision, and KAIST's miss rates (Hwang et al. 2015; Dollár et al. 2012) in percent, for all
+    images and those taken by day and at night, where every image has an id of KAIST (``set06/V000/I00019``).
 
     A person is ignored in the miss rate where the truth marks a crowd, which is what the reader of KAIST does with other
     categories, with ``ignore`` and with heavy occlusion; or if it is too small or too near the border (``miss_rate``).

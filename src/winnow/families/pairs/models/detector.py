@@ -25,9 +25,10 @@ CANONICAL_SCALE, CANONICAL_LEVEL = 224, 4
 
 @dataclass(frozen=True)
 class DetectorShape:
-    """What a detector is made of: ``channels`` of each level, the ``strides`` of the levels that regions are pooled from, the anchors'
-    sizes, one per level of the pyramid, and ratios of height to width, the units of the box head, how many anchors and proposals
-    of an image are sampled, how finely regions are, and how many proposals are kept in training and prediction."""
+    """What a detector is made of: ``channels`` of each level, the ``strides`` of the levels that regions are pooled
+    from, the anchors' sizes, one per level of the pyramid, and ratios of height to width, the units of the box head,
+    how many anchors and proposals of an image are sampled, how finely regions are, and how many proposals are kept in
+    training and prediction."""
 
     channels: int
     strides: Sequence[int]
@@ -81,8 +82,8 @@ class PairDetector(nn.Module):
 
 
 def region_pool(strides: Sequence[int], sampling_ratio: int) -> MultiScaleRoIAlign:
-    """Build what pools regions from the levels ``"0"``, ``"1"`` … of a pyramid. Their ``strides``, powers of two, are set: torchvision
-    guesses them from the first batch that it sees, wrongly where padding is large."""
+    """Build what pools regions from the levels ``"0"``, ``"1"`` … of a pyramid. Their ``strides``, powers of two, are
+    set: torchvision guesses them from the first batch that it sees, wrongly where padding is large."""
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], OUTPUT_SIZE, sampling_ratio)
     pool.scales = [1 / stride for stride in strides]
     first, last = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))

@@ -25,8 +25,8 @@ NORMS = (nn.GroupNorm, FrozenBatchNorm2d, nn.BatchNorm2d)
 
 
 class PairFeatures(NamedTuple):
-    """``detectors``: the pyramid that each detector looks at, by its name; ``modalities``: that of each modality before fusion, none
-    where their channels are stacked."""
+    """``detectors``: the pyramid that each detector looks at, by its name; ``modalities``: that of each modality before
+    fusion, none where their channels are stacked."""
 
     detectors: Mapping[str, Pyramid]
     modalities: Mapping[str, Pyramid]
@@ -35,9 +35,8 @@ class PairFeatures(NamedTuple):
 class PairNetwork(nn.Module):
     """(B, 4, H, W) uint8 images in, pyramids out; the task calls the ``detectors``.
 
-    ``backbones`` are named by the modalities that they see, ``fused`` where that is both at once, ``shared`` where that is both in
-    turn; with ``fusion`` two pyramids become the one of the detector ``fused``.
-    """
+    ``backbones`` are named by the modalities that they see, ``fused`` where that is both at once, ``shared`` where that
+    is both in turn; with ``fusion`` two pyramids become the one of the detector ``fused``."""
 
     def __init__(
         self,
@@ -53,8 +52,8 @@ class PairNetwork(nn.Module):
         self.detectors = nn.ModuleDict(detectors)
 
     def forward(self, images: Tensor, pixel_mask: Tensor, present: Tensor) -> PairFeatures:
-        """Return the pyramids of ``images``; those not ``present`` (B, 2) are their modality's mean, and add nothing to what is fused:
-        a norm would make much of the little that a plain image gives."""
+        """Return the pyramids of ``images``; those not ``present`` (B, 2) are their modality's mean, and add nothing to
+        what is fused: a norm would make much of the little that a plain image gives."""
         pixels = self.normalize(images, pixel_mask)
         seen = [present[:, [index]].expand(-1, count) for index, count in enumerate(NUM_CHANNELS.values())]
         pixels = pixels.mul_(torch.cat(seen, dim=1)[:, :, None, None])

@@ -40,10 +40,10 @@ NUM_LAYERS = {"resnet50": resnet_fpn.NUM_LAYERS, "mobilenet_v2": mobilenet_fpn.N
 
 
 class PairModelSettings(Settings):
-    """What all pair detectors have in common. ``anchor_sizes``: one per level, the root of the area in px; ``anchor_ratios``: height
-    over width; ``late_score`` matters to ``fusion: late`` alone; ``pixel_mean`` and ``pixel_std`` are those of red, green, blue and
-    infrared in [0, 1]; ``rpn_samples`` anchors and ``roi_samples`` proposals of each pair are learnt from, and ``max_proposals``
-    kept."""
+    """What all pair detectors have in common. ``anchor_sizes``: one per level, the root of the area in px;
+    ``anchor_ratios``: height over width; ``late_score`` matters to ``fusion: late`` alone; ``pixel_mean`` and
+    ``pixel_std`` are those of red, green, blue and infrared in [0, 1]; ``rpn_samples`` anchors and ``roi_samples``
+    proposals of each pair are learnt from, and ``max_proposals`` kept."""
 
     fusion: Literal["visible", "infrared", "early", "mid", "gated", "late"]
     shared_backbone: bool
@@ -74,13 +74,15 @@ class PairModelSettings(Settings):
                 f"model.shared_backbone=true, but model.fusion={self.fusion} has one backbone; allowed with mid, gated, late"
             )
         if self.own_norms and not self.shared_backbone:
-            raise ValueError("model.own_norms=true needs model.shared_backbone=true; two backbones have their own anyway")
+            raise ValueError(
+                "model.own_norms=true needs model.shared_backbone=true; two backbones have their own anyway"
+            )
         return self
 
 
 class PairFasterRcnnSettings(PairModelSettings):
-    """The keys of ``model=pair_faster_rcnn``. ``trainable_layers`` counts from the last stage (5 = all of resnet50, 6 of mobilenet_v2)
-    and matters only when weights were loaded."""
+    """The keys of ``model=pair_faster_rcnn``. ``trainable_layers`` counts from the last stage (5 = all of resnet50, 6
+    of mobilenet_v2) and matters only when weights were loaded."""
 
     backbone: Literal["resnet50", "mobilenet_v2"]
     trainable_layers: int = Field(ge=0)
@@ -130,8 +132,8 @@ def pair_faster_rcnn(
     score_threshold: float,
     **values: Any,
 ) -> PairFasterRcnnTask:
-    """Build the task of ``model=pair_faster_rcnn``; ``pretrained=true`` means torchvision's weights from ImageNet, in each backbone.
-    A path may also name weights of such a model as a whole.
+    """Build the task of ``model=pair_faster_rcnn``; ``pretrained=true`` means torchvision's weights from ImageNet, in
+    each backbone. A path may also name weights of such a model as a whole.
 
     Raises ConfigError naming ``model.…`` if a setting is wrong, WeightsError if the weights can't be had or fit nothing.
     """
@@ -166,8 +168,8 @@ def pair_faster_rcnn_tiny(
     score_threshold: float,
     **values: Any,
 ) -> PairFasterRcnnTask:
-    """Build the task of ``model=pair_faster_rcnn_tiny``; ``pretrained`` is false or the path of a weights file, and nothing is ever
-    fetched.
+    """Build the task of ``model=pair_faster_rcnn_tiny``; ``pretrained`` is false or the path of a weights file, and
+    nothing is ever fetched.
 
     Raises ConfigError naming ``model.…`` if a setting is wrong, WeightsError if the weights file is missing or fits nothing.
     """

@@ -1,4 +1,5 @@
-"""How the boxes of two detectors become those of one: non-maximum suppression over both, with a score that both have a part in."""
+"""How the boxes of two detectors become those of one: non-maximum suppression over both, with a score that both have a
+part in."""
 
 from __future__ import annotations
 

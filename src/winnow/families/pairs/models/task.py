@@ -27,8 +27,8 @@ POOLING_IOU = 0.5
 
 
 class PairFasterRcnnTask:
-    """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) on pairs; with two detectors each learns from all boxes by terms of its own,
-    and only their predictions are pooled.
+    """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) on pairs; with two detectors each learns from all boxes by terms
+    of its own, and only their predictions are pooled.
 
     Losses are sums over sampled anchors and proposals, divided by the samples that the images of the whole step may give. Each
     image's are drawn from a generator that its seed in the batch starts, so a loss is a function of (seed, epoch, index) whatever
@@ -72,8 +72,8 @@ class PairFasterRcnnTask:
         return {"images": float(batch.num_samples)}
 
     def losses(self, outputs: PairFeatures, batch: PairBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1; of two detectors
-        each with its modality's name behind."""
+        """Return ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1;
+        of two detectors each with its modality's name behind."""
         generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
         terms: dict[str, Tensor] = {}
         with torch.autocast(batch.images.device.type, enabled=False):

@@ -14,8 +14,8 @@ STRIDES = (4, 8, 16)
 
 
 class TinyPyramid(nn.Module):
-    """Stages of strides 2, 4, 8 and 16 with ``channels`` each (multiples of 8), normalised in groups; gives maps ``"0"``, ``"1"`` and
-    ``"2"`` of strides 4, 8 and 16 with ``out_channels``."""
+    """Stages of strides 2, 4, 8 and 16 with ``channels`` each (multiples of 8), normalised in groups; gives maps
+    ``"0"``, ``"1"`` and ``"2"`` of strides 4, 8 and 16 with ``out_channels``."""
 
     def __init__(self, in_channels: int, channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
