@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from composed import REPOSITORY, compose_plain
+from pairs_parts import write_llvip
 from PIL import Image
 
 from winnow.commands.cli import main
@@ -131,6 +132,17 @@ def test_bdd100k_can_be_named_as_for_training(shared_data, tmp_path, monkeypatch
     monkeypatch.chdir(REPOSITORY)
     overrides = [f"data.root={shared_data / 'bdd100k_mini'}", f"data.cache={tmp_path}"]
     assert main(["data", "check", "data=bdd100k", *overrides]) == 0
+
+
+def test_pairs_are_checked_by_their_own_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    write_llvip(tmp_path)
+    named = ["data=llvip", f"data.llvip_root={tmp_path}", "data.llvip_split={train:['01'],val:['02']}"]
+    assert main(["data", "check", *named]) == 0
+    (tmp_path / "infrared/train/010002.png").unlink()
+    capsys.readouterr()
+    assert main(["data", "check", *named]) == 1
+    assert capsys.readouterr().out.startswith("train\tmissing partner\t010002\t\tthere is no infrared image")
 
 
 def test_drawn_strokes_are_drawn_and_held_against_what_is_kept(tmp_path, monkeypatch, capsys):

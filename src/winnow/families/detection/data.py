@@ -12,7 +12,7 @@ from pydantic import Field
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
-from winnow.data.splits import DataFacts, SplitData, chosen_samples
+from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.check import check_bdd100k, check_coco, check_digits
@@ -46,10 +46,9 @@ class DetectionData(SplitData):
         self, train: CocoSplit, val: CocoSplit | None, settings: DetectionSettings, loading: LoadingSettings
     ) -> None:
         train_records, val_records = _choose(train, val, loading)
-        augmentation = Augmentation(settings.augmentation) if loading.overfit is None else None
-        square = settings.resize == "square"
         sizes = sorted({size for _, size in loading.resize_schedule or [(1, settings.image_size)]})
-        counts = BoxCounts.of(train_records, sizes, square, drops_small=augmentation is not None)
+        is_square, is_augmented = settings.resize == "square", loading.overfit is None
+        counts = BoxCounts.of(train_records, sizes, is_square, drops_small=is_augmented)
         _log_counts("train", train, train_records, counts.words())
         if val is not None:
             _log_counts("val", val, val_records)
@@ -61,10 +60,27 @@ class DetectionData(SplitData):
         fingerprint = _fingerprint(train, val, train_records, val_records)
         super().__init__(
             DataFacts(train.class_names, fingerprint, settings.image_size),
-            DetectionSamples(train_records, augmentation, square, loading.seed, with_truth=False),
-            DetectionSamples(val_records, None, square, loading.seed, with_truth=True),
-            Collate(PAD_MULTIPLE), loading, settings.wait_for_files_seconds,
+            self.train_samples(train_records, settings, loading),
+            self.val_samples(val_records, settings, loading),
+            self.collate(), loading, settings.wait_for_files_seconds,
         )  # fmt: skip
+
+    def train_samples(
+        self, records: Sequence[ImageRecord], settings: DetectionSettings, loading: LoadingSettings
+    ) -> Samples:
+        """Return the samples to train on; those of an overfit run are not augmented."""
+        augmentation = Augmentation(settings.augmentation) if loading.overfit is None else None
+        return DetectionSamples(records, augmentation, settings.resize == "square", loading.seed, with_truth=False)
+
+    def val_samples(
+        self, records: Sequence[ImageRecord], settings: DetectionSettings, loading: LoadingSettings
+    ) -> Samples:
+        """Return the samples to evaluate on."""
+        return DetectionSamples(records, None, settings.resize == "square", loading.seed, with_truth=True)
+
+    def collate(self) -> Collate:
+        """Return what makes batches of samples."""
+        return Collate(PAD_MULTIPLE)
 
     def checked(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
         """Pass on the batches while no more than ``data.max_bad_images`` different images can't be read."""

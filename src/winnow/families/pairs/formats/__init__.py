@@ -1,0 +1,1 @@
+"""Pairs as others lay them on disk, read into ``PairRecord``s."""

@@ -1,0 +1,1 @@
+"""The embedded data set of pairs: what is drawn, and where it is kept."""
