@@ -5,6 +5,7 @@ from pairs_parts import pair_values, synthetic_values, write_llvip, write_voc
 from PIL import Image
 
 from winnow.families.pairs.check import check_kaist, check_llvip, check_synthetic
+from winnow.families.pairs.exchanged import exchanged
 
 SHARED = REPOSITORY.parent / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
@@ -71,6 +72,14 @@ def test_exchanged_frames_are_found_by_what_is_on_them(root):
     exchange(root / "infrared/train/010002.png", root / "infrared/train/010004.png")
     detail = "its infrared image fits 010004, and the reverse"
     assert findings(root) == [("train", "frames exchanged", "010002", detail)]
+
+
+def test_what_a_standing_camera_always_sees_does_not_hide_an_exchange():
+    rng = np.random.default_rng(0)
+    scene, own = rng.normal(0, 10, (24, 32)), rng.normal(0, 1, (6, 24, 32))
+    visible, infrared = scene + own + rng.normal(0, 1, own.shape), scene + own + rng.normal(0, 1, own.shape)
+    assert exchanged(list(visible), list(infrared)) == []
+    assert exchanged(list(visible), list(infrared[[0, 4, 2, 3, 1, 5]])) == [(1, 4)]
 
 
 def test_exchanged_modalities_are_found_by_their_colours(root):
