@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
-from winnow.data.image import read_image
+from winnow.data.image import image_size, read_image
 from winnow.errors import DataError
 from winnow.families.pairs.batch import MODALITIES
 from winnow.families.pairs.exchanged import edges_of, exchanged, is_coloured
-from winnow.families.pairs.frames import Frame, FrameLabels, PairSource, labels_of, size_of_file
+from winnow.families.pairs.frames import Frame, FrameLabels, PairSource, labels_of
 from winnow.families.pairs.records import PairRecord
 from winnow.families.pairs.selection import make_record
 from winnow.families.pairs.settings import CameraSettings, split_settings
@@ -202,7 +202,7 @@ def _read_all(frames: Sequence[Frame]) -> Iterator[tuple[Frame, tuple[_Seen | No
 
 def _look(path: Path) -> _Seen:
     try:
-        size = size_of_file(path)
+        size = image_size(path)
         image = Image.fromarray(read_image(path, *size).permute(1, 2, 0).numpy())
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (DataError, OSError) as error:
