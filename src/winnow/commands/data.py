@@ -137,10 +137,11 @@ def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
         raise ConfigError("name the data in one way: --images and --annotations, --bdd100k, or data=… data.…=…")
     if options.overrides:
         return _check_config(options.overrides, options.config_dir, progress)
-    from winnow.families.detection.check import check_bdd100k, check_splits
+    from winnow.families.detection.check import check_splits
+    from winnow.families.detection.formats.bdd100k import find_bdd100k
 
     if options.bdd100k is not None:
-        return check_bdd100k({"root": options.bdd100k, "cache": options.cache}, progress)
+        return check_splits(find_bdd100k(options.bdd100k, options.cache), progress)
     for prefix in ("", "val_"):
         if (named[f"{prefix}images"] is None) != (named[f"{prefix}annotations"] is None) or named["images"] is None:
             flag = f"--{prefix.replace('_', '-')}"
