@@ -27,6 +27,7 @@ from winnow.sweep.promotion_command import (
     kept_overrides,
     key_of,
     require_same_code,
+    training_program,
     usable_overrides,
 )  # fmt: skip
 from winnow.sweep.stored_study import StoredStudy
@@ -67,12 +68,14 @@ class Promotion:
         return all(run.status in ("completed", "eliminated") for run in self.runs)
 
 
-def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py")) -> Promotion:
+def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Sequence[str] | None = None) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own
     beside it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. The same call again goes on where it was
     stopped. Where trials are tracked is the same for all; a secret of an address goes to their processes by the environment.
+    ``program`` is what Python is given to train, as ``training_program`` returns it by default, with its options.
     Raises ConfigError, PromotionError.
     """
+    program = training_program() if program is None else program
     overrides = [override_by_environment(text) for text in overrides]
     where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/", "tracking.", "tracking="))]
     trust = [text for text in overrides if key_of(text) == TRUSTED]
@@ -88,7 +91,7 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
     as_entry(chosen)
     trials = {trial.number: trial for trial in source.study.get_trials(deepcopy=False)}
     entries = [
-        entry_of(trials[row.number], run_folder(source, row), chosen, trust, [str(program), *found_in]) for row in best
+        entry_of(trials[row.number], run_folder(source, row), chosen, trust, [*program, *found_in]) for row in best
     ]
     folder = promotion_folder(source.folder, chosen)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Pa
         **dict.fromkeys(OF_THE_SEARCH, "null"),
     }  # fmt: skip
     command = [
-        sys.executable, str(program), "--multirun", *kept, *fixed, *trust, f"hydra.sweep.dir={folder}",
+        sys.executable, *program, "--multirun", *kept, *fixed, *trust, f"hydra.sweep.dir={folder}",
         *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
     ]  # fmt: skip
     ended = subprocess.run(command, check=False)
