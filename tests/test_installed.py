@@ -137,9 +137,9 @@ def test_the_wheel_is_whole(installed, tmp_path):
     run(tmp_path, "winnow", "new", "project")
     project = tmp_path / "project"
     run(project, "winnow", "data", "check", "data=mine", "data.num_train=8", "data.num_val=4")
-    run(project, "python", "train.py", *QUICK, "hydra.run.dir=own", "training.max_iter=1")
-    run(project, "winnow", "train", "training.resume=own/checkpoints/last.pth", "training.max_iter=2")
-    assert "epoch 1/1  step      2" in (project / "own" / "train.log").read_text()
+    run(project, "python", "train.py", *QUICK, "hydra.run.dir=own")
+    run(project, "winnow", "train", "training.resume=own/checkpoints/last.pth", "training.max_epochs=2")
+    assert "epoch 2/2" in (project / "own" / "train.log").read_text()
     run(
         project, "winnow", "train", "-m", "+sweep=mine", *QUICK, "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=null"
     )
