@@ -171,6 +171,10 @@ class Evaluation(Protocol):
 
     It may have ``look_over(task, data)``, called once when a run is built: it logs as a warning what of the data the task can't
     learn or give, which also stands in a preflight's report.
+
+    For models in use (``winnow predict``) it has ``picture_batch(pixels, names, data, image_size)``, which makes a batch without
+    truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,
+    category_ids)``, which gives one object per picture, with ``record()`` for JSON and ``draw(pixels, min_score)`` for a picture.
     """
 
     @property

@@ -32,8 +32,8 @@ class FoundBoxes:
     category_ids: tuple[int, ...]
 
     def record(self) -> dict[str, Any]:
-        """Return what COCO's ``images`` hold of the picture, and under ``annotations`` what its results hold of each box, which is
-        x, y, width and height in px."""
+        """Return what COCO's ``images`` hold of the picture, and under ``annotations`` what its results hold of each box (x, y,
+        width and height in px)."""
         boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in self.boxes.tolist()]
         found = zip(boxes, self.scores.tolist(), self.category_ids, strict=True)
         return {
