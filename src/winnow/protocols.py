@@ -170,7 +170,9 @@ class Evaluation(Protocol):
     """How one family of tasks is judged and shown: what its models are told, and its pictures.
 
     It may have ``look_over(task, data)``, called once when a run is built: it logs as a warning what of the data the task can't
-    learn or give, which also stands in a preflight's report.
+    learn or give, which also stands in a preflight's report. And ``metric_modes``, a mapping of its metrics' names, without a
+    split, to ``max`` or ``min``, whichever is better; ``map_class/*`` stands for all that begin so. By it a sweep refuses names
+    that no run will give, and the worse direction of one, before it starts anything.
 
     For models in use (``winnow predict``) it has ``picture_batch(pixels, names, data, image_size)``, which makes a batch without
     truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,

@@ -26,6 +26,15 @@ from winnow.sweep.stored_study import journal_address
 
 
 @dataclass(frozen=True)
+class ComposedRun:
+    """One run: its plain ``config``, a pipeline's with the epochs of all its stages, and the config and the choices of each of
+    the ``parts`` that it trains, its stages or itself; none of another program's run."""
+
+    config: dict[str, Any]
+    parts: tuple[tuple[dict[str, Any], dict[str, str]], ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """``config`` is the composed one of the whole sweep, with the study's folder in ``hydra.sweep.dir``; ``base`` what every
     run has in common, as plain values."""
@@ -55,21 +64,21 @@ class Plan:
     @property
     def is_winnow_run(self) -> bool:
         """Return whether the runs are winnow's own; any other Hydra program that returns a number may be swept as well."""
-        return set(RunSettings.model_fields) <= set(self.base)
+        return is_winnow_run(self.base)
 
     @property
     def planned_epochs(self) -> int | None:
         epochs = self.base.get("training", {}).get("max_epochs") if self.is_winnow_run else None
         return epochs if isinstance(epochs, int) else None
 
-    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+    def compose(self, overrides: Sequence[str]) -> ComposedRun:
         """Return ``composed_run`` of ``overrides``."""
         return composed_run(self.hydra_context, self.config, overrides)
 
-    def validate(self, config: Mapping[str, Any]) -> None:
-        """Raise ConfigError if a winnow run would refuse its composed ``config`` at its start."""
-        if self.is_winnow_run:
-            build_settings(RunSettings, config, "")
+
+def is_winnow_run(config: Mapping[str, Any] | DictConfig) -> bool:
+    """Tell whether a composed config has all that a run of winnow's has."""
+    return set(RunSettings.model_fields) <= {str(key) for key in config}
 
 
 def make_plan(
@@ -86,7 +95,7 @@ def make_plan(
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)
-    base = composed_run(hydra_context, config, space.fixed_overrides)
+    base = composed_run(hydra_context, config, space.fixed_overrides).config
     require_secrets(base)
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
@@ -128,22 +137,24 @@ def compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence
     return hydra_context.config_loader.load_sweep_config(config, list(overrides))
 
 
-def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the plain config of one run; a pipeline's with the epochs of all its stages, each of which is checked.
-    Raises Hydra's errors if it doesn't know an override, ConfigError if a stage is wrong.
+def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> ComposedRun:
+    """Return one run, and each stage of a pipeline, as composed. Raises Hydra's errors if it doesn't know an override,
+    ConfigError if a stage's epochs are not to be known.
     """
     composed = compose(hydra_context, config, overrides)
-    run = without_hydra(composed)
+    run, choices = without_hydra(composed), group_choices(composed)
     names = stages_in(run)
-    if names:
-        epochs = 0
-        for name in names:
-            choice = stage_beside(group_choices(composed)["stage"], name)
-            stage = without_hydra(compose(hydra_context, config, with_stage(overrides, choice)))
-            with naming_stage(name):
-                epochs += build_settings(RunSettings, stage, "").training.max_epochs
-        run["training"]["max_epochs"] = epochs
-    return run
+    if not names:
+        return ComposedRun(run, ((run, choices),) if is_winnow_run(run) else ())
+    epochs, parts = 0, []
+    for name in names:
+        stage = compose(hydra_context, config, with_stage(overrides, stage_beside(choices["stage"], name)))
+        part = without_hydra(stage)
+        with naming_stage(name):
+            epochs += build_settings(RunSettings, part, "").training.max_epochs
+        parts.append((part, group_choices(stage)))
+    training = {**run["training"], "max_epochs": epochs}
+    return ComposedRun({**run, "training": training}, tuple(parts))
 
 
 def stages_in(run: Mapping[str, Any]) -> Sequence[str]:
@@ -160,7 +171,14 @@ def without_hydra(config: DictConfig) -> dict[str, Any]:
 
 
 def _require_one_direction(plan: Plan) -> None:
-    if not plan.is_winnow_run or len(plan.settings.direction) > 1:
+    if not plan.is_winnow_run:
+        return
+    if len(plan.settings.direction) > 1:
+        if plan.settings.metrics is None:
+            raise ConfigError(
+                f"hydra.sweeper.direction={plan.settings.direction}: a run of winnow's returns one number, its objective; name "
+                "as many as there are directions, as hydra.sweeper.metrics=[val/map,cost/images_640]"
+            )
         return
     mode = plan.base["objective"]["mode"]
     wanted = {"max": "maximize", "min": "minimize"}[mode]

@@ -25,7 +25,7 @@ from winnow.config.plain import command_overrides, group_choices
 from winnow.errors import ConfigError
 from winnow.masking import masked_override
 from winnow.reading import naming, read_yaml
-from winnow.run_folder import write_whole
+from winnow.run_folder import MadeFolders, write_whole
 from winnow.sweep.listed import enqueue_listed, unlisted_in
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import create_study_once
@@ -38,17 +38,24 @@ CHANGES = "winnow:changes"
 PARENTS = "winnow:parents"
 
 
-def open_study(plan: Plan, storage: PatientStorage) -> tuple[optuna.Study, Plan]:
-    """Open the study, made if it is not there yet, and return ``plan`` in its words with it. Raises ConfigError if it
-    searches something else.
-    """
+def make_study_folder(plan: Plan, made: MadeFolders) -> None:
+    """Make the study's folder. Raises ConfigError where it can't be made, or holds another study."""
+    require_own_folder(plan)
     try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        made.make()
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be made: {error}; choose another") from error
-    require_own_folder(plan)
+
+
+def open_study(plan: Plan, storage: PatientStorage, made: MadeFolders) -> tuple[optuna.Study, Plan]:
+    """Open the study, made if it is not there yet, and return ``plan`` in its words with it. Raises ConfigError if it
+    searches something else. The folder, just ``made``, is kept where another process was faster to describe a study there.
+    """
     # One process at a time opens and describes the study: those that come second find it whole.
     with FileLock(plan.folder / ".sweep.lock"):
+        if (plan.folder / DESCRIPTION).exists():
+            made.keep()
+        require_own_folder(plan)
         study = create_study_once(storage, plan.name, plan.settings.direction)
         plan = with_stored_choices(plan, study)
         describe_study(plan, study)

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,23 @@ from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._notes import recall
-from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
+from hydra_plugins.winnow_sweeper._plan import Plan, is_winnow_run, make_plan, stages_in
+from hydra_plugins.winnow_sweeper._requirements import (
+    num_independent,
+    require_one_objective,
+    require_own_folders,
+    require_packages,
+)
 from hydra_plugins.winnow_sweeper._secrets import storage_reference
 from hydra_plugins.winnow_sweeper._single_run import Work
-from hydra_plugins.winnow_sweeper._slots import check_slots, open_slots
+from hydra_plugins.winnow_sweeper._slots import check_devices, check_slots, open_slots
+from hydra_plugins.winnow_sweeper._space import bare
+from hydra_plugins.winnow_sweeper._start_checks import StartChecks
 from hydra_plugins.winnow_sweeper._study import (
     build_sampler,
     code_overrides,
     extender,
+    make_study_folder,
     metric_of,
     num_trials,
     open_study,
@@ -47,11 +56,13 @@ from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.run.tracker import choose_tracker
+from winnow.run_folder import MadeFolders
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport
 from winnow.sweep.storage import open_storage
+from winnow.sweep.stored_study import DESCRIPTION
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
 from winnow.tracking.null_tracker import NullTracker
@@ -67,15 +78,17 @@ def run_sweep(
     interrupted one ends the process with ``EXIT_INTERRUPTED``.
     """
     mask_output()
-    plan = make_plan(raw, hydra_context, task_function, config, arguments)
-    settings = plan.settings
-    check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rehearsed = rehearse(plan)
+    with StartChecks(is_winnow_run(config)) as checks:
+        plan = make_plan(raw, hydra_context, task_function, config, arguments)
+        settings, errors = plan.settings, unmet_requirements(plan)
+        rehearsed = rehearse(plan, checks, optuna.samplers.RandomSampler() if errors else build_sampler(plan, 0, 0))
     if settings.dry_run:
-        show(rehearsed)
+        show(rehearsed, plan)
     if rehearsed.errors:
-        raise ConfigError("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
+        errors.append("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
+    if errors:
+        raise ConfigError("\n".join(errors))
     if settings.dry_run:
         return
     reason = sweep(plan)
@@ -83,16 +96,43 @@ def run_sweep(
         raise SystemExit(EXIT_INTERRUPTED)
 
 
-def rehearse(plan: Plan) -> DryRun:
-    """Compose and validate the listed trials, the first of the sampler and every choice: a night must not find a bad one."""
+def unmet_requirements(plan: Plan) -> list[str]:
+    """Return what stands against the sweep as a whole, one message each."""
+    settings, errors = plan.settings, []
+    checks: list[Callable[[], object]] = [
+        lambda: check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after),
+        lambda: check_devices(plan.config, num_jobs(plan), settings.devices),
+        lambda: require_packages(settings.sampler, "hydra.sweeper.sampler"),
+        lambda: require_one_objective(settings.sampler, settings.direction),
+        lambda: require_own_folders(plan.config, [bare(name) for name in plan.space.distributions]),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            errors.append(str(error))
+    return errors
+
+
+def rehearse(plan: Plan, checks: StartChecks, sampler: optuna.samplers.BaseSampler) -> DryRun:
+    """Compose and check the listed trials, the first of the sampler and every value: a night must not find a bad one."""
     settings = plan.settings
     return dry_run(
-        plan.space, plan.explicit, build_sampler(plan, 0, 0), settings.direction, num_trials(plan),
-        len(settings.seeds or [0]), plan.compose, plan.validate, extender(plan),
+        plan.space, plan.explicit, sampler, settings.direction, num_trials(plan),
+        len(settings.seeds or [0]), plan.compose, lambda runs: checks.refusals(plan, runs), extender(plan),
+        num_certain=num_certain(plan),
     )  # fmt: skip
 
 
-def show(rehearsed: DryRun) -> None:
+def num_certain(plan: Plan) -> int:
+    """Return how many trials a start of this sweep would begin with whose values are known now: the listed ones, and of a study
+    that has not begun those that the sampler draws without results."""
+    if (plan.folder / DESCRIPTION).exists() or plan.settings.custom_search_space is not None:
+        return len(plan.explicit)
+    return max(len(plan.explicit), num_independent(plan.settings.sampler, plan.settings.n_trials))
+
+
+def show(rehearsed: DryRun, plan: Plan) -> None:
     table = Table(title="what would run", title_justify="left")
     for column in ("", "epochs", "overrides", "error"):
         table.add_column(column, overflow="fold")
@@ -102,19 +142,38 @@ def show(rehearsed: DryRun) -> None:
     CONSOLE.print(table)
     epochs = "unknown" if rehearsed.epochs is None else str(rehearsed.epochs)
     images = "" if rehearsed.images is None else f", {rehearsed.images} images"
+    logger.info("%s", what_is_certain(num_certain(plan), num_trials(plan)))
     logger.info(
         "at worst, without any pruning: %d runs, %s epochs%s; nothing was started", rehearsed.num_runs, epochs, images
+    )
+
+
+def what_is_certain(num_certain: int, n_trials: int) -> str:
+    """Return in words which trials' values are known before the sweep starts."""
+    if num_certain >= n_trials:
+        return f"the values of all {n_trials} trials are certain: none follows from results"
+    if num_certain == 0:
+        return (
+            "no trial's values are certain: the examples are drawn as the sampler draws, and the sweep will draw others"
+        )
+    return (
+        f"the values of the first {num_certain} of {n_trials} trials are certain; those of the rest follow from results, and "
+        "examples are only drawn as the sampler draws"
     )
 
 
 def sweep(plan: Plan) -> str | None:
     """Run this process's share of the study; why it ended early, or None."""
     owner = ProcessStamp.this_process()
-    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
-    study, plan = open_study(plan, storage)
+    with MadeFolders(plan.folder) as made:
+        make_study_folder(plan, made)
+        storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
+        study, plan = open_study(plan, storage, made)
+        tracker = study_tracker(plan)
+        made.keep()
     failure: SweepFailedError | None = None
     reason: str | None = None
-    with study_tracker(plan) as tracker:
+    with tracker:
         report = new_report(plan, study, tracker)
         try:
             with shown(report, plan), slots_of(plan) as slots:

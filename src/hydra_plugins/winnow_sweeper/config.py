@@ -28,6 +28,8 @@ class WinnowSweeperConf(OptunaSweeperConf):
     metrics: list[str] | None = None
     # auto | list of GPU numbers | null: each slot holds one GPU of its own
     devices: Any = "auto"
+    # search for the worse values of a metric: the highest loss, the lowest precision
+    force_direction: bool = False
     # JSON, YAML or CSV of explicit trials, run before sampling
     trials_file: str | None = None
     # each configuration is run with every seed and judged by the mean

@@ -64,7 +64,8 @@ def run(cfg: DictConfig) -> float | None:
             result = train(plans[0], stop)
             goes_on_by = folder / "checkpoints" / "last.pth"
         else:
-            require_objective_of_study(command.config, plans)
+            if current_trial() is not None:
+                require_objective_of_last(command.config, plans)
             result = run_stages(plans, folder, stop)
             goes_on_by = folder
     if result.status == "interrupted":
@@ -128,11 +129,11 @@ def prepare(plans: Sequence[RunPlan], folder: Path) -> list[RunPlan]:
     return left
 
 
-def require_objective_of_study(config: Config, plans: Sequence[RunPlan]) -> None:
+def require_objective_of_last(config: Config, plans: Sequence[RunPlan]) -> None:
     """Raise ConfigError where a sweep, which reads its objective off the pipeline's own config, would rank by another than the
     last stage's."""
     searched, last = config["objective"], plans[-1].config["objective"]
-    if current_trial() is not None and searched != last:
+    if searched != last:
         raise ConfigError(
             f"objective={searched} of stage={config['stage']['name']} is not that of its last stage {plans[-1].name}, {last}, "
             f"which a sweep is ranked by: let the pipeline's file begin with defaults: [{plans[-1].name}, _self_]"

@@ -30,7 +30,7 @@ def train(conf: Path | None = None) -> None:
     decorated = hydra.main(
         config_path=project_conf(conf),
         config_name="config",
-        execution_whitelist=["winnow.console.*", "logging.*"],
+        execution_whitelist=["winnow.console.*", "winnow.run.refused_run.*", "logging.*"],
     )
     run_program(decorated(run_composed))
 

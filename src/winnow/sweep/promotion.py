@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from winnow.config.from_file import TRUSTED
 from winnow.errors import ConfigError, WinnowError
 from winnow.masking import override_by_environment
 from winnow.reading import read_json
-from winnow.run_folder import write_whole
+from winnow.run_folder import MadeFolders, write_whole
 from winnow.sweep.listed import listed_content
 from winnow.sweep.promoted_entries import Entry, as_entry, content_of_entry, entry_of, list_text, texts_of
 from winnow.sweep.promotion_command import (
@@ -94,9 +95,6 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Se
         entry_of(trials[row.number], run_folder(source, row), chosen, trust, [*program, *found_in]) for row in best
     ]
     folder = promotion_folder(source.folder, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RECORD, json.dumps({"overrides": chosen}, indent=2) + "\n")
-    write_whole(folder / LIST, list_text(entries))
     settings = {
         "study_name": folder.name, "n_trials": len(entries), "trials_file": folder / LIST, "accept_changes": "true",
         "direction": f"[{','.join(source.description['definition']['directions'])}]",
@@ -106,11 +104,17 @@ def promote(source: StoredStudy, top: int, overrides: Sequence[str], program: Se
         sys.executable, *program, "--multirun", *kept, *fixed, *trust, f"hydra.sweep.dir={folder}",
         *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
     ]  # fmt: skip
-    ended = subprocess.run(command, check=False)
-    if ended.returncode != 0:
-        raise PromotionError(
-            f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}"
-        )
+    with MadeFolders(folder) as made:  # where no full training began, nothing stays
+        made.make()
+        write_whole(folder / RECORD, json.dumps({"overrides": chosen}, indent=2) + "\n")
+        write_whole(folder / LIST, list_text(entries))
+        ended = subprocess.run(command, check=False)
+        if any(path.name.isdigit() for path in folder.iterdir()):
+            made.keep()
+        if ended.returncode != 0:
+            raise PromotionError(
+                f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}"
+            )
     return compared(best, entries, StoredStudy.open(folder))
 
 
@@ -143,7 +147,7 @@ def run_folder(source: StoredStudy, row: Row) -> Path:
     recorded = Path(row.outcome.run_folder or "")
     inside = [source.folder / str(row.number) / recorded.name, source.folder / str(row.number)]
     own = inside if recorded.name.startswith("seed_") else inside[1:]
-    return next((folder for folder in own if folder.is_dir()), recorded)
+    return next((folder for folder in own if os.path.isdir(folder)), recorded)
 
 
 def promotion_folder(study: Path, chosen: Sequence[str]) -> Path:
