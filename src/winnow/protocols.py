@@ -232,6 +232,10 @@ class Trial(Protocol):
 
     def report(self, value: float, epoch: int) -> None: ...
 
+    def spend(self, cost: Mapping[str, float]) -> None:
+        """Hear after each epoch what the run has cost so far: ``images``, ``images_640`` and ``seconds``."""
+        ...
+
     def should_prune(self) -> bool: ...
 
 

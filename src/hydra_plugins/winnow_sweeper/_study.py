@@ -28,6 +28,7 @@ from winnow.reading import naming, read_yaml
 from winnow.run_folder import MadeFolders, write_whole
 from winnow.sweep.listed import enqueue_listed, unlisted_in
 from winnow.sweep.patient import PatientStorage
+from winnow.sweep.place import trouble_at
 from winnow.sweep.storage import create_study_once
 from winnow.sweep.stored_study import DESCRIPTION
 
@@ -39,12 +40,16 @@ PARENTS = "winnow:parents"
 
 
 def make_study_folder(plan: Plan, made: MadeFolders) -> None:
-    """Make the study's folder. Raises ConfigError where it can't be made, or holds another study."""
+    """Make the study's folder. Raises ConfigError where it can't be made or written, or holds another study."""
     require_own_folder(plan)
     try:
         made.make()
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={plan.folder} can't be made: {error}; choose another") from error
+    if (trouble := trouble_at(plan.folder)) is not None:
+        raise ConfigError(
+            f"hydra.sweep.dir={plan.folder} can't be written: {trouble}; make room there, or choose another"
+        )
 
 
 def open_study(plan: Plan, storage: PatientStorage, made: MadeFolders) -> tuple[optuna.Study, Plan]:

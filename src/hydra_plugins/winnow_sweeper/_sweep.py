@@ -50,7 +50,7 @@ from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.config.flat import flat
 from winnow.config.from_file import require_run_overrides
 from winnow.config.lookups import looked_up
-from winnow.console import CONSOLE
+from winnow.console import CONSOLE, drop_unwritten_output
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
@@ -60,7 +60,7 @@ from winnow.run_folder import MadeFolders
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
-from winnow.sweep.report import StudyReport
+from winnow.sweep.report import StudyReport, logging_refusal
 from winnow.sweep.storage import open_storage
 from winnow.sweep.stored_study import DESCRIPTION
 from winnow.sweep.table import Row, rows_of
@@ -91,7 +91,10 @@ def run_sweep(
         raise ConfigError("\n".join(errors))
     if settings.dry_run:
         return
-    reason = sweep(plan)
+    try:
+        reason = sweep(plan)
+    finally:
+        drop_unwritten_output()
     if reason == INTERRUPTED:
         raise SystemExit(EXIT_INTERRUPTED)
 
@@ -167,7 +170,7 @@ def sweep(plan: Plan) -> str | None:
     owner = ProcessStamp.this_process()
     with MadeFolders(plan.folder) as made:
         make_study_folder(plan, made)
-        storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
+        storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()}, waits_for_place=True)
         study, plan = open_study(plan, storage, made)
         tracker = study_tracker(plan)
         made.keep()
@@ -175,13 +178,15 @@ def sweep(plan: Plan) -> str | None:
     reason: str | None = None
     with tracker:
         report = new_report(plan, study, tracker)
+        claims = Claims(study, storage, owner)
         try:
-            with shown(report, plan), slots_of(plan) as slots:
-                reason = new_loop(plan, study, Claims(study, storage, owner), slots, report).run()
+            with claims.beating(), shown(report, plan), slots_of(plan) as slots:
+                reason = new_loop(plan, study, claims, slots, report).run()
         except SweepFailedError as error:
             failure, reason = error, "stopped for too many failures"
         # Not where anything else ended it: a second Ctrl-C means at once, and a storage that is gone has nothing to conclude.
-        write_upstream_results(study, plan.folder)
+        with logging_refusal("optimization_results.yaml"):
+            write_upstream_results(study, plan.folder)
         report.conclude(reason, next_commands(plan, reason))
         if failure is not None:
             tracker.finish("failed")
@@ -207,6 +212,7 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
         plan.name, storage_reference(plan.config, plan.storage), str(plan.folder.absolute()), plan.pruner,
         len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
+        counts_cost=settings.max_cost is not None,
     )  # fmt: skip
     slots = open_slots(
         Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
@@ -225,13 +231,16 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
 
 def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, report: StudyReport) -> SweepLoop:
     settings = plan.settings
-    limits = Limits(settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost)
+    limits = Limits(
+        settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost,
+        lambda: study.get_trials(deepcopy=False),
+    )  # fmt: skip
     for row in rows_of(study.get_trials(deepcopy=False)):
         limits.count(row.outcome, is_new=False)
     supply = Supply(
         study, num_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
-        functools.partial(recall, plan.folder),
+        functools.partial(recall, plan.folder), lambda: limits.spent() is not None,
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)

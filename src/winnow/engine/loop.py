@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,8 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     checkpoint = run.snapshot.take(state)
     if run.ranks.is_main:
         run.checkpoints.save_epoch(checkpoint, is_best, recorded=tracker.flush)
+    if run.trial is not None:
+        run.trial.spend(asdict(state.cost))
 
 
 def best_names(metrics: Mapping[str, float]) -> dict[str, float]:

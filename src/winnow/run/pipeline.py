@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -174,7 +174,8 @@ def reporting_to_trial(plan: RunPlan, plans: Sequence[RunPlan]) -> Iterator[None
     is_compared = plan.settings.objective == plans[-1].settings.objective
     if not is_compared:
         logger.info("stage %s has another objective than the last: it reports nothing and is not pruned", plan.name)
-    with running(replace(current, trial=StageTrial(current.trial, first_epoch, is_compared))):
+    cost_before = cost_of_all(part for other in before if (part := read_result(other.folder)) is not None)
+    with running(replace(current, trial=StageTrial(current.trial, first_epoch, is_compared, cost_before))):
         yield
 
 
@@ -187,9 +188,6 @@ def result_of_whole(
     parts = {stage.name: every[stage.name] for stage in plans if stage.name in every}
     furthest = list(parts.values())[-1] if parts else RunResult(status)
     last = parts.get(plans[-1].name)
-    cost = {
-        key: sum(part.cost.get(key, 0.0) for part in parts.values()) for part in parts.values() for key in part.cost
-    }
     return replace(
         furthest,
         status=status,
@@ -198,10 +196,15 @@ def result_of_whole(
         epochs=sum(part.epochs for part in parts.values()),
         steps=sum(part.steps for part in parts.values()),
         seconds=sum(part.seconds for part in parts.values()),
-        cost=cost,
+        cost=cost_of_all(parts.values()),
         mlflow_run_id=tracker.run_id,
         stages={name: asdict(part) for name, part in every.items()},
     )
+
+
+def cost_of_all(parts: Iterable[RunResult]) -> dict[str, int | float]:
+    every = list(parts)
+    return {key: sum(part.cost.get(key, 0.0) for part in every) for part in every for key in part.cost}
 
 
 def read_result(folder: Path) -> RunResult | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class StudyReport:
         self._write()
         best = ranking(self.rows, self._maximize())
         if best:
-            CONSOLE.print(ranking_table(best[:_SHOWN], self._metric))
+            with logging_refusal("the ranking"):
+                CONSOLE.print(ranking_table(best[:_SHOWN], self._metric))
         if not self.rows:
             logger.info("no trial has ended yet")
         logger.info("%s; %s", reason or "all trials are done", self.summary() if self.rows else "nothing to show")
@@ -121,7 +123,9 @@ class StudyReport:
             return []
         from winnow.sweep.plots import write_plots  # two plotting libraries: not before there is something to draw
 
-        return write_plots(self._study, self._folder / "plots")
+        with logging_refusal("plots"):
+            return write_plots(self._study, self._folder / "plots")
+        return []
 
     def _maximize(self) -> bool:
         return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
@@ -173,6 +177,16 @@ class StudyReport:
         per_epoch = (time.monotonic() - began) / max(1, epoch - epochs_before)
         eta = f"{per_epoch * (planned - epoch):.0f} s" if planned and epoch > epochs_before else ""
         return f"{epoch}/{planned}" if planned else str(epoch), f"{trial.intermediate_values[epoch]:.4f}", eta
+
+
+@contextlib.contextmanager
+def logging_refusal(what: str) -> Iterator[None]:
+    """Log an error where the disk refuses ``what`` is written inside: no page or table is worth a sweep."""
+    try:
+        yield
+    except OSError as error:
+        CONSOLE.forget()
+        logger.error("%s: not written: %s", what, error)
 
 
 def ranking_table(rows: Sequence[Row], metric: str) -> Table:
