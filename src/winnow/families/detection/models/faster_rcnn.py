@@ -98,11 +98,15 @@ class FasterRcnnTask:
             features, images = _in_float32(outputs), _image_list(batch)
             proposals, _ = network.rpn(images, features)
             found, _ = network.roi_heads(features, proposals, images.image_sizes)
+        tables = [
+            torch.cat([f["boxes"], f["scores"][:, None], f["labels"][:, None].to(f["boxes"].dtype)], dim=1)
+            for f in found
+        ]
+        # One copy from the device for the whole batch.
+        rows = torch.cat(tables).cpu().split([len(table) for table in tables])
         return [
-            Detections(
-                (f["boxes"] * f["boxes"].new_tensor(t.scale * 2)).cpu(), f["scores"].cpu(), f["labels"].cpu() - 1
-            )
-            for f, t in zip(found, batch.targets, strict=True)
+            Detections(r[:, :4] * r.new_tensor(t.scale * 2), r[:, 4], r[:, 5].long() - 1)
+            for r, t in zip(rows, batch.targets, strict=True)
         ]
 
     @contextmanager
