@@ -39,7 +39,7 @@ def test_a_ranking_shows_values_as_they_are():
             params={"training.freeze": value}, value=1.0,
             distributions={"training.freeze": optuna.distributions.CategoricalDistribution(ODD)},
         ))  # fmt: skip
-    shown = printed(ranking_table(rows_of(study.get_trials()), "val/[map]"))
+    shown = printed(ranking_table(rows_of(study.get_trials()), ["val/[map]"]))
     assert all(f"training.freeze={value}" in shown for value in ODD)
     assert "val/[map]" in shown
 

@@ -1,5 +1,6 @@
 """Trouble of the place where trials run is counted against none of them: they are given back, and go on when it is over."""
 
+import contextlib
 import errno
 import os
 import time
@@ -146,7 +147,8 @@ def open_supply(tmp_path):
         claims = Claims(study, storage, ProcessStamp.this_process())
         space = {"x": FloatDistribution(0, 1)}
         supply = Supply(
-            study, 20, space, lambda params: (), None, claims, None, None, lambda number: None, lambda: is_spent
+            study, 20, space, lambda params: (), None, claims, None, None, lambda number: None, None,
+            contextlib.nullcontext(), lambda: is_spent,
         )  # fmt: skip
         return study, supply
 

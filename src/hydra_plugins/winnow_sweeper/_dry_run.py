@@ -14,9 +14,11 @@ from optuna.study import StudyDirection
 from hydra_plugins.winnow_sweeper._plan import ComposedRun
 from hydra_plugins.winnow_sweeper._space import SearchSpace
 from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial
+from hydra_plugins.winnow_sweeper._unvisited import UnvisitedSampler
 from winnow.config.compose import COMPOSING
 from winnow.config.values import one_line
 from winnow.errors import ConfigError, WinnowError
+from winnow.sweep.outcome import OVERRIDES
 
 CHOICE, VALUE, BOUND, EXAMPLE = "choice", "value", "bound", "example"
 MOST_VALUES = 16
@@ -113,14 +115,13 @@ def _trials(
         sampler=sampler, directions=[StudyDirection[direction.upper()] for direction in directions]
     )
     for trial in explicit:
-        study.enqueue_trial(trial.params)
+        study.enqueue_trial(trial.params, user_attrs={OVERRIDES: list(trial.overrides)})
     for number in range(min(n_trials, len(explicit) + num_sampled)):
         try:
             asked = study.ask(fixed_distributions=space.distributions)
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"hydra.sweeper.sampler: {type(sampler).__name__} can't propose a trial: {error}"
-            ) from error
+            asks = sampler.sampler if isinstance(sampler, UnvisitedSampler) else sampler
+            raise ConfigError(f"hydra.sweeper.sampler: {type(asks).__name__} can't propose a trial: {error}") from error
         if extend is not None:
             extend(asked)
         lines = space.overrides(asked.params)

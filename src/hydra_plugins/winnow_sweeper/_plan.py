@@ -12,11 +12,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.pruners import BasePruner
 
 from hydra_plugins.winnow_sweeper._definition import Definition
+from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper._secrets import hide_secrets, require_secrets
 from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
-from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
+from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials, without_repeats
 from winnow.config.plain import command_overrides, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
 from winnow.config.values import override_text
@@ -56,6 +57,13 @@ class Plan:
         return Definition.of(
             self.space, self.base, settings.direction, settings.pruner, settings.seeds, settings.custom_search_space
         )
+
+    @property
+    def points(self) -> Points | None:
+        """Return the points of the space, None where they have no end or can't be known beforehand."""
+        if self.settings.custom_search_space is not None:
+            return None
+        return Points.of(self.space.distributions, is_listed=self.settings.trials_file is not None)
 
     @property
     def storage(self) -> str:
@@ -102,9 +110,10 @@ def make_plan(
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
     explicit: Sequence[ExplicitTrial] = ()
     if settings.trials_file is not None:
-        explicit = read_trials(
-            Path(settings.trials_file), space, lambda overrides: compose(hydra_context, config, overrides)
-        )
+        path = Path(settings.trials_file)
+        explicit = read_trials(path, space, lambda overrides: compose(hydra_context, config, overrides))
+        if settings.custom_search_space is None:
+            explicit = without_repeats(path, explicit, space)
     if len(explicit) > settings.n_trials:
         raise ConfigError(
             f"hydra.sweeper.trials_file={settings.trials_file!r} lists {len(explicit)} trials, more than "
@@ -112,6 +121,7 @@ def make_plan(
         )
     plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner)
     _require_one_direction(plan)
+    _require_variation(plan)
     return plan
 
 
@@ -187,6 +197,18 @@ def _require_one_direction(plan: Plan) -> None:
             f"hydra.sweeper.direction={plan.settings.direction[0]} contradicts objective.mode={mode} of "
             f"{plan.base['objective']['metric']}: set it to {wanted}"
         )
+
+
+def _require_variation(plan: Plan) -> None:
+    points, seeds = plan.points, plan.settings.seeds or ()
+    if points is None or points.num > 1 or plan.explicit or len(seeds) > 1:
+        return
+    searched = plan.space.words()
+    raise ConfigError(
+        f"the sweep varies nothing: {f'all that is searched is {searched}' if searched else 'no key is searched'}; "
+        "search a key, as training.optimizer.lr=choice(0.001,0.01) or in hydra.sweeper.params, list trials in "
+        "hydra.sweeper.trials_file, or repeat the run by hydra.sweeper.seeds=[0,1,2]"
+    )
 
 
 def _plain(value: Any) -> Any:

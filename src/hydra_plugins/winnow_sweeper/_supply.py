@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
+from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
 from winnow.reading import naming
 from winnow.sweep.claims import Claims
+from winnow.sweep.listed import given_values, withdraw
 from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED, STARTED, overrides_of
 from winnow.sweep.trial import outcome_key
 
@@ -29,10 +32,11 @@ RESUME = "training.resume=auto"
 
 
 class Supply:
-    """Jobs of one study, up to ``n_trials`` over all processes that work on it.
+    """Jobs of one study, up to ``n_trials`` over all processes that work on it, and where its ``points`` have an end, one for
+    each of them.
 
     The storage numbers trials one by one, so whoever is given number ``n_trials`` or more gives it back, and the total is
-    exact however many ask at once.
+    exact however many ask at once. ``turn`` is held while a trial is chosen: one process at a time sees which points are free.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Supply:
         seeds: Sequence[int] | None,
         resumable_folder: Path | None,
         recall: Callable[[int], None],
+        points: Points | None,
+        turn: AbstractContextManager[object],
         is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
         self._study = study
@@ -57,6 +63,8 @@ class Supply:
         self._seeds = seeds
         self._resumable_folder = resumable_folder
         self._recall = recall
+        self._points = points
+        self._turn = turn
         self._is_spent = is_spent
         self._ready: deque[Job] = deque()
         self._num_troubles: Counter[int] = Counter()
@@ -66,15 +74,19 @@ class Supply:
         """Return a claimed job, or None if nothing is left to start."""
         if self._ready:
             return self._ready.popleft()
-        if len(self._turns) > 1 or not self._is_any_left():
+        if len(self._turns) > 1:
             self._turns.clear()  # trouble that more than one has is no single trial's: nothing new before these
             return None
-        trial = self._study.ask(self._distributions)
-        if trial.number >= self._n_trials or self._is_spent():
-            self._claims.give_back(trial)
-            return None
-        self._turns = {number: turns - 1 for number, turns in self._turns.items() if turns > 1}
-        self._claims.claim(trial)
+        with self._turn:
+            if not self._is_any_left():
+                self._turns.clear()
+                return None
+            trial = self._study.ask(self._distributions)
+            if trial.number >= self._n_trials or self._is_spent():
+                self._claims.give_back(trial)
+                return None
+            self._turns = {number: turns - 1 for number, turns in self._turns.items() if turns > 1}
+            self._claims.claim(trial)
         if self._extend is not None:
             self._extend(trial)
         self._queue(self._claims.stored(trial.number))
@@ -134,9 +146,27 @@ class Supply:
         return sum(trial.number not in running for trial in trials)
 
     def _is_any_left(self) -> bool:
+        if self._points is not None:
+            self._withdraw_repeats(self._points)
         trials = self._study.get_trials(deepcopy=False)
         waiting = any(trial.state == TrialState.WAITING and trial.number < self._n_trials for trial in trials)
-        return waiting or len(trials) < self._n_trials
+        if waiting or len(trials) >= self._n_trials:
+            return waiting
+        return self._points is None or self._points.num_free(self._points.taken(trials)) > 0
+
+    def _withdraw_repeats(self, points: Points) -> None:
+        """End what waits next, and could only be what others were or are, until something else is next."""
+        while points.distributions:
+            trials = self._study.get_trials(deepcopy=False)
+            trial = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+            if trial is None:
+                return
+            taken = points.taken((other for other in trials if other.state != TrialState.WAITING), overrides_of(trial))
+            if points.num_free(taken, given_values(trial)) > 0:
+                return
+            logger.info("trial %d is not run: its point of the space has been taken", trial.number)
+            withdraw(self._study, trial, "never started: its point was taken already")
+            self._n_trials += 1
 
     def _queue(self, trial: FrozenTrial) -> None:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is

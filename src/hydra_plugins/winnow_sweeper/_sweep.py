@@ -41,9 +41,13 @@ from hydra_plugins.winnow_sweeper._study import (
     code_overrides,
     extender,
     make_study_folder,
-    metric_of,
+    most_trials,
     num_trials,
+    objective_names,
     open_study,
+    tell_points,
+    turn_of,
+    why_all_done,
 )  # fmt: skip
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
@@ -85,6 +89,7 @@ def run_sweep(
         rehearsed = rehearse(plan, checks, optuna.samplers.RandomSampler() if errors else build_sampler(plan, 0, 0))
     if settings.dry_run:
         show(rehearsed, plan)
+        tell_points(plan)
     if rehearsed.errors:
         errors.append("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
     if errors:
@@ -174,6 +179,7 @@ def sweep(plan: Plan) -> str | None:
         study, plan = open_study(plan, storage, made)
         tracker = study_tracker(plan)
         made.keep()
+    tell_points(plan, study)
     failure: SweepFailedError | None = None
     reason: str | None = None
     with tracker:
@@ -187,7 +193,7 @@ def sweep(plan: Plan) -> str | None:
         # Not where anything else ended it: a second Ctrl-C means at once, and a storage that is gone has nothing to conclude.
         with logging_refusal("optimization_results.yaml"):
             write_upstream_results(study, plan.folder)
-        report.conclude(reason, next_commands(plan, reason))
+        report.conclude(reason or why_all_done(plan, study), next_commands(plan, reason))
         if failure is not None:
             tracker.finish("failed")
             raise failure
@@ -238,9 +244,9 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
     for row in rows_of(study.get_trials(deepcopy=False)):
         limits.count(row.outcome, is_new=False)
     supply = Supply(
-        study, num_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
+        study, most_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
-        functools.partial(recall, plan.folder), lambda: limits.spent() is not None,
+        functools.partial(recall, plan.folder), plan.points, turn_of(plan), lambda: limits.spent() is not None,
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
@@ -281,7 +287,7 @@ def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport
     floor = getattr(plan.pruner, "floor", None)
     maximize = plan.settings.direction[0] == "maximize"
     return StudyReport(
-        study, plan.folder, num_trials(plan, study), metric_of(plan), lambda row: planned_epochs(plan, row),
+        study, plan.folder, num_trials(plan, study), objective_names(plan)[0], lambda row: planned_epochs(plan, row),
         lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
         plan.space.fixed_overrides, plan.settings.plots,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from winnow.masking import MASK, is_masked, masked, usable
 from winnow.reading import UnreadableError, as_record, naming, read_yaml
 from winnow.sweep.address import parse_storage_url
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.objectives import Objectives
 from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
@@ -76,13 +77,14 @@ class StoredStudy:
         return bool(self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE)
 
     @property
-    def metric(self) -> str:
-        return str(self.description["metric"])
+    def objectives(self) -> Objectives:
+        return Objectives.of(self.study, str(self.description["metric"]))
 
     def rows(self) -> list[Row]:
         """Return the trials' rows. Raises ConfigError for a trial that holds something damaged."""
         with naming(f"study {self.description['study_name']!r}"):
-            return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self.study))
+            trials = self.study.get_trials(deepcopy=False)
+            return rows_of(trials, self._is_eliminated, unlisted_in(self.study), len(self.study.directions))
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")
