@@ -85,5 +85,5 @@ def test_a_promotion_that_is_refused_leaves_no_folder(tmp_path, began, left):
     program = tmp_path / "train.py"
     program.write_text(f"import os, sys\nif {began}: os.mkdir({str(tmp_path / 'search-promoted/0')!r})\nsys.exit(1)")
     with pytest.raises(PromotionError, match="full training ended with exit code 1"):
-        promote(study, 1, [], program)
+        promote(study, 1, [], [str(program)])
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == left
