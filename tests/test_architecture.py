@@ -33,6 +33,7 @@ def copy(tmp_path):
     ("families/detection/metrics/coco_ap.py", "import winnow.run.training"),
     ("families/detection/models/fcos.py", "import winnow.engine.loop"),
     ("families/ink/batch.py", "import winnow.families.detection.batch"),
+    ("families/maps/batch.py", "import winnow.families.ink.batch"),
     ("config/plain.py", "import winnow.run.training"),
     ("../hydra_plugins/winnow_sweeper/_loop.py", "import winnow.engine.loop"),
 ])  # fmt: skip

@@ -5,6 +5,7 @@ import torch
 from composed import compose_plain
 from drawn_ink import stroke_values
 from ink_parts import SETTINGS
+from map_parts import PlainLines
 
 from winnow.families.detection.data import digits_data
 from winnow.families.detection.evaluation import box_evaluation
@@ -13,6 +14,8 @@ from winnow.families.detection.models.fcos_tiny import fcos_tiny
 from winnow.families.ink.evaluation import ink_evaluation
 from winnow.families.ink.model.inktrace import inktrace
 from winnow.families.ink.strokes.data import ink_strokes
+from winnow.families.maps.data import map_synthetic
+from winnow.families.maps.evaluation import map_evaluation
 from winnow.testing.evaluation import EvaluationContract
 
 
@@ -71,3 +74,18 @@ class TestInk(EvaluationContract):
     def make_task(self, arguments):
         torch.manual_seed(0)
         return inktrace(**arguments, **SETTINGS)
+
+
+class TestMaps(EvaluationContract):
+    """With a model of the tests: winnow has none for maps yet."""
+
+    def make_evaluation(self):
+        return map_evaluation(**values_of(compose_plain("evaluation=maps"), "evaluation"))
+
+    def make_data(self, loading):
+        values = values_of(compose_plain("data=map_synthetic"), "data")
+        return map_synthetic(loading=loading, **values | {"num_train": 4, "num_val": 3, "image_size": 32})
+
+    def make_task(self, arguments):
+        torch.manual_seed(0)
+        return PlainLines(**arguments)
