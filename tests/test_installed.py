@@ -143,7 +143,7 @@ def test_the_wheel_is_whole(installed, tmp_path):
     run(
         project, "winnow", "train", "-m", "+sweep=mine", *QUICK, "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner=null"
     )
-    assert run(project, "winnow", "study", "multirun/mine").count("completed") == 2
+    assert run(project, "winnow", "study", "multirun/mine").count("completed") >= 2
     (project / "train.py").unlink()
     run(project, "winnow", "promote", "multirun/mine", "--top", "1")
     assert (project / "multirun" / "mine-promoted" / "0" / "result.json").exists()
