@@ -29,7 +29,7 @@ def add_data(commands: Any) -> None:
         description="Read a data set whole and report what is wrong with it, by file and annotation id. "
         "Exit code: 0 clean, 1 problems found, 2 bad usage.",
     )
-    check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…; needs conf/ here")
+    check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…")
     check.add_argument(
         "--config-dir",
         type=Path,
@@ -163,7 +163,7 @@ def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: S
     from winnow.data.check import DataReport
     from winnow.settings import build_settings
 
-    composed = compose_command_line(Path("conf"), overrides, config_dir).config
+    composed = compose_command_line(None, overrides, config_dir).config
     config = plain_config(OmegaConf.create({key: composed[key] for key in ("data", "trusted_targets")}))
     require_builders(config["data"], "data", trusted(config))
     target = target_of(config["data"], "data", trusted(config))
