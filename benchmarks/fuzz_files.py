@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "tests")]
 
 import torch  # noqa: E402
-from fuzz import labels, maps, overrides, pixels, records, studies, weights  # noqa: E402
+from fuzz import labels, maps, overrides, pairs, pixels, records, studies, weights  # noqa: E402
 from fuzz.pool import Kind, Verdict, kind_of, run_cases  # noqa: E402
 
-MODULES = (labels, pixels, weights, overrides, records, studies, maps)
+MODULES = (labels, pairs, pixels, weights, overrides, records, studies, maps)
 KINDS: tuple[Kind, ...] = tuple(kind for module in MODULES for kind in module.KINDS)
 CASES_OF_A_SEED = 10**6
 

@@ -18,13 +18,13 @@ from winnow.errors import ConfigError
 from winnow.run.build import checked_evaluation
 from winnow.settings import build_settings
 
-NOT_CHOICES = {"detection", "six_cameras"}
+NOT_CHOICES = {"data=detection", "data=pairs", "data=pairs_of_cameras", "data=six_cameras"}
 GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
-    f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}"
+    choice
     for group in GROUPS
     for file in sorted((REPOSITORY / "conf" / group).glob("**/*.yaml" if group == "stage" else "*.yaml"))
-    if file.stem not in NOT_CHOICES
+    if (choice := f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}") not in NOT_CHOICES
 ]
 # Of a family that has no model yet.
 WITHOUT_MODEL = {"evaluation=maps", "data=nuscenes_map", "data=map_synthetic", "data=map_rendered"}
@@ -39,6 +39,12 @@ NEEDED = {
     "data=nuscenes_map": ["evaluation=maps", "data.root=somewhere"],
     "data=map_rendered": ["evaluation=maps", "data.root=somewhere"],
     "data=ink_lines": ["model=inktrace", "data.train.images=somewhere", "data.train.annotations=somewhere"],
+    "model=pair_faster_rcnn": ["data=pairs_synthetic"],
+    "model=pair_faster_rcnn_tiny": ["data=pairs_synthetic"],
+    "evaluation=pairs": ["model=pair_faster_rcnn_tiny", "data=pairs_synthetic"],
+    "data=pairs_synthetic": ["model=pair_faster_rcnn_tiny"],
+    "data=llvip": ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere"],
+    "data=kaist": ["model=pair_faster_rcnn_tiny", "data.kaist_root=somewhere"],
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 

@@ -28,6 +28,7 @@ from winnow.builders import builder
 from winnow.families.detection.data import digits_data
 from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 from winnow.families.ink.model.inktrace import InktraceSettings, inktrace
+from winnow.families.pairs.models.pair_faster_rcnn import PairFasterRcnnTinySettings, pair_faster_rcnn_tiny
 from winnow.tracking.history import Entry, History
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.outbox import OutboxFile
@@ -127,6 +128,12 @@ def with_dropout(values: dict[str, Any]) -> Any:
 def troubled_ink(**values: Any) -> Troubled:
     """Return the task of ``model=inktrace``."""
     return Troubled(inktrace(**values), "TROUBLE")
+
+
+@builder(PairFasterRcnnTinySettings)
+def troubled_pairs(**values: Any) -> Troubled:
+    """Return the task of ``model=pair_faster_rcnn_tiny``."""
+    return Troubled(pair_faster_rcnn_tiny(**values), "TROUBLE")
 
 
 def unchecked_data(*, loading: Any, **values: Any) -> Any:

@@ -203,11 +203,12 @@ def _pages(path: Path, shared: Any) -> Case:
 
 def _alto(rng: random.Random, shared: Any, folder: Path) -> Case:
     path = folder / "p.xml"
-    path.write_bytes(mutated_bytes(rng, shared[1].encode()) if rng.random() < 0.3 else _changed_xml(rng, shared[1]))
+    path.write_bytes(mutated_bytes(rng, shared[1].encode()) if rng.random() < 0.3 else changed_xml(rng, shared[1]))
     return _pages(path, shared)
 
 
-def _changed_xml(rng: random.Random, text: str) -> bytes:
+def changed_xml(rng: random.Random, text: str) -> bytes:
+    """Return an XML file of ``text`` after changes of its elements."""
     root = ElementTree.fromstring(text)
     for _ in range(rng.choice((1, 1, 2, 3))):
         elements = list(root.iter())

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from composed import REPOSITORY, compose_plain
+from pairs_parts import write_llvip
 from PIL import Image
 
 from winnow.commands.cli import main
@@ -95,10 +96,10 @@ def test_unknown_commands_exit_with_2(arguments):
     assert end.value.code == 2
 
 
-def test_overrides_need_the_folder_conf(tmp_path, monkeypatch, capsys):
+def test_outside_of_a_project_the_configs_are_winnows_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "check", "data=coco"]) == 2
-    assert "conf/config.yaml does not exist" in capsys.readouterr().err
+    assert "data.train.images has no value yet" in capsys.readouterr().err
 
 
 def test_a_missing_annotation_file_exits_with_1_and_a_message(tmp_path, capsys):
@@ -131,6 +132,17 @@ def test_bdd100k_can_be_named_as_for_training(shared_data, tmp_path, monkeypatch
     monkeypatch.chdir(REPOSITORY)
     overrides = [f"data.root={shared_data / 'bdd100k_mini'}", f"data.cache={tmp_path}"]
     assert main(["data", "check", "data=bdd100k", *overrides]) == 0
+
+
+def test_pairs_are_checked_by_their_own_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    write_llvip(tmp_path)
+    named = ["data=llvip", f"data.llvip_root={tmp_path}", "data.llvip_split={train:['01'],val:['02']}"]
+    assert main(["data", "check", *named]) == 0
+    (tmp_path / "infrared/train/010002.png").unlink()
+    capsys.readouterr()
+    assert main(["data", "check", *named]) == 1
+    assert capsys.readouterr().out.startswith("train\tmissing partner\t010002\t\tthere is no infrared image")
 
 
 def test_drawn_strokes_are_drawn_and_held_against_what_is_kept(tmp_path, monkeypatch, capsys):

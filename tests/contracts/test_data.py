@@ -7,6 +7,7 @@ import pytest
 from composed import compose_plain
 from drawn_ink import stroke_values
 from nuscenes_files import write_nuscenes
+from pairs_parts import pair_values, synthetic_values, write_llvip
 from PIL import Image, ImageDraw
 
 from winnow.families.detection.data import coco_data, digits_data
@@ -15,6 +16,7 @@ from winnow.families.ink.strokes.data import ink_strokes
 from winnow.families.maps.conversion import convert_nuscenes_map
 from winnow.families.maps.data import map_synthetic, nuscenes_map
 from winnow.families.maps.truth import Recipe
+from winnow.families.pairs.data import llvip, pairs_synthetic
 from winnow.testing.data import DataContract
 
 
@@ -132,6 +134,30 @@ def write_page(folder, tops):
         content = {"images": [image], "annotations": lines, "categories": categories}
         (folder / "lines.json").write_text(json.dumps(content))
     return {"images": str(folder), "annotations": str(folder / "lines.json")}
+
+
+class TestPairsSynthetic(DataContract):
+    @pytest.fixture(autouse=True)
+    def _values(self, folder):
+        self.values = synthetic_values(
+            folder / "pairs", image_size=64, modality_dropout={"visible": 0.3, "infrared": 0.3}
+        )
+
+    def make_data(self, loading):
+        return pairs_synthetic(loading=loading, **self.values)
+
+
+class TestLlvip(DataContract):
+    @pytest.fixture(autouse=True)
+    def _values(self, folder):
+        root, names = folder / "llvip", [f"01000{number}" for number in range(5)]
+        if not root.is_dir():
+            write_llvip(root, train=names, test=["190001", "190002", "190003", "190004"])
+        split = {"train": ["01"], "val": ["19"]}
+        self.values = pair_values("llvip", llvip_root=str(root), llvip_split=split, image_size=64)
+
+    def make_data(self, loading):
+        return llvip(loading=loading, **self.values)
 
 
 class TestMapSynthetic(DataContract):

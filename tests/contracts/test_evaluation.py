@@ -6,6 +6,8 @@ from composed import compose_plain
 from drawn_ink import stroke_values
 from ink_parts import SETTINGS
 from map_parts import PlainLines
+from pair_model_parts import tiny_task
+from pairs_parts import synthetic_values
 
 from winnow.families.detection.data import digits_data
 from winnow.families.detection.evaluation import box_evaluation
@@ -16,6 +18,8 @@ from winnow.families.ink.model.inktrace import inktrace
 from winnow.families.ink.strokes.data import ink_strokes
 from winnow.families.maps.data import map_synthetic
 from winnow.families.maps.evaluation import map_evaluation
+from winnow.families.pairs.data import pairs_synthetic
+from winnow.families.pairs.evaluation import pair_evaluation
 from winnow.testing.evaluation import EvaluationContract
 
 
@@ -57,6 +61,22 @@ class TestBoxesOfDetr(TestBoxes):
     def make_task(self, arguments):
         torch.manual_seed(0)
         return deformable_detr_tiny(**arguments, **self.model)
+
+
+class TestPairs(EvaluationContract):
+    @pytest.fixture(autouse=True)
+    def _values(self, folder):
+        self.pairs = synthetic_values(folder / "pairs", num_train=4, num_val=3)
+        self.evaluation = values_of(compose_plain("model=pair_faster_rcnn_tiny", "data=pairs_synthetic"), "evaluation")
+
+    def make_evaluation(self):
+        return pair_evaluation(**self.evaluation)
+
+    def make_data(self, loading):
+        return pairs_synthetic(loading=loading, **self.pairs)
+
+    def make_task(self, arguments):
+        return tiny_task(**arguments)
 
 
 class TestInk(EvaluationContract):

@@ -6,12 +6,15 @@ from map_parts import CITIES
 from map_parts import batch as map_batch
 from map_parts import found as found_lines
 from map_parts import lines as map_lines
+from pair_model_parts import pair_batch as one_batch
+from pair_model_parts import persons
 
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.ink.metric import InkMetric
 from winnow.families.maps.lines import CLASSES
 from winnow.families.maps.metric import MapMetric
+from winnow.families.pairs.metrics.pair_metric import PairMetric
 from winnow.testing.metric import MetricContract
 
 
@@ -45,6 +48,21 @@ class TestCocoApByPycocotools(CocoApContract):
 
 class TestCocoApByFasterCocoEval(CocoApContract):
     backend = "faster-coco-eval"
+
+
+class TestPairs(MetricContract):
+    """By day, at night, and of nobody."""
+
+    def make_metric(self):
+        return PairMetric(["person"], score_threshold=0.0)
+
+    def make_parts(self):
+        size = (512, 640)
+        day = persons([100, 100, 140, 200], [300, 100, 340, 180], image_id="set06/V000/I00019", size=size)
+        night = persons([50, 50, 90, 150], image_id="set09/V000/I00019", size=size)
+        bare = persons(image_id="set09/V000/I00039", size=size)
+        false = Detections(day.boxes[:1], day.boxes.new_tensor([0.7]), day.labels[:1])
+        return [([truth_as_detections(day)], one_batch(day)), ([false], one_batch(night)), ([false], one_batch(bare))]
 
 
 class TestInk(MetricContract):

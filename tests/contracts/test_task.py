@@ -9,6 +9,7 @@ import torch
 from composed import compose_plain
 from detection_parts import batch, target
 from ink_parts import SETTINGS, some, tiles
+from pair_model_parts import pair_batch, persons, tiny_task
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -22,6 +23,7 @@ from winnow.families.detection.models.fcos_r50_fpn import fcos_r50_fpn
 from winnow.families.detection.models.fcos_tiny import fcos_tiny
 from winnow.families.ink.metric import InkMetric
 from winnow.families.ink.model.inktrace import inktrace
+from winnow.families.pairs.batch import PairBatch
 from winnow.testing.task import TaskContract
 
 CLASSES = ["car", "bus", "bike"]
@@ -188,6 +190,52 @@ class TestDeformableDetrR50(DetectionTaskContract):
 
     def settle(self, task):
         smooth(task.model)
+
+
+class PairTaskContract(TaskContract):
+    """On pairs of noise with none, one or several persons. Anchors and proposals are drawn for each pair from its own seed; how
+    many are, the counts of the terms."""
+
+    boxes = (
+        ([4, 4, 24, 44], [30, 10, 52, 60]), (), ([20, 20, 40, 60],), ([30, 30, 50, 62], [2, 2, 18, 36], [44, 8, 60, 40]),
+    )  # fmt: skip
+    changes: dict = {}  # noqa: RUF012
+
+    def make_task(self):
+        task = tiny_task(rpn_samples=16, roi_samples=8, **self.changes)
+        for detector in task.model.detectors.values():
+            detector.rpn.nms_thresh = 1.0  # which of two almost equal boxes is the better, rounding would decide
+        return task
+
+    def make_batch(self, samples):
+        return self.pairs(samples, SIZE)
+
+    def make_padded_batch(self, samples):
+        return self.pairs(samples, (96, 96))
+
+    def make_batch_without_targets(self):
+        return pair_batch(persons(image_id=10), persons(image_id=11))
+
+    def pairs(self, samples, padded):
+        """Return pairs, each the same whatever it is batched with."""
+        each = [pair_batch(persons(*self.boxes[one], image_id=one), padded=padded, seed=one) for one in samples]
+        images, mask = (torch.cat([getattr(one, name) for one in each]) for name in ("images", "pixel_mask"))
+        return PairBatch(
+            images.contiguous(memory_format=torch.channels_last), mask, [one.targets[0] for one in each],
+            present=torch.ones(len(each), 2, dtype=torch.bool), seeds=tuple(one.seeds[0] for one in each),
+        )  # fmt: skip
+
+
+class TestPairs(PairTaskContract):
+    padding_tolerance = 0.5
+
+
+class TestGatedPairs(PairTaskContract):
+    changes = {"fusion": "gated", "shared_backbone": True, "own_norms": True}  # noqa: RUF012
+
+
+class TestLatePairs(PairTaskContract):
+    changes = {"fusion": "late"}  # noqa: RUF012
 
 
 class TestInktrace(TaskContract):

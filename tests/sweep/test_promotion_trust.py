@@ -69,15 +69,15 @@ def test_config_groups_are_looked_for_where_this_command_says(tmp_path):
     with pytest.raises(
         ConfigError, match=r"groups lie in file:///elsewhere too.*add 'hydra.searchpath=\[file:///elsewhere\]'"
     ):
-        require_same_code(study, [], REPOSITORY / "train.py")
-    require_same_code(study, ["hydra.searchpath=['file:///elsewhere']"], REPOSITORY / "train.py")
+        require_same_code(study, [], [str(REPOSITORY / "train.py")])
+    require_same_code(study, ["hydra.searchpath=['file:///elsewhere']"], [str(REPOSITORY / "train.py")])
 
 
 def test_a_promoted_run_trusts_what_this_command_trusts(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     study = study_in(tmp_path, overrides=["trusted_targets=[tests,mine]"])
     with pytest.raises(ConfigError, match=r"sweep.yaml trusts 'tests', .*add trusted_targets=\[mine,tests\]"):
-        require_same_code(study, ["trusted_targets=[mine]"], REPOSITORY / "train.py")
+        require_same_code(study, ["trusted_targets=[mine]"], [str(REPOSITORY / "train.py")])
 
 
 @pytest.mark.parametrize("override", ["hydra.searchpath=[pkg://x]", "--experimental-rerun=x", "experiment@hydra=x"])
@@ -124,5 +124,5 @@ def test_a_promotion_that_is_refused_leaves_no_folder(tmp_path, began, left):
     program = tmp_path / "train.py"
     program.write_text(f"import os, sys\nif {began}: os.mkdir({str(tmp_path / 'search-promoted/0')!r})\nsys.exit(1)")
     with pytest.raises(PromotionError, match="full training ended with exit code 1"):
-        promote(study, 1, [], program)
+        promote(study, 1, [], [str(program)])
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == left

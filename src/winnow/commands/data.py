@@ -29,7 +29,7 @@ def add_data(commands: Any) -> None:
         description="Read a data set whole and report what is wrong with it, by file and annotation id. "
         "Exit code: 0 clean, 1 problems found, 2 bad usage.",
     )
-    check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…; needs conf/ here")
+    check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…")
     check.add_argument(
         "--config-dir",
         type=Path,
@@ -137,10 +137,11 @@ def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
         raise ConfigError("name the data in one way: --images and --annotations, --bdd100k, or data=… data.…=…")
     if options.overrides:
         return _check_config(options.overrides, options.config_dir, progress)
-    from winnow.families.detection.check import check_bdd100k, check_splits
+    from winnow.families.detection.check import check_splits
+    from winnow.families.detection.formats.bdd100k import find_bdd100k
 
     if options.bdd100k is not None:
-        return check_bdd100k({"root": options.bdd100k, "cache": options.cache}, progress)
+        return check_splits(find_bdd100k(options.bdd100k, options.cache), progress)
     for prefix in ("", "val_"):
         if (named[f"{prefix}images"] is None) != (named[f"{prefix}annotations"] is None) or named["images"] is None:
             flag = f"--{prefix.replace('_', '-')}"
@@ -162,7 +163,7 @@ def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: S
     from winnow.data.check import DataReport
     from winnow.settings import build_settings
 
-    composed = compose_command_line(Path("conf"), overrides, config_dir).config
+    composed = compose_command_line(None, overrides, config_dir).config
     config = plain_config(OmegaConf.create({key: composed[key] for key in ("data", "trusted_targets")}))
     require_builders(config["data"], "data", trusted(config))
     target = target_of(config["data"], "data", trusted(config))

@@ -55,9 +55,10 @@ def _target_from_arrays(*values: Any) -> Target:
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """``images`` (B, 3, H, W) uint8, channels_last, zero-padded at the right and bottom; ``pixel_mask`` (B, H, W) bool, True on
-    image and False on padding; ``targets`` one per image. ``problems`` says for each image that could not be read why; another
-    sample of the batch stands in its place. ``memo`` is where a task keeps what it worked out from the targets."""
+    """``images`` (B, C, H, W) uint8, channels_last, zero-padded at the right and bottom; C is 3, RGB, but where a family
+    has more; ``pixel_mask`` (B, H, W) bool, True on image and False on padding; ``targets`` one per image. ``problems`` says
+    for each image that could not be read why; another sample of the batch stands in its place. ``memo`` is where a task keeps
+    what it worked out from the targets."""
 
     images: Tensor
     pixel_mask: Tensor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,12 @@ from winnow.families.detection.batch import DetectionBatch, Target
 from winnow.families.detection.formats.coco import ImageRecord
 from winnow.families.detection.transforms import Augmentation, resize
 
-Sample = tuple[Tensor, Target]
+
+class Sample(NamedTuple):
+    """One image (C, H, W) uint8 and the truth about it."""
+
+    image: Tensor
+    target: Target
 
 
 class Unreadable(NamedTuple):
@@ -56,7 +62,7 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
 
     def __getitem__(self, key: SampleKey) -> Sample | Unreadable:
         record = self._records[key.sample]
-        image = _read(record)
+        image = read_or_say_why(record, [record.path], lambda: read_image(record.path, record.width, record.height))
         if isinstance(image, Unreadable):
             return image
         wanted = ~record.crowd
@@ -64,72 +70,82 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
         if self._augmentation is None:
             image, boxes = resize(image, boxes, key.image_size, self._square)
         else:
-            with _seeded(sample_seed(self._seed, key.epoch, key.sample)):
+            with seeded(sample_seed(self._seed, key.epoch, key.sample)):
                 image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
-        truth = slice(None) if self._with_truth else slice(0)
-        target = Target(
-            image_id=record.image_id,
-            boxes=boxes,
-            labels=labels,
-            size=(image.shape[1], image.shape[2]),
-            original_size=(record.height, record.width),
-            original_boxes=torch.from_numpy(record.boxes[truth]),
-            original_labels=torch.from_numpy(record.labels[truth]),
-            original_areas=torch.from_numpy(record.areas[truth]),
-            original_crowd=torch.from_numpy(record.crowd[truth]),
-        )
-        return image, target
+        return Sample(image, target_of(record, image, boxes, labels, self._with_truth))
+
+
+def target_of(record: ImageRecord, image: Tensor, boxes: Tensor, labels: Tensor, with_truth: bool) -> Target:
+    """Return what is true of ``image`` (C, H, W), made of that of ``record``, where ``boxes`` and ``labels`` are in it."""
+    truth = slice(None) if with_truth else slice(0)
+    return Target(
+        image_id=record.image_id,
+        boxes=boxes,
+        labels=labels,
+        size=(image.shape[1], image.shape[2]),
+        original_size=(record.height, record.width),
+        original_boxes=torch.from_numpy(record.boxes[truth]),
+        original_labels=torch.from_numpy(record.labels[truth]),
+        original_areas=torch.from_numpy(record.areas[truth]),
+        original_crowd=torch.from_numpy(record.crowd[truth]),
+    )
 
 
 class Collate:
-    """Pads the images of a batch at the right and bottom to one size, a multiple of ``multiple`` px.
+    """Pads the images of a batch, of ``channels`` each, at the right and bottom to one size, a multiple of ``multiple`` px.
 
     Unreadable samples are replaced by the readable ones of the batch in turn, so that its size, and with it the number of
     steps, stays. No sample at all, an empty share, is a batch without images.
     """
 
-    def __init__(self, multiple: int) -> None:
+    def __init__(self, multiple: int, channels: int = 3) -> None:
         self._multiple = multiple
+        self._channels = channels
 
-    def __call__(self, loaded: Sequence[Sample | Unreadable]) -> DetectionBatch | FolderGone | NothingReadable:
-        if not loaded:
-            return self._empty()
+    def __call__(self, loaded: Sequence[Any]) -> DetectionBatch | FolderGone | NothingReadable:
         problems = tuple(sample.problem for sample in loaded if isinstance(sample, Unreadable))
         readable = [sample for sample in loaded if not isinstance(sample, Unreadable)]
         gone = [sample.gone_folder for sample in loaded if isinstance(sample, Unreadable) and sample.gone_folder]
         if gone:
             return FolderGone(gone[0])
-        if not readable:
+        if loaded and not readable:
             return NothingReadable(problems)
         spare = itertools.cycle(readable)
         samples = [next(spare) if isinstance(sample, Unreadable) else sample for sample in loaded]
-        height = self._round_up(max(image.shape[1] for image, _ in samples))
-        width = self._round_up(max(image.shape[2] for image, _ in samples))
-        images = new_tensor((len(samples), height, width, 3), torch.uint8)
+        return self.batch(samples, *self._padded([sample.image for sample in samples]), problems)
+
+    def batch(
+        self, samples: Sequence[Any], images: Tensor, pixel_mask: Tensor, problems: tuple[str, ...]
+    ) -> DetectionBatch:
+        """Return the batch of ``samples``, whose padded ``images`` (B, C, H, W) and ``pixel_mask`` (B, H, W) are given."""
+        return DetectionBatch(images, pixel_mask, [sample.target for sample in samples], problems)
+
+    def _padded(self, samples: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        height = self._round_up(max((image.shape[1] for image in samples), default=1))
+        width = self._round_up(max((image.shape[2] for image in samples), default=1))
+        images = new_tensor((len(samples), height, width, self._channels), torch.uint8)
         pixel_mask = new_tensor((len(samples), height, width), torch.bool)
-        for row, (image, _) in enumerate(samples):
+        for row, image in enumerate(samples):
             bottom, right = image.shape[1:]
             images[row, :bottom, :right] = image.permute(1, 2, 0)
             images[row, bottom:], images[row, :bottom, right:] = 0, 0
             pixel_mask[row, :bottom, :right] = True
             pixel_mask[row, bottom:], pixel_mask[row, :bottom, right:] = False, False
-        return DetectionBatch(images.permute(0, 3, 1, 2), pixel_mask, [target for _, target in samples], problems)
-
-    def _empty(self) -> DetectionBatch:
-        images = torch.empty((0, self._multiple, self._multiple, 3), dtype=torch.uint8)
-        return DetectionBatch(images.permute(0, 3, 1, 2), images[..., 0].bool(), [])
+        return images.permute(0, 3, 1, 2), pixel_mask
 
     def _round_up(self, side: int) -> int:
         return -(-side // self._multiple) * self._multiple
 
 
-def _read(record: ImageRecord) -> Tensor | Unreadable:
+def read_or_say_why(record: ImageRecord, paths: Sequence[Path], read: Callable[[], Tensor]) -> Tensor | Unreadable:
+    """Return what ``read`` gives of the files at ``paths``, or why it can't be read; it is tried twice."""
     for is_second_try in (False, True):
         try:
-            return read_image(record.path, record.width, record.height)
+            return read()
         except DataError as error:
-            if is_gone(record.path.parent):
-                return Unreadable(str(error), str(record.path.parent))
+            gone = [str(path.parent) for path in paths if is_gone(path.parent)]
+            if gone:
+                return Unreadable(str(error), gone[0])
             # Once more, for the folder may have come back in between.
             if is_second_try:
                 return Unreadable(f"image id {record.image_id}: {error}", None)
@@ -137,7 +153,7 @@ def _read(record: ImageRecord) -> Tensor | Unreadable:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Start torch's global CPU generator from ``seed`` inside; outside it goes on as before.
 
     ``torch.manual_seed`` would also queue the seed for GPUs that are not there yet: 0.6 ms and a line of memory per

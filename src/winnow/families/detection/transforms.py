@@ -54,28 +54,32 @@ class Augmentation:
     def __call__(
         self, image: Tensor, boxes: Tensor, labels: Tensor, size: int, square: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Augment ``image`` (3, H, W) uint8 with ``boxes`` (N, 4) xyxy px; return the same three, at most ``size`` px
+        """Augment ``image`` (C, H, W) uint8 with ``boxes`` (N, 4) xyxy px; return the same three, at most ``size`` px
         wide and high, without the boxes that were cropped away.
         """
         settings = self._settings
-        if _happens(settings.crop):
+        if happens(settings.crop):
             image, boxes = self._crop(image, boxes)
-        scale = _uniform(settings.resize_scale) if not square else 1.0
+        scale = uniform(settings.resize_scale) if not square else 1.0
         image, boxes = resize(image, boxes, max(1, round(size * scale)), square)
-        if _happens(settings.horizontal_flip):
+        if happens(settings.horizontal_flip):
             boxes = _as_tensor(F.horizontal_flip(_as_boxes(boxes, image)))
             image = F.horizontal_flip(image)
         keep = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
-        if _happens(settings.photometric):
-            image = change_colours(
-                image, _uniform((0.75, 1.25)), _uniform((0.75, 1.25)), _uniform((0.7, 1.3)), _uniform((-0.03, 0.03))
-            )
-        return image, boxes[keep], labels[keep]
+        return self.recolour(image), boxes[keep], labels[keep]
+
+    def recolour(self, image: Tensor) -> Tensor:
+        """Change the colours of ``image`` (3, H, W), or don't, by chance."""
+        if not happens(self._settings.photometric):
+            return image
+        return change_colours(
+            image, uniform((0.75, 1.25)), uniform((0.75, 1.25)), uniform((0.7, 1.3)), uniform((-0.03, 0.03))
+        )
 
     def _crop(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
-        new_height = max(1, round(height * _uniform(self._settings.crop_scale)))
-        new_width = max(1, round(width * _uniform(self._settings.crop_scale)))
+        new_height = max(1, round(height * uniform(self._settings.crop_scale)))
+        new_width = max(1, round(width * uniform(self._settings.crop_scale)))
         top = int(torch.randint(0, height - new_height + 1, ()))
         left = int(torch.randint(0, width - new_width + 1, ()))
         cropped = F.crop(_as_boxes(boxes, image), top, left, new_height, new_width)
@@ -127,9 +131,11 @@ def _as_tensor(boxes: Tensor) -> Tensor:
     return boxes.as_subclass(Tensor).reshape(-1, 4)
 
 
-def _happens(probability: float) -> bool:
+def happens(probability: float) -> bool:
+    """Draw whether something of this probability happens."""
     return bool(torch.rand(()) < probability)
 
 
-def _uniform(span: tuple[float, float]) -> float:
+def uniform(span: tuple[float, float]) -> float:
+    """Draw a number between the two of ``span``."""
     return span[0] + (span[1] - span[0]) * float(torch.rand(()))

@@ -26,7 +26,7 @@ AREA_NAMES = ("all", "small", "medium", "large")
 """COCO's area ranges in the order in which both backends hold them: bounds 32² and 96² original pixels."""
 
 
-class _Image(NamedTuple):
+class ImageResult(NamedTuple):
     """What one image adds: the truth and what was found, boxes as xywh in original pixels, size as (height, width)."""
 
     image_id: int | str
@@ -76,7 +76,7 @@ class CocoAp:
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.backend = backend
-        self._images: dict[int | str, _Image] = {}
+        self._images: dict[int | str, ImageResult] = {}
         self._num_dropped = 0
 
     def update(self, predictions: Sequence[Detections], batch: DetectionBatch) -> None:
@@ -90,7 +90,7 @@ class CocoAp:
             true_labels = _array(target.original_labels).astype(np.int64)
             self._check_labels(labels, "a detection", target.image_id)
             self._check_labels(true_labels, "an annotation", target.image_id)
-            self._images[target.image_id] = _Image(
+            self._images[target.image_id] = ImageResult(
                 image_id=target.image_id,
                 size=target.original_size,
                 true_boxes=_xywh(_array(target.original_boxes)),
@@ -109,7 +109,7 @@ class CocoAp:
         self._images |= {image.image_id: image for image in state["images"]}
         self._num_dropped += state["num_dropped"]
 
-    headlines = ("map", "map_50")
+    headlines: tuple[str, ...] = ("map", "map_50")
 
     @property
     def names(self) -> list[str]:
@@ -152,7 +152,7 @@ class CocoAp:
         """
         return [
             {"image_id": image.image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
-            for image in self._sorted_images()
+            for image in self.sorted_images()
             for box, score, label in zip(
                 image.boxes.tolist(), image.scores.tolist(), image.labels.tolist(), strict=True
             )
@@ -165,7 +165,7 @@ class CocoAp:
                 f"{what} of image {image_id!r} has label {wrong}; allowed: 0 to {len(self.class_names) - 1}"
             )
 
-    def _sorted_images(self) -> list[_Image]:
+    def sorted_images(self) -> list[ImageResult]:
         # Equal scores are ranked by image: a fixed order makes the result independent of ranks and shuffling.
         return sorted(self._images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))
 
@@ -173,7 +173,7 @@ class CocoAp:
         """Return (precision (10 IoUs, 101 recalls, classes, 4 areas, 1), recall (10, classes, 4, 1)), −1 where there is
         no truth.
         """
-        images = self._sorted_images()
+        images = self.sorted_images()
         if self.backend == "winnow":
             return self._evaluate_arrays(images)
         frame = {
@@ -187,15 +187,15 @@ class CocoAp:
             evaluation = run(truth, found, self.max_detections)
         return np.asarray(evaluation["precision"]), np.asarray(evaluation["recall"])
 
-    def _evaluate_arrays(self, images: Sequence[_Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _evaluate_arrays(self, images: Sequence[ImageResult]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         is_crowd = np.concatenate([image.true_crowd for image in images])
         scores = np.concatenate([image.scores for image in images])
-        true, found = _boxes(images, True), _boxes(images, False)
+        true, found = boxes_of(images, True), boxes_of(images, False)
         precision, recall = evaluate_boxes(true, is_crowd, found, scores, len(self.class_names), self.max_detections)
         return precision[..., None], recall[..., None]
 
 
-def _boxes(images: Sequence[_Image], true: bool) -> Boxes:
+def boxes_of(images: Sequence[ImageResult], true: bool) -> Boxes:
     """Return the true or the found boxes of all images."""
     xywh = np.concatenate([image.true_boxes if true else image.boxes for image in images])
     labels = [image.true_labels if true else image.labels for image in images]
@@ -233,14 +233,14 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(valid.mean()) if valid.size else None
 
 
-def _true_annotations(images: Iterable[_Image]) -> Iterable[dict[str, Any]]:
+def _true_annotations(images: Iterable[ImageResult]) -> Iterable[dict[str, Any]]:
     for index, image in enumerate(images, start=1):
         columns = (image.true_boxes, image.true_labels, image.true_areas, image.true_crowd.astype(int))
         for box, label, area, crowd in zip(*(column.tolist() for column in columns), strict=True):
             yield {"image_id": index, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
 
 
-def _found_annotations(images: Iterable[_Image]) -> Iterable[dict[str, Any]]:
+def _found_annotations(images: Iterable[ImageResult]) -> Iterable[dict[str, Any]]:
     for index, image in enumerate(images, start=1):
         areas = image.boxes[:, 2] * image.boxes[:, 3]
         columns = (image.boxes, image.labels, areas, image.scores)

@@ -48,9 +48,7 @@ def evaluate_boxes(
     Equal to pycocotools bit by bit. ``scores`` (N,) of ``found``; of each image and class the best ``max_detections``
     count, among equal scores the first.
     """
-    order = np.lexsort((-scores, found.label, found.image))
-    rank = _position_in_group(found.image[order] * num_classes + found.label[order])
-    order, rank = order[rank < max_detections], rank[rank < max_detections]
+    order, rank = _best(found, scores, num_classes, max_detections)
     found, scores = found.chosen(order), scores[order]
     is_ignored = is_crowd | _is_outside(true.area)
     is_match, matches_ignored = _match(
@@ -70,6 +68,24 @@ def evaluate_boxes(
                 is_true = is_match[area][:, chosen] & ~ignored
                 precision[:, :, label, area], recall[:, label, area] = _curves(is_true, ignored, num_true)
     return precision, recall
+
+
+def match_boxes(
+    true: Boxes, is_ignored: Booleans, found: Boxes, scores: Floats, num_classes: int, max_detections: int
+) -> tuple[Integers, Booleans, Booleans]:
+    """Return which detections count (K,), the best ``max_detections`` of each image and class, whether each is matched at an
+    IoU of 0.5 (K,), and whether that is with an ignored true box (K,): those are matched as crowds are."""
+    order, rank = _best(found, scores, num_classes, max_detections)
+    pairs = _pairs(true, is_ignored, found.chosen(order), rank, num_classes)
+    is_match, matches_ignored = _match(pairs, is_ignored, is_ignored[None], len(order))
+    return order, is_match[0, 0], matches_ignored[0, 0]
+
+
+def _best(found: Boxes, scores: Floats, num_classes: int, max_detections: int) -> tuple[Integers, Integers]:
+    """Return the places (K,) of those of each image and class that count, and their ranks (K,) there."""
+    order = np.lexsort((-scores, found.label, found.image))
+    rank = _position_in_group(found.image[order] * num_classes + found.label[order])
+    return order[rank < max_detections], rank[rank < max_detections]
 
 
 def _is_outside(areas: Floats) -> Booleans:
@@ -110,16 +126,16 @@ def _iou(found: Floats, true: Floats, is_crowd: Booleans) -> Floats:
 
 
 def _match(pairs: _Pairs, is_crowd: Booleans, is_ignored: Booleans, num_found: int) -> tuple[Booleans, Booleans]:
-    """Return per area range, IoU threshold and detection (4, 10, N): is it matched, and is that with an ignored true
-    box.
+    """Return per row of ``is_ignored`` (an area range), IoU threshold and detection (4, 10, N): is it matched, and is that
+    with an ignored true box.
 
     Detections choose in the order of their scores: the free true box with the highest IoU, the last one among equals,
     an ignored one only if no other is left; a crowd is always free. Those of one rank belong to different images or
     classes, so they choose at once.
     """
-    is_match = np.zeros((len(AREAS), len(IOUS), num_found), dtype=bool)
+    is_match = np.zeros((len(is_ignored), len(IOUS), num_found), dtype=bool)
     matches_ignored = np.zeros_like(is_match)
-    is_taken = np.zeros((len(AREAS), len(IOUS), len(is_crowd)), dtype=bool)
+    is_taken = np.zeros((len(is_ignored), len(IOUS), len(is_crowd)), dtype=bool)
     bounds = np.flatnonzero(np.diff(pairs.rank, prepend=-1, append=-1))
     for start, end in pairwise(bounds):
         found, true, iou = (column[start:end] for column in pairs[1:])

@@ -83,10 +83,9 @@ class FasterRcnnTask:
         self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch, count: Mapping[str, float]
     ) -> dict[str, Tensor]:
         """Return ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1."""
-        # Class 0 is torchvision's background.
-        targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
         with self._network(training=True) as network, torch.autocast(batch.images.device.type, enabled=False):
-            features, images = _in_float32(outputs), _image_list(batch)
+            features, images = in_float32(outputs), image_list(batch)
+            targets = torchvision_targets(batch)
             proposals, rpn_losses = network.rpn(images, features, targets)
             _, box_losses = network.roi_heads(features, proposals, images.image_sizes, targets)
         share = batch.num_samples / count["images"]
@@ -95,19 +94,10 @@ class FasterRcnnTask:
     @torch.no_grad()
     def predictions(self, outputs: OrderedDict[str, Tensor], batch: DetectionBatch) -> list[Detections]:
         with self._network(training=False) as network, torch.autocast(batch.images.device.type, enabled=False):
-            features, images = _in_float32(outputs), _image_list(batch)
+            features, images = in_float32(outputs), image_list(batch)
             proposals, _ = network.rpn(images, features)
             found, _ = network.roi_heads(features, proposals, images.image_sizes)
-        tables = [
-            torch.cat([f["boxes"], f["scores"][:, None], f["labels"][:, None].to(f["boxes"].dtype)], dim=1)
-            for f in found
-        ]
-        # One copy from the device for the whole batch.
-        rows = torch.cat(tables).cpu().split([len(table) for table in tables])
-        return [
-            Detections(r[:, :4] * r.new_tensor(t.scale * 2), r[:, 4], r[:, 5].long() - 1)
-            for r, t in zip(rows, batch.targets, strict=True)
-        ]
+        return detections_of(found, batch)
 
     @contextmanager
     def _network(self, training: bool) -> Iterator[FasterRcnnModel]:
@@ -115,15 +105,8 @@ class FasterRcnnTask:
         own mode.
         """
         network = cast(FasterRcnnModel, self.model)
-        parts = (network.rpn, network.roi_heads)
-        modes = [part.training for part in parts]
-        try:
-            for part in parts:
-                part.train(training)
+        with behaving_as(training, network.rpn, network.roi_heads):
             yield network
-        finally:
-            for part, mode in zip(parts, modes, strict=True):
-                part.train(mode)
 
 
 class FasterRcnnSettings(ResnetFpnSettings):
@@ -169,9 +152,42 @@ def eps_of(found: FoundWeights | None, coco: WeightsEnum) -> float:
     return 0.0 if is_coco else NORM_EPS
 
 
-def _in_float32(features: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+@contextmanager
+def behaving_as(training: bool, *parts: nn.Module) -> Iterator[None]:
+    """Have ``parts`` behave as in training or not, whatever their own modes, which they have again afterwards."""
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.train(training)
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.train(mode)
+
+
+def in_float32(features: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Return a pyramid in float32."""
     return OrderedDict((name, feature.float()) for name, feature in features.items())
 
 
-def _image_list(batch: DetectionBatch) -> ImageList:
+def image_list(batch: DetectionBatch) -> ImageList:
+    """Return the images of a batch with their sizes without padding."""
     return ImageList(batch.images, [target.size for target in batch.targets])
+
+
+def torchvision_targets(batch: DetectionBatch) -> list[dict[str, Tensor]]:
+    """Return the targets of a batch, with labels from 1: class 0 is torchvision's background."""
+    return [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
+
+
+def detections_of(found: Sequence[Mapping[str, Tensor]], batch: DetectionBatch) -> list[Detections]:
+    """Return torchvision's detections of each image of a batch, in original pixels with labels from 0."""
+    tables = [
+        torch.cat([f["boxes"], f["scores"][:, None], f["labels"][:, None].to(f["boxes"].dtype)], dim=1) for f in found
+    ]
+    # One copy from the device for the whole batch.
+    rows = torch.cat(tables).cpu().split([len(table) for table in tables])
+    return [
+        Detections(r[:, :4] * r.new_tensor(t.scale * 2), r[:, 4], r[:, 5].long() - 1)
+        for r, t in zip(rows, batch.targets, strict=True)
+    ]

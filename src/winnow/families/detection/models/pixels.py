@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PixelNormalizer(nn.Module):
-    """(B, 3, H, W) uint8 to float32 with ImageNet's mean and deviation, zero on padding; (B, H, W) is True on image.
+    """(B, C, H, W) uint8 to float32 with a ``mean`` and deviation per channel in [0, 1], ImageNet's of RGB unless
+    others are given, zero on padding; (B, H, W) is True on image.
 
     Holds no entry in the state dict, so that torchvision's weights fit around it.
     """
@@ -18,10 +21,10 @@ class PixelNormalizer(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor, pixel_mask: Tensor) -> Tensor:
         # One tensor throughout: on a CPU, fresh memory costs more than the arithmetic.

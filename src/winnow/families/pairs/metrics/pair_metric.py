@@ -1,0 +1,75 @@
+"""What is measured of pairs: COCO's average precision and, on KAIST's images, the log-average miss rate."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from winnow.families.detection.metrics.coco_ap import CocoAp, ImageResult, boxes_of
+from winnow.families.pairs.metrics.miss_rate import NOTHING_FOUND, Judged, is_reasonable, judge, log_average_miss_rate
+
+logger = logging.getLogger(__name__)
+
+PERSON = "person"
+MISS_RATES = ("miss_rate", "miss_rate_day", "miss_rate_night")
+NIGHT_SETS = frozenset({3, 4, 5, 9, 10, 11})
+"""KAIST's sets that were taken at night; 0–2 and 6–8 were taken by day."""
+_KAIST_ID = re.compile(r"set(\d\d)/")
+
+
+class PairMetric(CocoAp):
+    """COCO's average precision, and KAIST's miss rates (Hwang et al. 2015; Dollár et al. 2012) in percent, for all
+    images and those taken by day and at night, where every image has an id of KAIST (``set06/V000/I00019``).
+
+    A person is ignored in the miss rate where the truth marks a crowd, which is what the reader of KAIST does with other
+    categories, with ``ignore`` and with heavy occlusion; or if it is too small or too near the border (``miss_rate``).
+    """
+
+    headlines: tuple[str, ...] = ("map", "map_50", "miss_rate")
+
+    @property
+    def names(self) -> list[str]:
+        return [*super().names, *MISS_RATES]
+
+    @property
+    def worst(self) -> dict[str, float]:
+        return super().worst | dict.fromkeys(MISS_RATES, NOTHING_FOUND)
+
+    def compute(self) -> dict[str, float]:
+        """Return what ``CocoAp`` gives, and the miss rates: none of images that are not KAIST's, none of a time of day that no
+        image was taken at."""
+        return super().compute() | self._miss_rates()
+
+    def _miss_rates(self) -> dict[str, float]:
+        images = self.sorted_images()
+        sets = [_KAIST_ID.match(str(image.image_id)) for image in images]
+        if not images or PERSON not in self.class_names or not all(sets):
+            return {}
+        is_night = np.array([match is not None and int(match[1]) in NIGHT_SETS for match in sets])
+        judged = self._judged(images)
+        values: dict[str, float] = {}
+        for name, is_wanted in zip(MISS_RATES, (np.ones_like(is_night), ~is_night, is_night), strict=True):
+            if is_wanted.any():
+                rate = log_average_miss_rate(judged, is_wanted)
+                if rate is None:
+                    logger.warning(
+                        "%s is %g: of %d images, none has a person that counts, or nothing was found on them",
+                        name, NOTHING_FOUND, is_wanted.sum(),
+                    )  # fmt: skip
+                values[name] = NOTHING_FOUND if rate is None else rate
+        return values
+
+    def _judged(self, images: Sequence[ImageResult]) -> Judged:
+        label = self.class_names.index(PERSON)
+        true, found = boxes_of(images, True), boxes_of(images, False)
+        is_crowd = np.concatenate([image.true_crowd for image in images])
+        scores = np.concatenate([image.scores for image in images])
+        is_ignored = is_crowd | (true.label != label) | ~is_reasonable(true.xywh)
+        chosen = np.flatnonzero(found.label == label)
+        return judge(
+            true._replace(label=np.zeros_like(true.label)), is_ignored,
+            found.chosen(chosen)._replace(label=np.zeros(len(chosen), dtype=np.int64)), scores[chosen],
+        )  # fmt: skip
