@@ -21,6 +21,7 @@ from winnow.data.plan import LoadingSettings
 from winnow.families.detection.check import check_bdd100k, check_splits
 from winnow.families.detection.data import bdd100k_data, coco_data
 from winnow.families.detection.formats.bdd100k import convert_bdd100k
+from winnow.families.detection.settings import Bdd100kNode
 from winnow.families.ink.lines.check import check_ink_lines
 from winnow.families.ink.lines.data import ink_lines
 from winnow.families.ink.lines.settings import InkLinesSettings
@@ -150,7 +151,7 @@ def _bdd100k(rng: random.Random, shared: Any, folder: Path) -> Case:
     values = {"root": str(root), "cache": str(folder / "cache")}
     return Case(
         {
-            "check": lambda: show(check_bdd100k(values, _ignore)),
+            "check": lambda: show(check_bdd100k(build_settings(Bdd100kNode, DETECTION | values, "data"), _ignore)),
             "build": lambda: train_on(bdd100k_data(loading=LOADING, **values, **DETECTION)),
             "convert": lambda: convert_bdd100k(root, folder / "converted"),
         },

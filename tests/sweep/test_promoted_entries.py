@@ -238,7 +238,7 @@ def test_a_promotion_is_a_sweep_over_its_list(study, tmp_path, program, monkeypa
     source.description["definition"]["search_space"] = {"training.lr": {}}
     said = ["training.max_epochs=4", "hydra.sweeper.n_jobs=2", "tracking=off", "trusted_targets=[mine]"]
     with pytest.raises(PromotionError, match=f"ended with exit code 3; the same command goes on with {tmp_path}"):
-        promote(source, 2, said, program)
+        promote(source, 2, said, [str(program)])
     folder = tmp_path / "search-promoted"
     told = json.loads((tmp_path / "told.json").read_text())
     assert told[:5] == [
@@ -259,10 +259,10 @@ def test_a_promotion_is_a_sweep_over_its_list(study, tmp_path, program, monkeypa
         "by": None,
     }
     with pytest.raises(PromotionError):
-        promote(source, 1, said, program)  # the same again: in the same folder
+        promote(source, 1, said, [str(program)])  # the same again: in the same folder
     assert not (tmp_path / "search-promoted-2").exists()
     with pytest.raises(PromotionError):
-        promote(source, 1, ["budget=short"], program)
+        promote(source, 1, ["budget=short"], [str(program)])
     assert (tmp_path / "search-promoted-2/promoted.csv").read_text().split() == ["training.lr,budget", "0.2,short"]
 
 
@@ -270,7 +270,7 @@ def test_a_study_without_a_completed_trial_promotes_nothing(study, tmp_path, pro
     source = stored(tmp_path / "search", study)
     source.description.update(overrides=[], hydra_overrides=[], search_path=[])
     with pytest.raises(ConfigError, match="has no completed trial to promote"):
-        promote(source, 2, [], program)
+        promote(source, 2, [], [str(program)])
 
 
 def test_full_trainings_that_failed_have_no_value_and_three_tell_how_they_were_ranked(study, tmp_path):
