@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from winnow.config.from_file import TRUSTED
 from winnow.errors import ConfigError, WinnowError
 from winnow.masking import override_by_environment
-from winnow.reading import read_json
+from winnow.reading import naming, read_json
 from winnow.run_folder import MadeFolders, write_whole
 from winnow.sweep.listed import listed_content
 from winnow.sweep.promoted_entries import Entry, as_entry, content_of_entry, entry_of, list_text, texts_of
@@ -161,8 +161,9 @@ def best_configurations(source: StoredStudy, top: int, place: int = 0) -> list[R
     """Return the ``top`` best completed trials by the objective at ``place``, of equal configurations the best one alone."""
     trials = {trial.number: trial for trial in source.study.get_trials(deepcopy=False)}
     found: dict[str, Row] = {}
-    for row in ranking(source.rows(), source.objectives.maximize[place], place):
-        found.setdefault(content_of_entry(texts_of(trials[row.number])), row)
+    with naming(f"study {source.description['study_name']!r}"):
+        for row in ranking(source.rows(), source.objectives.maximize[place], place):
+            found.setdefault(content_of_entry(texts_of(trials[row.number])), row)
     return list(found.values())[:top]
 
 
@@ -193,11 +194,12 @@ def compared(best: Sequence[Row], entries: Sequence[Entry], full: StoredStudy, p
     """Return both values, of the objective at ``place``, of each promoted trial, whose ``entries`` say by what the full trainings
     are known."""
     rows = {row.number: row for row in full.rows()}
-    numbers = {
-        content: trial.number
-        for trial in full.study.get_trials(deepcopy=False)
-        if (content := listed_content(trial)) is not None
-    }
+    with naming(f"study {full.description['study_name']!r}"):
+        numbers = {
+            content: trial.number
+            for trial in full.study.get_trials(deepcopy=False)
+            if (content := listed_content(trial)) is not None
+        }
     runs = []
     for searched, entry in zip(best, entries, strict=True):
         row = rows.get(numbers.get(content_of_entry(entry), -1))

@@ -274,6 +274,14 @@ def test_a_missing_image_is_replaced_by_another_sample_up_to_a_limit(root, caplo
         list(data(root, {"batch_size": 3}, max_bad_samples=0).train_batches(1, 64))
 
 
+def test_a_folder_of_images_that_is_not_there_is_refused_before_a_run_waits_for_it(root):
+    (root / "samples/CAM_BACK").rename(root / "samples/elsewhere")
+    with pytest.raises(
+        DataError, match=r"folders of images that \S+truth names are not below data.root=\S+: \S+CAM_BACK"
+    ):
+        data(root)
+
+
 def test_the_check_finds_missing_cameras_broken_calibration_bad_images_and_empty_maps(root):
     assert not [finding for _, finding in check(root).findings() if finding.is_problem]
     (root / "samples/CAM_BACK/scene-0061_1.jpg").unlink()

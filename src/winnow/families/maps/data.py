@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,23 @@ def nuscenes_map(*, loading: LoadingSettings, **values: Any) -> MapData:
     for part in (train, val):
         sha.update("\n".join(keyframe.token for keyframe, _ in part).encode() + b"\n\n")
     root, frame = Path(settings.root), settings.map_frame
+    _require_folders(root, [keyframe for keyframe, _ in [*train, *val]], folder)
     return MapData(
         ConvertedSource(root, train, frame), ConvertedSource(root, val, frame), {scene.city for scene in index.scenes},
         settings, loading, sha.hexdigest()[:16], num_val_lines, settings.wait_for_files_seconds, settings.max_bad_samples,
     )  # fmt: skip
+
+
+def _require_folders(root: Path, keyframes: Sequence[Keyframe], ground_truth: Path) -> None:
+    """Raise DataError where a folder of images of ``keyframes`` is not below ``root``: one that is gone in mid-run is waited
+    for."""
+    folders = dict.fromkeys(
+        os.path.dirname(root / camera.path) for keyframe in keyframes for camera in keyframe.cameras
+    )
+    missing = [folder for folder in folders if not os.path.isdir(folder)]
+    if missing:
+        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        raise DataError(f"folders of images that {ground_truth} names are not below data.root={root}: {shown}")
 
 
 @builder(MapSyntheticSettings, check=check_map_synthetic)
