@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,14 @@ import numpy as np
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
 from winnow.data.image import ImageSizeError, read_image
-from winnow.errors import DataError
+from winnow.errors import ConfigError, DataError
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import category_differences, find_missing_files
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
+from winnow.families.detection.formats.conversion import LabelledSet, convert_once
 from winnow.families.detection.formats.digits import make_digits
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode
+from winnow.families.detection.formats.voc_folder import voc_of_parts, voc_of_root
+from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
@@ -55,6 +57,31 @@ def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
         {split: (folder / f"annotations/instances_{split}.json", folder / split) for split in ("train", "val")},
         progress,
     )
+
+
+def check_voc(settings: VocNode, progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=voc``, converted first where they are not."""
+    return check_splits(find_voc(settings), progress)
+
+
+def find_voc(settings: VocNode) -> dict[str, tuple[Path, Path]]:
+    """Find (annotation file, folder of its images) of train and val, converted first where they are not. Raises ConfigError
+    unless the data is named in one way."""
+    named = {}
+    for split, part in (("train", settings.train), ("val", settings.val)):
+        if part is None or part.images is part.annotations is None:
+            continue
+        if part.images is None:
+            raise ConfigError(f"data.{split}.images is null; name the folder")
+        named[split] = (Path(part.images), Path(part.annotations or part.images))
+    if (settings.root is None) == ("train" not in named):
+        raise ConfigError("name the data in one way: data.root, or data.train.images and data.train.annotations")
+    found = voc_of_parts(named) if settings.root is None else voc_of_root(Path(settings.root))
+    return convert_once(_without_test(found), Path(settings.cache), "voc")
+
+
+def _without_test(found: LabelledSet) -> LabelledSet:
+    return replace(found, splits={split: source for split, source in found.splits.items() if split != "test"})
 
 
 def check_splits(splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress) -> DataReport:

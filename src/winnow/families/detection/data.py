@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.batch import DetectionBatch
-from winnow.families.detection.check import check_bdd100k, check_coco, check_digits
+from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, find_voc
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import make_digits
 from winnow.families.detection.samples import Collate, DetectionSamples
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DetectionSettings, DigitsNode, PartPaths
+from winnow.families.detection.settings import Bdd100kNode, CocoNode, DetectionSettings, DigitsNode, PartPaths, VocNode
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation
 from winnow.settings import build_settings
@@ -111,6 +111,24 @@ def bdd100k_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     settings = build_settings(Bdd100kNode, values, "data")
     splits = find_bdd100k(Path(settings.root), Path(settings.cache))
     return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), settings, loading)
+
+
+@builder(VocNode, check=check_voc)
+def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
+    """Build the data of Pascal VOC's XML files, under ``root`` or in the folders of ``train`` and ``val``; the conversion is kept
+    under ``cache``.
+    """
+    settings = build_settings(VocNode, values, "data")
+    return _converted_data(find_voc(settings), settings, loading)
+
+
+def _converted_data(
+    splits: Mapping[str, tuple[Path, Path]], settings: DetectionSettings, loading: LoadingSettings
+) -> DetectionData:
+    val = read_coco(*splits["val"]) if "val" in splits else None
+    if val is None:
+        logger.warning("%s holds no validation split: nothing is evaluated", splits["train"][1])
+    return DetectionData(read_coco(*splits["train"]), val, settings, loading)
 
 
 def _read_part(paths: PartPaths, part: str) -> CocoSplit:

@@ -43,6 +43,23 @@ class CocoNode(DetectionSettings):
     val: PartPaths | None
 
 
+class VocPart(Settings):
+    """The folders of a split's images and of its XML files; without ``annotations`` they lie beside the images."""
+
+    images: str | None
+    annotations: str | None
+
+
+class VocNode(DetectionSettings):
+    """The keys of ``data=voc``: either ``root`` or the folders of each split; conversions are kept under ``cache``."""
+
+    name: str
+    root: str | None
+    train: VocPart
+    val: VocPart | None
+    cache: str
+
+
 class Bdd100kNode(DetectionSettings):
     """The keys of ``data=bdd100k``; conversions are kept under ``cache``."""
 
