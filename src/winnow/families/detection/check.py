@@ -21,7 +21,8 @@ from winnow.families.detection.formats.coco_table import CocoTable, read_table
 from winnow.families.detection.formats.conversion import LabelledSet, convert_once
 from winnow.families.detection.formats.digits import make_digits
 from winnow.families.detection.formats.voc_folder import voc_of_parts, voc_of_root
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode
+from winnow.families.detection.formats.yolo import yolo_of_root
+from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode, YoloNode
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
@@ -62,6 +63,16 @@ def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
 def check_voc(settings: VocNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=voc``, converted first where they are not."""
     return check_splits(find_voc(settings), progress)
+
+
+def check_yolo(settings: YoloNode, progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=yolo``, converted first where they are not."""
+    return check_splits(find_yolo(settings), progress)
+
+
+def find_yolo(settings: YoloNode) -> dict[str, tuple[Path, Path]]:
+    """Find (annotation file, folder of its images) of train and val, converted first where they are not."""
+    return convert_once(_without_test(yolo_of_root(Path(settings.root))), Path(settings.cache), "yolo")
 
 
 def find_voc(settings: VocNode) -> dict[str, tuple[Path, Path]]:

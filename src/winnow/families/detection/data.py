@@ -13,12 +13,28 @@ from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.batch import DetectionBatch
-from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, find_voc
+from winnow.families.detection.check import (
+    check_bdd100k,
+    check_coco,
+    check_digits,
+    check_voc,
+    check_yolo,
+    find_voc,
+    find_yolo,
+)
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import make_digits
 from winnow.families.detection.samples import Collate, DetectionSamples
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DetectionSettings, DigitsNode, PartPaths, VocNode
+from winnow.families.detection.settings import (
+    Bdd100kNode,
+    CocoNode,
+    DetectionSettings,
+    DigitsNode,
+    PartPaths,
+    VocNode,
+    YoloNode,
+)
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation
 from winnow.settings import build_settings
@@ -120,6 +136,15 @@ def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """
     settings = build_settings(VocNode, values, "data")
     return _converted_data(find_voc(settings), settings, loading)
+
+
+@builder(YoloNode, check=check_yolo)
+def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
+    """Build the data of YOLO's text files, as ``root``, a ``data.yaml`` or its folder, says; the conversion is kept under
+    ``cache``.
+    """
+    settings = build_settings(YoloNode, values, "data")
+    return _converted_data(find_yolo(settings), settings, loading)
 
 
 def _converted_data(

@@ -60,6 +60,14 @@ class VocNode(DetectionSettings):
     cache: str
 
 
+class YoloNode(DetectionSettings):
+    """The keys of ``data=yolo``; conversions are kept under ``cache``."""
+
+    name: str
+    root: str
+    cache: str
+
+
 class Bdd100kNode(DetectionSettings):
     """The keys of ``data=bdd100k``; conversions are kept under ``cache``."""
 

@@ -4,18 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from composed import SHARED_DATA, compose_plain
 from PIL import Image
 
 from winnow.data.image import read_image
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.check import check_voc, find_voc
-from winnow.families.detection.data import voc_data
 from winnow.families.detection.formats.coco import read_coco
 from winnow.families.detection.formats.conversion import to_coco
 from winnow.families.detection.formats.voc_folder import voc_of_parts, voc_of_root
-from winnow.families.detection.settings import VocNode, VocPart
-
-SHARED = Path(__file__).resolve().parents[5] / "shared/data"
+from winnow.families.detection.settings import VocNode
+from winnow.settings import build_settings
 
 
 def an_object(name="cat", corners=(1, 1, 10, 20), difficult=0):
@@ -46,12 +45,9 @@ def write_pair(folder, name, *objects, labels=None, **size):
 
 
 def settings(tmp_path, **values):
-    nothing = {"root": None, "train": VocPart(images=None, annotations=None), "val": None}
-    common = {
-        "image_size": 64, "resize": "pad", "max_bad_images": 0, "wait_for_files_seconds": 0, "name": "voc",
-        "augmentation": {"horizontal_flip": 0.0, "color_jitter": 0.0, "crop_scale": [1, 1]},
-    }  # fmt: skip
-    return VocNode.model_construct(**{**common, "cache": str(tmp_path / "cache"), **nothing, **values})
+    node = compose_plain("data=voc")["data"]
+    del node["_target_"]
+    return build_settings(VocNode, {**node, "cache": str(tmp_path / "cache"), **values}, "data")
 
 
 def coco_of(root, split="train"):
@@ -157,11 +153,11 @@ def test_what_is_missing_is_named(tmp_path):
 def test_the_data_is_named_in_one_way(tmp_path):
     with pytest.raises(ConfigError, match=r"data.root, or data.train.images and data.train.annotations"):
         find_voc(settings(tmp_path))
-    both = VocPart(images="x", annotations="y")
+    both = {"images": "x", "annotations": "y"}
     with pytest.raises(ConfigError, match="in one way"):
         find_voc(settings(tmp_path, root=str(tmp_path), train=both))
     with pytest.raises(ConfigError, match=r"data.val.images is null"):
-        find_voc(settings(tmp_path, train=both, val=VocPart(images=None, annotations="y")))
+        find_voc(settings(tmp_path, train=both, val={"images": None, "annotations": "y"}))
 
 
 def test_a_state_is_converted_once_and_a_changed_label_anew(tmp_path):
@@ -187,9 +183,9 @@ def test_the_check_finds_a_cut_picture_and_training_goes_on_without_it(tmp_path)
 
 
 def test_real_blood_cells_read_from_voc_as_from_coco(tmp_path):
-    if not (SHARED / "bccd").is_dir():
+    if not (SHARED_DATA / "bccd").is_dir():
         pytest.skip("no ../shared/data")
-    annotations = SHARED / "bccd/annotations/instances_val.json"
+    annotations = SHARED_DATA / "bccd/annotations/instances_val.json"
     raw = json.loads(annotations.read_text())
     names = {entry["id"]: entry["name"] for entry in raw["categories"]}
     for image in raw["images"]:
@@ -199,11 +195,11 @@ def test_real_blood_cells_read_from_voc_as_from_coco(tmp_path):
             for entry in boxes for x, y, width, height in [entry["bbox"]]
         ]  # fmt: skip
         write_xml(tmp_path / f"{Path(image['file_name']).stem}.xml", *objects, size=(image["width"], image["height"]))
-    found = voc_of_parts({"train": (SHARED / "bccd/images", tmp_path)})
+    found = voc_of_parts({"train": (SHARED_DATA / "bccd/images", tmp_path)})
     (tmp_path / "voc.json").write_text(json.dumps(to_coco(found)["train"][0]))
     mine, given = (
-        read_coco(tmp_path / "voc.json", SHARED / "bccd/images"),
-        read_coco(annotations, SHARED / "bccd/images"),
+        read_coco(tmp_path / "voc.json", SHARED_DATA / "bccd/images"),
+        read_coco(annotations, SHARED_DATA / "bccd/images"),
     )
     of_given = {record.path: record for record in given.records}
     assert len(mine.records) == len(given.records)

@@ -45,8 +45,8 @@ class LabelledPicture:
 
 @dataclass(frozen=True)
 class Source:
-    """One split: pairs of a picture and its label file, None for a picture without objects; file names are relative to ``folder``.
-    ``counts`` says what was left out."""
+    """One split: pairs of a picture and its label file, None for a picture without objects; file names are relative to
+    ``folder``. ``counts`` says what was left out."""
 
     folder: Path
     pairs: tuple[tuple[Path, Path | None], ...]

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from winnow.errors import DataError
 from winnow.families.detection.formats.conversion import (
-    PICTURE_SUFFIXES, LabelledObject, LabelledPicture, LabelledSet, Source, files_below, first_of, sizes_of, split_folders,
+    PICTURE_SUFFIXES,
+    LabelledObject,
+    LabelledPicture,
+    LabelledSet,
+    Source,
+    files_below,
+    first_of,
+    sizes_of,
+    split_folders,
 )  # fmt: skip
 from winnow.families.detection.formats.voc import VocFile, read_voc
 from winnow.reading import read_text
@@ -43,8 +51,8 @@ def voc_of_parts(parts: Mapping[str, tuple[Path, Path]]) -> LabelledSet:
 
 
 def read_picture(path: Path, label: Path | None) -> LabelledPicture | None:
-    """Read a picture's XML: corners count pixels from 1, a ``difficult`` object is ignored, and the picture's own size holds where
-    the XML says another one."""
+    """Read a picture's XML: corners count pixels from 1, a ``difficult`` object is ignored, and the picture's own size holds
+    where the XML says another one."""
     assert label is not None
     file = read_voc(label, needs_size=False)
     notes = []
