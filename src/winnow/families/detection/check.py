@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +14,13 @@ import numpy as np
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
 from winnow.data.image import ImageSizeError, read_image
-from winnow.errors import ConfigError, DataError
+from winnow.errors import DataError
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import category_differences, find_missing_files
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
-from winnow.families.detection.formats.conversion import LabelledSet, convert_once
 from winnow.families.detection.formats.digits import make_digits
-from winnow.families.detection.formats.voc_folder import voc_of_parts, voc_of_root
-from winnow.families.detection.formats.yolo import yolo_of_root
 from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode, YoloNode
+from winnow.families.detection.sources import find_coco, find_voc, find_yolo
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
@@ -39,11 +37,7 @@ class CheckReport(SplitReport):
 
 def check_coco(settings: CocoNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=coco``."""
-    parts = {"train": settings.train, "val": settings.val}
-    named = {split: part for split, part in parts.items() if part is not None and part.annotations is not None}
-    return check_splits(
-        {split: (Path(str(part.annotations)), Path(str(part.images))) for split, part in named.items()}, progress
-    )
+    return check_splits(find_coco(settings), progress)
 
 
 def check_bdd100k(settings: Bdd100kNode, progress: SplitProgress) -> DataReport:
@@ -68,31 +62,6 @@ def check_voc(settings: VocNode, progress: SplitProgress) -> DataReport:
 def check_yolo(settings: YoloNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=yolo``, converted first where they are not."""
     return check_splits(find_yolo(settings), progress)
-
-
-def find_yolo(settings: YoloNode) -> dict[str, tuple[Path, Path]]:
-    """Find (annotation file, folder of its images) of train and val, converted first where they are not."""
-    return convert_once(_without_test(yolo_of_root(Path(settings.root))), Path(settings.cache), "yolo")
-
-
-def find_voc(settings: VocNode) -> dict[str, tuple[Path, Path]]:
-    """Find (annotation file, folder of its images) of train and val, converted first where they are not. Raises ConfigError
-    unless the data is named in one way."""
-    named = {}
-    for split, part in (("train", settings.train), ("val", settings.val)):
-        if part is None or part.images is part.annotations is None:
-            continue
-        if part.images is None:
-            raise ConfigError(f"data.{split}.images is null; name the folder")
-        named[split] = (Path(part.images), Path(part.annotations or part.images))
-    if (settings.root is None) == ("train" not in named):
-        raise ConfigError("name the data in one way: data.root, or data.train.images and data.train.annotations")
-    found = voc_of_parts(named) if settings.root is None else voc_of_root(Path(settings.root))
-    return convert_once(_without_test(found), Path(settings.cache), "voc")
-
-
-def _without_test(found: LabelledSet) -> LabelledSet:
-    return replace(found, splits={split: source for split, source in found.splits.items() if split != "test"})
 
 
 def check_splits(splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress) -> DataReport:

@@ -11,17 +11,9 @@ from typing import Any
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
-from winnow.errors import ConfigError, DataError
+from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch
-from winnow.families.detection.check import (
-    check_bdd100k,
-    check_coco,
-    check_digits,
-    check_voc,
-    check_yolo,
-    find_voc,
-    find_yolo,
-)
+from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, check_yolo
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import make_digits
@@ -31,10 +23,10 @@ from winnow.families.detection.settings import (
     CocoNode,
     DetectionSettings,
     DigitsNode,
-    PartPaths,
     VocNode,
     YoloNode,
 )
+from winnow.families.detection.sources import find_coco, find_voc, find_yolo
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation
 from winnow.settings import build_settings
@@ -112,21 +104,18 @@ def digits_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
 
 @builder(CocoNode, check=check_coco)
 def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
-    """Build the data of any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file);
-    ``val`` may be null.
+    """Build the data of any COCO JSON: of ``root``, or of ``train`` and ``val`` with ``images`` (a folder) and ``annotations``
+    (a file); ``val`` may be null.
     """
     settings = build_settings(CocoNode, values, "data")
-    has_val = settings.val is not None and settings.val.annotations is not None
-    val = _read_part(settings.val, "val") if settings.val is not None and has_val else None
-    return DetectionData(_read_part(settings.train, "train"), val, settings, loading)
+    return _data_of(find_coco(settings), settings, loading)
 
 
 @builder(Bdd100kNode, check=check_bdd100k)
 def bdd100k_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the data of BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     settings = build_settings(Bdd100kNode, values, "data")
-    splits = find_bdd100k(Path(settings.root), Path(settings.cache))
-    return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), settings, loading)
+    return _data_of(find_bdd100k(Path(settings.root), Path(settings.cache)), settings, loading)
 
 
 @builder(VocNode, check=check_voc)
@@ -135,7 +124,7 @@ def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     under ``cache``.
     """
     settings = build_settings(VocNode, values, "data")
-    return _converted_data(find_voc(settings), settings, loading)
+    return _data_of(find_voc(settings), settings, loading)
 
 
 @builder(YoloNode, check=check_yolo)
@@ -144,23 +133,14 @@ def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     ``cache``.
     """
     settings = build_settings(YoloNode, values, "data")
-    return _converted_data(find_yolo(settings), settings, loading)
+    return _data_of(find_yolo(settings), settings, loading)
 
 
-def _converted_data(
+def _data_of(
     splits: Mapping[str, tuple[Path, Path]], settings: DetectionSettings, loading: LoadingSettings
 ) -> DetectionData:
     val = read_coco(*splits["val"]) if "val" in splits else None
-    if val is None:
-        logger.warning("%s holds no validation split: nothing is evaluated", splits["train"][1])
     return DetectionData(read_coco(*splits["train"]), val, settings, loading)
-
-
-def _read_part(paths: PartPaths, part: str) -> CocoSplit:
-    for key, value in paths.model_dump().items():
-        if value is None:
-            raise ConfigError(f"data.{part}.{key} is null; name the {'folder' if key == 'images' else 'file'}")
-    return read_coco(Path(str(paths.annotations)), Path(str(paths.images)))
 
 
 def _choose(

@@ -36,9 +36,10 @@ class PartPaths(Settings):
 
 
 class CocoNode(DetectionSettings):
-    """The keys of ``data=coco``; ``val`` may be null."""
+    """The keys of ``data=coco``: either ``root`` or the paths of each part; ``val`` may be null."""
 
     name: str
+    root: str | None = None
     train: PartPaths
     val: PartPaths | None
 

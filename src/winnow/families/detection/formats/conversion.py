@@ -174,7 +174,8 @@ _Pictures = list[tuple[Path, LabelledPicture]]
 def _read(
     split: str, source: Source, read: Callable[[Path, Path | None], LabelledPicture | None]
 ) -> tuple[_Pictures, Counter[str]]:
-    counts: Counter[str] = Counter(source.counts)
+    counts: Counter[str] = Counter({"images": 0, "boxes": 0, "of them ignored": 0})
+    counts.update(source.counts)
     pictures: _Pictures = []
     for path, label in source.pairs:
         picture = read(path, label)

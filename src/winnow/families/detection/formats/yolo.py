@@ -34,7 +34,7 @@ _FARTHEST = 0.5
 
 
 def yolo_of_root(root: Path) -> LabelledSet:
-    """Find the splits that ``root`` describes: a ``data.yaml``, or a folder that holds one, or a folder with a list of its classes.
+    """Find the splits that ``root`` describes: a ``data.yaml``, a folder that holds one, or a folder with a list of its classes.
 
     Raises DataError naming what was looked for.
     """
@@ -67,8 +67,8 @@ def yaml_in(folder: Path) -> Path | None:
 def read_labels(
     path: Path | None, picture: Path, classes: Mapping[int, str], has_points: bool
 ) -> LabelledPicture | None:
-    """Read the text file of a picture, a line per object: class, centre and size as fractions of the picture, or the corners of a
-    polygon, which become its box. ``has_points``: key points follow the box. Without a file there is no object.
+    """Read the text file of a picture, a line per object: class, centre and size as fractions of the picture, or the corners of
+    a polygon, which become its box. ``has_points``: key points follow the box. Without a file there is no object.
 
     Raises DataError naming file and line. None if the picture can't be read.
     """
@@ -204,7 +204,7 @@ def _listed(path: Path) -> list[Path]:
 
 
 def _resolved(yaml: Path, content: Mapping[str, Any], value: Any) -> Path | None:
-    """Return the path that ``value`` means; tools that packed the set elsewhere write ``../train/images`` or a foreign ``path``."""
+    """Return the path that ``value`` means; tools that pack a set write ``../train/images``, or a ``path`` of another machine."""
     if isinstance(value, list):
         return next((place for one in value if (place := _resolved(yaml, content, one)) is not None), None)
     if not isinstance(value, str):
