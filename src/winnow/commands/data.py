@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow.commands.describe import add_describe
 from winnow.errors import CLEAN, PROBLEMS, ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def add_data(commands: Any) -> None:
     check.add_argument("--format", choices=("table", "json"), default="table")
     check.add_argument("--limit", type=int, default=20, help="findings of one kind to show in the table; 0 = all")
     check.set_defaults(run=_check)
+    add_describe(data)
 
 
 def add_convert(commands: Any) -> None:

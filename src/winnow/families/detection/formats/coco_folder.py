@@ -12,7 +12,7 @@ from winnow.families.detection.formats.bdd100k import write_atomically
 from winnow.families.detection.formats.conversion import SPLITS, link_images
 from winnow.reading import read_json
 
-_ROBOFLOW = "_annotations.coco.json"
+ROBOFLOW = "_annotations.coco.json"
 
 
 def coco_of_root(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -28,10 +28,15 @@ def coco_of_root(root: Path) -> dict[str, tuple[Path, Path]]:
             found[split] = paths
     if "train" not in found:
         raise DataError(
-            f"{root} has no COCO files of a train split; looked for train/{_ROBOFLOW} beside the images, and for "
+            f"{root} has no COCO files of a train split; looked for train/{ROBOFLOW} beside the images, and for "
             "annotations/instances_train….json with images/train, train… or images"
         )
     return found
+
+
+def has_coco(root: Path) -> bool:
+    """Tell whether ``root`` has the COCO file of any split in such a layout."""
+    return any(_find(root, name) is not None for names in SPLITS.values() for name in names)
 
 
 def write_coco(found: Mapping[str, tuple[Path, Path]], target: Path) -> dict[str, Counter[str]]:
@@ -53,8 +58,8 @@ def _count(coco: Any, key: str, path: Path) -> int:
 
 
 def _find(root: Path, name: str) -> tuple[Path, Path] | None:
-    if (root / name / _ROBOFLOW).is_file():
-        return root / name / _ROBOFLOW, root / name
+    if (root / name / ROBOFLOW).is_file():
+        return root / name / ROBOFLOW, root / name
     folder = root / "annotations"
     exact = [folder / f"instances_{name}.json", folder / f"{name}.json"]
     files = [path for path in exact if path.is_file()] or sorted(folder.glob(f"instances_{name}[0-9]*.json"))

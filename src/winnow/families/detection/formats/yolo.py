@@ -45,8 +45,7 @@ def yolo_of_root(root: Path) -> LabelledSet:
     yaml = yaml_in(root)
     if yaml is not None:
         return _by_yaml(yaml)
-    lists = [root / name for name in CLASS_LISTS] + [root / "labels" / name for name in CLASS_LISTS]
-    listed = next((path for path in lists if path.is_file()), None)
+    listed = class_list_in(root)
     if listed is None:
         raise DataError(
             f"{root} has neither a data.yaml with names nor a list of its classes ({', '.join(CLASS_LISTS)})"
@@ -62,6 +61,12 @@ def yaml_in(folder: Path) -> Path | None:
     """Return the YAML file of ``folder`` that describes a YOLO data set: ``data.yaml``, or one that has names and train."""
     own = next((folder / name for name in ("data.yaml", "data.yml") if (folder / name).is_file()), None)
     return own or next((path for path in sorted(folder.glob("*.y*ml")) if _has_names(path)), None)
+
+
+def class_list_in(folder: Path) -> Path | None:
+    """Return the list of classes in ``folder`` or its ``labels``, a name a line."""
+    paths = [place / name for place in (folder, folder / "labels") for name in CLASS_LISTS]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_labels(
