@@ -48,7 +48,7 @@ def test_a_forbidden_import_is_noticed(copy, file, line):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY / "src")))
 def test_a_module_says_what_it_owns_and_is_named_for_it(path):
     tree = ast.parse(path.read_text())
-    if path.name == "__init__.py":
+    if path.name == "__init__.py" and path.parent.name != "winnow":  # that one holds the public names
         assert not tree.body
         return
     assert ast.get_docstring(tree)

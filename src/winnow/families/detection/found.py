@@ -14,7 +14,7 @@ from torch import Tensor
 from winnow.families.detection.batch import DetectionBatch, Detections, Target
 from winnow.families.detection.data import PAD_MULTIPLE
 from winnow.families.detection.pictures import draw_found
-from winnow.families.detection.samples import Collate
+from winnow.families.detection.samples import Collate, Sample
 from winnow.families.detection.transforms import resize
 
 
@@ -63,7 +63,7 @@ def batch_of_pictures(
             name, boxes, none, (image.shape[1], image.shape[2]), (picture.shape[0], picture.shape[1]),
             torch.zeros(0, 4), none, torch.zeros(0), none.bool(),
         )  # fmt: skip
-        samples.append((image, target))
+        samples.append(Sample(image, target))
     batch = Collate(PAD_MULTIPLE)(samples)
     assert isinstance(batch, DetectionBatch)
     return batch
