@@ -167,10 +167,10 @@ def test_a_state_is_converted_once_and_a_changed_label_anew(tmp_path):
     before = first.stat().st_mtime_ns
     assert find_voc(chosen)["train"][0] == first
     assert first.stat().st_mtime_ns == before
-    write_xml(tmp_path / "data/a.xml", an_object(), an_object(corners=(5, 5, 9, 9)))
+    write_xml(tmp_path / "data/a.xml", an_object(corners=(5, 1, 10, 20)))  # as many bytes
     second, folder = find_voc(chosen)["train"]
     assert second != first
-    assert len(read_coco(second, folder).records[0].boxes) == 2
+    assert read_coco(second, folder).records[0].boxes.tolist() == [[4, 0, 10, 20]]
 
 
 def test_the_check_finds_a_cut_picture_and_training_goes_on_without_it(tmp_path):
