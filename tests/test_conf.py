@@ -45,6 +45,7 @@ NEEDED = {
     "data=pairs_synthetic": ["model=pair_faster_rcnn_tiny"],
     "data=llvip": ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere"],
     "data=kaist": ["model=pair_faster_rcnn_tiny", "data.kaist_root=somewhere"],
+    "data=yolo": ["data.root=somewhere"],
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 

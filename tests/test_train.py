@@ -173,7 +173,7 @@ WRONG = [
     (["training.amp=fp8"], "ConfigError: training.amp='fp8': input should be 'auto', 'off', 'bf16' or 'fp16'"),
     (["+model.depth=3"], "ConfigError: model.depth=3 is not a known key; allowed here: channels"),
     (["model.channels=[8,8]"], "model.channels"),
-    (["data=coco"], "ConfigError: data.train.images has no value yet; give it on the command line"),
+    (["data=coco"], "ConfigError: data.train.images is null; name the folder, or give data.root"),
     (["data=bdd100k", "data.root=nowhere"], "nowhere"),
     (["+data.colour=red"], "ConfigError: data.colour='red' is not a known key"),
     (["training.resume=nowhere/checkpoints/last.pth"], "CheckpointError: no checkpoint at nowhere/checkpoints/last.pth"),

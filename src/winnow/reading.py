@@ -53,6 +53,11 @@ def read_xml(path: Path, as_what: str, error: type[WinnowError]) -> ElementTree.
     return _read(path, as_what, error, parse_xml)
 
 
+def read_text(path: Path, as_what: str, error: type[WinnowError]) -> str:
+    """Return the text of a file (UTF-8, with or without a byte order mark). Raises ``error`` as ``read_json`` does."""
+    return _read(path, as_what, error, _parse_text)
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return what JSON text means. Raises UnreadableError."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -201,6 +206,13 @@ def _read(path: Path, as_what: str, error: type[WinnowError], parse: Callable[[b
         raise error(f"{path} can't be read as {as_what}: {cause.strerror or cause}") from cause
     except UnreadableError as cause:
         raise error(f"{path} can't be read as {as_what}: {cause}") from cause
+
+
+def _parse_text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"not text in UTF-8: {reason(error)}") from None
 
 
 def _is_container(value: Any) -> bool:

@@ -80,7 +80,7 @@ def test_the_table_is_limited_by_kind(data_set, tmp_path, capsys):
         ),
         (["--bdd100k", "x", "data=digits"], "name the data in one way"),
         (["data=nothing"], "nothing"),
-        (["data=coco"], "data.train.images has no value yet"),
+        (["data=coco"], "data.train.images is null; name the folder, or give data.root"),
     ],
 )
 def test_bad_usage_exits_with_2(arguments, message, capsys, monkeypatch):
@@ -99,7 +99,7 @@ def test_unknown_commands_exit_with_2(arguments):
 def test_outside_of_a_project_the_configs_are_winnows_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "check", "data=coco"]) == 2
-    assert "data.train.images has no value yet" in capsys.readouterr().err
+    assert "data.train.images is null; name the folder, or give data.root" in capsys.readouterr().err
 
 
 def test_a_missing_annotation_file_exits_with_1_and_a_message(tmp_path, capsys):

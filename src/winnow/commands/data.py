@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow.commands.describe import add_describe
 from winnow.errors import CLEAN, PROBLEMS, ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def add_data(commands: Any) -> None:
     check.add_argument("--format", choices=("table", "json"), default="table")
     check.add_argument("--limit", type=int, default=20, help="findings of one kind to show in the table; 0 = all")
     check.set_defaults(run=_check)
+    add_describe(data)
 
 
 def add_convert(commands: Any) -> None:
@@ -55,6 +57,16 @@ def add_convert(commands: Any) -> None:
     bdd100k.add_argument("source", type=Path, help="folder that holds images/100k and labels")
     bdd100k.add_argument("target", type=Path, help="folder to write annotations/ into, and images/ as links")
     bdd100k.set_defaults(run=_convert_bdd100k)
+    sources = {
+        "voc": "Pascal VOC, an XML per image, in any layout",
+        "yolo": "YOLO, a text file per image: data.yaml, its folder, or a folder with classes.txt",
+        "coco": "a folder of COCO JSON, as of Roboflow, in the layout of the others",
+    }
+    for name, words in sources.items():
+        parser = formats.add_parser(name, help=f"{words}, into COCO JSON")
+        parser.add_argument("source", type=Path, help="as data.root")
+        parser.add_argument("target", type=Path, help="folder to write annotations/ into, and images/ as links")
+        parser.set_defaults(run=partial(_convert_labels, name))
     maps = formats.add_parser(
         "nuscenes-map",
         help="nuScenes' tables and map expansion, into the lines around each sample",
@@ -96,6 +108,24 @@ def _convert_bdd100k(options: argparse.Namespace) -> int:
 
     for split, counts in convert_bdd100k(options.source, options.target).items():
         print(f"{split}: {visible(describe_counts(counts))}")
+    return CLEAN
+
+
+def _convert_labels(name: str, options: argparse.Namespace) -> int:
+    from winnow.console import visible
+    from winnow.families.detection.formats.bdd100k import describe_counts
+    from winnow.families.detection.formats.coco_folder import coco_of_root, write_coco
+    from winnow.families.detection.formats.conversion import write_converted
+    from winnow.families.detection.formats.voc_folder import voc_of_root
+    from winnow.families.detection.formats.yolo import yolo_of_root
+
+    if name == "coco":
+        counts = write_coco(coco_of_root(options.source), options.target)
+    else:
+        counts = write_converted((voc_of_root if name == "voc" else yolo_of_root)(options.source), options.target)
+    for split, counted in counts.items():
+        print(f"{split}: {visible(describe_counts(counted))}")
+    print(visible(f"train with: data=coco data.root={options.target}"))
     return CLEAN
 
 

@@ -65,6 +65,11 @@ ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
 }
 """Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""
 
+ADDED_TO_DATA: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "winnow.families.detection.data.coco_data": {"root": lambda _: None},
+}
+"""The same of data sets."""
+
 
 def moved_target(name: str) -> str:
     """Return where the object of the dotted ``name`` lies now; ``name`` itself where it has not moved."""
@@ -88,14 +93,18 @@ def with_moved_targets(node: Any) -> Any:
 
 def added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key → value of what ``config`` (recorded, nested or by dotted key) may lack."""
-    nested = config.get("model") or {}
-    _require_mapping("model", nested)
-    model = {
-        **nested,
-        **{key.removeprefix("model."): value for key, value in config.items() if key.startswith("model.")},
-    }
-    later = ADDED_TO_MODEL.get(moved_target(str(model.get("_target_"))), {})
-    return {**ADDED, **{f"model.{key}": before(model) for key, before in later.items()}}
+    added = dict(ADDED)
+    for name, by_target in (("model", ADDED_TO_MODEL), ("data", ADDED_TO_DATA)):
+        nested = config.get(name) or {}
+        _require_mapping(name, nested)
+        prefix = f"{name}."
+        node = {
+            **nested,
+            **{key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)},
+        }
+        later = by_target.get(moved_target(str(node.get("_target_"))), {})
+        added |= {f"{name}.{key}": before(node) for key, before in later.items()}
+    return added
 
 
 def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:

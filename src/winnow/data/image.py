@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from winnow.errors import DataError
 
@@ -35,6 +35,15 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) by the file's header. Raises DataError as ``read_image`` does; nothing is decoded."""
     with _opened(path) as image:
         return image.size
+
+
+def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (width, height) as stored, and as shown where the EXIF orientation turns the image by a quarter; else as
+    ``image_size``."""
+    with _opened(path) as image:
+        width, height = image.size
+        is_turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (width, height), (height, width) if is_turned else (width, height)
 
 
 def read_image(path: Path, width: int, height: int) -> torch.Tensor:

@@ -19,7 +19,8 @@ from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import category_differences, find_missing_files
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
 from winnow.families.detection.formats.digits import make_digits
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode
+from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode, YoloNode
+from winnow.families.detection.sources import find_coco, find_voc, find_yolo
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
@@ -36,11 +37,7 @@ class CheckReport(SplitReport):
 
 def check_coco(settings: CocoNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=coco``."""
-    parts = {"train": settings.train, "val": settings.val}
-    named = {split: part for split, part in parts.items() if part is not None and part.annotations is not None}
-    return check_splits(
-        {split: (Path(str(part.annotations)), Path(str(part.images))) for split, part in named.items()}, progress
-    )
+    return check_splits(find_coco(settings), progress)
 
 
 def check_bdd100k(settings: Bdd100kNode, progress: SplitProgress) -> DataReport:
@@ -55,6 +52,16 @@ def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
         {split: (folder / f"annotations/instances_{split}.json", folder / split) for split in ("train", "val")},
         progress,
     )
+
+
+def check_voc(settings: VocNode, progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=voc``, converted first where they are not."""
+    return check_splits(find_voc(settings), progress)
+
+
+def check_yolo(settings: YoloNode, progress: SplitProgress) -> DataReport:
+    """Check the splits of ``data=yolo``, converted first where they are not."""
+    return check_splits(find_yolo(settings), progress)
 
 
 def check_splits(splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress) -> DataReport:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
-from winnow.errors import ConfigError, DataError
+from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch
-from winnow.families.detection.check import check_bdd100k, check_coco, check_digits
+from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, check_yolo
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import make_digits
 from winnow.families.detection.samples import Collate, DetectionSamples
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DetectionSettings, DigitsNode, PartPaths
+from winnow.families.detection.settings import (
+    Bdd100kNode,
+    CocoNode,
+    DetectionSettings,
+    DigitsNode,
+    VocNode,
+    YoloNode,
+)
+from winnow.families.detection.sources import find_coco, find_voc, find_yolo
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation
 from winnow.settings import build_settings
@@ -96,28 +104,43 @@ def digits_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
 
 @builder(CocoNode, check=check_coco)
 def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
-    """Build the data of any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file);
-    ``val`` may be null.
+    """Build the data of any COCO JSON: of ``root``, or of ``train`` and ``val`` with ``images`` (a folder) and ``annotations``
+    (a file); ``val`` may be null.
     """
     settings = build_settings(CocoNode, values, "data")
-    has_val = settings.val is not None and settings.val.annotations is not None
-    val = _read_part(settings.val, "val") if settings.val is not None and has_val else None
-    return DetectionData(_read_part(settings.train, "train"), val, settings, loading)
+    return _data_of(find_coco(settings), settings, loading)
 
 
 @builder(Bdd100kNode, check=check_bdd100k)
 def bdd100k_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the data of BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     settings = build_settings(Bdd100kNode, values, "data")
-    splits = find_bdd100k(Path(settings.root), Path(settings.cache))
-    return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), settings, loading)
+    return _data_of(find_bdd100k(Path(settings.root), Path(settings.cache)), settings, loading)
 
 
-def _read_part(paths: PartPaths, part: str) -> CocoSplit:
-    for key, value in paths.model_dump().items():
-        if value is None:
-            raise ConfigError(f"data.{part}.{key} is null; name the {'folder' if key == 'images' else 'file'}")
-    return read_coco(Path(str(paths.annotations)), Path(str(paths.images)))
+@builder(VocNode, check=check_voc)
+def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
+    """Build the data of Pascal VOC's XML files, under ``root`` or in the folders of ``train`` and ``val``; the conversion is kept
+    under ``cache``.
+    """
+    settings = build_settings(VocNode, values, "data")
+    return _data_of(find_voc(settings), settings, loading)
+
+
+@builder(YoloNode, check=check_yolo)
+def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
+    """Build the data of YOLO's text files, as ``root``, a ``data.yaml`` or its folder, says; the conversion is kept under
+    ``cache``.
+    """
+    settings = build_settings(YoloNode, values, "data")
+    return _data_of(find_yolo(settings), settings, loading)
+
+
+def _data_of(
+    splits: Mapping[str, tuple[Path, Path]], settings: DetectionSettings, loading: LoadingSettings
+) -> DetectionData:
+    val = read_coco(*splits["val"]) if "val" in splits else None
+    return DetectionData(read_coco(*splits["train"]), val, settings, loading)
 
 
 def _choose(

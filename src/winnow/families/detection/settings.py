@@ -36,11 +36,37 @@ class PartPaths(Settings):
 
 
 class CocoNode(DetectionSettings):
-    """The keys of ``data=coco``; ``val`` may be null."""
+    """The keys of ``data=coco``: either ``root`` or the paths of each part; ``val`` may be null."""
 
     name: str
+    root: str | None = None
     train: PartPaths
     val: PartPaths | None
+
+
+class VocPart(Settings):
+    """The folders of a split's images and of its XML files; without ``annotations`` they lie beside the images."""
+
+    images: str | None
+    annotations: str | None
+
+
+class VocNode(DetectionSettings):
+    """The keys of ``data=voc``: either ``root`` or the folders of each split; conversions are kept under ``cache``."""
+
+    name: str
+    root: str | None
+    train: VocPart
+    val: VocPart | None
+    cache: str
+
+
+class YoloNode(DetectionSettings):
+    """The keys of ``data=yolo``; conversions are kept under ``cache``."""
+
+    name: str
+    root: str
+    cache: str
 
 
 class Bdd100kNode(DetectionSettings):

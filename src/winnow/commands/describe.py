@@ -1,0 +1,52 @@
+"""``winnow data describe``: what a folder holds, and the command to train on it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from winnow.errors import CLEAN, PROBLEMS
+
+
+def add_describe(data: Any) -> None:
+    """Add the subcommand to those of ``winnow data``; import nothing heavy."""
+    describe = data.add_parser(
+        "describe",
+        help="say what a folder holds, and the command to train on it",
+        description="Recognise COCO JSON, Roboflow's exports, Pascal VOC, YOLO and BDD100K, and count what is there. Images are "
+        "not decoded: winnow data check does that.",
+    )
+    describe.add_argument("path", type=Path, help="folder, COCO JSON or data.yaml")
+    describe.set_defaults(run=_describe)
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from winnow.console import visible
+    from winnow.families.detection.describe import describe_data
+
+    found = describe_data(options.path)
+    print(f"format: {found.format}")
+    for split, part in found.splits.items():
+        (width, height), (widest, highest) = part.smallest, part.largest
+        sizes = f"{width}×{height}" if part.smallest == part.largest else f"{width}…{widest} × {height}…{highest}"
+        print(
+            f"{split}: {part.num_images} images of {sizes} px, {part.num_boxes} boxes, {part.num_empty} images without any"
+        )
+    for name in dict.fromkeys(name for part in found.splits.values() for name in part.boxes_of):
+        counts = ", ".join(f"{part.boxes_of.get(name, 0)} {split}" for split, part in found.splits.items())
+        print(visible(f"class {name}: {counts}"))
+    if not {"train", "all"} & found.splits.keys():
+        print("there is no train split: nothing to train on")
+        return PROBLEMS
+    print(visible("train with: winnow train " + " ".join(_override(*item) for item in found.overrides.items())))
+    return CLEAN
+
+
+def _override(key: str, value: str) -> str:
+    """Return an override for a shell's command line, quoted for Hydra and for the shell where its value needs it."""
+    if not re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        value = "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value) + "'"
+    return shlex.quote(f"{key}={value}")

@@ -1,0 +1,85 @@
+"""What a folder holds is recognised and counted, and the command that is named trains on it."""
+
+import json
+import shlex
+
+import pytest
+from composed import SHARED_DATA, compose_plain
+from PIL import Image
+
+from winnow.commands.cli import main
+from winnow.families.detection.describe import describe_data
+
+TEXT = "0 0.5 0.5 0.25 0.5\n1 0.5 0.5 0.25 0.5\n"
+
+
+def write_yolo(root):
+    for split, text in (("train", TEXT), ("valid", "")):
+        (root / split / "labels").mkdir(parents=True)
+        (root / split / "images").mkdir()
+        Image.new("RGB", (64, 48 if text else 40)).save(root / split / "images/a.jpg")
+        (root / split / "labels/a.txt").write_text(text)
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: ../train/images\nval: ../valid/images\n")
+
+
+def write_voc(root, split="train"):
+    (root / split).mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(root / split / "a.jpg")
+    corners = "<xmin>25</xmin><ymin>13</ymin><xmax>40</xmax><ymax>36</ymax>"
+    (root / split / "a.xml").write_text(
+        f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+
+
+@pytest.mark.parametrize("name", ["cells", "my cells (1), it's"])
+def test_the_named_command_trains_on_the_folder_that_was_described(tmp_path, name, capsys):
+    write_yolo(tmp_path / name)
+    assert main(["data", "describe", str(tmp_path / name)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        "format: YOLO",
+        "train: 1 images of 64×48 px, 2 boxes, 0 images without any",
+        "val: 1 images of 64×40 px, 0 boxes, 1 images without any",
+        "class cat: 1 train, 0 val",
+        "class dog: 1 train, 0 val",
+    ]
+    command = shlex.split(lines[5].removeprefix("train with: "))
+    assert command[:2] == ["winnow", "train"]
+    node = compose_plain(*command[2:])["data"]
+    assert (node["name"], node["root"]) == ("yolo", str(tmp_path / name))
+
+
+def test_voc_and_coco_files_are_recognised(tmp_path):
+    write_voc(tmp_path / "voc")
+    found = describe_data(tmp_path / "voc")
+    assert (found.overrides["data"], found.splits["train"].boxes_of) == ("voc", {"cat": 1})
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
+        "annotations": [],
+        "categories": [],
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    assert describe_data(tmp_path / "mine.json").splits["all"].num_empty == 1
+    (tmp_path / "export/train").mkdir(parents=True)
+    (tmp_path / "export/train/_annotations.coco.json").write_text(json.dumps(content))
+    assert describe_data(tmp_path / "export").format == "COCO JSON, Roboflow's export"
+
+
+def test_a_folder_without_a_train_split_and_one_of_nothing_known_say_so(tmp_path, capsys):
+    assert main(["data", "describe", str(tmp_path)]) == 1
+    assert "holds nothing that is known here; looked for COCO JSON" in capsys.readouterr().err
+    write_voc(tmp_path, "valid")
+    assert main(["data", "describe", str(tmp_path)]) == 1
+    assert "has VOC annotations in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "train"), [("bccd", "coco", 291), ("bdd100k_mini/bdd100k", "bdd100k", None)]
+)
+def test_real_sets_are_recognised(folder, name, train):
+    if not (SHARED_DATA / folder).is_dir():
+        pytest.skip("no ../shared/data")
+    found = describe_data(SHARED_DATA / folder)
+    assert found.overrides["data"] == name
+    assert found.splits["train"].num_images == (train or found.splits["train"].num_images) > 0
+    assert sum(found.splits["train"].boxes_of.values()) == found.splits["train"].num_boxes > 0
