@@ -52,6 +52,7 @@ ODD = [
     (("model_state_dict", "0.bias"), "text", "model_state_dict.0.bias: Input should be an instance of Tensor"),
     (("training_state_dict", "0.bias"), lambda t: t.cfloat(),
      r"training_state_dict.0.bias: complex \(16,\) in the file"),
+    (("training_state_dict",), None, "training_state_dict: Input should be a valid dictionary"),
     (("training_state_dict", "0.bias"), DROPPED, "training_state_dict.0.bias: absent in the file"),
     (("progress", "step_counters", "held_back"), 9, r"held_back is 9, more than the \d steps"),
     (("progress", "step_counters", "skipped"), -1, "progress.step_counters.skipped: Input should be greater"),

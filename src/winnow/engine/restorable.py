@@ -93,7 +93,7 @@ class _Content(_Part):
     classes: list[str]
     metadata: _Metadata
     model_state_dict: dict[str, Tensor]
-    training_state_dict: dict[str, Tensor] | None = None
+    training_state_dict: dict[str, Tensor] = Field(default_factory=dict)
     ema_state_dict: _Average | None
     optimizer_state_dict: _Optimizer
     scaler_state_dict: dict[str, float | int] | None

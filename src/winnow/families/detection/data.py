@@ -163,8 +163,8 @@ def _fingerprint(
     sha = hashlib.sha256()
     for split, records in ((train, train_records), (val, val_records)):
         if split is not None:
-            sha.update(split.fingerprint.encode())
-            sha.update("\n".join(str(record.image_id) for record in records).encode())
+            sha.update(split.fingerprint.encode(errors="surrogatepass"))
+            sha.update("\n".join(str(record.image_id) for record in records).encode(errors="surrogatepass"))
     return sha.hexdigest()[:16]
 
 

@@ -100,10 +100,10 @@ def _scenes(root: Path, target: Path, recipe: Recipe, keyframes: Sequence[Keyfra
 def _digest(keyframes: Sequence[Keyframe]) -> str:
     sha = hashlib.sha256()
     for keyframe in keyframes:
-        sha.update(f"{keyframe.token} {keyframe.yaw!r}".encode())
+        sha.update(f"{keyframe.token} {keyframe.yaw!r}".encode(errors="surrogatepass"))
         sha.update(keyframe.xy.tobytes() + keyframe.lidar_to_ego.tobytes())
         for camera in keyframe.cameras:
-            sha.update(f"{camera.path} {camera.width} {camera.height}".encode())
+            sha.update(f"{camera.path} {camera.width} {camera.height}".encode(errors="surrogatepass"))
             sha.update(camera.intrinsics.tobytes() + camera.ego_to_camera.tobytes())
     return sha.hexdigest()
 

@@ -92,9 +92,13 @@ def nuscenes_map(*, loading: LoadingSettings, **values: Any) -> MapData:
     val = train if loading.overfit is not None else [samples[place] for place in val_places]
     _log("train", [lines for _, lines in train], {keyframe.city for keyframe, _ in train})
     num_val_lines = _log("val", [lines for _, lines in val], {keyframe.city for keyframe, _ in val})
-    sha = hashlib.sha256(f"{settings.recipe.key} {[scene.file for scene in index.scenes]} {loading.overfit}".encode())
+    sha = hashlib.sha256(
+        f"{settings.recipe.key} {[scene.file for scene in index.scenes]} {loading.overfit}".encode(
+            errors="surrogatepass"
+        )
+    )
     for part in (train, val):
-        sha.update("\n".join(keyframe.token for keyframe, _ in part).encode() + b"\n\n")
+        sha.update("\n".join(keyframe.token for keyframe, _ in part).encode(errors="surrogatepass") + b"\n\n")
     root, frame = Path(settings.root), settings.map_frame
     _require_folders(root, [keyframe for keyframe, _ in [*train, *val]], folder)
     return MapData(
@@ -132,7 +136,7 @@ def map_synthetic(*, loading: LoadingSettings, **values: Any) -> MapData:
     drawn = settings.model_dump(exclude={"name", "image_size"})
     words = "new ones in each epoch" if settings.new_scenes else "the same in each epoch"
     logger.info("train %d random maps, %s; val %d", len(indices), words, len(val))
-    sha = hashlib.sha256(f"{RandomScenes.VERSION} {drawn} {indices} {is_overfit}".encode())
+    sha = hashlib.sha256(f"{RandomScenes.VERSION} {drawn} {indices} {is_overfit}".encode(errors="surrogatepass"))
     return MapData(train, val, [CITY], settings, loading, sha.hexdigest()[:16])
 
 
@@ -150,7 +154,7 @@ def map_rendered(*, loading: LoadingSettings, **values: Any) -> MapData:
         val_scenes = train_scenes
     cameras, frame_to_ego = drives.keyframe.cameras, drives.keyframe.frame_to_ego(settings.map_frame)
     train, val = (RenderedSource(scenes, cameras, frame_to_ego, settings.area) for scenes in (train_scenes, val_scenes))
-    sha = hashlib.sha256(f"{settings.map_frame} {settings.region} {loading.overfit}".encode())
+    sha = hashlib.sha256(f"{settings.map_frame} {settings.region} {loading.overfit}".encode(errors="surrogatepass"))
     num_lines = []
     for part, scenes in (("train", train_scenes), ("val", val_scenes)):
         num_lines.append(_log(part, scenes.lines, scenes.cities))

@@ -59,7 +59,7 @@ class DriveScenes:
         """Return a checksum of what these are."""
         sha = hashlib.sha256()
         for scene, lines in zip(self.scenes, self.lines, strict=True):
-            sha.update(scene.image_id.encode())
+            sha.update(scene.image_id.encode(errors="surrogatepass"))
             sha.update(lines.vertices.tobytes() + lines.starts.tobytes() + lines.labels.tobytes())
         return sha.digest()
 

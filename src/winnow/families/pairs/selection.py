@@ -110,6 +110,10 @@ def _has_any(frame: Frame, modalities: Collection[str]) -> bool:
 def _fingerprint(records: Sequence[PairRecord]) -> str:
     sha = hashlib.sha256()
     for record in records:
-        sha.update(f"{record.image_id} {record.width} {record.height} {record.exists} {len(record.boxes)}".encode())
+        sha.update(
+            f"{record.image_id} {record.width} {record.height} {record.exists} {len(record.boxes)}".encode(
+                errors="surrogatepass"
+            )
+        )
         sha.update(record.boxes.tobytes() + record.crowd.tobytes())
     return f"pairs{_READER_VERSION}-{sha.hexdigest()}"

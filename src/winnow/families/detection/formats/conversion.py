@@ -229,11 +229,11 @@ def _coco(
 
 def _fingerprint(found: LabelledSet) -> str:
     """Return a digest that changes with the label files, the names and sizes of the pictures, and the classes."""
-    sha = hashlib.sha256(f"{CONVERTER_VERSION} {found.classes}\n".encode())
+    sha = hashlib.sha256(f"{CONVERTER_VERSION} {found.classes}\n".encode(errors="surrogatepass"))
     for path in found.definitions:
-        sha.update(f"{path} {path.stat().st_mtime_ns}\n".encode())
+        sha.update(f"{path} {path.stat().st_mtime_ns}\n".encode(errors="surrogatepass"))
     for split, source in found.splits.items():
-        sha.update(f"{split} {source.folder.resolve()}\n".encode())
+        sha.update(f"{split} {source.folder.resolve()}\n".encode(errors="surrogatepass"))
         for line in _states(source):
             sha.update(f"{line}\n".encode("utf-8", "surrogateescape"))
     return sha.hexdigest()[:16]

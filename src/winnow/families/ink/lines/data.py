@@ -89,9 +89,9 @@ def _digest(lines: Sequence[PageLine]) -> str:
     sha = hashlib.sha256()
     for image in sorted({line.image for line in lines}):
         status = image.stat()
-        sha.update(f"{image.name} {status.st_size} {status.st_mtime_ns}".encode())
+        sha.update(f"{image.name} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogatepass"))
     for line in lines:
-        sha.update(f"{line.image.name} {line.line_id}".encode())
+        sha.update(f"{line.image.name} {line.line_id}".encode(errors="surrogatepass"))
         sha.update(line.polygon.tobytes() + line.baseline.tobytes())
     return sha.hexdigest()[:16]
 
@@ -104,7 +104,7 @@ def split_lines(
     train on.
     """
     names = [line.image.stem if split_by == "page" else f"{line.image.stem} {line.line_id}" for line in lines]
-    order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode(errors="surrogatepass")).digest())
     held_out = set(order[: max(1, math.floor(val_part * len(order)))])
     if len(held_out) == len(order):
         raise DataError(
@@ -136,7 +136,7 @@ def ink_lines(*, loading: LoadingSettings, **values: Any) -> SplitData:
         val_cut = CutLines(val_lines, cache)
         train = LineTiles(cut, size, places, settings.shift, loading.seed)
         val = LineTiles(val_cut, size, val_cut.strips(size).grid(), 0, loading.seed)
-    sha = hashlib.sha256(f"{_VERSION} {settings.shift} {places} {loading.overfit}".encode())
+    sha = hashlib.sha256(f"{_VERSION} {settings.shift} {places} {loading.overfit}".encode(errors="surrogatepass"))
     for part in (cut, val_cut):
         sha.update(part.strips(size).image.tobytes())
     for name, lines, tiles in (("train", train_lines, train), ("val", val_lines, val)):
