@@ -1,10 +1,10 @@
 """Whether MACL aligns pairs, with controls: python benchmarks/pair_alignment.py FOLDER [--arms ARM …] [--seeds N].
 
 Every arm is a run of `train.py model=pair_faster_rcnn_tiny data=pairs_synthetic`, on one thread, one after the other,
-seed by seed: with MACL, without, with MACL on shuffled pairs, and not trained at all. Each is measured on the validation pairs, of which
-none is shuffled; what was not trained with a projection is measured with an untrained one. Runs are kept in FOLDER: the same
-command again skips those that completed, and results are written after each. `--table` only prints them. docs/pairs.md says
-what is measured."""
+seed by seed: with MACL, without, with MACL on shuffled pairs, and not trained at all. Each is measured on the validation
+pairs, of which none is shuffled; what was not trained with a projection is measured with an untrained one. Runs are kept
+in FOLDER: the same command again skips those that completed, and results are written after each. `--table` only prints
+them. docs/pairs.md says what is measured."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ARMS = {
     "untrained": [f"model.macl.weight={WEIGHT}", "training.max_iter=1", "training.optimizer.lr=1e-12"],
 }
 COLUMNS = (
-    "same_box_r1", "same_box_rank", "place_only_r1", "place_only_rank", "retrieval_r1", "retrieval_rank",
-    "in_pair_r1", "in_pair_chance", "loss_per_object", "loss_of_chance", "map_50",
+    "same_box_r1", "stranger_r1", "place_only_r1", "other_objects_r1", "other_objects_rank", "retrieval_r1",
+    "retrieval_rank", "in_pair_r1", "in_pair_guess", "loss_per_object", "loss_of_chance", "map_50",
 )  # fmt: skip
 
 
@@ -103,6 +103,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
+    parser.add_argument(
+        "--remeasure", action="store_true", help="measure the runs that are there again; train those that are not"
+    )
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     options = parser.parse_args()
     root: Path = options.folder.resolve()
@@ -114,7 +117,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for arm in options.arms:
             folder = root / f"{arm}_{seed}"
-            if not options.table and not (folder / "alignment.json").exists():
+            if not options.table and (options.remeasure or not (folder / "alignment.json").exists()):
                 if not (folder / "result.json").exists():
                     train(arm, seed, root, options.more)
                 print(arm, seed, measure(arm, seed, root), flush=True)

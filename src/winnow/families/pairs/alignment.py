@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from winnow.families.detection.models.faster_rcnn import image_list, in_float32, torchvision_targets
 from winnow.families.pairs.batch import MODALITIES, PairBatch
 from winnow.families.pairs.models.fusion import Pyramid
-from winnow.families.pairs.models.macl import AlignmentHead, background_boxes, contrast
+from winnow.families.pairs.models.macl import AlignmentHead, background_boxes, contrast, masked_candidates
 from winnow.families.pairs.models.task import PairFasterRcnnTask, shown_in_both
 
 NUM_CROPS = 49
@@ -57,6 +58,10 @@ class Alignment:
     among 49 crops of the same box, its own and those of 48 other images, so that place and size say nothing;
     ``place_only``: as retrieval, but each infrared crop is that of the same box in the next pair, so that nothing else
     does; ``in_pair``: among the other objects and the background of its pair, which is what the loss trains.
+
+    Most of the 48 wrong crops of ``same_box`` hold background, so whoever tells objects from background passes it. Two
+    controls say whether more was learnt: ``stranger``: same box, but the visible crop of an object of another pair asks;
+    ``other_objects``: the true crop among those of 48 objects of other pairs.
     """
 
     head: AlignmentHead
@@ -73,8 +78,8 @@ class Alignment:
 
     @torch.inference_mode()
     def numbers(self) -> dict[str, float]:
-        """Return R@1, mean rank (from 1) and the R@1 of chance of each retrieval, and the loss of an object with its
-        chance, ln of the candidates.
+        """Return R@1, mean rank (from 1) and the R@1 of chance of each retrieval, the in-pair R@1 of who knows objects from
+        background and guesses which, and the loss of an object with its chance, ln of the candidates.
 
         Raises ValueError where there are fewer than 49 pairs.
         """
@@ -88,6 +93,8 @@ class Alignment:
         return (
             _among_all(visible, infrared).numbers("retrieval")
             | self._same_box(visible).numbers("same_box")
+            | self._same_box(self._strangers(visible)).numbers("stranger")
+            | self._other_objects(visible, infrared).numbers("other_objects")
             | _among_all(visible, elsewhere).numbers("place_only")
             | self._in_pair()
         )
@@ -103,8 +110,25 @@ class Alignment:
     def _crops(self, pair: SeenPair, modality: str, boxes: Tensor) -> Tensor:
         return self.head(pair.pyramids[modality], [boxes], [pair.size])
 
+    def _owners(self) -> list[int]:
+        """Return the pair of each object."""
+        return [row for row, pair in enumerate(self.pairs) for _ in pair.boxes]
+
+    def _strangers(self, visible: Tensor) -> Tensor:
+        """Return for each object the projection of the next one that is of another pair."""
+        owners = self._owners()
+        return visible[[_in_others(owners, number)[0] for number in range(len(owners))]]
+
+    def _other_objects(self, visible: Tensor, infrared: Tensor) -> Ranks:
+        owners = self._owners()
+        places = []
+        for number in range(len(owners)):
+            others = _in_others(owners, number)[: NUM_CROPS - 1]
+            places.append(_place(infrared[[number, *others]] @ visible[number], 0))
+        return Ranks(torch.tensor(places), NUM_CROPS)
+
     def _same_box(self, visible: Tensor) -> Ranks:
-        owners = [row for row, pair in enumerate(self.pairs) for _ in pair.boxes]
+        owners = self._owners()
         boxes = torch.cat([pair.boxes for pair in self.pairs])
         # (images, objects, 128): every image at the box of every object.
         crops = torch.stack([self._crops(pair, "infrared", boxes) for pair in self.pairs])
@@ -123,12 +147,17 @@ class Alignment:
             losses += float(contrast(visible, infrared, regions, is_positive, self.head.temperature))
             alike = torch.ones_like(visible)
             chances += float(contrast(alike, alike, regions, is_positive, self.head.temperature))
-            places += [_place(infrared @ visible[row], row) for row in range(len(pair.boxes))]
-            candidates += [len(regions)] * len(pair.boxes)
+            is_masked = masked_candidates(regions, torch.arange(len(pair.boxes), device=regions.device))
+            scores = (visible[: len(pair.boxes)] @ infrared.T).masked_fill(is_masked, -math.inf)
+            places += [_place(of_object, row) for row, of_object in enumerate(scores)]
+            candidates += (~is_masked).sum(dim=1).tolist()
         ranks = Ranks(torch.tensor(places), sum(candidates) / len(candidates))
         # Of features that are all alike the loss is ln of the candidates that are not masked.
         losses, chances = losses / len(places), chances / len(places)
-        return ranks.numbers("in_pair") | {"loss_per_object": losses, "loss_of_chance": chances}
+        guess = sum(len(pair.boxes) > 0 for pair in self.pairs) / len(places)
+        return ranks.numbers("in_pair") | {
+            "in_pair_guess": guess, "loss_per_object": losses, "loss_of_chance": chances
+        }  # fmt: skip
 
 
 def measure_alignment(
@@ -154,7 +183,7 @@ def draw_alignment(visible: Tensor, infrared: Tensor, path: Path, title: str) ->
     for one, other in zip(first, second, strict=True):
         axes.plot(*zip(one, other, strict=True), color="0.75", linewidth=0.6, zorder=1)
     for points, name, colour in ((first, "visible", "tab:blue"), (second, "infrared", "tab:red")):
-        axes.scatter(*points.T, s=12, color=colour, label=name, zorder=2)
+        axes.scatter(points[:, 0], points[:, 1], s=12, color=colour, label=name, zorder=2)
     axes.set(title=title, xlabel="first principal component", ylabel="second principal component")
     axes.legend()
     figure.savefig(path)
@@ -163,6 +192,12 @@ def draw_alignment(visible: Tensor, infrared: Tensor, path: Path, title: str) ->
 def _among_all(asked: Tensor, answers: Tensor) -> Ranks:
     scores: Sequence[Tensor] = list(asked @ answers.T)
     return Ranks(torch.tensor([_place(row, number) for number, row in enumerate(scores)]), len(answers))
+
+
+def _in_others(owners: Sequence[int], number: int) -> list[int]:
+    """Return the objects of other pairs than object ``number`` is of, from the next one on."""
+    rows = [(number + step) % len(owners) for step in range(1, len(owners))]
+    return [row for row in rows if owners[row] != owners[number]]
 
 
 def _place(scores: Tensor, right: int) -> int:
