@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STORE := sqlite:///mlflow.db
 
-.PHONY: help setup demo test test-promise test-all check format bench gpu-wheels clean
+.PHONY: help setup demo test test-promise test-all check format bench mutants gpu-wheels clean
 
 help:
 	@echo "make demo         train the embedded data set (about 3 minutes on 2 cores) and say where to look"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all     all tests"
 	@echo "make check        format, lint, types, import rules"
 	@echo "make bench        what is claimed about speed, measured"
+	@echo "make mutants      small bugs put into copies of the code: how many do the tests notice? (at most 90 minutes)"
 	@echo "make gpu-wheels   what must travel to a GPU machine without a network (docs/gpu.md)"
 	@echo "make setup        only the virtual environment in .venv"
 
@@ -55,11 +56,15 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out benchmarks/mutants.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# A sample of 300; MUTANTS='--seed 1' draws another, MUTANTS=--all takes them all. What was tried is kept in .mutants/.
+mutants: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 # What winnow needs and the GPU machine lacks, as wheels for its Python; at most 50 MB.
 gpu-wheels: setup
 	$(BIN)/python benchmarks/gpu_parts/wheels.py .gpu-wheels
 
 clean:
-	rm -rf .gpu-wheels .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build
+	rm -rf .gpu-wheels .mutants .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build

@@ -1,4 +1,4 @@
-"""How long a save stops training: `python benchmarks/checkpoint.py [--rounds N] [--steps N] [--folder FOLDER]`.
+"""How long a save stops training: `python benchmarks/checkpoint.py [--rounds N] [--steps N] [--folder FOLDER]`, or `--smoke`.
 
 A ResNet-50 with AdamW and EMA (400 MB of state) takes real steps. By turns, in one process: no save, `torch.save`, `torch.save`
 with fsync and rename, and winnow's save, each followed by the same number of steps. The pause is what the training thread waits;
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.folder import CheckpointFolder
@@ -50,8 +50,8 @@ class Noise:
 class Classification:
     """The parts of winnow.protocols.Task that a training step needs."""
 
-    def __init__(self) -> None:
-        self.model: nn.Module = resnet50()
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
 
     def forward(self, batch: Noise) -> Tensor:
         return self.model(batch.images)
@@ -64,9 +64,9 @@ class Classification:
 
 
 class Bench:
-    def __init__(self, folder: Path, num_steps: int) -> None:
+    def __init__(self, folder: Path, num_steps: int, model: nn.Module) -> None:
         self.folder, self.num_steps, self.state = folder, num_steps, TrainState(Objective(metric="loss", mode="min"))
-        task: Any = Classification()
+        task: Any = Classification(model)
         groups = [{"params": list(task.model.parameters()), "name": "all", "lr": 1e-4, "base_lr": 1e-4}]
         self.step = TrainStep(
             task, torch.optim.AdamW(groups), LrSchedule(SchedulerSettings.model_validate({"name": "constant"}), 10**6, 10**6),
@@ -118,9 +118,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="between saves")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; a temporary one by default")
+    parser.add_argument("--smoke", action="store_true", help="1 round of 1 step, ResNet-18: its figures mean nothing")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rounds = arguments.steps = 1
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
-        bench = Bench(Path(temporary), arguments.steps)
+        bench = Bench(Path(temporary), arguments.steps, resnet18() if arguments.smoke else resnet50())
         with bench.checkpoints:
             bench.take_steps(1)
             bench.checkpoints.make_room(bench.snapshot.take(bench.state))

@@ -36,7 +36,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true", help="8 images of 64 px, 1 round: its figures mean nothing")
     options = parser.parse_args()
+    if options.smoke:
+        options.images, options.image_size, options.rounds = 8, 64, 1
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or photographs(Path(temporary))
@@ -85,7 +88,7 @@ def compare(folder: Path, annotations: Path, image_size: int, rounds: int) -> No
         augmentation = AUGMENTATION | {"photometric": photometric}
         data = coco_data(
             loading=loading, name="bench", train=paths, val=None, image_size=image_size, resize="pad",
-            augmentation=augmentation, max_bad_images=0
+            augmentation=augmentation, max_bad_images=0, wait_for_files_seconds=0,
         )  # fmt: skip
         return lambda epoch: sum(batch.num_samples for batch in data.train_batches(epoch, image_size))
 

@@ -9,6 +9,8 @@ greatest), and each one's peak memory. The peers need: pip install -e '.[bench]'
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ ENTRIES = (
     ("plain loop", BF16), ("winnow", BF16), ("HF Trainer", BF16), ("Lightning", BF16),
 )  # fmt: skip
 QUICK = 5  # only the float32 entries
+PACKAGES = {"HF Trainer": "accelerate", "Lightning": "lightning"}
+SMOKE = ("training.batch_size=2", "data.num_train=16", "data.num_val=2", "data.size=64", "data.image_size=64")
 BLOCK = 10
 
 
@@ -71,35 +76,61 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--rounds", type=int, default=10, help=f"of {BLOCK} steps each")
     parser.add_argument("--quick", action="store_true", help="float32 only, 4 rounds")
+    parser.add_argument("--smoke", action="store_true", help="1 model, tiny images, 1 round: its figures mean nothing")
     parser.add_argument("--show-messages", action="store_true", help="of the contestants, on stderr")
     options = parser.parse_args()
-    entries, rounds = (ENTRIES[:QUICK], 4) if options.quick else (ENTRIES, options.rounds)
+    rounds = 1 if options.smoke else 4 if options.quick else options.rounds
+    entries = list(ENTRIES[:QUICK] if options.quick or options.smoke else ENTRIES)
+    for name, package in PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            print(f"{name} is left out: the package {package} is not installed")
+            entries = [entry for entry in entries if entry[0] != name]
     units = "has" if multiplies_bf16() else "has no"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; this CPU {units} bf16 instructions")
     with tempfile.TemporaryDirectory() as temporary:
-        for model in options.models:
-            race(model, entries, rounds, Path(temporary), options.show_messages)
+        for model in options.models[:1] if options.smoke else options.models:
+            race(model, entries, rounds, Path(temporary), options.show_messages, SMOKE if options.smoke else ())
 
 
-def race(model: str, entries: Any, rounds: int, folder: Path, show_messages: bool) -> None:
-    contestants: list[Contestant] = []
-    try:
-        start("winnow", composed(model, folder, FLOAT32), folder, show_messages).process.kill()  # draws the data set
+def race(
+    model: str,
+    entries: Sequence[tuple[str, tuple[str, ...]]],
+    rounds: int,
+    folder: Path,
+    show_messages: bool,
+    sizes: tuple[str, ...],
+) -> None:
+    with running() as contestants:
+        # The first draws the data set.
+        start("winnow", composed(model, folder, (*FLOAT32, *sizes)), folder, show_messages).process.kill()
         for name, overrides in entries:
-            contestants.append(start(name, composed(model, folder, overrides), folder, show_messages))
+            contestants.append(start(name, composed(model, folder, (*overrides, *sizes)), folder, show_messages))
             options = [override.removeprefix("training.") for override in overrides if override not in FLOAT32]
             contestants[-1].name = " ".join([name, *options])
-        for number in range(-2, rounds):  # two rounds to get warm
-            shift = number % len(contestants)
-            for contestant in contestants[shift:] + contestants[:shift]:
-                seconds = contestant.take_turn()
-                if number >= 0:
-                    contestant.seconds.append(seconds)
+        take_turns(contestants, rounds, warm_up=2)
+    print_table(model, contestants)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[list[Contestant]]:
+    """Give a list for contestants; those that stand in it are ended with this context."""
+    contestants: list[Contestant] = []
+    try:
+        yield contestants
     finally:
         for contestant in contestants:
             contestant.process.kill()
             contestant.process.wait()
-    print_table(model, contestants)
+
+
+def take_turns(contestants: list[Contestant], rounds: int, warm_up: int) -> None:
+    """Let all take their turns in rotating order, and note the seconds of each but in the rounds to get warm."""
+    for number in range(-warm_up, rounds):
+        shift = number % len(contestants)
+        for contestant in contestants[shift:] + contestants[:shift]:
+            seconds = contestant.take_turn()
+            if number >= 0:
+                contestant.seconds.append(seconds)
 
 
 def composed(model: str, folder: Path, overrides: tuple[str, ...]) -> dict[str, Any]:

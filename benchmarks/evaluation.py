@@ -40,8 +40,9 @@ def main() -> int:
     parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--rounds", type=int, default=3, help="of the fast evaluators; the reference runs once")
     parser.add_argument("--quick", action="store_true", help="500 images, 1 round")
+    parser.add_argument("--smoke", action="store_true", help="20 images, 1 round: its seconds mean nothing")
     options = parser.parse_args()
-    images, rounds = (500, 1) if options.quick else (options.images, options.rounds)
+    images, rounds = (500, 1) if options.quick else (20, 1) if options.smoke else (options.images, options.rounds)
 
     frames = real_frames()
     print(

@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "tests")]
 
 import torch  # noqa: E402
-from fuzz import labels, overrides, pairs, pixels, records, studies, weights  # noqa: E402
+from fuzz import labels, maps, overrides, pairs, pixels, records, studies, weights  # noqa: E402
 from fuzz.pool import Kind, Verdict, kind_of, run_cases  # noqa: E402
 
-MODULES = (labels, pairs, pixels, weights, overrides, records, studies)
+MODULES = (labels, pairs, pixels, weights, overrides, records, studies, maps)
 KINDS: tuple[Kind, ...] = tuple(kind for module in MODULES for kind in module.KINDS)
 CASES_OF_A_SEED = 10**6
 
@@ -88,7 +88,8 @@ def show(verdicts: Sequence[Verdict], seconds: float) -> None:
 
 def chosen(count: int, seed: int, only: Sequence[str]) -> list[int]:
     """Return the numbers of the first ``count`` cases of ``seed``, of the kinds ``only`` where any is named."""
-    first, numbers = seed * CASES_OF_A_SEED, []
+    first = seed * CASES_OF_A_SEED
+    numbers: list[int] = []
     while len(numbers) < count:
         if not only or kind_of(KINDS, first).name in only:
             numbers.append(first)
@@ -103,12 +104,14 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], choices=[kind.name for kind in KINDS])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, and show what was found")
+    parser.add_argument("--smoke", action="store_true", help="a case of each kind")
     parser.add_argument("--case", type=int, help="run this one again and show all of it")
     options = parser.parse_args()
     if options.case is not None:
         return int(fuzz([options.case], 1, is_shown=True)[0].status == "fault")
     began = time.monotonic()
-    verdicts = fuzz(chosen(options.count, options.seed, options.only), options.workers, seconds=60 * options.minutes)
+    count = len(KINDS) if options.smoke else options.count
+    verdicts = fuzz(chosen(count, options.seed, options.only), options.workers, seconds=60 * options.minutes)
     show(verdicts, time.monotonic() - began)
     return int(any(verdict.fault for verdict in verdicts))
 

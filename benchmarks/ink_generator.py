@@ -26,9 +26,10 @@ CONFIG = Path(__file__).parents[1] / "conf/data/ink_strokes.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a quarter of the tiles, one round")
+    parser.add_argument("--smoke", action="store_true", help="64 tiles, one round: its figures mean nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tiles, rounds = (512, 1) if options.quick else (2048, 3)
+    tiles, rounds = (64, 1) if options.smoke else (512, 1) if options.quick else (2048, 3)
     clean = {"noise": 0.0, "blur": 0.0, "texture": 0.0, "affine": 0.0}
     rows: list[tuple[str, dict[str, Any], int]] = [
         *((f"level {level}", {"curriculum": level, "easier": 0.0}, 0) for level in (1, 2, 5, 10)),

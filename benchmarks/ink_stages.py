@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,7 +52,12 @@ class Plan:
 
     def _of_data(self, data: str, folder: Path) -> list[str]:
         if data == "ink_strokes":
-            return [f"data.root={folder}/strokes", "data.curriculum=10", "data.easier=0.9", "data.num_val=500"]
+            return [
+                f"data.root={folder}/strokes",
+                "data.curriculum=10",
+                "data.easier=0.9",
+                f"data.num_val={2 * self.steps}",
+            ]
         return [
             f"data.cache={folder}/lines", f"data.train.images={self.pages}/images", f"data.train.annotations={self.pages}/alto",
         ]  # fmt: skip
@@ -99,9 +105,9 @@ def _cpu_seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs are kept")
+    parser.add_argument("folder", type=Path, nargs="?", help="where the runs are kept; a temporary one by default")
     parser.add_argument("--data", nargs="+", default=["ink_strokes", "ink_lines"], choices=["ink_strokes", "ink_lines"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=250, help="of each stage")
@@ -109,13 +115,24 @@ def main() -> None:
     parser.add_argument("--structural-cost", type=float, default=0.86, help="of a step, in dense ones")
     parser.add_argument("--pages", type=Path, default=PAGES, help="holds images/ and alto/")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
+    parser.add_argument(
+        "--smoke", action="store_true", help="one seed, 2 steps, drawn strokes: its figures mean nothing"
+    )
     options = parser.parse_args()
-    root: Path = options.folder.resolve()
+    if options.smoke:
+        options.data, options.seeds, options.steps, options.batch_size = ["ink_strokes"], 1, 2, 2
+    with tempfile.TemporaryDirectory() as temporary:
+        return compare(options, options.folder or Path(temporary))
+
+
+def compare(options: argparse.Namespace, folder: Path) -> int:
+    root = folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
     plan = Plan(options.steps, options.batch_size, options.structural_cost, options.pages.resolve())
     asked, written = json.dumps(asdict(plan), default=str), root / "plan.json"
     if written.exists() and written.read_text() != asked:
-        parser.error(f"{root} holds runs of another plan, {written.read_text()}, not {asked}; choose another folder")
+        print(f"{root} holds runs of another plan, {written.read_text()}, not {asked}; choose another folder")
+        return 2
     written.write_text(asked)
     # Seed by seed, so that what was stopped early still compares both arms.
     for run in _runs(options.data, options.seeds):
@@ -123,6 +140,7 @@ def main() -> None:
             run.train(root, plan)
     for line in _table(root, options.data, options.seeds):
         print(line)
+    return 0
 
 
 def _runs(data: Sequence[str], seeds: int) -> Iterator[Run]:
@@ -158,4 +176,4 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

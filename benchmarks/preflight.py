@@ -35,7 +35,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 INK = ["data=ink_strokes"]
 MODELS = {"fcos_tiny": [], "deformable_detr_tiny": [], "inktrace": INK, "fcos_r50_fpn": ["model.pretrained=false"]}
 TIMED = ("fcos_tiny", "deformable_detr_tiny", "inktrace")
-REPEATS = 20
+REPEATS, SECONDS = 20, 15.0
+SMOKE_SECONDS = 1.0
+SMOKE = (
+    "data.num_train=8", "data.num_val=2", "data.size=64", "data.image_size=64", "training.batch_size=2",
+    "training.num_workers=0", "training.max_epochs=1",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -43,27 +48,31 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the run that is foretold", default=["training.max_epochs=3"])
     parser.add_argument("--only", choices=("checks", "seconds", "estimate"))
     parser.add_argument("--turns", type=int, default=3, help="of preflight and run")
+    parser.add_argument("--smoke", action="store_true", help="one model, tiny images, 1 turn: its figures mean nothing")
     options = parser.parse_args()
+    models, repeats, turns = (["fcos_tiny"], 2, 1) if options.smoke else (list(MODELS), REPEATS, options.turns)
+    overrides = [*options.overrides, "tracking=off", *(SMOKE if options.smoke else ())]
+    seconds = SMOKE_SECONDS if options.smoke else SECONDS
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if options.only in (None, "checks"):
-            for model in MODELS:
-                time_checks(model, folder)
-        if options.only in (None, "seconds"):
+            for model in models:
+                time_checks(model, repeats, folder)
+        if options.only in (None, "seconds") and not options.smoke:
             for model in TIMED:
                 time_preflight(model, folder)
         if options.only in (None, "estimate"):
-            compare_with_runs([*options.overrides, "tracking=off"], options.turns, folder)
+            compare_with_runs(overrides, turns, seconds, folder)
 
 
-def time_checks(model: str, folder: Path) -> None:
+def time_checks(model: str, repeats: int, folder: Path) -> None:
     run = built(model, folder)
     for parameter in run.task.model.parameters():
         parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
     run.step.optimizer.step()  # the optimizer's state is part of a checkpoint
     looks, disks = [], []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
         FirstLook(run.task.model, required=True)(run.step.optimizer, can_learn=True, step=0)
         looks.append(time.perf_counter() - began)
@@ -90,7 +99,7 @@ def built(model: str, folder: Path) -> Any:
 def time_preflight(model: str, folder: Path) -> None:
     own = [f"model={model}", *MODELS[model], f"data.root={folder}/{model}"]
     began = time.perf_counter()
-    (stage,) = foretold(own, folder)["stages"]
+    (stage,) = foretold(own, SECONDS, folder)["stages"]
     seconds, estimate = time.perf_counter() - began, stage["estimate"]
     print(
         f"{model:22} preflight {seconds:5.1f} s, its data drawn; foretells {estimate['seconds'] / 60:.0f} min for "
@@ -99,11 +108,11 @@ def time_preflight(model: str, folder: Path) -> None:
     )
 
 
-def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
+def compare_with_runs(overrides: list[str], turns: int, timed_seconds: float, folder: Path) -> None:
     """Compare by turns, as a shared machine is not equally fast all the time."""
     print(f"{' '.join(overrides)}: foretold, real")
     for turn in range(turns):
-        report = foretold(overrides, folder)
+        report = foretold(overrides, timed_seconds, folder)
         seconds, bytes_held, file_size = real(overrides, folder, f"run_{turn}")
         stage = report["stages"][0]
         expected = stage["estimate"]["seconds"]
@@ -118,9 +127,9 @@ def compare_with_runs(overrides: list[str], turns: int, folder: Path) -> None:
         )
 
 
-def foretold(overrides: list[str], folder: Path) -> Any:
+def foretold(overrides: list[str], timed_seconds: float, folder: Path) -> Any:
     preflight = "import sys; from winnow.commands.cli import main; sys.exit(main())"
-    fixed = ["--config-path", str(REPOSITORY / "conf"), "--json", "report.json"]
+    fixed = ["--config-path", str(REPOSITORY / "conf"), "--json", "report.json", f"--seconds={timed_seconds}"]
     command([sys.executable, "-c", preflight, "preflight", *fixed, *overrides], folder)
     return json.loads((folder / "report.json").read_text())
 

@@ -31,6 +31,7 @@ RUN = [
     "training.early_stopping.patience=7", "model.channels=[8,8,16,16]", "model.head_channels=32",
     "tracking.system_metrics_seconds=null", "tracking.log_checkpoints=false", "training.resume=auto",
 ]  # fmt: skip
+SMOKE = ["data.num_train=12", "data.num_val=2", "training.max_epochs=2", "training.resize_schedule=null"]
 COMPARED = (
     "epoch", "step", "model_state_dict", "training_state_dict", "optimizer_state_dict", "scaler_state_dict", "ema_state_dict",
     "rng", "metrics", "best",
@@ -43,20 +44,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=int, nargs="?", default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--smoke", action="store_true", help="1 case")
     options = parser.parse_args()
+    if options.smoke:
+        options.cases = 1
+    run = [*RUN, *(SMOKE if options.smoke else ())]
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        train(folder, "data", wait=True)  # draws the data set, so that no case has to
+        train(folder, run, "data", wait=True)  # draws the data set, so that no case has to
         began = time.monotonic()
-        train(folder, "whole", wait=True)
+        train(folder, run, "whole", wait=True)
         length = time.monotonic() - began
         expected = fingerprint(folder / "whole")
         differing = 0
         for case in range(options.cases):
             instant = rng.uniform(0, length)
             workers = case % 3, (case + 1 + case // 3 % 2) % 3
-            stage = killed_and_resumed(folder, f"case_{case}", instant, workers)
+            stage = killed_and_resumed(folder, run, f"case_{case}", instant, workers)
             found = fingerprint(folder / f"case_{case}")
             different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
             differing += bool(different)
@@ -69,9 +74,9 @@ def main() -> int:
     return int(differing > 0)
 
 
-def train(folder: Path, name: str, wait: bool, num_workers: int = 1) -> subprocess.Popen[str]:
+def train(folder: Path, run: list[str], name: str, wait: bool, num_workers: int = 1) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(REPOSITORY / "train.py"), *RUN]
+    command = [sys.executable, str(REPOSITORY / "train.py"), *run]
     command += [f"training.num_workers={num_workers}", f"hydra.run.dir={name}"]
     process = subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -83,9 +88,9 @@ def train(folder: Path, name: str, wait: bool, num_workers: int = 1) -> subproce
     return process
 
 
-def killed_and_resumed(folder: Path, name: str, instant: float, workers: tuple[int, int]) -> str:
+def killed_and_resumed(folder: Path, run: list[str], name: str, instant: float, workers: tuple[int, int]) -> str:
     """Return where the run stood when it was killed."""
-    process = train(folder, name, wait=False, num_workers=workers[0])
+    process = train(folder, run, name, wait=False, num_workers=workers[0])
     time.sleep(instant)
     process.kill()
     process.communicate()
@@ -94,7 +99,7 @@ def killed_and_resumed(folder: Path, name: str, instant: float, workers: tuple[i
     if last.exists():
         checkpoint = torch.load(last, weights_only=True)
         stage = f"after epoch {checkpoint['epoch']} step {checkpoint['step']}"
-    train(folder, name, wait=True, num_workers=workers[1])
+    train(folder, run, name, wait=True, num_workers=workers[1])
     return stage
 
 

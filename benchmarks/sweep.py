@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import heapq
+import importlib.util
 import json
 import os
 import statistics
@@ -27,6 +28,12 @@ CONTESTANTS = Path(__file__).parent / "sweep_contestants"
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNEVEN = [8, 1, 1, 2, 6, 1, 3, 1, 5, 2, 1, 4, 1, 2, 1, 1]
 NUM_COLD, NUM_WARM = 10, 50
+PRUNERS = ("none", "median_threshold_short", "forecast")
+SMOKE_NAMES = ("winnow, journal", "bare Optuna, threads")
+SMOKE_SIZES = (
+    "data.num_train=8", "data.num_val=2", "data.size=64", "data.image_size=64", "training.num_workers=0",
+    "training.max_epochs=1",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,40 +94,54 @@ EVERYBODY = (
 )
 
 
-def empty(rounds: int) -> None:
-    cold: dict[str, list[float]] = {contestant.name: [] for contestant in EVERYBODY}
-    warm: dict[str, list[float]] = {contestant.name: [] for contestant in EVERYBODY}
+def present() -> list[Contestant]:
+    """Return those whose packages are installed, and say which are left out."""
+    found = []
+    for contestant in EVERYBODY:
+        package = "ray" if contestant.peer.startswith("ray") else "joblib" if "joblib" in contestant.name else "optuna"
+        plugin = "hydra_plugins.hydra_joblib_launcher" if package == "joblib" else package
+        if importlib.util.find_spec(plugin) is None:
+            print(f"{contestant.name} is left out: {plugin} is not installed")
+        else:
+            found.append(contestant)
+    return found
+
+
+def empty(everybody: Sequence[Contestant], rounds: int, num_cold: int, num_warm: int) -> None:
+    cold: dict[str, list[float]] = {contestant.name: [] for contestant in everybody}
+    warm: dict[str, list[float]] = {contestant.name: [] for contestant in everybody}
     for _ in range(rounds):
-        for contestant in EVERYBODY:
+        for contestant in everybody:
             slots = 2 if contestant.in_parallel else 1
-            few = contestant.seconds(NUM_COLD, slots, [0])
-            many = contestant.seconds(NUM_WARM, slots, [0])
-            cold[contestant.name].append(1000 * few / NUM_COLD)
-            warm[contestant.name].append(1000 * (many - few) / (NUM_WARM - NUM_COLD))
+            few = contestant.seconds(num_cold, slots, [0])
+            many = contestant.seconds(num_warm, slots, [0])
+            cold[contestant.name].append(1000 * few / num_cold)
+            warm[contestant.name].append(1000 * (many - few) / (num_warm - num_cold))
             print(
-                f"{contestant.name}: {few:.1f} s for {NUM_COLD}, {many:.1f} s for {NUM_WARM}",
+                f"{contestant.name}: {few:.1f} s for {num_cold}, {many:.1f} s for {num_warm}",
                 file=sys.stderr,
                 flush=True,
             )
-    reference = EVERYBODY[0].name
+    reference = everybody[0].name
     print(f"\nms per empty trial, two slots (one where there is but one), median (least–greatest) of {rounds} rounds")
-    print("| | cold | of released, joblib | warm | of released, joblib |\n|---|---|---|---|---|")
+    print(f"| | cold | of {reference} | warm | of {reference} |\n|---|---|---|---|---|")
     for name in cold:
         cells = [f"{spread(own[name])} | {ratio(own[name], own[reference])}" for own in (cold, warm)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def uneven(rounds: int) -> None:
-    ideal = refilled(UNEVEN, 4)
+def uneven(everybody: Sequence[Contestant], rounds: int, lengths: Sequence[float]) -> None:
+    ideal = refilled(lengths, 4)
     print(
-        f"\n16 trials of {min(UNEVEN)}–{max(UNEVEN)} s on four slots; ideal {ideal:.0f} s, one after the other {sum(UNEVEN)} s"
+        f"\n{len(lengths)} trials of {min(lengths)}–{max(lengths)} s on four slots; ideal {ideal:.0f} s, one after the other "
+        f"{sum(lengths)} s"
     )
     print("| | seconds | start-up | of the ideal, without start-up |\n|---|---|---|---|", flush=True)
-    for contestant in (one for one in EVERYBODY if one.in_parallel):
+    for contestant in (one for one in everybody if one.in_parallel):
         start_up, whole = [], []
         for _ in range(rounds):
             start_up.append(contestant.seconds(4, 4, [0]))
-            whole.append(contestant.seconds(len(UNEVEN), 4, UNEVEN))
+            whole.append(contestant.seconds(len(lengths), 4, lengths))
         share = [(own - start) / ideal for own, start in zip(whole, start_up, strict=True)]
         cells = f"{spread(whole, 1)} | {spread(start_up, 1)} | {spread(share, 2)}"
         print(f"| {contestant.name} | {cells} |", flush=True)
@@ -134,19 +155,19 @@ def refilled(seconds: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def digits(folder: Path, trials: int, seeds: Sequence[int]) -> None:
+def digits(folder: Path, trials: int, seeds: Sequence[int], pruners: Sequence[str], sizes: Sequence[str]) -> None:
     """Search on digits; study folders stay in ``folder``, so that a second call goes on where the first was stopped."""
     print(
         f"\n+sweep=lr_bs on digits, {trials} trials\n| pruner | sampler seed | best val/map | epochs | seconds of trials |"
     )
     print("|---|---|---|---|---|", flush=True)
     for seed in seeds:
-        for pruner in ("none", "median_threshold_short", "forecast"):
+        for pruner in pruners:
             study = folder / f"{pruner}_{seed}"
             command = [
                 sys.executable, "train.py", "-m", "+sweep=lr_bs", f"hydra/sweeper/pruner={pruner}", "tracking=off",
                 f"hydra.sweep.dir={study}", f"data.root={folder}/digits", f"hydra.sweeper.n_trials={trials}",
-                f"hydra.sweeper.sampler.seed={seed}", "hydra.sweeper.plots=false",
+                f"hydra.sweeper.sampler.seed={seed}", "hydra.sweeper.plots=false", *sizes,
             ]  # fmt: skip
             done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
             if done.returncode != 0:
@@ -176,16 +197,20 @@ def main() -> None:
         "--folder", type=Path, default=None, help="where the studies of digits lie; they can be continued there"
     )
     parser.add_argument("--quick", action="store_true", help="one round; 6 trials of digits")
+    parser.add_argument("--smoke", action="store_true", help="one round of few tiny trials: its figures mean nothing")
     options = parser.parse_args()
     parts = options.parts or ["empty", "uneven", "digits"]
-    rounds = 1 if options.quick else options.rounds
+    rounds = 1 if options.quick or options.smoke else options.rounds
+    everybody = [one for one in present() if not options.smoke or one.name in SMOKE_NAMES]
     if "empty" in parts:
-        empty(rounds)
+        empty(everybody, rounds, *((1, 2) if options.smoke else (NUM_COLD, NUM_WARM)))
     if "uneven" in parts:
-        uneven(rounds)
+        uneven(everybody, rounds, [0.2, 0.1, 0.1, 0.1, 0.1] if options.smoke else UNEVEN)
     if "digits" in parts:
+        num_trials, sizes = (1, SMOKE_SIZES) if options.smoke else (6 if options.quick else 24, ())
+        pruners = PRUNERS[:1] if options.smoke else PRUNERS
         with tempfile.TemporaryDirectory() as temporary:
-            digits(options.folder or Path(temporary), 6 if options.quick else 24, options.seeds)
+            digits(options.folder or Path(temporary), num_trials, options.seeds, pruners, sizes)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from curve_sources import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
+from curves.sources import FAMILIES, CurveSource, RecordedCurves, SimulatedCurves
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
@@ -54,7 +54,7 @@ def search(source: CurveSource, sampler: str, line: str, seed: int) -> Searched:
     choice, changes = LINES[line]
     lengths = {WARMUP: default_warmup(source.epochs), RUNG: max(1, source.epochs // 12)}
     changed = {name: lengths.get(value, value) for name, value in changes.items()}
-    node = OmegaConf.merge(OmegaConf.structured(PRUNERS[choice]), changed)
+    node: Any = OmegaConf.merge(OmegaConf.structured(PRUNERS[choice]), changed)
     study = optuna.create_study(
         study_name=f"{sampler} {seed}",
         direction="maximize",
@@ -119,15 +119,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="two seeds: shows that it runs, proves nothing")
+    parser.add_argument("--smoke", action="store_true", help="one seed, one family, random sampling: proves nothing")
     parser.add_argument("--curves", type=Path, default=None, help="JSON of recorded curves to replay instead")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    seeds = range(options.first_seed, options.first_seed + (2 if options.quick else options.seeds))
+    num_seeds = 1 if options.smoke else 2 if options.quick else options.seeds
+    seeds = range(options.first_seed, options.first_seed + num_seeds)
     kinds = (
         [("recorded", "random")]
         if options.curves
         else [(family, name) for family in FAMILIES for name in ("tpe", "random")]
     )
+    kinds = [("crossing", "random")] if options.smoke else kinds
     cases = [(family, sampler, seed) for seed in seeds for family, sampler in kinds]
     begin, results = time.monotonic(), {}
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:

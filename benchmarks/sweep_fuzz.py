@@ -298,7 +298,10 @@ def main() -> int:
     parser.add_argument("--parents", type=int, default=1, help="sweeps on the one study at once")
     parser.add_argument("--trials", type=int, default=8, help="n_trials to begin with")
     parser.add_argument("--seed", type=int, default=0, help="of instants and victims")
+    parser.add_argument("--smoke", action="store_true", help="1 kill, 2 trials")
     options: Any = parser.parse_args()
+    if options.smoke:
+        options.kills, options.trials = 1, 2
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.storage == "postgresql" and binaries() is None:
         parser.error("no PostgreSQL here: apt-get install postgresql")

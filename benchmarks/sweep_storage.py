@@ -48,22 +48,25 @@ def work(url: str, num_trials: int, barrier: Any, results: Any) -> None:
     study = open_study(url)
     times: dict[str, list[float]] = {"ask": [], "report": [], "tell": []}
 
-    def timed(name: str, act: Callable[[], Any]) -> Any:
+    def timed(name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         began = time.perf_counter()
-        answer = act()
+        answer = act(*arguments)
         times[name].append(1000 * (time.perf_counter() - began))
         return answer
 
     barrier.wait()
     began = time.perf_counter()
     for _ in range(num_trials):
-        trial = timed("ask", lambda: study.ask(SPACE))
+        trial = timed("ask", study.ask, SPACE)
         for step in range(NUM_REPORTS):
-            timed(
-                "report", lambda trial=trial, step=step: (trial.report(trial.params["lr"], step), trial.should_prune())
-            )
-        timed("tell", lambda trial=trial: study.tell(trial, trial.params["lr"]))
+            timed("report", report, trial, step)
+        timed("tell", study.tell, trial, trial.params["lr"])
     results.put((times, time.perf_counter() - began))
+
+
+def report(trial: optuna.Trial, step: int) -> bool:
+    trial.report(trial.params["lr"], step)
+    return trial.should_prune()
 
 
 def measure(url: str, num_processes: int, num_trials: int) -> tuple[dict[str, list[float]], float]:
@@ -100,14 +103,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20, help="trials per process and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--smoke", action="store_true", help="1 round of 2 trials in 1 process: its figures mean nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.trials, arguments.rounds = 2, 1
     print("| storage | processes | ask, 2 parameters | report, should_prune | tell | slowest call | trials/s |")
     print("|---|---|---|---|---|---|---|")
     with ExitStack() as stack:
         cluster = Cluster(is_durable=True) if binaries() else None
         if cluster:
             stack.callback(cluster.close)
-        for num_processes in (1, 4):
+        for num_processes in (1,) if arguments.smoke else (1, 4):
             results = defaultdict(list)
             for _ in range(arguments.rounds):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))

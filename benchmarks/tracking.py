@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from typing import Any
 
 import psutil
 import torch
+from contestants.engines import assembled, fresh, in_memory
+from engine import SMOKE, composed
 
 from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.null_tracker import NullTracker
@@ -47,8 +48,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=400, help="of log_metrics, per kind")
     parser.add_argument("--rounds", type=int, default=12, help=f"of a block of {BLOCK} steps per kind and interval")
     parser.add_argument("--quick", action="store_true", help="100 calls, 3 rounds")
+    parser.add_argument("--smoke", action="store_true", help="10 calls, 1 round, 1 interval: its figures mean nothing")
     options = parser.parse_args()
-    calls, rounds = (100, 3) if options.quick else (options.calls, options.rounds)
+    calls, rounds = (100, 3) if options.quick else (10, 1) if options.smoke else (options.calls, options.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         print(f"log_metrics of {len(METRICS)} metrics, {calls} calls 2 ms apart")
         print(f"{'tracking':<12} {'median':>10} {'95 %':>10} {'99 %':>10} {'CPU of all threads':>20}")
@@ -56,8 +58,8 @@ def main() -> None:
             times, used = call_times(build(kind, Path(temporary) / "calls" / kind), calls)
             shown = "".join(f" {1e6 * percentile(times, share):7.1f} µs" for share in (0.5, 0.95, 0.99))
             print(f"{kind:<12}{shown} {1e6 * used:17.1f} µs", flush=True)
-        step = training_step(Path(temporary))
-        for interval in (20, 1):
+        step = training_step(Path(temporary), SMOKE if options.smoke else ())
+        for interval in (BLOCK,) if options.smoke else (BLOCK, 1):
             compare(Path(temporary) / f"every_{interval}", step, interval, rounds)
 
 
@@ -89,13 +91,9 @@ def call_times(tracker: Tracker, calls: int) -> tuple[list[float], float]:
     return times, used / calls
 
 
-def training_step(folder: Path) -> Callable[[], None]:
+def training_step(folder: Path, sizes: tuple[str, ...]) -> Callable[[], None]:
     """Take one update of fcos_tiny as composed from conf/."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from contestants.engines import assembled, fresh, in_memory
-    from engine import composed
-
-    run = assembled(composed("fcos_tiny", folder, ()))
+    run = assembled(composed("fcos_tiny", folder, sizes))
     batches = itertools.cycle(in_memory(run.data))
     numbers = itertools.count()
     run.task.model.train()
@@ -109,7 +107,9 @@ def training_step(folder: Path) -> Callable[[], None]:
 def compare(folder: Path, step: Callable[[], None], interval: int, rounds: int) -> None:
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with ExitStack() as stack:
-        trackers = {kind: stack.enter_context(build(kind, folder / kind)) for kind in KINDS}
+        trackers: dict[str, Tracker] = {kind: build(kind, folder / kind) for kind in KINDS}
+        for tracker in trackers.values():
+            stack.enter_context(tracker)
         time.sleep(5)  # the uploaders start up
         before, began = cpu_seconds(trackers), dict.fromkeys(KINDS, 0.0)
         for number in range(-1, rounds):

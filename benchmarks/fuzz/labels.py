@@ -21,6 +21,7 @@ from winnow.data.plan import LoadingSettings
 from winnow.families.detection.check import check_bdd100k, check_splits
 from winnow.families.detection.data import bdd100k_data, coco_data
 from winnow.families.detection.formats.bdd100k import convert_bdd100k
+from winnow.families.detection.settings import Bdd100kNode
 from winnow.families.ink.lines.check import check_ink_lines
 from winnow.families.ink.lines.data import ink_lines
 from winnow.families.ink.lines.settings import InkLinesSettings
@@ -98,7 +99,9 @@ def _coco(rng: random.Random, shared: Any, folder: Path) -> Case:
     images, val, tree = shared
     path = folder / "labels.json"
     path.write_bytes(changed_json(rng, tree))
-    parts = {name: {"annotations": str(file), "images": str(images)} for name, file in (("train", path), ("val", val))}
+    parts: Any = {
+        name: {"annotations": str(file), "images": str(images)} for name, file in (("train", path), ("val", val))
+    }
     return Case(
         {
             "check": lambda: show(check_splits({"train": (path, images), "val": (val, images)}, _ignore)),
@@ -148,7 +151,7 @@ def _bdd100k(rng: random.Random, shared: Any, folder: Path) -> Case:
     values = {"root": str(root), "cache": str(folder / "cache")}
     return Case(
         {
-            "check": lambda: show(check_bdd100k(values, _ignore)),
+            "check": lambda: show(check_bdd100k(build_settings(Bdd100kNode, DETECTION | values, "data"), _ignore)),
             "build": lambda: train_on(bdd100k_data(loading=LOADING, **values, **DETECTION)),
             "convert": lambda: convert_bdd100k(root, folder / "converted"),
         },

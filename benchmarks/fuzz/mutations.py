@@ -190,7 +190,8 @@ def _with_raw(tree: Any, write: Callable[[Any], str]) -> str:
         if not isinstance(value, dict | list):
             return value
         if id(value) not in copies:
-            copies[id(value)] = copy = {} if isinstance(value, dict) else []
+            copy: Any = {} if isinstance(value, dict) else []
+            copies[id(value)] = copy  # before its parts, for it may hold itself
             if isinstance(value, dict):
                 copy.update({key: mark(item) for key, item in value.items()})
             else:

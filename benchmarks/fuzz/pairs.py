@@ -15,6 +15,8 @@ from fuzz.pool import Case, Kind
 
 from winnow.families.pairs.check import check_kaist, check_llvip
 from winnow.families.pairs.data import kaist, llvip
+from winnow.families.pairs.settings import CameraNode
+from winnow.settings import build_settings
 
 VALUES: dict[str, Any] = {
     **DETECTION, "modalities": ["visible", "infrared"], "modality_dropout": {"visible": 0.0, "infrared": 0.0},
@@ -87,7 +89,7 @@ def _kaist(suffix: str, content: Callable[[random.Random], bytes]) -> Callable[[
 def _case(check: Callable[..., Any], build: Callable[..., Any], values: dict[str, Any], path: Path) -> Case:
     return Case(
         {
-            "check": lambda: show(check(values, lambda *_: None)),
+            "check": lambda: show(check(build_settings(CameraNode, values, "data"), lambda *_: None)),
             "build": lambda: train_on(build(loading=LOADING, **values)),
         },
         (path.name, ".png", "nothing to learn from", "no train pair", "no val pair"),

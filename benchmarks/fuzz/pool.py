@@ -175,10 +175,11 @@ def _judged(number: int, kind: Kind, shared: Any, folder: Path) -> Verdict:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, began = _memory("VmRSS"), time.process_time()
     refusals, fault, details = [], "", ""
+    expected: tuple[type[BaseException], ...] = (WinnowError, *kind.allowed)
     for name, read in case.readers.items():
         try:
             read()
-        except (WinnowError, *kind.allowed) as error:
+        except expected as error:
             refusals.append(f"{name}: {error}")
             problem = _problem(str(error), case.names) if isinstance(error, WinnowError) else None
             if problem is not None and not fault:

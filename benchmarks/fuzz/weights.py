@@ -168,15 +168,16 @@ def _readers(path: Path, shared: Any, folder: Path) -> dict[str, Callable[[], ob
 
     def resume() -> None:
         (plan,) = resolve(composed)
-        assert plan.checkpoint is not None
         fit = tiny_fit(folder / "run", plan.config)
+        assert plan.checkpoint is not None
+        assert fit.step.ema is not None
         before = copy.deepcopy(
             [fit.task.model.state_dict(), fit.step.optimizer.state_dict(), fit.step.ema.state_dict()]
-        )  # type: ignore[union-attr]
+        )
         try:
             read_found(plan.checkpoint).restore(fit)
         except BaseException:
-            after = [fit.task.model.state_dict(), fit.step.optimizer.state_dict(), fit.step.ema.state_dict()]  # type: ignore[union-attr]
+            after = [fit.task.model.state_dict(), fit.step.optimizer.state_dict(), fit.step.ema.state_dict()]
             _require_same(before, after)
             raise
         train_one_step(fit)

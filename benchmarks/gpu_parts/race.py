@@ -6,7 +6,7 @@ import importlib.util
 import statistics
 from collections.abc import Iterator
 
-from engine import BLOCK, Contestant, composed, launch
+from engine import BLOCK, composed, launch, running, take_turns
 from gpu_parts.fits import overrides
 from gpu_parts.outcome import Figure, Place, at_least, at_most
 
@@ -21,22 +21,12 @@ def race(place: Place) -> Iterator[Figure]:
     model, *sizes = overrides(place, amp, f"training.device={place.device}")
     config = composed(model.partition("=")[2], place.data, tuple(sizes))
     has_trainer = importlib.util.find_spec("accelerate") is not None
-    contestants: list[Contestant] = []
-    try:
+    with running() as contestants:
         for name in (OURS, BARE, *(TRAINERS if has_trainer else ())):
-            contestants.append(launch(name, config, place.folder, show_messages=True))  # noqa: PERF401 - one may fail
+            contestants.append(launch(name, config, place.folder, show_messages=True))
         for contestant in contestants:  # they start at once: the seconds to the first step mean nothing here
             contestant.hear()
-        for number in range(-warm_up, rounds):
-            shift = number % len(contestants)
-            for contestant in contestants[shift:] + contestants[:shift]:
-                seconds = contestant.take_turn()
-                if number >= 0:
-                    contestant.seconds.append(seconds)
-    finally:
-        for contestant in contestants:
-            contestant.process.kill()
-            contestant.process.wait()
+        take_turns(contestants, rounds, warm_up)
     seconds_of = {contestant.name: contestant.seconds for contestant in contestants}
     images = BLOCK * int(config["training"]["batch_size"])
     for name, blocks in seconds_of.items():

@@ -173,6 +173,10 @@ class Evaluation(Protocol):
     learn or give, which also stands in a preflight's report. And ``metric_modes``, a mapping of its metrics' names, without a
     split, to ``max`` or ``min``, whichever is better; ``map_class/*`` stands for all that begin so. By it a sweep refuses names
     that no run will give, and the worse direction of one, before it starts anything.
+
+    For models in use (``winnow predict``) it has ``picture_batch(pixels, names, data, image_size)``, which makes a batch without
+    truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,
+    category_ids)``, which gives one object per picture, with ``record()`` for JSON and ``draw(pixels, min_score)`` for a picture.
     """
 
     @property

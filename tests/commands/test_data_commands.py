@@ -96,10 +96,10 @@ def test_unknown_commands_exit_with_2(arguments):
     assert end.value.code == 2
 
 
-def test_overrides_need_the_folder_conf(tmp_path, monkeypatch, capsys):
+def test_outside_of_a_project_the_configs_are_winnows_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "check", "data=coco"]) == 2
-    assert "conf/config.yaml does not exist" in capsys.readouterr().err
+    assert "data.train.images has no value yet" in capsys.readouterr().err
 
 
 def test_a_missing_annotation_file_exits_with_1_and_a_message(tmp_path, capsys):

@@ -99,7 +99,7 @@ def test_a_run_folder_gives_its_best_or_its_last(save, state, tmp_path):
 def test_folders_without_one_run_say_what_they_hold(save, state, tmp_path):
     save("study/0/checkpoints/last.pth", state)
     save("study/1/checkpoints/last.pth", state)
-    with pytest.raises(ConfigError, match=r"study holds several runs, name those to compare: .*study/0, .*study/1"):
+    with pytest.raises(ConfigError, match=r"study holds several runs, name one of them: .*study/0, .*study/1"):
         read_subject(str(tmp_path / "study"))
     with pytest.raises(ConfigError, match="is no run folder: it has no checkpoints/best.pth"):
         read_subject(str(tmp_path / "study/0/checkpoints"))

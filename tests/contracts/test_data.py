@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from composed import compose_plain
 from drawn_ink import stroke_values
+from nuscenes_files import write_nuscenes
 from pairs_parts import pair_values, synthetic_values, write_llvip
 from PIL import Image, ImageDraw
 
 from winnow.families.detection.data import coco_data, digits_data
 from winnow.families.ink.lines.data import ink_lines
 from winnow.families.ink.strokes.data import ink_strokes
+from winnow.families.maps.conversion import convert_nuscenes_map
+from winnow.families.maps.data import map_synthetic, nuscenes_map
+from winnow.families.maps.truth import Recipe
 from winnow.families.pairs.data import llvip, pairs_synthetic
 from winnow.testing.data import DataContract
 
@@ -154,3 +158,36 @@ class TestLlvip(DataContract):
 
     def make_data(self, loading):
         return llvip(loading=loading, **self.values)
+
+
+class TestMapSynthetic(DataContract):
+    image_size = 32
+
+    def make_data(self, loading):
+        values = compose_plain("data=map_synthetic")["data"] | {"num_train": 5, "num_val": 4, "image_size": 32}
+        values.pop("_target_")
+        return map_synthetic(loading=loading, **values)
+
+
+class TestMapsWithNewScenesInEachEpoch(DataContract):
+    image_size = 32
+
+    def make_data(self, loading):
+        values = compose_plain("data=map_synthetic")["data"] | {"num_train": 5, "num_val": 4, "image_size": 32}
+        values.pop("_target_")
+        plain = {"flip": 0.0, "brightness": 0.0, "noise": 0.0}
+        return map_synthetic(loading=loading, **values | {"new_scenes": True, "augmentation": plain})
+
+
+class TestNuscenesMap(DataContract):
+    @pytest.fixture(autouse=True)
+    def _values(self, folder):
+        root = folder / "nuscenes"
+        if not root.exists():
+            convert_nuscenes_map(write_nuscenes(root, num_keyframes=5), root / "truth", Recipe())
+        self.values = compose_plain("data=nuscenes_map", f"data.root={root}")["data"]
+        self.values.pop("_target_")
+        self.values |= {"ground_truth": str(root / "truth"), "image_size": 64}
+
+    def make_data(self, loading):
+        return nuscenes_map(loading=loading, **self.values)

@@ -5,6 +5,7 @@ import torch
 from composed import compose_plain
 from drawn_ink import stroke_values
 from ink_parts import SETTINGS
+from map_parts import PlainLines
 from pair_model_parts import tiny_task
 from pairs_parts import synthetic_values
 
@@ -15,6 +16,8 @@ from winnow.families.detection.models.fcos_tiny import fcos_tiny
 from winnow.families.ink.evaluation import ink_evaluation
 from winnow.families.ink.model.inktrace import inktrace
 from winnow.families.ink.strokes.data import ink_strokes
+from winnow.families.maps.data import map_synthetic
+from winnow.families.maps.evaluation import map_evaluation
 from winnow.families.pairs.data import pairs_synthetic
 from winnow.families.pairs.evaluation import pair_evaluation
 from winnow.testing.evaluation import EvaluationContract
@@ -91,3 +94,18 @@ class TestInk(EvaluationContract):
     def make_task(self, arguments):
         torch.manual_seed(0)
         return inktrace(**arguments, **SETTINGS)
+
+
+class TestMaps(EvaluationContract):
+    """With a model of the tests: winnow has none for maps yet."""
+
+    def make_evaluation(self):
+        return map_evaluation(**values_of(compose_plain("evaluation=maps"), "evaluation"))
+
+    def make_data(self, loading):
+        values = values_of(compose_plain("data=map_synthetic"), "data")
+        return map_synthetic(loading=loading, **values | {"num_train": 4, "num_val": 3, "image_size": 32})
+
+    def make_task(self, arguments):
+        torch.manual_seed(0)
+        return PlainLines(**arguments)

@@ -2,12 +2,18 @@
 
 from detection_parts import batch, nothing_found, target, truth_as_detections
 from ink_parts import moved, some, tiles, truth
+from map_parts import CITIES
+from map_parts import batch as map_batch
+from map_parts import found as found_lines
+from map_parts import lines as map_lines
 from pair_model_parts import pair_batch as one_batch
 from pair_model_parts import persons
 
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.ink.metric import InkMetric
+from winnow.families.maps.lines import CLASSES
+from winnow.families.maps.metric import MapMetric
 from winnow.families.pairs.metrics.pair_metric import PairMetric
 from winnow.testing.metric import MetricContract
 
@@ -75,3 +81,20 @@ class TestInk(MetricContract):
 
 class TestInkWithoutFullHeads(TestInk):
     full = False
+
+
+class TestMaps(MetricContract):
+    def make_metric(self):
+        return MapMetric(CLASSES, CITIES, max_lines=50)
+
+    def make_parts(self):
+        one = map_lines(("divider", [[0, 0], [0, 20]]), ("ped_crossing", [[1, 1], [4, 1], [4, 3], [1, 1]]))
+        other = map_lines(("divider", [[5, 0], [5, 20]]), ("boundary", [[9, -20], [9, 20]]))
+        return [
+            (
+                [found_lines(one, score=0.5), found_lines(other, score=0.5, moved=(0.7, 0.0))],
+                map_batch(one, other, cities=CITIES),
+            ),
+            ([found_lines(one, score=0.7)], map_batch(other)),
+            ([found_lines(other, score=0.6)], map_batch(map_lines())),
+        ]

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import math
 import re
@@ -5,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from engine_parts import VectorData, Vectors, VectorTask, training_settings
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
 from winnow.engine.gradients import FirstLook
-from winnow.engine.loop import fit, restore
+from winnow.engine.loop import fit, fit_epochs, restore
+from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
-from winnow.errors import CheckpointError, DataError, DivergedError
+from winnow.errors import CheckpointError, DataError, DivergedError, TransientDataError
+from winnow.testing.ranks import run_as_ranks
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -120,6 +124,165 @@ def test_a_trial_is_not_pruned_in_its_last_epoch(make_fit):
     trial = NeverTwice()
     assert run_fit(replace(run, trial=trial)) == "completed"
     assert [epoch for epoch, _ in trial.reports] == [1, 2]
+
+
+def test_a_resumed_run_reports_its_epoch_again_for_it_may_have_been_killed_before_its_report(make_fit):
+    first = make_fit()
+    stop_after(first, 10)
+    assert run_fit(first) == "interrupted"
+    resumed = make_fit()
+    restore(resumed, read_checkpoint(first.checkpoints.last), first.checkpoints.last)
+    trial = NeverTwice()
+    run_fit(replace(resumed, trial=trial))
+    assert [epoch for epoch, _ in trial.reports] == [1, 2]
+    assert trial.reports[0][1] == first.tracker.values("val/score")[0][1]
+    (note,) = read_checkpoint(resumed.checkpoints.last)["metadata"]["resumed_from"]
+    assert (note["epoch"], note["step"]) == (first.state.epoch, first.state.step)
+    fresh = NeverTwice()
+    run_fit(replace(make_fit("fresh"), trial=fresh))
+    assert [epoch for epoch, _ in fresh.reports] == [1, 2]
+
+
+class SlowData(VectorData):
+    def train_batches(self, *arguments, **named):
+        for batch in super().train_batches(*arguments, **named):
+            time.sleep(0.1)
+            yield batch
+
+
+def test_speed_and_the_share_of_waiting_for_data_are_tracked(make_fit):
+    run = make_fit(data=SlowData(), max_epochs=1, accumulate=2)
+    began = time.perf_counter()
+    run_fit(run)
+    seconds = time.perf_counter() - began
+    ((step, waited),) = run.tracker.values("perf/data_wait_fraction")
+    ((_, rate),) = run.tracker.values("perf/images_per_second")
+    assert step == 3
+    assert 0.6 / seconds < waited < 1
+    assert 24 / seconds < rate < 24 / 0.6
+    assert 0.6 < run.state.cost.seconds < seconds
+
+
+class Watched:
+    """A progress that keeps what it is told."""
+
+    def __init__(self):
+        self.tasks = []
+
+    @contextlib.contextmanager
+    def task(self, name, total, done=0):
+        told = []
+        self.tasks.append((name, total, done, told))
+        yield lambda samples, loss=None: told.append((samples, loss))
+
+
+def test_progress_advances_by_each_batch_and_begins_where_the_run_stands(make_fit):
+    part, watched = make_fit(accumulate=2, max_epochs=1, log_interval=2), Watched()
+    stop_after(part, 1)
+    run_fit(replace(part, progress=watched))
+    resumed = make_fit(accumulate=2, max_epochs=1, log_interval=2)
+    restore(resumed, read_checkpoint(part.checkpoints.last), part.checkpoints.last)
+    run_fit(replace(resumed, progress=watched))
+    first, second, evaluation = watched.tasks
+    assert [task[:3] for task in watched.tasks] == [("epoch 1", 6, 0), ("epoch 1", 6, 2), ("evaluate", 1, 0)]
+    loss = resumed.tracker.values("train/loss")[0][1]
+    assert first[3] == [(4, None)] * 2
+    assert second[3] == [(4, loss)] * 2 + [(4, None)] * 2
+    assert evaluation[3] == [(8, None)]
+
+
+def test_what_was_logged_is_on_disk_before_a_checkpoint_that_says_so(make_fit):
+    run = make_fit(max_epochs=2, save_every_steps=4)
+    flushed = []
+    run.tracker.flush = lambda: flushed.append(run.checkpoints.last.exists()) or True
+    run_fit(run)
+    assert len(flushed) == 4, "two epochs, and the steps 4 and 8"
+    assert not flushed[0]
+
+
+def test_a_stop_while_data_is_away_saves_and_interrupts(make_fit):
+    def is_over():
+        signal.raise_signal(signal.SIGTERM)
+        return False
+
+    class Leaving(VectorData):
+        def train_batches(self, epoch, *arguments, **named):
+            if epoch == 2:
+                raise TransientDataError("the folder is gone", is_over, 60.0)
+            yield from super().train_batches(epoch, *arguments, **named)
+
+    run = make_fit(data=Leaving())
+    assert run_fit(run) == "interrupted"
+    assert read_checkpoint(run.checkpoints.last)["epoch"] == 1
+
+
+class Drifting(VectorTask):
+    """Its buffer follows the rank while it trains, and is noted when it predicts."""
+
+    def __init__(self, rank):
+        super().__init__(dropout=0)
+        self.rank, self.seen = rank, []
+        self.model.register_buffer("drift", torch.zeros(1))
+
+    def forward(self, batch):
+        if self.model.training:
+            self.model.drift += self.rank + 1
+        return super().forward(batch)
+
+    def predictions(self, outputs, batch):
+        self.seen.append(float(self.model.drift))
+        return super().predictions(outputs, batch)
+
+
+class Shared(VectorData):
+    """Every other batch, as one of two ranks reads them."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+
+    def num_train_batches(self, start_sample=0):
+        return super().num_train_batches(start_sample) // 2
+
+    def train_batches(self, *arguments, **named):
+        return itertools.islice(super().train_batches(*arguments, **named), self.rank, None, 2)
+
+
+def test_a_run_that_loses_its_data_for_good_saves_where_it_stands(make_fit):
+    class Losing(VectorData):
+        def train_batches(self, epoch, *arguments, **named):
+            batches = super().train_batches(epoch, *arguments, **named)
+            yield from itertools.islice(batches, 2) if epoch == 2 else batches
+            if epoch == 2:
+                raise DataError("the share is gone")
+
+    run = make_fit(data=Losing())
+    with pytest.raises(DataError, match="the share is gone"):
+        run_fit(run)
+    last = read_checkpoint(run.checkpoints.last)
+    assert (last["epoch"], last["step"], last["progress"]["sample"]) == (1, 8, 8)
+
+
+def test_a_model_that_was_evaluated_before_is_trained_in_training_mode(make_fit):
+    run = make_fit(max_epochs=1)
+    run.task.model.eval()
+    modes = []
+    run.task.model[2].register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    run_fit(run)
+    assert modes == [True] * 6 + [False]
+
+
+def test_all_ranks_evaluate_the_running_statistics_of_the_first(make_fit):
+    def train(ranks):
+        run = make_fit(f"rank_{ranks.rank}", Shared(ranks.rank), Drifting(ranks.rank), max_epochs=2)
+        own = run.step
+        step = TrainStep(run.task, own.optimizer, own.schedule, own.precision, None, None, 3, ranks)
+        run = replace(run, step=step)
+        with run.checkpoints:
+            assert fit_epochs(run, SimpleNamespace(requested=False), lambda: None) == "completed"
+        return run.task.seen
+
+    assert run_as_ranks(2, train) == [[3.0, 6.0]] * 2
 
 
 def test_an_objective_that_no_evaluation_gives_is_never_best(make_fit):

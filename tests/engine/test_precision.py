@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from winnow.engine.precision import Precision, choose_device
+from winnow.engine.precision import Precision, choose_device, multiplies_bf16
 from winnow.engine.ranks import Ranks
 from winnow.engine.settings import TrainingSettings
 from winnow.errors import ConfigError
@@ -75,3 +75,37 @@ def test_a_run_lays_its_weights_as_asked(training_values):
     assert build_settings(TrainingSettings, recorded, "training").memory_format == "auto"
     with pytest.raises(ConfigError, match=r"training\.memory_format='nhwc'.*'auto', 'contiguous' or 'channels_last'"):
         build_settings(TrainingSettings, training_values | {"memory_format": "nhwc"}, "training")
+
+
+@pytest.mark.parametrize(("capabilities", "multiplies", "has_units"), [
+    ({}, False, False), ({"avx512_bf16": False, "amx_bf16": False}, False, False),
+    ({"avx512_bf16": True, "amx_bf16": False}, True, False), ({"amx_bf16": True}, True, True),
+])  # fmt: skip
+def test_other_cpus_compute_in_what_they_are_good_at(monkeypatch, capabilities, multiplies, has_units):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert multiplies_bf16() is multiplies
+    assert Precision.choose("auto", CPU).dtype == (torch.bfloat16 if multiplies else None)
+    laid = torch.channels_last if has_units else torch.contiguous_format
+    assert Precision(CPU, torch.bfloat16).memory_format == laid
+    assert Precision(CPU, torch.float16).memory_format == torch.channels_last
+    assert Precision(torch.device("cuda"), torch.bfloat16).memory_format == torch.channels_last
+
+
+def test_a_scale_goes_on_where_it_stood_and_never_below_the_least():
+    scaler = Precision.choose("fp16", CPU).new_scaler()
+    saved = scaler.state_dict()
+    for scale, expected in ((4096.0, 4096.0), (0.25, 1.0), (0.0, 1.0)):
+        scaler.load_state_dict({**saved, "scale": scale})
+        assert scaler.get_scale() == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("name", ["cpu", "auto"])
+def test_without_a_gpu_the_cpu_computes(name):
+    assert choose_device(name) == CPU
+    assert choose_device(name, Ranks(rank=1, size=2, local_rank=1, local_size=2)) == CPU
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_has_no_bfloat16_computes_in_float16():
+    assert Precision.choose("auto", torch.device("cuda")).dtype == torch.float16

@@ -1,7 +1,9 @@
 import pytest
+from engine_parts import VectorData, training_settings
 
 from winnow.engine.schedule import LrSchedule, SizeSchedule
-from winnow.engine.settings import SchedulerSettings
+from winnow.engine.settings import Objective, SchedulerSettings
+from winnow.engine.state import TrainState
 
 
 def schedule(total_steps=100, steps_per_epoch=10, **settings):
@@ -21,6 +23,7 @@ def test_cosine_falls_from_one_to_min_factor_at_the_last_step():
     assert lr.factor(60) == pytest.approx(0.55)
     assert lr.factor(100) == pytest.approx(0.1)
     assert all(lr.factor(step) > lr.factor(step + 1) for step in range(20, 100))
+    assert lr.factor(150) == pytest.approx(0.1)
 
 
 def test_warmup_takes_at_most_a_third_of_a_short_run():
@@ -40,3 +43,17 @@ def test_image_size_follows_the_schedule(epoch, size):
 def test_without_a_schedule_every_epoch_has_the_data_size():
     sizes = SizeSchedule.of(None, 512)
     assert sizes.size(1) == sizes.size(100) == sizes.final == 512
+
+
+@pytest.mark.parametrize(("epoch", "step", "sample", "changes", "total", "epochs"), [
+    (0, 0, 0, {}, 18, 3), (0, 0, 0, {"accumulate": 4}, 6, 3), (0, 0, 0, {"max_iter": 7}, 7, 2),
+    (0, 0, 0, {"max_iter": 99}, 18, 3),
+    (1, 6, 0, {}, 18, 3), (1, 3, 0, {}, 15, 3), (1, 8, 8, {}, 18, 3), (1, 8, 8, {"accumulate": 4}, 11, 3),
+    (2, 12, 0, {"max_iter": 5}, 12, 2), (3, 18, 0, {"max_epochs": 2}, 18, 3),
+])  # fmt: skip
+def test_a_run_takes_the_steps_that_it_made_and_those_that_todays_settings_need(
+    epoch, step, sample, changes, total, epochs
+):
+    state = TrainState(Objective(metric="val/score", mode="max"), epoch=epoch, step=step, sample=sample)
+    lr = LrSchedule.of(training_settings(**changes), VectorData(), state)
+    assert (lr.total_steps, lr.total_epochs) == (total, epochs)

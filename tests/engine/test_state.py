@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from winnow.engine.settings import Objective
-from winnow.engine.state import Best, TrainState
+from winnow.engine.state import Best, LossSums, TrainState
 
 AP = Objective(metric="val/map", mode="max")
 MISS_RATE = Objective(metric="val/miss_rate", mode="min")
@@ -107,3 +107,56 @@ def test_another_objective_forgets_what_was_best(caplog):
         0,
     )
     assert "best starts anew" in caplog.text
+
+
+def test_patience_that_a_nan_began_goes_on_at_the_worst_value():
+    assert evaluated(TrainState(AP, 0.0), math.nan, 0.0, 0.0)[1] == [1, 0, 1]
+
+
+def test_losses_are_averaged_over_the_steps_since_the_last_time():
+    sums = LossSums()
+    assert sums.means() == {}
+    for values in ((1.0, 10.0), (3.0, 20.0)):
+        sums.add({"a": torch.tensor(values[0]), "b": torch.tensor(values[1])})
+    means = sums.means()
+    assert means == {"train/loss": 17.0, "train/a": 2.0, "train/b": 15.0}
+    assert {type(value) for value in means.values()} == {float}
+    sums.clear()
+    sums.add({"a": torch.tensor(5.0)})
+    sums.add({"a": torch.tensor(7.0)})
+    assert sums.means() == {"train/loss": 6.0, "train/a": 6.0}
+
+
+def test_adding_a_loss_takes_it_as_it_is_now():
+    sums, loss = LossSums(), torch.tensor(1.0)
+    sums.add({"a": loss})
+    loss += 5
+    assert sums.means()["train/a"] == 1.0
+
+
+def test_what_other_versions_wrote_more_or_less_of_does_no_harm():
+    state = TrainState(AP)
+    evaluated(state, 0.5)
+    saved = checkpoint_of(state)
+    saved["progress"]["cost"] = {"images": 3, "joules": 9.0}
+    saved["best"] |= {"place": "here"}
+    resumed = TrainState(AP)
+    resumed.load_checkpoint(saved, CPU)
+    assert resumed.cost.metrics() == {"cost/images": 3.0, "cost/images_640": 0.0, "cost/seconds": 0.0}
+    assert resumed.best == state.best
+
+
+def test_cost_counts_images_and_their_pixels():
+    state = TrainState(AP)
+    state.cost.add(4, 4 * 640 * 320)
+    state.cost.add(2, 2 * 640 * 640)
+    assert state.cost.metrics() == {"cost/images": 6.0, "cost/images_640": 4.0, "cost/seconds": 0.0}
+    resumed = TrainState(AP)
+    state.metrics, state.epoch, state.step, state.sample = {"val/map": 0.5}, 2, 7, 3
+    state.interval.add({"a": torch.tensor(2.0)})
+    state.epoch_losses.add({"b": torch.tensor(4.0)})
+    resumed.load_checkpoint(checkpoint_of(state), CPU)
+    assert (resumed.epoch, resumed.step, resumed.sample, resumed.metrics) == (2, 7, 3, {"val/map": 0.5})
+    assert resumed.cost == state.cost
+    assert resumed.interval.means() == {"train/loss": 2.0, "train/a": 2.0}
+    assert resumed.epoch_losses.means() == {"train/loss": 4.0, "train/b": 4.0}

@@ -98,13 +98,10 @@ def test_a_folder_that_holds_a_run_is_refused_as_by_train_py(preflight, tmp_path
     assert "mine already holds a run (checkpoints)" in messages(report)[0]
 
 
-def test_outside_of_a_project_it_says_where_to_go(tmp_path, monkeypatch, capsys):
+def test_a_folder_of_configs_that_holds_none_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["preflight"]) == 2
-    assert (
-        f"{tmp_path}/conf/config.yaml does not exist; run this in the folder that holds train.py"
-        in capsys.readouterr().err
-    )
+    assert main(["preflight", "--config-path", "conf"]) == 2
+    assert f"{tmp_path}/conf/config.yaml does not exist; name the folder that holds it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("model", "overrides", "error"), [

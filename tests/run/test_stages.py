@@ -60,7 +60,7 @@ def prepared(workplace, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["stage=unknown"], "stage=nowhere can't be composed: In 'config': Could not find 'stage/nowhere'"),
+    (["stage=unknown"], "stage=nowhere can't be composed: In 'winnow': Could not find 'stage/nowhere'"),
     (["stage=nested"], "stage.stages names 'both', which is a pipeline itself; name its stages ['shapes', 'fine']"),
     (["stage=backwards"], "stage=fine: init_from='shapes:best': shapes is not trained before fine; stages before it: none"),
     (["stage=with_itself"], "itself is not trained before itself; stages before it: shapes:best"),

@@ -38,6 +38,7 @@ def test_a_value_is_the_mean_of_three_epochs_where_there_are_as_many(values, epo
 def test_features_are_now_and_the_gains_of_the_last_two_thirds():
     steps = curve([0.0] * 3 + [1.0] * 3 + [3.0] * 3)
     assert features_at(steps, 9) == (3.0, 2.0, 1.0)
+    assert features_at({epoch: value + 5 for epoch, value in steps.items()}, 9) == (8.0, 2.0, 1.0)
 
 
 def test_the_final_value_is_the_mean_of_the_last_three_epochs():
@@ -89,6 +90,16 @@ def test_a_feature_without_spread_is_harmless():
     predictions, residuals = ridge(features, np.arange(6.0), np.array([[0.3, 2.5], [99.0, 2.5]]))
     assert predictions == pytest.approx([2.5, 2.5])
     assert np.isfinite(residuals).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
+def test_a_feature_that_differs_by_rounding_alone_says_nothing(size):
+    rounding = size + 1e-10 * (1 + size) * np.arange(6.0)
+    with_it = np.stack([np.arange(6.0) ** 2, rounding], axis=1)
+    predictions, residuals = ridge(with_it, np.arange(6.0), np.array([[3.0, size + 1e-9 * (1 + size)]]))
+    alone, residuals_alone = ridge(with_it[:, :1], np.arange(6.0), np.array([[3.0]]))
+    assert predictions == pytest.approx(alone)
+    assert residuals == pytest.approx(residuals_alone)
 
 
 def test_a_slow_curve_is_forecast_to_overtake_the_value_it_has():

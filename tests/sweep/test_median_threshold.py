@@ -175,9 +175,13 @@ def test_a_check_in_a_gap_is_made_up_for_at_the_next_report(reported, epochs):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"max_epochs": 0}, "max_epochs=0 must be at least 1"),
     ({"n_min_trials": 0}, "n_min_trials=0 must be at least 1"),
     ({"interval_steps": 0}, "interval_steps=0 must be at least 1"),
     ({"n_startup_trials": -1}, "n_startup_trials=-1 must be at least 0"),
+    ({"n_warmup_steps": -1}, "n_warmup_steps=-1 must be at least 0"),
+    ({"floor": 0.1, "floor_from_epoch": 0}, "floor_from_epoch=0 must be at least 1"),
+    ({"floor": NAN, "floor_from_epoch": 1}, "floor=nan must be a finite number"),
     ({"threshold": NAN}, "threshold=nan must be a finite number"),
     ({"floor": 0.1}, "floor_from_epoch=None goes with floor=None only; set both or neither"),
     ({"floor_from_epoch": 3}, "floor=None goes with floor_from_epoch=None only; set both or neither"),

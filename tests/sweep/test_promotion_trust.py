@@ -6,7 +6,14 @@ from composed import REPOSITORY
 
 from winnow.errors import ConfigError
 from winnow.sweep.promotion import PromotionError, promote
-from winnow.sweep.promotion_command import kept_overrides, require_same_code
+from winnow.sweep.promotion_command import (
+    composed_by,
+    fixed_overrides,
+    kept_overrides,
+    key_of,
+    require_same_code,
+    usable_overrides,
+)
 from winnow.sweep.stored_study import StoredStudy
 
 
@@ -48,6 +55,8 @@ def test_slots_and_what_a_cluster_gives_are_kept_and_what_was_the_searchs_is_not
     ]  # fmt: skip
     dropped = [
         "hydra.sweep.dir=x",
+        "hydra/sweeper/sampler=tpe",
+        "hydra/sweeper/pruner=forecast",
         "hydra.sweeper.storage=x",
         "hydra.sweeper.n_trials=9",
         "hydra.sweeper.custom_search_space=os.x",
@@ -60,21 +69,51 @@ def test_config_groups_are_looked_for_where_this_command_says(tmp_path):
     with pytest.raises(
         ConfigError, match=r"groups lie in file:///elsewhere too.*add 'hydra.searchpath=\[file:///elsewhere\]'"
     ):
-        require_same_code(study, [], REPOSITORY / "train.py")
-    require_same_code(study, ["hydra.searchpath=['file:///elsewhere']"], REPOSITORY / "train.py")
+        require_same_code(study, [], [str(REPOSITORY / "train.py")])
+    require_same_code(study, ["hydra.searchpath=['file:///elsewhere']"], [str(REPOSITORY / "train.py")])
 
 
 def test_a_promoted_run_trusts_what_this_command_trusts(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     study = study_in(tmp_path, overrides=["trusted_targets=[tests,mine]"])
     with pytest.raises(ConfigError, match=r"sweep.yaml trusts 'tests', .*add trusted_targets=\[mine,tests\]"):
-        require_same_code(study, ["trusted_targets=[mine]"], REPOSITORY / "train.py")
+        require_same_code(study, ["trusted_targets=[mine]"], [str(REPOSITORY / "train.py")])
 
 
 @pytest.mark.parametrize("override", ["hydra.searchpath=[pkg://x]", "--experimental-rerun=x", "experiment@hydra=x"])
 def test_a_studys_overrides_of_runs_are_only_that(tmp_path, override):
     with pytest.raises(ConfigError, match="a file may set values of a run"):
         promote(study_in(tmp_path, overrides=[override]), 1, [])
+
+
+def test_what_was_said_of_every_run_is_kept_but_what_was_searched_and_what_is_said_anew(tmp_path):
+    said = ["data=digits", "+training.note=x", "++training.optimizer.lr=1", "trusted_targets=[mine]", "tracking.uri=a"]
+    study = study_in(tmp_path, overrides=said)
+    study.description["definition"]["search_space"] = {"training.optimizer.lr": {}}
+    kept = ["data=digits", "+training.note=x", "tracking.uri=a"]
+    assert fixed_overrides(study) == kept
+    assert usable_overrides(kept, ["hydra.sweeper.n_jobs=2"]) == kept
+    assert usable_overrides(kept, ["tracking=off"]) == kept[:2]
+    assert usable_overrides(kept, ["tracking.uri=b"]) == kept[:2]
+    assert usable_overrides(kept, ["+training.note=y"]) == ["data=digits", "tracking.uri=a"]
+    assert [key_of(text) for text in ("a.b=c=d", "++a=1", "~a")] == ["a.b", "a", "a"]
+
+
+def test_what_can_not_be_composed_is_told_in_the_programs_words(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import sys\nsys.exit('no such key:\\nä=1')")
+    with pytest.raises(ConfigError, match="ä=1 can't be composed:\nno such key:\nä=1$"):
+        composed_by(["ä=1"], [str(program)])
+
+
+def test_a_secret_that_was_not_recorded_is_asked_for(monkeypatch):
+    recorded = ["data=digits", "tracking.uri=https://user:***@host/path"]
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"began with tracking.uri=https://user:\*\*\*@host.*give tracking.uri=… again"
+    ):
+        usable_overrides(recorded, [])
+    assert usable_overrides(recorded, ["tracking.uri=x"]) == ["data=digits"]
 
 
 @pytest.mark.parametrize(("began", "left"), [(False, ["search"]), (True, ["search", "search-promoted"])])
@@ -85,5 +124,5 @@ def test_a_promotion_that_is_refused_leaves_no_folder(tmp_path, began, left):
     program = tmp_path / "train.py"
     program.write_text(f"import os, sys\nif {began}: os.mkdir({str(tmp_path / 'search-promoted/0')!r})\nsys.exit(1)")
     with pytest.raises(PromotionError, match="full training ended with exit code 1"):
-        promote(study, 1, [], program)
+        promote(study, 1, [], [str(program)])
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == left

@@ -96,6 +96,15 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, compose, cell, message):
     assert message in line
 
 
+@pytest.mark.parametrize("text", [
+    '[{"training.seed":1,"training.note":"a,b"},{"training.seed":2}]',
+    ' [ { "training.seed" : 1 , "training.note" : "a,b" } ,\n{"training.seed":\t2}\n] ',
+])  # fmt: skip
+def test_blanks_of_json_mean_nothing(tmp_path, text):
+    read = read_trials(write(tmp_path, "t.json", text), space_of(), lambda overrides: None)
+    assert [trial.overrides for trial in read] == [("training.seed=1", "training.note='a,b'"), ("training.seed=2",)]
+
+
 @pytest.mark.parametrize(("name", "text", "expected"), [
     ("t.json", "", "FILE: is empty"),
     ("t.json", " \n", "FILE: is empty"),
@@ -104,6 +113,8 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, compose, cell, message):
     ("t.json", '[{"a": 1},\n 3]', "FILE, line 2: a trial must be a mapping"),
     ("t.json", '[{"training.seed": 1},\n {}]', "FILE, line 2: a trial without any key"),
     ("t.json", '[{"a": 1},\n{"a": 2,}]', "FILE, line 2: not JSON: "),
+    ("t.json", '\n[{"a": 1},\n 3]', "FILE, line 3: a trial must be a mapping"),
+    ("t.json", "[" * 100_000, "FILE: nests lists and objects more than 100 deep"),
     ("t.json", '[{"a": 1}', "FILE, line 1: not JSON: expecting ',' delimiter"),
     ("t.yaml", "a: 1\n", "FILE: must be a list of trials, as - training.optimizer.lr: 1e-4"),
     ("t.yaml", "- a: 1\n  b: [\n", "FILE, line 3: not YAML: "),

@@ -148,10 +148,10 @@ def describe(plan: Plan) -> None:
 
 
 def added_sources(config: DictConfig) -> list[str]:
-    """Return where config groups were found besides conf/ (--config-dir, hydra.searchpath), as Hydra names such places."""
-    own = [
-        source for source in config.hydra.runtime.config_sources if source.provider not in ("hydra", "main", "schema")
-    ]
+    """Return where the command had config groups found (--config-dir, hydra.searchpath) besides conf/ and what that names, as
+    Hydra writes such places."""
+    of_the_project = ("hydra", "main", "schema", "hydra.searchpath in main")
+    own = [source for source in config.hydra.runtime.config_sources if source.provider not in of_the_project]
     return [
         f"file://{Path(source.path).absolute()}" if source.schema == "file" else f"{source.schema}://{source.path}"
         for source in own

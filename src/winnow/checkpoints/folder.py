@@ -12,11 +12,25 @@ from torch import Tensor
 
 from winnow.checkpoints.file import read_checkpoint, remove_leftovers
 from winnow.checkpoints.writer import CheckpointWriter, Recorded
-from winnow.errors import CheckpointError
+from winnow.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 _EPOCH_FILE = re.compile(r"checkpoint_epoch_(\d+)\.pth")
+
+
+def checkpoint_in(folder: Path, which: str = "best") -> Path:
+    """Return best.pth or last.pth of a run folder, the other where ``which`` is not there. Raises ConfigError for a folder that
+    holds no run, or several."""
+    order = [which, "last" if which == "best" else "best"]
+    found = next((path for name in order if (path := folder / "checkpoints" / f"{name}.pth").exists()), None)
+    if found is not None:
+        return found
+    inside = sorted(str(path.parent.parent) for path in folder.glob("*/checkpoints/last.pth"))
+    if inside:
+        shown = ", ".join(inside[:5]) + (" …" if len(inside) > 5 else "")
+        raise ConfigError(f"{folder} holds several runs, name one of them: {shown}")
+    raise ConfigError(f"{folder} is no run folder: it has no checkpoints/best.pth and no checkpoints/last.pth")
 
 
 class CheckpointFolder:

@@ -1,4 +1,4 @@
-"""``winnow …``: the command line beside ``train.py``; each subcommand is read and run by its own module."""
+"""``winnow …``, which is ``python -m winnow`` too: each subcommand is read and run by its own module."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from winnow.commands.compare import add_compare
 from winnow.commands.data import add_convert, add_data
+from winnow.commands.new import add_new
+from winnow.commands.predict import add_evaluate, add_predict
 from winnow.commands.preflight import add_preflight
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
+from winnow.commands.train import add_train, train_with
 from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
 from winnow.masking import mask_output
 
-SUBCOMMANDS = (add_data, add_convert, add_preflight, add_compare, add_study, add_promote, add_sync)
+SUBCOMMANDS = (
+    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_compare, add_study, add_promote,
+    add_sync,
+)  # fmt: skip
+
+DISTRIBUTION = "winnow-train"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; return 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"]:
+        return train_with(arguments[1:])
     options = _parsed(arguments)
     mask_output()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -32,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_USAGE if isinstance(error, ConfigError) else PROBLEMS
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options, left = parser.parse_known_args(arguments)
     # argparse takes overrides that stand behind an option for something unknown.
@@ -44,7 +56,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="winnow", description="What winnow does beside training (python train.py).")
+    parser = argparse.ArgumentParser(prog="winnow", description="Train detectors, and what belongs to it.")
+    parser.add_argument("--version", action="version", version=f"winnow {version(DISTRIBUTION)}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:
         add(commands)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ def add_data(commands: Any) -> None:
         description="Read a data set whole and report what is wrong with it, by file and annotation id. "
         "Exit code: 0 clean, 1 problems found, 2 bad usage.",
     )
-    check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…; needs conf/ here")
+    check.add_argument("overrides", nargs="*", help="as for train.py: data=bdd100k data.root=…")
     check.add_argument(
         "--config-dir",
         type=Path,
@@ -47,12 +49,45 @@ def add_data(commands: Any) -> None:
 
 def add_convert(commands: Any) -> None:
     """Add the subcommand; import nothing heavy."""
-    convert = commands.add_parser("convert", help="turn a data set into COCO JSON")
+    convert = commands.add_parser("convert", help="turn a data set into the form that training reads")
     formats = convert.add_subparsers(required=True, metavar="FORMAT")
-    bdd100k = formats.add_parser("bdd100k", help="BDD100K's own layout, label files of any generation")
+    bdd100k = formats.add_parser("bdd100k", help="BDD100K's own layout, label files of any generation, into COCO JSON")
     bdd100k.add_argument("source", type=Path, help="folder that holds images/100k and labels")
     bdd100k.add_argument("target", type=Path, help="folder to write annotations/ into, and images/ as links")
     bdd100k.set_defaults(run=_convert_bdd100k)
+    maps = formats.add_parser(
+        "nuscenes-map",
+        help="nuScenes' tables and map expansion, into the lines around each sample",
+        description="Cut the lines around each sample out of the cities' maps. The same command goes on where it stopped.",
+    )
+    maps.add_argument("source", type=Path, help="folder that holds v1.0-…/ and maps/expansion/")
+    maps.add_argument("target", type=Path, help="folder to write into: data.ground_truth")
+    maps.add_argument("--version", help="folder of the tables, where there are several: v1.0-trainval | v1.0-mini")
+    maps.add_argument(
+        "--infos", type=Path, help="infos of mmdetection3d 1.1 instead of tables; with --city and --scene"
+    )
+    maps.add_argument("--city", help="where the samples of --infos lie, as singapore-onenorth")
+    maps.add_argument("--scene", help="the scene that the samples of --infos are of")
+    maps.add_argument("--map-frame", choices=("lidar", "ego"), default="lidar", help="data.map_frame")
+    maps.add_argument(
+        "--region", type=_metres, nargs=2, default=(30.0, 60.0), metavar=("WIDTH", "LENGTH"), help="data.region, in m"
+    )
+    maps.add_argument(
+        "--boundary-layers",
+        nargs="+",
+        default=("road_segment", "lane"),
+        choices=("road_segment", "lane", "drivable_area"),
+        help="data.boundary_layers: whose common edges are boundaries",
+    )
+    maps.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0: only this one")
+    maps.set_defaults(run=_convert_nuscenes_map)
+
+
+def _metres(text: str) -> float:
+    metres = float(text)
+    if not 0 < metres <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is no length between 0 and 1000 m")
+    return metres
 
 
 def _convert_bdd100k(options: argparse.Namespace) -> int:
@@ -64,8 +99,28 @@ def _convert_bdd100k(options: argparse.Namespace) -> int:
     return CLEAN
 
 
+def _convert_nuscenes_map(options: argparse.Namespace) -> int:
+    from winnow.console import visible
+    from winnow.families.maps.conversion import Infos, convert_nuscenes_map, describe
+    from winnow.families.maps.truth import Recipe
+
+    infos = None
+    if options.infos is not None:
+        if options.city is None or options.scene is None:
+            raise ConfigError("--infos says neither the city nor the scene: name both by --city and --scene")
+        infos = Infos(options.infos, options.city, options.scene)
+    width, length = options.region
+    recipe = Recipe(options.map_frame, width, length, tuple(options.boundary_layers))
+    with _progress("convert", "scenes") as progress:
+        index = convert_nuscenes_map(
+            options.source, options.target, recipe, options.version, infos, options.workers, partial(progress, "")
+        )
+    print(visible(describe(index)))
+    return CLEAN
+
+
 def _check(options: argparse.Namespace) -> int:
-    with _progress() as progress:
+    with _progress("check", "images") as progress:
         report = _report(options, progress)
     if options.format == "json":
         print(json.dumps(_as_json(report), indent=1, default=str))
@@ -82,10 +137,11 @@ def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
         raise ConfigError("name the data in one way: --images and --annotations, --bdd100k, or data=… data.…=…")
     if options.overrides:
         return _check_config(options.overrides, options.config_dir, progress)
-    from winnow.families.detection.check import check_bdd100k, check_splits
+    from winnow.families.detection.check import check_splits
+    from winnow.families.detection.formats.bdd100k import find_bdd100k
 
     if options.bdd100k is not None:
-        return check_bdd100k({"root": options.bdd100k, "cache": options.cache}, progress)
+        return check_splits(find_bdd100k(options.bdd100k, options.cache), progress)
     for prefix in ("", "val_"):
         if (named[f"{prefix}images"] is None) != (named[f"{prefix}annotations"] is None) or named["images"] is None:
             flag = f"--{prefix.replace('_', '-')}"
@@ -107,7 +163,7 @@ def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: S
     from winnow.data.check import DataReport
     from winnow.settings import build_settings
 
-    composed = compose_command_line(Path("conf"), overrides, config_dir).config
+    composed = compose_command_line(None, overrides, config_dir).config
     config = plain_config(OmegaConf.create({key: composed[key] for key in ("data", "trusted_targets")}))
     require_builders(config["data"], "data", trusted(config))
     target = target_of(config["data"], "data", trusted(config))
@@ -131,30 +187,30 @@ def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: S
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[SplitProgress]:
-    """Show a bar on a terminal, a line at every tenth of the images elsewhere; on stderr, for stdout carries the report."""
+def _progress(act: str, things: str) -> Iterator[SplitProgress]:
+    """Show a bar on a terminal, a line at every tenth of the ``things`` elsewhere; on stderr, for stdout carries the report."""
     from rich.progress import Progress, TaskID
 
     from winnow.console import PlainConsole
 
     console = PlainConsole(stderr=True)
     if not console.is_terminal:
-        yield lambda split, done, total: _print_tenth(f"check {split}", done, total)
+        yield lambda split, done, total: _print_tenth(f"{act} {split}".strip(), done, total, things)
         return
     with Progress(console=console, transient=True) as display:
         bars: dict[str, TaskID] = {}
 
         def show(split: str, done: int, total: int) -> None:
             if split not in bars:
-                bars[split] = display.add_task(f"check {split}", total=None)
+                bars[split] = display.add_task(f"{act} {split}".strip(), total=None)
             display.update(bars[split], completed=done, total=total)
 
         yield show
 
 
-def _print_tenth(name: str, done: int, total: int) -> None:
+def _print_tenth(name: str, done: int, total: int, things: str) -> None:
     if done == total or done * 10 // total > (done - 1) * 10 // total:
-        print(f"{name}: {done} of {total} images", file=sys.stderr)
+        print(f"{name}: {done} of {total} {things}", file=sys.stderr)
 
 
 def _as_json(report: DataReport) -> dict[str, Any]:

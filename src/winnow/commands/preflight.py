@@ -21,7 +21,10 @@ def add_preflight(commands: Any) -> None:
     )
     preflight.add_argument("overrides", nargs="*", help="the same as for train.py")
     preflight.add_argument(
-        "--config-path", type=Path, default=Path("conf"), metavar="FOLDER", help="where config.yaml lies; default: conf"
+        "--config-path",
+        type=Path,
+        metavar="FOLDER",
+        help="where config.yaml lies; default: conf, or what winnow brings along",
     )
     preflight.add_argument(
         "--config-dir",

@@ -42,6 +42,12 @@ def add_promote(commands: Any) -> None:
     promote.add_argument(
         "--storage", help="address with its password, where the study's own lacks it and the environment too"
     )
+    promote.add_argument(
+        "--config-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of your own with more config groups, as for the search",
+    )
     promote.set_defaults(run=_promote)
 
 
@@ -58,11 +64,12 @@ def _study(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     from winnow.console import CONSOLE
     from winnow.sweep.promotion import promote, promotion_table
+    from winnow.sweep.promotion_command import training_program
     from winnow.sweep.stored_study import StoredStudy
 
     if options.top < 1:
         raise ConfigError(f"--top {options.top} must be at least 1")
     source = StoredStudy.open(options.folder, options.storage)
-    promotion = promote(source, options.top, options.overrides, by=options.by)
+    promotion = promote(source, options.top, options.overrides, training_program(options.config_dir), options.by)
     CONSOLE.print(promotion_table(promotion))
     return CLEAN if promotion.is_whole else PROBLEMS

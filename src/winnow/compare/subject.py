@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from winnow.checkpoints.file import read_checkpoint
+from winnow.checkpoints.folder import checkpoint_in
 from winnow.checkpoints.layouts import ForeignCheckpoint, read_foreign, tensors_of, with_frozen_weights
 from winnow.checkpoints.seal import is_sealed
 from winnow.config.flat import flat
@@ -18,7 +19,7 @@ from winnow.errors import CheckpointError, ConfigError
 from winnow.masking import masked_tree
 from winnow.reading import UnreadableError, as_record, parse_json
 
-BEST, LAST = "best", "last"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,11 @@ def read_subject(given: str, which: str = BEST, frozen_source: str | None = None
     path = Path(given)
     if not path.exists():
         raise ConfigError(f"{given} does not exist; name a checkpoint or a run folder")
-    file = _checkpoint_of(path, which) if path.is_dir() else path
+    file = checkpoint_in(path, which) if path.is_dir() else path
     folder = path if path.is_dir() else None
     if is_sealed(file):
         return _of_winnow(given, file, folder, frozen_source)
     return _of_another(given, read_foreign(file, "a checkpoint", CheckpointError))
-
-
-def _checkpoint_of(folder: Path, which: str) -> Path:
-    order = [which, LAST if which == BEST else BEST]
-    found = next((path for name in order if (path := folder / "checkpoints" / f"{name}.pth").exists()), None)
-    if found is not None:
-        return found
-    inside = sorted(str(path.parent.parent) for path in folder.glob("*/checkpoints/last.pth"))
-    if inside:
-        shown = ", ".join(inside[:5]) + (" …" if len(inside) > 5 else "")
-        raise ConfigError(f"{folder} holds several runs, name those to compare: {shown}")
-    raise ConfigError(f"{folder} is no run folder: it has no checkpoints/best.pth and no checkpoints/last.pth")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from winnow.config.plain import (
     stage_beside,
     with_stage,
 )
+from winnow.config.project import search_path
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import ConfigError
 from winnow.reading import reason
@@ -73,17 +74,13 @@ def job_command(cfg: DictConfig) -> Command:
     return Command(_plain(cfg), folder, choices, overrides, compose_stage, looked_up(cfg))
 
 
-def compose_command_line(folder: Path, overrides: Sequence[str], added: Path | None = None) -> Command:
-    """Compose what ``python train.py --config-dir ADDED OVERRIDES`` does from ``folder``, its conf/. Raises ConfigError with
-    Hydra's own words for what can't be composed."""
+def compose_command_line(folder: Path | None, overrides: Sequence[str], added: Path | None = None) -> Command:
+    """Compose what ``winnow train --config-dir ADDED OVERRIDES`` does from ``folder``, a project's conf/; None: that of the
+    working folder, or what winnow brings along. Raises ConfigError with Hydra's own words for what can't be composed."""
     register_resolvers()
-    sources = [find_config_folder(folder)]
-    if added is not None:
-        if not added.is_dir():
-            raise ConfigError(f"--config-dir {added}: there is no such folder")
-        sources.append(added.resolve())
+    sources = search_path(folder, added)
     try:
-        with initialize_config_search_path([f"file://{source}" for source in sources]):
+        with initialize_config_search_path(sources):
             config = compose("config", list(overrides), return_hydra_config=True)
         run_folder, choices = Path(str(config.hydra.run.dir)), group_choices(config)
         own = command_overrides(config.hydra.overrides.task)
@@ -105,13 +102,3 @@ def _plain(cfg: DictConfig) -> Config:
     """Return the composed config as plain values; of a command that resumes, ``tracking`` may name what the environment lacks."""
     is_resumed = OmegaConf.select(cfg, "training.resume") is not None
     return plain_config(without_absent(cfg) if is_resumed else cfg, may_lack=True)
-
-
-def find_config_folder(folder: Path) -> Path:
-    """Return ``folder``, made absolute. Raises ConfigError where it is not a project's conf/."""
-    found = folder.resolve()
-    if not (found / "config.yaml").is_file():
-        raise ConfigError(
-            f"{found}/config.yaml does not exist; run this in the folder that holds train.py and conf/, or say where conf/ is"
-        )
-    return found

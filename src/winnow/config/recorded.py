@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -69,6 +70,29 @@ def resumed_config(
         if old != new:
             raise ConfigError(f"{'.'.join(keys)}={new!r}: the run began with {old!r}, and {why}")
     return resumed
+
+
+def followed_config(content: Mapping[str, Any], trusted: list[str], source: str) -> Config:
+    """Return the config that a checkpoint recorded, under today's names, for whoever uses its model. Raises ConfigError where it
+    needs more than the packages ``trusted``, or is no config of a run. ``source`` names the file."""
+    require_recorded(content, {}, source)
+    recorded = with_added_keys(content["config"])
+    require_plain_values(recorded, source)
+    require_trusted(recorded[TRUSTED], trusted, f"the config of {source}")
+    evaluation = {"_target_": "winnow.families.detection.evaluation.box_evaluation", **recorded["evaluation"]}
+    return dict(with_moved_targets({**recorded, "evaluation": evaluation, TRUSTED: trusted}))
+
+
+def with_values(config: Config, overrides: list[str]) -> Config:
+    """Return ``config`` with the single values that ``overrides`` give. Raises ConfigError for one that can't be read, or whose
+    key is not there."""
+    changed = OmegaConf.create(config)
+    try:
+        for override in OverridesParser.create().parse_overrides(overrides):
+            _apply(changed, override.get_key_element().lstrip("+~"), override)
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
+    return plain_config(changed)
 
 
 def require_recorded(content: Mapping[str, Any], composed: Config, source: str) -> None:

@@ -24,8 +24,8 @@ class LoadingSettings(Settings):
     subset_seed: int
     overfit: int | None
     resize_schedule: list[tuple[int, int]] | None = None
-    rank: int = Field(0, ge=0)
-    ranks: int = Field(1, gt=0)
+    rank: int = Field(default=0, ge=0)
+    ranks: int = Field(default=1, gt=0)
 
 
 class SampleKey(NamedTuple):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from winnow.builders import is_own
 from winnow.checkpoints.state_dicts import mark_drawn, mark_loaded
-from winnow.config.compose import compose_command_line, find_config_folder
+from winnow.config.compose import compose_command_line
 from winnow.config.instantiate import instantiate, target_of, trusted
+from winnow.config.project import project_conf
 from winnow.engine.loop import Fit
 from winnow.engine.snapshot import Snapshot
 from winnow.engine.step import TrainStep
@@ -30,15 +31,16 @@ from winnow.run.tracker import choose_tracker
 
 
 def preflight(
-    config_folder: Path, overrides: Sequence[str], out: Path, seconds: float, added: Path | None = None
+    config_folder: Path | None, overrides: Sequence[str], out: Path, seconds: float, added: Path | None = None
 ) -> PreflightReport:
-    """Check what ``python train.py --config-dir ADDED OVERRIDES`` would do; pictures go to ``out``, nothing is written
+    """Check what ``winnow train --config-dir ADDED OVERRIDES`` would do; pictures go to ``out``, nothing is written
     elsewhere. Up to ``seconds`` go into timing it.
 
-    Raises ConfigError where ``config_folder`` is no conf/. What else is wrong stands in the report.
+    Raises ConfigError where ``config_folder`` is no conf/; None chooses as ``project_conf`` does. What else is
+    wrong stands in the report.
     """
     began = time.monotonic()
-    find_config_folder(config_folder)
+    project_conf(config_folder)
     report = PreflightReport()
     plans: list[RunPlan] = []
     warnings: list[Finding] = []

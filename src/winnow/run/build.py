@@ -71,6 +71,8 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     )  # fmt: skip
     current = current_trial()
     metadata = {"data_fingerprint": data.fingerprint, "seed": plan.seed, "choices": plan.choices}
+    if hasattr(data, "category_ids"):  # for whoever uses the model without the data
+        metadata["category_ids"] = [int(number) for number in data.category_ids]
     references = References(folder) if training.frozen_weights == "referenced" else None
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=sizes,

@@ -28,6 +28,17 @@ logger = logging.getLogger(__name__)
 _NUM_PICTURES = 12
 
 
+def log_places(plan: RunPlan) -> None:
+    """Say in one line where the run's files, its tracked numbers and what is kept of its data go."""
+    tracking, data = plan.recorded["tracking"], plan.recorded["data"]
+    tracked = (
+        f"tracked in {tracking['uri']}, experiment {tracking.get('experiment')}" if "uri" in tracking else "not tracked"
+    )
+    words = {"cache": "data cached in", "root": "data in"}
+    kept = next((f"; {said} {data[key]}" for key, said in words.items() if data.get(key)), "")
+    logger.info("writes to %s; %s%s", plan.folder.absolute(), tracked, kept)
+
+
 def record_origin(run: Fit, plan: RunPlan) -> None:
     """Give config, command line, code and machine, to the tracker and to the run folder, before the first step."""
     folder = plan.folder

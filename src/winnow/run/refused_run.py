@@ -22,7 +22,7 @@ BEGUN = ("environment.json", "checkpoints", "tracking", PIPELINE_RECORD)
 
 
 class RefusedRun(Callback):
-    """``hydra.callbacks.refused_run`` of conf/config.yaml. Hydra calls it around a run and around a sweep: winnow's sweeper makes
+    """``hydra.callbacks.refused_run`` of conf/winnow.yaml. Hydra calls it around a run and around a sweep: winnow's sweeper makes
     the folder of a study itself, and the folders of its trials stay with them."""
 
     def __init__(self) -> None:

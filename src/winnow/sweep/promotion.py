@@ -28,6 +28,7 @@ from winnow.sweep.promotion_command import (
     kept_overrides,
     key_of,
     require_same_code,
+    training_program,
     usable_overrides,
 )  # fmt: skip
 from winnow.sweep.stored_study import StoredStudy
@@ -71,13 +72,19 @@ class Promotion:
 
 
 def promote(
-    source: StoredStudy, top: int, overrides: Sequence[str], program: Path = Path("train.py"), by: str | None = None
+    source: StoredStudy,
+    top: int,
+    overrides: Sequence[str],
+    program: Sequence[str] | None = None,
+    by: str | None = None,
 ) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own
     beside it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. Of several objectives ``by`` says which one
     chooses, the first if it is None. The same call again goes on where it was stopped. Where trials are tracked is the same for
-    all; a secret of an address goes to their processes by the environment. Raises ConfigError, PromotionError.
+    all; a secret of an address goes to their processes by the environment. ``program`` is what Python is given to train, as
+    ``training_program`` returns it by default, with its options. Raises ConfigError, PromotionError.
     """
+    program = training_program() if program is None else program
     place = source.objectives.place(by)
     overrides = [override_by_environment(text) for text in overrides]
     where = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/", "tracking.", "tracking="))]
@@ -95,7 +102,7 @@ def promote(
     as_entry(chosen)
     trials = {trial.number: trial for trial in source.study.get_trials(deepcopy=False)}
     entries = [
-        entry_of(trials[row.number], run_folder(source, row), chosen, trust, [str(program), *found_in]) for row in best
+        entry_of(trials[row.number], run_folder(source, row), chosen, trust, [*program, *found_in]) for row in best
     ]
     chosen_by = source.objectives.names[place] if source.objectives.are_several else None
     folder = promotion_folder(source.folder, chosen, chosen_by)
@@ -105,7 +112,7 @@ def promote(
         **dict.fromkeys(OF_THE_SEARCH, "null"),
     }  # fmt: skip
     command = [
-        sys.executable, str(program), "--multirun", *kept, *fixed, *trust, f"hydra.sweep.dir={folder}",
+        sys.executable, *program, "--multirun", *kept, *fixed, *trust, f"hydra.sweep.dir={folder}",
         *(f"hydra.sweeper.{key}={value}" for key, value in settings.items()), *where,
     ]  # fmt: skip
     with MadeFolders(folder) as made:  # where no full training began, nothing stays

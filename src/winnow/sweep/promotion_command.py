@@ -42,6 +42,13 @@ _KEPT = re.compile(
 """What a study's own command may have said of Hydra that is taken from ``sweep.yaml``: slots and what a cluster gives them."""
 
 
+def training_program(config_dir: Path | None = None) -> list[str]:
+    """Return what Python is given to train in the working folder: its train.py, or winnow's own; with a folder of more config
+    groups."""
+    program = ["train.py"] if Path("train.py").is_file() else ["-m", "winnow", "train"]
+    return [*program, *(["--config-dir", str(config_dir)] if config_dir is not None else [])]
+
+
 def kept_overrides(source: StoredStudy, said_anew: Sequence[str]) -> list[str]:
     """Return what the study's own command said of Hydra (sweeper, slots, launcher), without what was the search's alone.
     Raises ConfigError for what could have something else executed, and was not ``said_anew``: a file may not choose that."""
@@ -65,18 +72,18 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def require_same_code(source: StoredStudy, overrides: Sequence[str], program: Path) -> None:
+def require_same_code(source: StoredStudy, overrides: Sequence[str], program: Sequence[str]) -> None:
     """Raise ConfigError where the study trusted more than ``overrides`` and conf/ do, or found config groups where this command
     does not look for them."""
     path, places = source.folder / DESCRIPTION, source.description["search_path"]
-    if places and not any(key_of(text) == "hydra.searchpath" for text in overrides):
+    if places and not any(key_of(text) == "hydra.searchpath" for text in overrides) and "--config-dir" not in program:
         raise ConfigError(
             f"{path} says that config groups lie in {', '.join(places)} too, and what lies there could choose what is executed. "
-            f"If it is yours, add {shlex.join(search_path_override(places))}"
+            f"If it is yours, add {shlex.join(search_path_override(places))}, or --config-dir"
         )
     recorded = trusted_by(source.description["overrides"])
     if recorded:
-        require_trusted(recorded, composed_by(overrides, [str(program)])[TRUSTED], str(path))
+        require_trusted(recorded, composed_by(overrides, program)[TRUSTED], str(path))
 
 
 def fixed_overrides(source: StoredStudy) -> list[str]:

@@ -1,9 +1,17 @@
+import shutil
+
+import numpy as np
 import pytest
 import torch
 from composed import compose_plain
+from PIL import Image
 
+from winnow.data.loader import FolderGone, NothingReadable
+from winnow.data.plan import SampleKey
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.data import LoadingSettings, digits_data
+from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.samples import Collate, DetectionSamples
 
 COMMON = {"num_train": 20, "num_val": 6, "size": 64, "image_size": 64}
 
@@ -65,6 +73,17 @@ def test_epochs_differ_in_order_and_augmentation(make_data):
     ids = [sorted(image_id for batch in epoch for image_id in batch[0]) for epoch in (first, second)]
     assert ids[0] == ids[1] == sorted(set(ids[0]))
     assert [batch[0] for batch in first] != [batch[0] for batch in second]
+    pictures = [{image_id: image for ids, images, _ in epoch for image_id, image in zip(ids, images, strict=True)} for epoch in
+                (first, second)]  # fmt: skip
+    same = [image_id for image_id, image in pictures[0].items() if image.equal(pictures[1][image_id])]
+    assert len(same) < 15, "each epoch flips others of the 20"
+
+
+def test_training_images_bring_no_truth_in_original_pixels(make_data):
+    batch = next(make_data().train_batches(1, 64))
+    assert all(len(target.boxes) > 0 for target in batch.targets)
+    for name in ("original_boxes", "original_labels", "original_areas", "original_crowd"):
+        assert {len(getattr(target, name)) for target in batch.targets} == {0}
 
 
 def test_reading_leaves_the_global_generator_alone(make_data):
@@ -96,6 +115,12 @@ def test_validation_keeps_every_annotation_in_original_pixels(make_data):
     assert [target.image_id for target in targets] == [record.image_id for record in data.val_records]
     for target, record in zip(targets, data.val_records, strict=True):
         assert target.original_boxes.numpy() == pytest.approx(record.boxes)
+        assert target.original_labels.equal(torch.from_numpy(record.labels))
+        assert target.original_areas.equal(torch.from_numpy(record.areas))
+        assert target.original_crowd.equal(torch.from_numpy(record.crowd))
+        assert target.labels.equal(target.original_labels[~target.original_crowd])
+        assert target.original_size == (record.height, record.width)
+        assert max(target.size) == 32
         scale = torch.tensor([*target.scale, *target.scale])
         torch.testing.assert_close(target.boxes * scale, target.original_boxes, atol=0.01, rtol=0)
 
@@ -182,6 +207,38 @@ def test_a_batch_without_a_readable_image_is_an_error(make_data, broken):
     broken[0].write_bytes(b"no jpeg")
     with pytest.raises(DataError, match=f"no image of the batch can be read: image id 1: image {broken[0]} cannot"):
         contents(data.train_batches(1, 64))
+
+
+def test_a_folder_that_is_gone_is_told_from_an_image_that_is_broken(tmp_path):
+    records = []
+    for number, name in enumerate(("there", "there", "gone")):
+        boxes = np.array([[2, 2, 9, 9]], dtype=np.float32)
+        path = tmp_path / name / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 24), (number + 1, 0, 0)).save(path)
+        labels = np.array([number])
+        records.append(ImageRecord(number, path, 40, 24, boxes, labels, np.array([49.0]), np.array([False])))
+    samples = DetectionSamples(records, None, False, 0, with_truth=True)
+    assert len(samples) == 3
+    read = [samples[SampleKey(1, number, 40)] for number in range(3)]
+    whole = Collate(32)(read)
+    assert (whole.image_ids, whole.images.shape, whole.problems) == ([0, 1, 2], (3, 3, 32, 64), ())
+    records[1].path.write_bytes(b"no image")
+    shutil.rmtree(tmp_path / "gone")
+    good, broken, gone = (samples[SampleKey(1, number, 40)] for number in range(3))
+    assert broken.problem.startswith("image id 1: ")
+    assert (broken.gone_folder, gone.gone_folder) == (None, str(tmp_path / "gone"))
+    assert Collate(32)([good, broken, gone]) == FolderGone(str(tmp_path / "gone"))
+    assert Collate(32)([broken, broken]) == NothingReadable((broken.problem, broken.problem))
+    mended = Collate(32)([broken, good, broken])
+    assert (mended.image_ids, mended.problems) == ([0, 0, 0], (broken.problem, broken.problem))
+    assert mended.images[2].equal(whole.images[0])
+
+
+def test_a_share_without_samples_is_a_batch_without_images():
+    empty = Collate(32)([])
+    assert (empty.num_samples, empty.images.shape, empty.pixel_mask.shape) == (0, (0, 3, 32, 32), (0, 32, 32))
+    assert (empty.images.dtype, empty.pixel_mask.dtype) == (torch.uint8, torch.bool)
 
 
 @pytest.mark.parametrize(

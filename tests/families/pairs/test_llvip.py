@@ -136,10 +136,13 @@ def test_boxes_are_clipped_and_what_is_not_sought_is_a_crowd(root, caplog):
     caplog.set_level("INFO")
     write_voc(root / "Annotations/010001.xml", [(-5, 4, 24, 70), (70, 4, 80, 20), (9, 9, 9, 20)])
     write_voc(root / "Annotations/010002.xml", [(4, 4, 24, 40)], name="dog")
+    hard = root / "Annotations/010003.xml"
+    hard.write_text(hard.read_text().replace("</object>", "<difficult>1</difficult></object>"))
     data = build(root)
     assert data.train_records[0].boxes.tolist() == [[0, 4, 24, 48]]
     assert data.train_records[0].areas.tolist() == [24 * 44]
     assert data.train_records[1].crowd.tolist() == [True]
+    assert data.train_records[2].crowd.tolist() == [True]
     assert "repaired: 2 boxes outside of it or without area, 1 boxes clipped to the image" in caplog.text
 
 

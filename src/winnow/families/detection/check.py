@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from winnow.errors import DataError
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import category_differences, find_missing_files
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
-from winnow.families.detection.formats.digits import DigitsSettings, make_digits
-from winnow.settings import build_settings
+from winnow.families.detection.formats.digits import make_digits
+from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
@@ -35,23 +34,23 @@ class CheckReport(SplitReport):
     file_names: frozenset[str] = field(repr=False)
 
 
-def check_coco(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+def check_coco(settings: CocoNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=coco``."""
-    parts = {split: node[split] for split in ("train", "val") if (node[split] or {}).get("annotations") is not None}
+    parts = {"train": settings.train, "val": settings.val}
+    named = {split: part for split, part in parts.items() if part is not None and part.annotations is not None}
     return check_splits(
-        {split: (Path(part["annotations"]), Path(part["images"])) for split, part in parts.items()}, progress
+        {split: (Path(str(part.annotations)), Path(str(part.images))) for split, part in named.items()}, progress
     )
 
 
-def check_bdd100k(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+def check_bdd100k(settings: Bdd100kNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=bdd100k``, converted first where they are not."""
-    return check_splits(find_bdd100k(Path(node["root"]), Path(node["cache"])), progress)
+    return check_splits(find_bdd100k(Path(settings.root), Path(settings.cache)), progress)
 
 
-def check_digits(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=digits``, made first where they are not there."""
-    settings = build_settings(DigitsSettings, {key: node[key] for key in DigitsSettings.model_fields}, "data")
-    folder = make_digits(Path(node["root"]), settings)
+    folder = make_digits(Path(settings.root), settings)
     return check_splits(
         {split: (folder / f"annotations/instances_{split}.json", folder / split) for split in ("train", "val")},
         progress,

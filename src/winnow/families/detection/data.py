@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
@@ -18,25 +16,16 @@ from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.check import check_bdd100k, check_coco, check_digits
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
-from winnow.families.detection.formats.digits import DigitsSettings, make_digits
+from winnow.families.detection.formats.digits import make_digits
 from winnow.families.detection.samples import Collate, DetectionSamples
+from winnow.families.detection.settings import Bdd100kNode, CocoNode, DetectionSettings, DigitsNode, PartPaths
 from winnow.families.detection.trainable import BoxCounts
-from winnow.families.detection.transforms import Augmentation, AugmentationSettings
-from winnow.settings import Settings, build_settings
+from winnow.families.detection.transforms import Augmentation
+from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
 
 PAD_MULTIPLE = 32
-
-
-class DetectionSettings(Settings):
-    """What every detection data set has in common: the keys of ``conf/data/detection.yaml``."""
-
-    image_size: int = Field(ge=16)
-    resize: Literal["pad", "square"]
-    augmentation: AugmentationSettings
-    max_bad_images: int = Field(ge=0)
-    wait_for_files_seconds: float = Field(ge=0, strict=False)
 
 
 class DetectionData(SplitData):
@@ -96,57 +85,39 @@ class DetectionData(SplitData):
             yield batch
 
 
-@builder(check=check_digits)
-def digits_data(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> DetectionData:
+@builder(DigitsNode, check=check_digits)
+def digits_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the embedded data set, made under ``root`` if it is not there yet."""
-    del name
-    common, own = _split_settings(values)
-    folder = make_digits(Path(root), build_settings(DigitsSettings, own, "data"))
+    settings = build_settings(DigitsNode, values, "data")
+    folder = make_digits(Path(settings.root), settings)
     train, val = (read_coco(folder / f"annotations/instances_{part}.json", folder / part) for part in ("train", "val"))
-    return DetectionData(train, val, common, loading)
+    return DetectionData(train, val, settings, loading)
 
 
-@builder(check=check_coco)
-def coco_data(
-    *,
-    loading: LoadingSettings,
-    name: str,
-    train: Mapping[str, str],
-    val: Mapping[str, str] | None,
-    **values: Any,
-) -> DetectionData:
+@builder(CocoNode, check=check_coco)
+def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the data of any COCO JSON: ``train`` and ``val`` hold ``images`` (a folder) and ``annotations`` (a file);
     ``val`` may be null.
     """
-    del name
-    common, own = _split_settings(values)
-    build_settings(Settings, own, "data")
-    train_split = _read_split(train, "train")
-    val_split = None if val is None or val.get("annotations") is None else _read_split(val, "val")
-    return DetectionData(train_split, val_split, common, loading)
+    settings = build_settings(CocoNode, values, "data")
+    has_val = settings.val is not None and settings.val.annotations is not None
+    val = _read_part(settings.val, "val") if settings.val is not None and has_val else None
+    return DetectionData(_read_part(settings.train, "train"), val, settings, loading)
 
 
-@builder(check=check_bdd100k)
-def bdd100k_data(*, loading: LoadingSettings, name: str, root: str, cache: str, **values: Any) -> DetectionData:
+@builder(Bdd100kNode, check=check_bdd100k)
+def bdd100k_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the data of BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
-    del name
-    common, own = _split_settings(values)
-    build_settings(Settings, own, "data")
-    splits = find_bdd100k(Path(root), Path(cache))
-    return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), common, loading)
+    settings = build_settings(Bdd100kNode, values, "data")
+    splits = find_bdd100k(Path(settings.root), Path(settings.cache))
+    return DetectionData(read_coco(*splits["train"]), read_coco(*splits["val"]), settings, loading)
 
 
-def _read_split(paths: Mapping[str, str], part: str) -> CocoSplit:
-    unknown = sorted(set(paths) - {"images", "annotations"})
-    if unknown:
-        raise ConfigError(f"data.{part}.{unknown[0]} is not a known key; allowed here: annotations, images")
-    return read_coco(Path(paths["annotations"]), Path(paths["images"]))
-
-
-def _split_settings(values: Mapping[str, Any]) -> tuple[DetectionSettings, dict[str, Any]]:
-    common = {key: value for key, value in values.items() if key in DetectionSettings.model_fields}
-    own = {key: value for key, value in values.items() if key not in common}
-    return build_settings(DetectionSettings, common, "data"), own
+def _read_part(paths: PartPaths, part: str) -> CocoSplit:
+    for key, value in paths.model_dump().items():
+        if value is None:
+            raise ConfigError(f"data.{part}.{key} is null; name the {'folder' if key == 'images' else 'file'}")
+    return read_coco(Path(str(paths.annotations)), Path(str(paths.images)))
 
 
 def _choose(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from pydantic import Field
 from winnow.builders import builder
 from winnow.families.detection.batch import DetectionBatch, Detections, Target
 from winnow.families.detection.data import DetectionData
+from winnow.families.detection.found import FoundBoxes, batch_of_pictures, found_boxes
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.detection.pictures import draw_grid, draw_training_batches
 from winnow.families.detection.trainable import warn_of_crowded
@@ -54,6 +55,22 @@ class BoxEvaluation:
             if hasattr(task, "num_queries"):
                 warn_of_crowded(part, records, "model.num_queries", task.num_queries)
         warn_of_crowded("validation", data.val_records, "evaluation.max_detections", self._settings.max_detections)
+
+    def picture_batch(
+        self, pixels: Sequence[np.ndarray], names: Sequence[str], data: Mapping[str, Any], image_size: int
+    ) -> DetectionBatch:
+        """Return pictures (H, W, 3) uint8 as a batch, sized as ``data``, the run's node, says."""
+        return batch_of_pictures(pixels, names, image_size, data.get("resize") == "square")
+
+    def found(
+        self,
+        predictions: Sequence[Detections],
+        batch: DetectionBatch,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+    ) -> list[FoundBoxes]:
+        """Return what was found per picture of a ``picture_batch``."""
+        return found_boxes(predictions, batch, classes, category_ids)
 
     def draw(
         self, seen: Sequence[tuple[DetectionBatch, list[Detections]]], classes: Sequence[str], folder: Path

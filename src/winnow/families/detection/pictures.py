@@ -87,6 +87,23 @@ def draw_training_batches(batches: Sequence[DetectionBatch], class_names: Sequen
     draw_grid(images[:most], None, targets[:most], class_names, path)
 
 
+def draw_found(
+    pixels: np.ndarray, boxes: torch.Tensor, scores: torch.Tensor, names: Sequence[str], min_score: float
+) -> Image.Image:
+    """Draw ``boxes`` (N, 4) xyxy in px of ``pixels`` (H, W, 3) uint8 with class and score, those of at least ``min_score``, the
+    surest over the others."""
+    picture = Image.fromarray(pixels)
+    draw, font, taken = ImageDraw.Draw(picture), font_of(FONT_SIZE), list[Box]()
+    shown = ((scores >= min_score) & boxes.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    corners = _corners(boxes[shown].numpy(), (picture.height, picture.width), picture)
+    for box in reversed(corners):
+        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline=OUTLINE, width=4)
+        draw.rectangle(box, outline=FOUND_COLOUR, width=2)
+    for row, box in zip(shown, corners, strict=True):
+        _label(draw, font, f"{names[row]} {float(scores[row]):.2f}", box, picture, taken, at_top=True)
+    return picture
+
+
 def _draw_cell(
     image: np.ndarray,
     found: Detections,

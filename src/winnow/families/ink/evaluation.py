@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 
 from winnow.builders import builder
 from winnow.families.ink.batch import InkBatch
+from winnow.families.ink.found import FoundInk, PictureTiles, found_in_lines, tiles_of_pictures
 from winnow.families.ink.metric import InkMetric
 from winnow.families.ink.pictures import draw_ink
 from winnow.families.ink.predictions import InkPredictions
@@ -44,6 +46,20 @@ class InkEvaluation:
         """Return ``new_metric(full=…)``: whether there are full heads to measure is the model's to say."""
         del data
         return {"new_metric": partial(InkMetric, **self._settings.model_dump())}
+
+    def picture_batch(
+        self, pixels: Sequence[np.ndarray], names: Sequence[str], data: Mapping[str, Any], image_size: int
+    ) -> PictureTiles:
+        """Return pictures (H, W, 3) uint8, each a line of dark text, as tiles of ``image_size`` px."""
+        del data
+        return tiles_of_pictures(pixels, names, image_size)
+
+    def found(
+        self, predictions: InkPredictions, batch: PictureTiles, classes: Sequence[str], category_ids: Sequence[int]
+    ) -> list[FoundInk]:
+        """Return what was found per line of a ``picture_batch``."""
+        del classes, category_ids
+        return found_in_lines(predictions, batch, self._settings.key_point_threshold)
 
     def draw(self, seen: Sequence[tuple[InkBatch, InkPredictions]], classes: Sequence[str], folder: Path) -> Path:
         path = folder / "val_ink.png"

@@ -16,17 +16,16 @@ import numpy as np
 from PIL import Image
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
-from winnow.data.image import read_image
+from winnow.data.image import image_size, read_image
 from winnow.errors import DataError
 from winnow.families.pairs.batch import MODALITIES
 from winnow.families.pairs.exchanged import edges_of, exchanged, is_coloured
-from winnow.families.pairs.frames import Frame, FrameLabels, PairSource, labels_of, size_of_file
+from winnow.families.pairs.frames import Frame, FrameLabels, PairSource, labels_of
 from winnow.families.pairs.records import PairRecord
 from winnow.families.pairs.selection import make_record
-from winnow.families.pairs.settings import CameraSettings, split_settings
+from winnow.families.pairs.settings import CameraSettings, SyntheticNode
 from winnow.families.pairs.sources import Selected, select_kaist, select_llvip
-from winnow.families.pairs.synthetic.store import SPLITS, SyntheticSettings, make_pairs, read_pairs
-from winnow.settings import build_settings
+from winnow.families.pairs.synthetic.store import SPLITS, make_pairs, read_pairs
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
@@ -52,20 +51,19 @@ class _Seen:
     edges: np.ndarray | None = None
 
 
-def check_llvip(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+def check_llvip(settings: CameraSettings, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=llvip``."""
-    return _check_selected(select_llvip(_camera_settings(node)), progress)
+    return _check_selected(select_llvip(settings), progress)
 
 
-def check_kaist(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+def check_kaist(settings: CameraSettings, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=kaist``."""
-    return _check_selected(select_kaist(_camera_settings(node)), progress)
+    return _check_selected(select_kaist(settings), progress)
 
 
-def check_synthetic(node: Mapping[str, Any], progress: SplitProgress) -> DataReport:
+def check_synthetic(settings: SyntheticNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=pairs_synthetic``, drawn first where they are not there."""
-    settings = build_settings(SyntheticSettings, {key: node[key] for key in SyntheticSettings.model_fields}, "data")
-    folder = make_pairs(Path(node["root"]), settings)
+    folder = make_pairs(Path(settings.root), settings)
     reports = {}
     for part in SPLITS:
         records = {str(record.image_id): record for record in read_pairs(folder, part).records}
@@ -107,11 +105,6 @@ def _check_selected(selected: Selected, progress: SplitProgress) -> DataReport:
         for part, frames in (("train", selected.train), ("val", selected.val))
     }
     return DataReport(reports, _in_both(*reports.values()))
-
-
-def _camera_settings(node: Mapping[str, Any]) -> CameraSettings:
-    _, own = split_settings({key: value for key, value in node.items() if key != "name"})
-    return build_settings(CameraSettings, own, "data")
 
 
 def _frame_of(record: PairRecord) -> Frame:
@@ -202,7 +195,7 @@ def _read_all(frames: Sequence[Frame]) -> Iterator[tuple[Frame, tuple[_Seen | No
 
 def _look(path: Path) -> _Seen:
     try:
-        size = size_of_file(path)
+        size = image_size(path)
         image = Image.fromarray(read_image(path, *size).permute(1, 2, 0).numpy())
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (DataError, OSError) as error:

@@ -10,16 +10,17 @@ from typing import Any, cast
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import Samples
-from winnow.families.detection.data import PAD_MULTIPLE, DetectionData, DetectionSettings
+from winnow.families.detection.data import PAD_MULTIPLE, DetectionData
 from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.settings import DetectionSettings
 from winnow.families.pairs.check import check_kaist, check_llvip, check_synthetic
 from winnow.families.pairs.frames import first
 from winnow.families.pairs.records import PairRecord
 from winnow.families.pairs.samples import PairCollate, PairSamples
 from winnow.families.pairs.selection import make_split
-from winnow.families.pairs.settings import CameraSettings, PairSettings, split_settings
+from winnow.families.pairs.settings import CameraNode, PairSettings, SyntheticNode
 from winnow.families.pairs.sources import Selected, select_kaist, select_llvip
-from winnow.families.pairs.synthetic.store import SyntheticSettings, make_pairs, read_pairs
+from winnow.families.pairs.synthetic.store import make_pairs, read_pairs
 from winnow.families.pairs.transforms import PairAugmentation
 from winnow.settings import build_settings
 
@@ -61,40 +62,35 @@ class PairData(DetectionData):
         return PairCollate(PAD_MULTIPLE)
 
 
-@builder(check=check_synthetic)
-def pairs_synthetic(*, loading: LoadingSettings, name: str, root: str, **values: Any) -> PairData:
+@builder(SyntheticNode, check=check_synthetic)
+def pairs_synthetic(*, loading: LoadingSettings, **values: Any) -> PairData:
     """Build the embedded data set, drawn under ``root`` if it is not there yet."""
-    del name
-    common, own = split_settings(values)
-    folder = make_pairs(Path(root), build_settings(SyntheticSettings, own, "data"))
-    return PairData(read_pairs(folder, "train"), read_pairs(folder, "val"), common, loading)
+    settings = build_settings(SyntheticNode, values, "data")
+    folder = make_pairs(Path(settings.root), settings)
+    return PairData(read_pairs(folder, "train"), read_pairs(folder, "val"), settings, loading)
 
 
-@builder(check=check_llvip)
-def llvip(*, loading: LoadingSettings, name: str, **values: Any) -> PairData:
+@builder(CameraNode, check=check_llvip)
+def llvip(*, loading: LoadingSettings, **values: Any) -> PairData:
     """Build the data of LLVIP; the keys that begin with ``kaist_`` are not read."""
-    del name
-    common, own = split_settings(values)
-    settings = build_settings(CameraSettings, own, "data")
-    return _build(select_llvip(settings), common, settings, loading)
+    settings = build_settings(CameraNode, values, "data")
+    return _build(select_llvip(settings), settings, loading)
 
 
-@builder(check=check_kaist)
-def kaist(*, loading: LoadingSettings, name: str, **values: Any) -> PairData:
+@builder(CameraNode, check=check_kaist)
+def kaist(*, loading: LoadingSettings, **values: Any) -> PairData:
     """Build the data of KAIST; the keys that begin with ``llvip_`` are not read."""
-    del name
-    common, own = split_settings(values)
-    settings = build_settings(CameraSettings, own, "data")
-    return _build(select_kaist(settings), common, settings, loading)
+    settings = build_settings(CameraNode, values, "data")
+    return _build(select_kaist(settings), settings, loading)
 
 
-def _build(selected: Selected, common: PairSettings, settings: CameraSettings, loading: LoadingSettings) -> PairData:
+def _build(selected: Selected, settings: CameraNode, loading: LoadingSettings) -> PairData:
     source = selected.source
     logger.info("annotations: %s", source.words)
     for what, count in source.unused.items():
         logger.info("%d × %s", count, what)
     train, val = (
-        make_split(source, part, frames, common.modalities, settings)
+        make_split(source, part, frames, settings.modalities, settings)
         for part, frames in (("train", selected.train), ("val", selected.val))
     )
     in_both = sorted(
@@ -104,4 +100,4 @@ def _build(selected: Selected, common: PairSettings, settings: CameraSettings, l
         logger.warning(
             "%s_split: %d pairs are in train as well as in val: %s", source.key, len(in_both), first(in_both)
         )
-    return PairData(train, val, common, loading)
+    return PairData(train, val, settings, loading)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from winnow.errors import DataError
+from winnow.data.image import image_size
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -84,17 +83,9 @@ def paired(visible: Path, infrared: Path, prefix: str, sequence_of: Callable[[st
 
 
 def size_of(frame: Frame) -> tuple[int, int]:
-    """Return width and height in px of the frame's visible image, or of the infrared where there is none."""
-    return size_of_file(frame.visible if frame.exists[0] else frame.infrared)
-
-
-def size_of_file(path: Path) -> tuple[int, int]:
-    """Return width and height in px of an image, as its header says. Raises DataError if it can't be read."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read: {error}") from error
+    """Return width and height in px of the frame's visible image, or of the infrared where there is none, by its header. Raises
+    DataError if it can't be read."""
+    return image_size(frame.visible if frame.exists[0] else frame.infrared)
 
 
 def labels_of(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from winnow.families.detection.data import DetectionSettings
+from winnow.families.detection.settings import DetectionSettings
 from winnow.families.detection.transforms import Probability
 from winnow.families.pairs.selection import Completeness
 from winnow.families.pairs.splits import Split
-from winnow.settings import Settings, build_settings
+from winnow.families.pairs.synthetic.store import SyntheticSettings
+from winnow.settings import Settings
 
 
 class ModalityDropout(Settings):
@@ -62,8 +62,14 @@ class CameraSettings(Completeness):
         return None if split == "official" else split
 
 
-def split_settings(values: Mapping[str, Any]) -> tuple[PairSettings, dict[str, Any]]:
-    """Return the settings that all data sets of pairs have, and the keys of the one."""
-    common = {key: value for key, value in values.items() if key in PairSettings.model_fields}
-    own = {key: value for key, value in values.items() if key not in common}
-    return build_settings(PairSettings, common, "data"), own
+class CameraNode(PairSettings, CameraSettings):
+    """The keys of ``data=llvip`` and of ``data=kaist``."""
+
+    name: str
+
+
+class SyntheticNode(PairSettings, SyntheticSettings):
+    """The keys of ``data=pairs_synthetic``; ``root`` is where the set is kept."""
+
+    name: str
+    root: str

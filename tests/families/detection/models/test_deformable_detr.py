@@ -1,6 +1,7 @@
 import copy
 import functools
 import logging
+import math
 import re
 
 import pytest
@@ -116,6 +117,13 @@ def test_the_first_class_loss_is_that_of_the_focal_prior():
     assert terms["loss_ce"].item() / 2 == pytest.approx(1.13, abs=0.1)
 
 
+@pytest.mark.parametrize("refine", [False, True])
+def test_every_layer_begins_with_boxes_of_the_papers_size(refine):
+    boxes = tiny_task(with_box_refine=refine).forward(two_image_batch()).boxes_cxcywh
+    sides = boxes[..., 2:]
+    torch.testing.assert_close(sides, torch.full_like(sides, 1 / (1 + math.exp(2))), atol=1e-4, rtol=0)
+
+
 def test_queries_look_at_different_places_from_the_start():
     boxes = tiny_task().forward(two_image_batch()).boxes_cxcywh
     assert boxes[-1, 0, :, :2].std(dim=0).min() > 0.1
@@ -223,6 +231,17 @@ def test_boxes_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = task.forward(two_image_batch())
     assert outputs.boxes_cxcywh.dtype == outputs.logits.dtype == torch.float32
+
+
+def test_reference_points_and_the_norms_before_them_are_float32_under_autocast():
+    task, dtypes = tiny_task(), []
+    model = task.model
+    watched = [model.model.reference_points, *(projection[1] for projection in model.model.input_proj)]
+    for module in watched:
+        module.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        task.forward(two_image_batch())
+    assert dtypes == [torch.float32] * len(watched)
 
 
 @pytest.mark.parametrize("canvas", [(64, 64), (96, 64), (128, 160)])

@@ -71,9 +71,9 @@ def torchvision_losses(outputs, data):
     return network.compute_loss(truth, head, anchors, [rows * columns for rows, columns in shapes])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_losses_equal_torchvisions_on_the_same_outputs(seed):
-    data = crowded(seed)
+@pytest.mark.parametrize(("seed", "size"), [(0, (128, 128)), (1, (128, 128)), (2, (96, 160)), (3, (160, 96))])
+def test_losses_equal_torchvisions_on_the_same_outputs(seed, size):
+    data = crowded(seed, size=size)
     outputs = random_outputs(data, seed)
     count = float(match_locations(data, STRIDES).wins.sum())
     ours = fcos_losses(outputs, match_locations(data, STRIDES))
@@ -135,6 +135,65 @@ def test_predictions_are_in_original_pixels_whatever_the_padding(padded):
     torch.testing.assert_close(found.boxes, torch.tensor([[100.0, 150, 300, 400]]))
     assert found.labels.tolist() == [1]
     assert found.scores[0] > 0.99
+
+
+def one_found(size, level=0, **outputs):
+    """Return outputs for an image in which the locations of ``level`` have the given values, and nothing else is found."""
+    shapes = grid_shapes(size, STRIDES)
+    rows = torch.cat([torch.full((height * width,), number) for number, (height, width) in enumerate(shapes)]) == level
+    logits = torch.full((1, len(rows), 3), -20.0)
+    distances, centerness = torch.zeros(1, len(rows), 4), torch.zeros(1, len(rows))
+    logits[0, rows, 1], centerness[0, rows] = outputs["logit"], outputs["centerness"]
+    distances[0, rows] = outputs["distance"]
+    return FcosOutputs(logits, distances, centerness), int(rows.sum())
+
+
+def test_a_score_is_the_root_of_class_times_centerness():
+    outputs, _ = one_found((32, 32), level=1, logit=0.3, centerness=-0.2, distance=0.3)
+    (found,) = tiny().predictions(outputs, batch(target([], [], size=(32, 32))))
+    expected = (torch.tensor(0.3).sigmoid() * torch.tensor(-0.2).sigmoid()).sqrt()
+    torch.testing.assert_close(found.scores, expected.expand(4))
+    assert found.labels.tolist() == [1] * 4
+
+
+def test_at_most_a_thousand_locations_of_a_level_are_looked_at_and_none_on_padding():
+    task = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 5000, 0.05, **TINY)
+    whole = batch(target([], [], size=(320, 320)))
+    outputs, num_locations = one_found((320, 320), logit=3.0, centerness=3.0, distance=0.3)
+    (found,) = task.predictions(outputs, whole)
+    assert (num_locations, len(found.scores)) == (1600, 1000)
+    (found,) = task.predictions(outputs, batch(target([], [], size=(64, 96)), padded=(320, 320)))
+    assert len(found.scores) == 64 // 8 * 96 // 8
+    assert found.boxes.max(dim=0).values.tolist() == pytest.approx([88 - 2.4, 56 - 2.4, 88 + 2.4, 56 + 2.4])
+
+
+def test_of_boxes_that_overlap_by_more_than_0_6_the_best_stays_within_its_class():
+    def found(width, label):
+        """Return how many of two boxes are found, 20 and ``width`` px wide."""
+        outputs, _ = one_found((32, 64), logit=-20.0, centerness=5.0, distance=0.0)
+        outputs.logits[0, 0, 1], outputs.logits[0, 1, label] = 5.0, 4.0
+        outputs.distances[0, 0] = torch.tensor([0, 0, 20, 10]) / 8
+        outputs.distances[0, 1] = torch.tensor([8, 0, width - 8, 10]) / 8
+        return len(tiny().predictions(outputs, batch(target([], [], size=(32, 64))))[0].scores)
+
+    assert [found(20 / 0.55, 1), found(20 / 0.65, 1), found(20 / 0.65, 2)] == [2, 1, 2]
+
+
+def test_locations_without_a_number_take_no_place_from_others():
+    outputs, count = one_found((320, 320), logit=3.0, centerness=3.0, distance=0.3)
+    outputs.logits[0, : count // 2] = torch.nan
+    (found,) = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 5000, 0.05, **TINY).predictions(
+        outputs, batch(target([], [], size=(320, 320)))
+    )
+    assert len(found.scores) == count // 2
+
+
+@pytest.mark.parametrize(("score", "is_found"), [(0.5, False), (0.499, True)])
+def test_only_what_scores_above_the_threshold_is_found(score, is_found):
+    task = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 100, score, **TINY)
+    outputs, _ = one_found((32, 32), logit=0.0, centerness=0.0, distance=0.3)
+    (found,) = task.predictions(outputs, batch(target([], [], size=(32, 32))))
+    assert len(found.scores) == (16 if is_found else 0)
 
 
 def test_predictions_are_sorted_limited_and_inside_the_image():
@@ -201,6 +260,14 @@ def test_losses_and_predictions_do_not_depend_on_the_models_mode(training):
         "loss_centerness",
     }
     assert len(task.predictions(outputs, data)) == 4
+
+
+def test_a_location_just_at_the_radius_is_not_positive():
+    data = batch(target([[8, 8, 136, 136]], [0], size=(160, 160)))
+    matches = match_locations(data, STRIDES)
+    assert matches.stride[matches.wins].tolist() == [16.0] * 4
+    # The centre lies at 72 px, 1.5 strides are 24 px: 48 and 96 are just too far.
+    assert sorted(matches.points[matches.wins].tolist()) == [[64, 64], [64, 80], [80, 64], [80, 80]]
 
 
 def test_autocast_gives_float32_losses():

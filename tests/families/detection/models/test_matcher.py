@@ -50,10 +50,13 @@ def test_every_layer_is_matched_as_by_transformers(counts):
             assert matches.targets[layer, chosen].tolist() == columns.tolist()
 
 
-def test_no_boxes_at_all_give_no_pairs():
-    logits, boxes, true_boxes, labels = random_case([0, 0])
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_no_boxes_at_all_give_no_pairs(num_layers):
+    logits, boxes, true_boxes, labels = random_case([0, 0], num_layers)
     matches = match(logits, boxes, SetTargets.from_images(true_boxes, labels), PAPER)
-    assert matches.queries.shape == (3, 0)
+    assert matches.images.shape == (0,)
+    assert matches.queries.shape == matches.targets.shape == (num_layers, 0)
+    assert {part.dtype for part in vars(matches).values()} == {torch.int64}
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

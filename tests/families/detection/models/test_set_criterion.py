@@ -148,3 +148,19 @@ def test_without_auxiliary_losses_only_the_last_layer_learns():
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         criterion(**changes)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 4])
+def test_all_but_the_last_layer_are_auxiliary(num_layers):
+    logits, boxes, true_boxes, labels = random_case([3, 1], num_layers)
+    terms = criterion()(logits, boxes, SetTargets.from_images(true_boxes, labels), 4.0)
+    names = ["loss_ce", "loss_bbox", "loss_giou"]
+    assert list(terms) == names + [f"{name}_aux" for name in names] * (num_layers > 1)
+    alone = [
+        criterion()(logits[[layer]], boxes[[layer]], SetTargets.from_images(true_boxes, labels), 4.0)
+        for layer in range(num_layers)
+    ]
+    for name in terms:
+        parts = [one[name.removesuffix("_aux")] for one in alone]
+        expected = sum(parts[:-1]) if name.endswith("_aux") else parts[-1]
+        torch.testing.assert_close(terms[name], expected)

@@ -1,1 +1,0 @@
-"""Pairs as others lay them on disk, read into ``PairRecord``s."""

@@ -11,11 +11,11 @@ from winnow.families.pairs.synthetic.figures import Figure, draw_figures
 
 HEIGHT, WIDTH = 128, 160
 # Of the visible image's brightness, 1 being white: stripes about the local mean colour, and what a plain rectangle differs by.
-_STRIPES, _PLAIN = 0.08, 0.10
+_STRIPES, _PLAIN = 0.08, 0.16
 # Of the infrared image's: how much warmer a person is than what is behind, how that changes along the stripes' angle, and how
 # much of the stripes is seen.
 _WARMTH, _SLOPE, _WARM_STRIPES, _COLD = 0.26, 0.10, 0.04, -0.16
-_VISIBLE_NOISE, _INFRARED_NOISE = 0.02, 0.03
+_VISIBLE_NOISE, _INFRARED_NOISE = 0.012, 0.03
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def draw_pair(seed: int, split: int, index: int) -> DrawnPair:
 def _textured(rng: np.random.Generator) -> np.ndarray:
     """Return (H, W, 3) float32: a colour that changes slowly, under grey patterns of all sizes."""
     colour = rng.uniform(0.35, 0.65, 3).astype(np.float32)
-    slow = np.stack([_waves(48, 0.06, rng) for _ in range(3)], axis=-1)
-    grey = _waves(24, 0.06, rng) + _waves(10, 0.06, rng) + _waves(4, 0.05, rng)
+    slow = np.stack([_waves(48, 0.04, rng) for _ in range(3)], axis=-1)
+    grey = _waves(24, 0.04, rng) + _waves(10, 0.02, rng) + _waves(4, 0.015, rng)
     return np.asarray(colour + slow + grey[..., None])
 
 

@@ -5,6 +5,9 @@ from pairs_parts import pair_values, synthetic_values, write_llvip, write_voc
 from PIL import Image
 
 from winnow.families.pairs.check import check_kaist, check_llvip, check_synthetic
+from winnow.families.pairs.exchanged import exchanged
+from winnow.families.pairs.settings import CameraNode, SyntheticNode
+from winnow.settings import build_settings
 
 SHARED = REPOSITORY.parent / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
@@ -20,7 +23,9 @@ def root(tmp_path):
 
 
 def findings(root, **changes):
-    report = check_llvip(pair_values("llvip", llvip_root=str(root), **changes), silent)
+    report = check_llvip(
+        build_settings(CameraNode, pair_values("llvip", llvip_root=str(root), **changes), "data"), silent
+    )
     return [(split, finding.kind, finding.file, finding.detail) for split, finding in report.findings()]
 
 
@@ -32,7 +37,9 @@ def exchange(one, other):
 
 def test_whole_pairs_are_clean_and_counted(root):
     told = []
-    report = check_llvip(pair_values("llvip", llvip_root=str(root)), lambda *args: told.append(args))
+    report = check_llvip(
+        build_settings(CameraNode, pair_values("llvip", llvip_root=str(root)), "data"), lambda *args: told.append(args)
+    )
     assert not report.findings()
     assert {split: (part.num_images, part.num_annotations) for split, part in report.splits.items()} == {
         "train": (6, 6),
@@ -73,6 +80,14 @@ def test_exchanged_frames_are_found_by_what_is_on_them(root):
     assert findings(root) == [("train", "frames exchanged", "010002", detail)]
 
 
+def test_what_a_standing_camera_always_sees_does_not_hide_an_exchange():
+    rng = np.random.default_rng(0)
+    scene, own = rng.normal(0, 10, (24, 32)), rng.normal(0, 1, (6, 24, 32))
+    visible, infrared = scene + own + rng.normal(0, 1, own.shape), scene + own + rng.normal(0, 1, own.shape)
+    assert exchanged(list(visible), list(infrared)) == []
+    assert exchanged(list(visible), list(infrared[[0, 4, 2, 3, 1, 5]])) == [(1, 4)]
+
+
 def test_exchanged_modalities_are_found_by_their_colours(root):
     exchange(root / "infrared/train/010002.png", root / "visible/train/010002.png")
     assert findings(root) == [
@@ -92,30 +107,40 @@ def test_what_is_wrong_with_labels_and_files_is_found(root):
         ("boxes outside of it or without area", "010003"), ("boxes clipped to the image", "010003"),
         ("pair without objects", "010004"), ("unreadable image", str(root / "infrared/train/010005.png")),
     ]  # fmt: skip
-    report = check_llvip(pair_values("llvip", llvip_root=str(root)), silent)
+    report = check_llvip(build_settings(CameraNode, pair_values("llvip", llvip_root=str(root)), "data"), silent)
     notes = {finding.kind for _, finding in report.findings() if not finding.is_problem}
     assert notes == {"pair without annotation", "pair without objects"}
 
 
 def test_drawn_pairs_are_clean_and_exchanged_ones_are_found(tmp_path):
     values = synthetic_values(tmp_path, num_train=12)
-    assert not check_synthetic(values, silent).findings()
+    assert not check_synthetic(build_settings(SyntheticNode, values, "data"), silent).findings()
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     exchange(folder / "infrared/train/000003.png", folder / "infrared/train/000009.png")
-    report = check_synthetic(values, silent)
+    report = check_synthetic(build_settings(SyntheticNode, values, "data"), silent)
     assert [(finding.kind, finding.file) for _, finding in report.findings()] == [("frames exchanged", "000003")]
 
 
 @needs_shared
 def test_the_excerpts_are_clean_but_for_what_is_not_labelled():
-    split = {"train": ["01"], "val": ["19", "20"]}
-    report = check_llvip(pair_values("llvip", llvip_root=str(SHARED / "llvip_mini"), llvip_split=split), silent)
+    split = {"train": ["19"], "val": ["20"]}
+    report = check_llvip(
+        build_settings(
+            CameraNode, pair_values("llvip", llvip_root=str(SHARED / "llvip_mini"), llvip_split=split), "data"
+        ),
+        silent,
+    )
     assert {name: (part.num_images, part.num_annotations, part.counts) for name, part in report.splits.items()} == {
-        "train": (32, 45, {"pair without annotation": 23}), "val": (15, 0, {"pair without annotation": 15}),
+        "train": (9, 0, {"pair without annotation": 9}), "val": (6, 0, {"pair without annotation": 6}),
     }  # fmt: skip
     assert not report.between
     split = {"train": ["set06", "set08"], "val": ["set09", "set10", "set11"]}
-    report = check_kaist(pair_values("kaist", kaist_root=str(SHARED / "kaist_mini"), kaist_split=split), silent)
+    report = check_kaist(
+        build_settings(
+            CameraNode, pair_values("kaist", kaist_root=str(SHARED / "kaist_mini"), kaist_split=split), "data"
+        ),
+        silent,
+    )
     assert {name: (part.num_images, part.num_annotations) for name, part in report.splits.items()} == {
         "train": (4, 32), "val": (5, 27),
     }  # fmt: skip

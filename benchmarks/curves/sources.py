@@ -23,10 +23,17 @@ Params = Mapping[str, Any]
 
 
 class CurveSource(Protocol):
-    epochs: int
-    num_trials: int
-    optimum: float
-    space: dict[str, BaseDistribution]
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def num_trials(self) -> int: ...
+
+    @property
+    def optimum(self) -> float: ...
+
+    @property
+    def space(self) -> dict[str, BaseDistribution]: ...
 
     def draw(self, params: Params, number: int, seed: int) -> Sequence[float]: ...
 

@@ -1,0 +1,86 @@
+"""A trained model evaluated on data, its own or another set, as its run did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from winnow.config.compose import compose_command_line
+from winnow.config.instantiate import check_node, instantiate
+from winnow.config.plain import Config
+from winnow.config.recorded import with_values
+from winnow.data.plan import LoadingSettings
+from winnow.engine.evaluate import evaluate
+from winnow.engine.progress import Progress
+from winnow.errors import ConfigError, DataError
+from winnow.protocols import Data, Metric, Task
+from winnow.settings import build_settings
+
+if TYPE_CHECKING:
+    from winnow.trained.model import TrainedModel
+
+SPLITS = ("val", "train")
+
+
+class _WithMetric:
+    """A task that is judged by another metric; all else is the task's own."""
+
+    def __init__(self, task: Task, new_metric: Any) -> None:
+        self._task = task
+        self._new_metric = new_metric
+
+    def new_metric(self) -> Metric:
+        metric: Metric = self._new_metric()
+        return metric
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+
+def evaluate_model(
+    model: TrainedModel, overrides: Sequence[str], split: str, batch_size: int | None
+) -> dict[str, float]:
+    """Return ``val/…`` of the data that ``overrides`` make of the run's own; see ``TrainedModel.evaluate``."""
+    if split not in SPLITS:
+        raise ConfigError(f"split={split!r}; allowed: {', '.join(SPLITS)}")
+    config = {**model.config, "data": data_node(model.config, overrides)}
+    check_node(config, "data", ["loading"])
+    data: Data = instantiate(config, "data", loading=loading_of(config, batch_size))
+    if split == "train":  # an overfit run is evaluated on all that it trains on
+        loading = loading_of(config, batch_size).model_copy(update={"overfit": data.num_train_samples})
+        data = instantiate(config, "data", loading=loading)
+    if list(data.classes) != list(model.classes):
+        raise ConfigError(
+            f"the model of {model.path} knows the classes {list(model.classes)}, and this data has {list(data.classes)}"
+        )
+    if not data.num_val_batches():
+        raise DataError("the data has no validation images; split=train evaluates those that were trained on")
+    arguments = model.evaluation.model_arguments(data)
+    judged = _WithMetric(model.task, arguments["new_metric"]) if hasattr(data, "category_ids") else model.task
+    return evaluate(judged, data, size_of(model, config), model.precision, Progress())
+
+
+def data_node(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the node ``data``: the recorded one with single values changed, or another choice, composed from the project's
+    configs. Raises ConfigError for what is no override of ``data``."""
+    for text in overrides:
+        if not text.lstrip("+~").startswith(("data=", "data.")):
+            raise ConfigError(f"{text!r} says nothing of the data; allowed: data=CHOICE and data.KEY=VALUE")
+    if any(text.startswith("data=") for text in overrides):
+        return dict(compose_command_line(None, overrides).config["data"])
+    return dict(with_values({"data": config["data"]}, list(overrides))["data"])
+
+
+def loading_of(config: Config, batch_size: int | None) -> LoadingSettings:
+    """Return how the run loaded its data, in batches of another size where one is asked for."""
+    training = config["training"]
+    values = {name: training[name] for name in LoadingSettings.model_fields.keys() & training.keys()}
+    if batch_size is not None:
+        values["batch_size"] = batch_size
+    return build_settings(LoadingSettings, {**values, "drop_last": False}, "training")
+
+
+def size_of(model: TrainedModel, config: Config) -> int:
+    """Return the image size to evaluate at: the run's, or another one that was asked for."""
+    asked = config["data"].get("image_size")
+    return asked if asked != model.config["data"].get("image_size") and isinstance(asked, int) else model.image_size

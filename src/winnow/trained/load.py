@@ -1,0 +1,143 @@
+"""A trained model from its checkpoint alone: no data set, no config and no code beside it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from winnow.checkpoints.file import read_checkpoint
+from winnow.checkpoints.folder import checkpoint_in
+from winnow.checkpoints.layouts import with_frozen_weights
+from winnow.config.instantiate import instantiate
+from winnow.config.plain import Config
+from winnow.config.recorded import followed_config
+from winnow.engine.precision import Precision, choose_device
+from winnow.engine.restorable import require_content
+from winnow.engine.schedule import SizeSchedule
+from winnow.engine.seeding import undisturbed_rng
+from winnow.errors import CheckpointError, ConfigError, WeightsError
+from winnow.protocols import Task
+from winnow.run.build import checked_evaluation
+from winnow.trained.model import TrainedModel
+
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class KnownClasses:
+    """What a checkpoint knows of the data that its model was trained on; ``category_ids`` are the data set's own, by label."""
+
+    classes: Sequence[str]
+    category_ids: Sequence[int]
+
+
+def load(
+    run: str | Path,
+    which: Which = "best",
+    device: str = "auto",
+    precision: str | None = None,
+    trusted_targets: Sequence[str] = (),
+    frozen_source: str | None = None,
+) -> TrainedModel:
+    """Return the trained model of a run folder, or of a checkpoint file.
+
+    ``which``: best.pth or last.pth of a folder. The weights are those that were evaluated: with EMA the average. ``device`` is
+    ``auto``, ``cpu`` or ``cuda``; ``precision`` is ``off`` (float32), ``bf16``, ``fp16`` or ``auto``, None as in training.
+    ``trusted_targets`` names packages of one's own that the model needs: a file never chooses what is executed.
+    ``frozen_source`` is where a file is now that frozen weights were taken from.
+
+    Raises CheckpointError for a damaged file, ConfigError for what is not trusted or not allowed, WeightsError where the weights
+    don't fit the model.
+    """
+    if which not in ("best", "last"):
+        raise ConfigError(f"which={which!r} must be best or last")
+    if precision not in (None, "off", "bf16", "fp16", "auto"):
+        raise ConfigError(f"precision={precision!r} must be off, bf16, fp16 or auto")
+    path = Path(run)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; name a run folder or a checkpoint")
+    path = checkpoint_in(path, which) if path.is_dir() else path
+    content = with_frozen_weights(read_checkpoint(path), path, frozen_source)
+    require_content(content, path)
+    config = followed_config(content, list(trusted_targets), str(path))
+    training = config["training"]
+    amp = training["amp"] if precision is None else precision
+    chosen = Precision.choose(amp, choose_device(device), training.get("memory_format", "auto"))
+    known = KnownClasses(content["classes"], category_ids_of(content))
+    evaluation = checked_evaluation(config)
+    task = build_task(config, evaluation.model_arguments(known), content["model_state_dict"], path)
+    task.model.to(chosen.device).to(memory_format=chosen.memory_format)
+    task.model.eval()
+    return TrainedModel(
+        path=path,
+        config=config,
+        task=task,
+        evaluation=evaluation,
+        precision=chosen,
+        classes=tuple(known.classes),
+        category_ids=tuple(known.category_ids),
+        has_category_ids="category_ids" in content["metadata"],
+        image_size=final_size(config),
+        epoch=content["epoch"],
+        metrics=dict(content["metrics"]),
+    )
+
+
+def category_ids_of(content: Mapping[str, Any]) -> list[int]:
+    """Return the data set's own category ids by label; labels from 0 where the checkpoint lacks them."""
+    ids = content["metadata"].get("category_ids")
+    classes = content["classes"]
+    is_whole = isinstance(ids, list) and len(ids) == len(classes) and all(type(number) is int for number in ids)
+    return list(ids) if is_whole else list(range(len(classes)))
+
+
+def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> Task:
+    """Return the task of ``config`` with ``weights``. It is built without its pretrained weights, which may be gone by now, and
+    with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit."""
+    nodes = [config["model"]]
+    if nodes[0].get("pretrained", False) is not False:
+        nodes.insert(0, {**nodes[0], "pretrained": False})
+    for node in nodes:
+        with undisturbed_rng(), _without_word_of_random_weights():
+            task: Task = instantiate({**config, "model": node}, "model", **arguments)
+        wrong = _differences(weights, task.model.state_dict())
+        if not wrong:
+            task.model.load_state_dict(dict(weights))
+            return task
+    raise WeightsError(
+        f"the weights of {path} don't fit the model that its config names:\n  " + "\n  ".join(wrong[:10])
+    )
+
+
+def final_size(config: Config) -> int:
+    """Return the image size in pixels at which the run was evaluated."""
+    size = config["data"].get("image_size")
+    schedule = config["training"].get("resize_schedule")
+    return SizeSchedule.of(schedule, size if isinstance(size, int) else 0).final
+
+
+def _differences(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    shapes = [{name: tuple(value.shape) for name, value in weights.items()} for weights in (saved, own)]
+    return [
+        f"{name}: {shapes[0].get(name, 'absent')} in the file, {shapes[1].get(name, 'absent')} in the model"
+        for name in sorted(shapes[0].keys() | shapes[1].keys())
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
+
+
+@contextlib.contextmanager
+def _without_word_of_random_weights() -> Iterator[None]:
+    """Keep builders from saying that a model starts from random values: it gets its weights right after."""
+    logger = logging.getLogger("winnow.families")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

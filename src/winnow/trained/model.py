@@ -1,0 +1,112 @@
+"""A trained model in use: predictions on pictures, and the evaluation of a data set, as the run itself would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow.config.plain import Config
+from winnow.engine.compilation import uncompiled
+from winnow.engine.precision import Precision
+from winnow.engine.seeding import undisturbed_rng
+from winnow.errors import ConfigError, DataError
+from winnow.protocols import Evaluation, Task
+from winnow.trained.pictures import Picture, in_batches, read_picture
+
+EXIF = ("auto", "never")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What ``winnow.load`` returns. ``classes`` are the names by label, ``category_ids`` the data set's own ids by label
+    (labels from 0 where the checkpoint lacks them: ``has_category_ids``). ``config`` is the run's, ``metrics`` what its
+    evaluation gave at ``epoch``, ``image_size`` the pixels that it was evaluated at."""
+
+    path: Path
+    config: Config = field(repr=False)
+    task: Task = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
+    precision: Precision
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    has_category_ids: bool
+    image_size: int
+    epoch: int
+    metrics: Mapping[str, float] = field(repr=False)
+
+    def predict(self, images: Any, batch_size: int | None = None, exif: str = "auto") -> list[Any]:
+        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of them.
+
+        For detectors that are ``FoundBoxes`` in pixels of the picture, turned as its EXIF orientation says unless ``exif`` is
+        ``never``; an ink model gives ``FoundInk``. ``batch_size`` is training's by default. Raises DataError naming a picture
+        that can't be read.
+        """
+        single = isinstance(images, str | Path) or hasattr(images, "shape")
+        found = []
+        for picture, result in self.stream([images] if single else images, batch_size, exif):
+            if picture.problem is not None:
+                raise DataError(picture.problem)
+            found.append(result)
+        return found
+
+    @torch.inference_mode()
+    def stream(
+        self, images: Iterable[Any], batch_size: int | None = None, exif: str = "auto"
+    ) -> Iterator[tuple[Picture, Any]]:
+        """Yield (picture, what is found on it) one after the other, in constant memory; a picture that can't be read comes with
+        its ``problem`` and None. The next batch is read while the model looks at this one. Raises ConfigError for a model
+        whose family can't read pictures."""
+        if exif not in EXIF:
+            raise ConfigError(f"exif={exif!r} must be auto or never")
+        if not hasattr(self.evaluation, "picture_batch"):
+            raise ConfigError(f"{type(self.evaluation).__name__} can't make batches of pictures (picture_batch)")
+        size = self.config["training"]["batch_size"] if batch_size is None else batch_size
+        if size < 1:
+            raise ConfigError(f"batch_size={size} must be at least 1")
+        with ThreadPoolExecutor(1) as reader, uncompiled():
+            waiting = None
+            for batch in in_batches(iter(enumerate(images)), size):
+                coming = reader.submit(self._read, batch, exif)
+                if waiting is not None:
+                    yield from self._found(*waiting.result())
+                waiting = coming
+            if waiting is not None:
+                yield from self._found(*waiting.result())
+
+    def evaluate(self, data: Any = (), split: str = "val", batch_size: int | None = None) -> dict[str, float]:
+        """Return the numbers of ``val/…`` of the run's own evaluation, on its own data by default: the same to the last bit.
+
+        ``data`` changes the data set, as on the command line: ``["data.root=/elsewhere"]`` changes single values,
+        ``["data=coco", "data.val.images=…"]`` takes another. ``split="train"`` evaluates what was trained on. Raises ConfigError,
+        DataError.
+        """
+        from winnow.trained.evaluation import evaluate_model
+
+        return evaluate_model(self, [data] if isinstance(data, str) else list(data), split, batch_size)
+
+    def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
+        """Read pictures, and make a batch of those that can be read."""
+        pictures = [read_picture(source, number, exif) for number, source in batch]
+        readable = [picture for picture in pictures if picture.pixels is not None]
+        made = None
+        if readable:
+            pixels = [picture.pixels for picture in readable]
+            names = [picture.name for picture in readable]
+            made = self.evaluation.picture_batch(pixels, names, self.config["data"], self.image_size)  # type: ignore[attr-defined]
+        return pictures, made
+
+    def _found(self, pictures: list[Picture], made: Any) -> Iterator[tuple[Picture, Any]]:
+        results: Iterator[Any] = iter(())
+        if made is not None:
+            with undisturbed_rng(), self.precision.autocast():
+                batch = made.to(self.precision.device, self.precision.memory_format)
+                outputs = self.task.forward(batch)
+            predictions = self.task.predictions(outputs, batch)
+            results = iter(self.evaluation.found(predictions, batch, self.classes, self.category_ids))  # type: ignore[attr-defined]
+        for picture in pictures:
+            yield picture, None if picture.problem is not None else next(results)

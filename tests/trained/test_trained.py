@@ -1,0 +1,243 @@
+"""Trained models in use: loaded from a checkpoint alone, predicting on pictures, evaluated as their run was."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from test_ink_run import UNTRACKED as INK
+
+import winnow
+from winnow.checkpoints.file import read_checkpoint, write_checkpoint
+from winnow.commands.cli import main
+from winnow.errors import CheckpointError, ConfigError, DataError, WeightsError
+
+RUN = [
+    "model=fcos_tiny", "tracking=off", "data.num_train=24", "data.num_val=8", "training.max_epochs=2", "training.batch_size=4",
+    "training.num_workers=0", "training.ema.decay=0.5", "training.scheduler.warmup_steps=2", "evaluation.score_threshold=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture(scope="module")
+def run(warm_program, workplace):
+    """Return the folder of a short run of a detector, with EMA."""
+    warm_program.run(workplace, *RUN, "hydra.run.dir=run")
+    return workplace / "run"
+
+
+@pytest.fixture
+def here(workplace, monkeypatch):
+    """Go to where the run was made: its data lies beside it."""
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+@pytest.fixture(scope="module")
+def pictures(workplace, run):
+    """Return the run's validation pictures."""
+    del run
+    return sorted(workplace.glob("data/digits/*/val/*"))
+
+
+def test_its_own_evaluation_is_the_run_s_to_the_last_bit(run, here):
+    model = winnow.load(run, "last")
+    recorded = json.loads((run / "result.json").read_text())["metrics"]
+    found = model.evaluate()
+    assert found == {name: recorded[name] for name in found}
+    assert len(found) > 10
+    assert model.evaluate(batch_size=3)["val/map"] == found["val/map"]
+    assert model.evaluate(split="train") != found
+
+
+def test_predictions_are_those_of_the_evaluation(run, here, pictures):
+    model = winnow.load(run, device="cpu")
+    (batch,) = _batches(model)
+    batch = batch.to(model.precision.device, model.precision.memory_format)
+    with torch.inference_mode():
+        with model.precision.autocast():
+            outputs = model.task.forward(batch)
+        expected = model.task.predictions(outputs, batch)
+    found = model.predict(pictures, batch_size=len(pictures))
+    assert [one.name for one in found] == [str(path) for path in pictures]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.scores, other.scores)
+        assert one.names == tuple(model.classes[label] for label in other.labels)
+        assert one.category_ids == tuple(model.category_ids[label] for label in other.labels)
+
+
+def _batches(model):
+    from winnow.config.instantiate import instantiate
+    from winnow.trained.evaluation import loading_of
+
+    data = instantiate(model.config, "data", loading=loading_of(model.config, 8))
+    return list(data.val_batches(model.image_size))
+
+
+def test_paths_arrays_and_tensors_give_the_same(run, pictures):
+    model = winnow.load(str(run / "checkpoints" / "best.pth"), precision="off")
+    array = np.asarray(Image.open(pictures[0]).convert("RGB"))
+    by_path = model.predict(pictures[0])[0]
+    for other in (array, torch.from_numpy(array.copy()), torch.from_numpy(array.copy()).permute(2, 0, 1), [array]):
+        (found,) = model.predict(other)
+        assert torch.equal(found.boxes, by_path.boxes)
+        assert found.size == array.shape[:2]
+
+
+def test_a_picture_is_turned_as_its_orientation_says(run, pictures, tmp_path):
+    model = winnow.load(run, precision="off")
+    upright = Image.open(pictures[0]).convert("RGB").crop((0, 0, 128, 96))
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side, to be turned by 90° clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    expected = model.predict(tmp_path / "upright.png")[0]
+    found = model.predict(tmp_path / "turned.png")[0]
+    assert found.size == expected.size == (96, 128)
+    assert torch.equal(found.boxes, expected.boxes)
+    assert model.predict(tmp_path / "turned.png", exif="never")[0].size == (128, 96)
+
+
+@pytest.mark.parametrize(("picture", "message"), [
+    (np.zeros((4, 4, 3), dtype=np.float32), "picture 0 holds float32, and must hold uint8"),
+    (np.zeros((4, 4, 4), dtype=np.uint8), r"picture 0 has shape \(4, 4, 4\); allowed"),
+    (np.zeros((0, 4, 3), dtype=np.uint8), r"picture 0 has shape \(0, 4, 3\)"),
+    ([3], "picture 0 is a int; give a path"),
+])  # fmt: skip
+def test_what_is_no_picture_is_refused(run, picture, message):
+    with pytest.raises(ConfigError, match=message):
+        winnow.load(run).predict(picture)
+
+
+def test_one_bad_picture_is_named(run, pictures, tmp_path):
+    (tmp_path / "bad.png").write_bytes(pictures[0].read_bytes()[:200])
+    model = winnow.load(run)
+    with pytest.raises(DataError, match=r"bad.png cannot be read"):
+        model.predict([pictures[0], tmp_path / "bad.png"])
+    streamed = list(model.stream([pictures[0], tmp_path / "bad.png", tmp_path / "none.png", pictures[1]], batch_size=2))
+    assert [picture.problem is None for picture, _ in streamed] == [True, False, False, True]
+    assert [found is None for _, found in streamed] == [False, True, True, False]
+
+
+def test_the_command_writes_coco_and_pictures(run, pictures, tmp_path, capsys):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number, path in enumerate(pictures[:3]):
+        (tmp_path / "in" / ("deep" if number else "") / "same.png").write_bytes(path.read_bytes())
+        (tmp_path / "in" / f"{number}.png").write_bytes(path.read_bytes())
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    command = ["predict", str(run), str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--batch-size", "2"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert "5 pictures" in printed.out
+    assert "1 pictures were left out" in printed.err
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [image["file_name"].rpartition("/in/")[2] for image in written["images"]] == [
+        "0.png", "1.png", "2.png", "deep/same.png", "same.png"]  # fmt: skip
+    assert {category["id"] for category in written["categories"]} >= {
+        row["category_id"] for row in written["annotations"]
+    }
+    assert len(written["annotations"]) == len({row["id"] for row in written["annotations"]}) > 0
+    assert sorted(path.name for path in (tmp_path / "out" / "pictures").iterdir()) == [
+        "0.png", "1.png", "2.png", "5_same.png", "same.png"]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pictures", "predictions.json"]
+    assert main(command) == 2
+    assert "is not empty; name a folder that is new" in capsys.readouterr().err
+
+
+def test_the_command_evaluates(run, here, capsys):
+    assert main(["evaluate", str(run), "--which", "last", "--format", "json", "data.num_val=8"]) == 0
+    shown = json.loads(capsys.readouterr().out)["metrics"]
+    assert shown["val/map"] == json.loads((run / "result.json").read_text())["metrics"]["val/map"]
+    assert main(["evaluate", str(run), "model.head_convs=3"]) == 2
+    assert "says nothing of the data" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "data.nothing=3"]) == 2
+    assert "data.nothing is not a key" in capsys.readouterr().err
+
+
+def changed(run, tmp_path, change):
+    content = read_checkpoint(run / "checkpoints" / "best.pth")
+    change(content)
+    write_checkpoint(tmp_path / "changed.pth", content)
+    return tmp_path / "changed.pth"
+
+
+def test_a_file_without_the_data_set_s_ids_gives_labels_and_says_so(run, pictures, tmp_path, caplog):
+    known = winnow.load(run)
+    assert known.has_category_ids
+    assert list(known.category_ids) != list(range(len(known.classes)))
+    path = changed(run, tmp_path, lambda content: content["metadata"].pop("category_ids"))
+    model = winnow.load(path)
+    assert list(model.category_ids) == list(range(len(model.classes)))
+    assert main(["predict", str(path), str(pictures[0]), "--output", str(tmp_path / "out"), "--no-pictures"]) == 0
+    assert "lacks the data set's category ids" in caplog.text
+
+
+def test_a_file_does_not_choose_what_is_executed(run, tmp_path):
+    def trust(content):
+        content["config"]["trusted_targets"] = ["tests"]
+        content["config"]["model"]["_target_"] = "tests.anything"
+
+    with pytest.raises(ConfigError, match=r"trusts 'tests', and this command does not.*trusted_targets=\[tests\]"):
+        winnow.load(changed(run, tmp_path, trust))
+
+
+def test_weights_of_another_model_are_refused(run, tmp_path):
+    def narrow(content):
+        content["config"]["model"]["channels"] = [8, 16, 32, 64]
+
+    with pytest.raises(WeightsError, match=r"changed.pth don't fit the model.*\n  backbone"):
+        winnow.load(changed(run, tmp_path, narrow))
+
+
+@pytest.mark.parametrize(("arguments", "kind", "message"), [
+    (("nowhere",), CheckpointError, "nowhere does not exist; name a run folder or a checkpoint"),
+    ((".",), ConfigError, r"\. holds several runs, name one of them: .*run"),
+    (("data",), ConfigError, "data is no run folder"),
+    (("run", "newest"), ConfigError, "which='newest' must be best or last"),
+    (("run", "best", "cpu", "fp8"), ConfigError, "precision='fp8' must be off"),
+    (("run", "best", "cuda:7"), ConfigError, "cuda:7"),
+])  # fmt: skip
+def test_what_can_t_be_loaded_is_said(run, here, arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        winnow.load(*arguments)
+
+
+def test_pretrained_weights_that_are_gone_are_not_missed(warm_program, workplace, run, here):
+    """A run that began from a weights file is used without it."""
+    torch.save(read_checkpoint(run / "checkpoints" / "best.pth")["model_state_dict"], workplace / "weights.pth")
+    warm_program.run(
+        workplace, *RUN, "training.max_epochs=1", "model.pretrained=weights.pth", "hydra.run.dir=from_file"
+    )
+    (workplace / "weights.pth").unlink()
+    assert winnow.load("from_file").config["model"]["pretrained"] == "weights.pth"
+
+
+def test_an_ink_model_finds_lines(warm_program, workplace, tmp_path, caplog):
+    warm_program.run(workplace, *INK, "training.max_epochs=1", "hydra.run.dir=ink")
+    model = winnow.load(workplace / "ink")
+    page = np.full((40, 150, 3), 230, dtype=np.uint8)
+    page[18:22, 10:140] = 30
+    Image.fromarray(page).save(tmp_path / "line.png")
+    (found,) = model.predict(tmp_path / "line.png")
+    assert found.size == (40, 150)
+    assert found.skeleton.shape[0] == model.image_size
+    assert found.skeleton.shape[1] * found.scale == pytest.approx(150)
+    assert len(found.kinds) == len(found.scores) == len(found.key_points)
+    assert main(["predict", str(workplace / "ink"), str(tmp_path / "line.png"), "--output", str(tmp_path / "out")]) == 0
+    (image,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    assert len(image["key_points"]) == len(found.kinds)
+    with Image.open(tmp_path / "out" / "pictures" / "line.png") as drawn:
+        assert drawn.size == (150, 40)
+    assert "category ids" not in caplog.text
+
+
+def test_the_checkpoint_names_the_category_ids_of_its_data(run):
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["name"] == "digits"
+    assert read_checkpoint(run / "checkpoints" / "last.pth")["metadata"]["category_ids"] == list(range(1, 11))
