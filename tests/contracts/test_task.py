@@ -238,6 +238,10 @@ class TestLatePairs(PairTaskContract):
     changes = {"fusion": "late"}  # noqa: RUF012
 
 
+class TestAlignedPairs(PairTaskContract):
+    changes = {"macl": {"weight": 1.0}}  # noqa: RUF012
+
+
 class TestInktrace(TaskContract):
     """Nothing is hidden, for which blocks would be drawn at random; tests/families/ink/model shows that those drawn do not
     depend on how a step is cut into micro-batches."""

@@ -58,10 +58,13 @@ def _was_pure(model: Mapping[str, Any]) -> str:
 
 
 _MODELS = "winnow.families.detection.models"
+_PAIRS = "winnow.families.pairs.models.pair_faster_rcnn"
 ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
     f"{_MODELS}.deformable_detr.deformable_detr": {"share_heads": _had_shared_heads, "attention": _was_pure},
     f"{_MODELS}.deformable_detr.deformable_detr_tiny": {"share_heads": _had_shared_heads, "attention": _was_pure},
     f"{_MODELS}.faster_rcnn.faster_rcnn_r50_fpn": {"norm_eps": _norm_eps},
+    f"{_PAIRS}.pair_faster_rcnn": {"macl": lambda model: {"weight": 0.0}},
+    f"{_PAIRS}.pair_faster_rcnn_tiny": {"macl": lambda model: {"weight": 0.0}},
 }
 """Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""
 

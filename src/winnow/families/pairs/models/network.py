@@ -16,6 +16,7 @@ from winnow.families.pairs.batch import CHANNELS as BATCH_CHANNELS
 from winnow.families.pairs.batch import MODALITIES
 from winnow.families.pairs.models.detector import PairDetector
 from winnow.families.pairs.models.fusion import Pyramid
+from winnow.families.pairs.models.macl import AlignmentHead
 
 CHANNELS = dict(zip(MODALITIES, BATCH_CHANNELS, strict=True))
 NUM_CHANNELS = {name: channels.stop - channels.start for name, channels in CHANNELS.items()}
@@ -36,7 +37,8 @@ class PairNetwork(nn.Module):
     """(B, 4, H, W) uint8 images in, pyramids out; the task calls the ``detectors``.
 
     ``backbones`` are named by the modalities that they see, ``fused`` where that is both at once, ``shared`` where that
-    is both in turn; with ``fusion`` two pyramids become the one of the detector ``fused``."""
+    is both in turn; with ``fusion`` two pyramids become the one of the detector ``fused``. ``alignment`` only projects for
+    MACL."""
 
     def __init__(
         self,
@@ -44,12 +46,14 @@ class PairNetwork(nn.Module):
         backbones: Mapping[str, nn.Module],
         fusion: nn.Module | None,
         detectors: Mapping[str, PairDetector],
+        alignment: AlignmentHead | None = None,
     ) -> None:
         super().__init__()
         self.normalize = normalize
         self.backbones = nn.ModuleDict(backbones)
         self.fusion = fusion
         self.detectors = nn.ModuleDict(detectors)
+        self.alignment = alignment
 
     def forward(self, images: Tensor, pixel_mask: Tensor, present: Tensor) -> PairFeatures:
         """Return the pyramids of ``images``; those not ``present`` (B, 2) are their modality's mean, and add nothing to

@@ -21,6 +21,7 @@ from winnow.families.detection.models.pixels import PixelNormalizer
 from winnow.families.pairs.batch import MODALITIES
 from winnow.families.pairs.models.detector import DetectorShape, PairDetector
 from winnow.families.pairs.models.fusion import ConcatFusion, GatedFusion
+from winnow.families.pairs.models.macl import AlignmentHead
 from winnow.families.pairs.models.network import FUSED, PairNetwork, give_own_norms, make_backbones
 from winnow.families.pairs.models.task import PairFasterRcnnTask
 from winnow.families.pairs.models.tiny_pyramid import STRIDES, TinyPyramid
@@ -39,6 +40,12 @@ WEIGHTS: dict[str, WeightsEnum] = {
 NUM_LAYERS = {"resnet50": resnet_fpn.NUM_LAYERS, "mobilenet_v2": mobilenet_fpn.NUM_LAYERS}
 
 
+class MaclSettings(Settings):
+    """``weight`` of the contrastive term that aligns both modalities; with 0 there is none."""
+
+    weight: float = Field(ge=0)
+
+
 class PairModelSettings(Settings):
     """What all pair detectors have in common. ``anchor_sizes``: one per level, the root of the area in px;
     ``anchor_ratios``: height over width; ``late_score`` matters to ``fusion: late`` alone; ``pixel_mean`` and
@@ -55,6 +62,7 @@ class PairModelSettings(Settings):
     roi_samples: int = Field(gt=1)
     sampling_ratio: int = Field(gt=0)
     max_proposals: int = Field(gt=0)
+    macl: MaclSettings
     pixel_mean: list[float] = Field(min_length=NUM_CHANNELS, max_length=NUM_CHANNELS)
     pixel_std: list[float] = Field(min_length=NUM_CHANNELS, max_length=NUM_CHANNELS)
     pretrained: bool | str
@@ -66,6 +74,15 @@ class PairModelSettings(Settings):
         if any(value <= 0 for value in values):
             raise ValueError("must be above 0")
         return values
+
+    @model_validator(mode="after")
+    def _check_macl(self) -> PairModelSettings:
+        if self.macl.weight > 0 and self.fusion in (*MODALITIES, "early"):
+            raise ValueError(
+                f"model.macl.weight={self.macl.weight:g} needs the features of both modalities, but model.fusion={self.fusion} "
+                "has none before fusion; allowed with mid, gated, late"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_sharing(self) -> PairModelSettings:
@@ -207,8 +224,15 @@ def _build(
     detectors = {
         name: PairDetector(shape, len(given.classes), given.score_threshold, given.max_detections) for name in names
     }
-    network = PairNetwork(PixelNormalizer(settings.pixel_mean, settings.pixel_std), backbones, fusion, detectors)
-    return PairFasterRcnnTask(network, given.classes, given.new_metric, settings.late_score, given.max_detections)
+    weight = settings.macl.weight
+    # Built last, from a generator of its own: the detector begins with the same weights without it.
+    alignment = AlignmentHead(shape.channels, shape.strides, shape.sampling_ratio) if weight > 0 else None
+    network = PairNetwork(
+        PixelNormalizer(settings.pixel_mean, settings.pixel_std), backbones, fusion, detectors, alignment
+    )
+    return PairFasterRcnnTask(
+        network, given.classes, given.new_metric, settings.late_score, given.max_detections, weight
+    )
 
 
 def _large_backbone(settings: PairFasterRcnnSettings, found: FoundWeights | None) -> BackboneWithFPN:

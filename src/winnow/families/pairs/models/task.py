@@ -18,11 +18,13 @@ from winnow.families.detection.models.faster_rcnn import (
 )
 from winnow.families.pairs.batch import MODALITIES, PairBatch
 from winnow.families.pairs.models.detector import PairDetector
+from winnow.families.pairs.models.macl import macl_sum
 from winnow.families.pairs.models.network import PairFeatures, PairNetwork
 from winnow.families.pairs.models.pooling import pooled
 from winnow.protocols import Metric
 
 TERMS = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+MACL_TERM = "loss_macl"
 POOLING_IOU = 0.5
 
 
@@ -43,16 +45,18 @@ class PairFasterRcnnTask:
         new_metric: Callable[[], Metric],
         late_score: str,
         max_detections: int,
+        macl_weight: float = 0.0,
     ) -> None:
         self.model: nn.Module = model
         self.classes = list(classes)
         self._new_metric = new_metric
         self._late_score = late_score
         self._max_detections = max_detections
+        self._macl_weight = macl_weight
         self._detector_names = tuple(model.detectors)
         self.counted_by: Mapping[str, str] = {
             self._term(term, name): "images" for name in self._detector_names for term in TERMS
-        }
+        } | ({} if model.alignment is None else {MACL_TERM: "objects"})
         self.class_rows: Mapping[str, int] = {
             f"detectors.{name}.roi_heads.box_predictor.{layer}.{part}": rows
             for name in self._detector_names
@@ -68,12 +72,15 @@ class PairFasterRcnnTask:
         return features
 
     def loss_count(self, batch: PairBatch) -> dict[str, float]:
-        """Return the number of pairs."""
-        return {"images": float(batch.num_samples)}
+        """Return the number of pairs, and with MACL that of the objects that both of their images show."""
+        count = {"images": float(batch.num_samples)}
+        if self._network.alignment is not None:
+            count["objects"] = float(sum(int(shown.sum()) for shown in shown_in_both(batch)))
+        return count
 
     def losses(self, outputs: PairFeatures, batch: PairBatch, count: Mapping[str, float]) -> dict[str, Tensor]:
         """Return ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, each weighted 1;
-        of two detectors each with its modality's name behind."""
+        of two detectors each with its modality's name behind; with MACL ``loss_macl`` too, times its weight."""
         generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
         terms: dict[str, Tensor] = {}
         with torch.autocast(batch.images.device.type, enabled=False):
@@ -86,7 +93,16 @@ class PairFasterRcnnTask:
                 for losses, sampler in zip((rpn_losses, box_losses), detector.samplers, strict=True):
                     share = sampler.num_drawn / (sampler.batch_size_per_image * count["images"])
                     terms |= {self._term(term, name): value * share for term, value in losses.items()}
+            if self._network.alignment is not None:
+                terms[MACL_TERM] = self._macl(outputs, batch) * (self._macl_weight / count["objects"])
         return terms
+
+    def _macl(self, outputs: PairFeatures, batch: PairBatch) -> Tensor:
+        head = self._network.alignment
+        assert head is not None
+        pyramids = {name: in_float32(pyramid) for name, pyramid in outputs.modalities.items()}
+        boxes = [target["boxes"] for target in torchvision_targets(batch)]
+        return macl_sum(head, pyramids, boxes, shown_in_both(batch), image_list(batch).image_sizes, batch.seeds)
 
     @torch.no_grad()
     def predictions(self, outputs: PairFeatures, batch: PairBatch) -> list[Detections]:
@@ -114,8 +130,20 @@ class PairFasterRcnnTask:
         return pooled(left, self._late_score, POOLING_IOU, self._max_detections)
 
     def _detectors(self) -> list[tuple[str, PairDetector]]:
-        detectors = cast(PairNetwork, self.model).detectors
+        detectors = self._network.detectors
         return [(name, cast(PairDetector, detectors[name])) for name in self._detector_names]
+
+    @property
+    def _network(self) -> PairNetwork:
+        return cast(PairNetwork, self.model)
 
     def _term(self, term: str, detector: str) -> str:
         return term if len(self._detector_names) == 1 else f"{term}_{detector}"
+
+
+def shown_in_both(batch: PairBatch) -> list[Tensor]:
+    """Return per pair (N,) bool: which objects both images show. Where nobody knows they all count, unless an image is absent."""
+    present = batch.present.all(dim=1)
+    if batch.seen_in is not None:
+        return [seen.all(dim=1) & here for seen, here in zip(batch.seen_in, present, strict=True)]
+    return [here.expand(len(target.boxes)) for target, here in zip(batch.targets, present, strict=True)]
