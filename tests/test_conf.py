@@ -27,6 +27,7 @@ CHOICES = [
     if (choice := f"{group}={file.relative_to(REPOSITORY / 'conf' / group).with_suffix('')}") not in NOT_CHOICES
 ]
 INK = ["model=inktrace", "data=ink_strokes"]
+PAIRS = ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere", "data.kaist_root=somewhere"]
 EXPERIMENTS = sorted(file.stem for file in (REPOSITORY / "conf/experiment").glob("*.yaml"))
 NEEDED = {
     "data=bdd100k": ["data.root=somewhere"],
@@ -41,6 +42,7 @@ NEEDED = {
     "data=pairs_synthetic": ["model=pair_faster_rcnn_tiny"],
     "data=llvip": ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere"],
     "data=kaist": ["model=pair_faster_rcnn_tiny", "data.kaist_root=somewhere"],
+    **{f"stage=pairs/{stage}": PAIRS for stage in ("llvip", "kaist", "all")},
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 
