@@ -14,7 +14,11 @@ register_resolvers()
 show_errors_as_messages()
 
 
-@hydra.main(config_path="conf", config_name="config", execution_whitelist=["winnow.console.*", "logging.*"])
+@hydra.main(
+    config_path="conf",
+    config_name="config",
+    execution_whitelist=["winnow.console.*", "winnow.run.refused_run.*", "logging.*"],
+)
 def main(cfg: DictConfig) -> float | None:
     from winnow.run.pipeline import run  # torch and its friends: not before the config is composed
 

@@ -28,6 +28,8 @@ def main(cfg):
             raise RuntimeError("a bug of the user's")
         case "raise_once" if first_start:
             raise RuntimeError("a passing trouble")
+        case "full_once" if first_start:
+            raise RuntimeError("nothing was saved") from OSError(28, "No space left on device", "best.pth")
         case "exit":
             sys.exit(3)
         case "kill":
@@ -51,6 +53,8 @@ def main(cfg):
             return cfg.x, -cfg.x
         case "debug":
             breakpoint()
+        case "deaf":
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         case "costly":
             (folder / "result.json").write_text('{"cost": {"images": 100.0}, "epochs": 3, "seconds": 0.5}')
     current = current_trial()

@@ -2,6 +2,9 @@
 
 import io
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import optuna
 import pytest
@@ -36,7 +39,7 @@ def test_a_ranking_shows_values_as_they_are():
             params={"training.freeze": value}, value=1.0,
             distributions={"training.freeze": optuna.distributions.CategoricalDistribution(ODD)},
         ))  # fmt: skip
-    shown = printed(ranking_table(rows_of(study.get_trials()), "val/[map]"))
+    shown = printed(ranking_table(rows_of(study.get_trials()), ["val/[map]"]))
     assert all(f"training.freeze={value}" in shown for value in ODD)
     assert "val/[map]" in shown
 
@@ -59,3 +62,24 @@ def test_a_terminals_commands_are_shown_and_not_obeyed(text, shown):
 def test_log_lines_are_printed_so_too(capsys):
     ConsoleHandler().emit(logging.makeLogRecord({"msg": "[a] [/b] \x1b[2J"}))
     assert capsys.readouterr().out.strip() == r"[a] [/b] \x1b[2J"
+
+
+FULL_DISK = """
+import logging
+from winnow.console import CONSOLE, ConsoleHandler, drop_unwritten_output
+logger = logging.getLogger("full")
+logger.addHandler(ConsoleHandler())
+for number in range(3):
+    logger.warning("line %d", number)
+assert not CONSOLE._buffer
+drop_unwritten_output()
+raise SystemExit(75)
+"""
+
+
+def test_a_console_on_a_full_disk_ends_nothing_and_keeps_the_exit_code():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", FULL_DISK], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (75, "")

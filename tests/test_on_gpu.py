@@ -1,10 +1,14 @@
 """What only a GPU can show, function by function; whole runs there are the parts of benchmarks/gpu_check.py."""
 
 import itertools
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from composed import compose_plain
+from detection_parts import batch as detection_batch
+from detection_parts import target
 from engine_parts import Vectors
 from test_modes import DETR, FCOS, INK, SIZES
 
@@ -12,8 +16,10 @@ from winnow.checkpoints.host_copy import HostMemory
 from winnow.engine.counts import divisors
 from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
-from winnow.engine.seeding import rng_state, set_rng_state
-from winnow.errors import MemoryExhaustedError
+from winnow.engine.seeding import make_deterministic, rng_state, set_rng_state
+from winnow.engine.transfer import Transfer, with_next
+from winnow.errors import ConfigError, MemoryExhaustedError
+from winnow.families.detection.models.deformable_attention import NoKernelError, load_kernel
 from winnow.run.build import build
 from winnow.run.plan import RunPlan
 from winnow.tracking.null_tracker import NullTracker
@@ -121,3 +127,104 @@ def test_random_numbers_of_the_device_go_on_from_a_saved_state():
     drawn = torch.rand(5, device=GPU)
     set_rng_state(state)
     assert torch.equal(torch.rand(5, device=GPU), drawn)
+
+
+@pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bf16", 3e-2)])
+def test_the_kernel_computes_attention_as_pure_pytorch_does(made, exact, amp, tolerance):
+    try:
+        load_kernel(cached_only=True)
+    except NoKernelError as error:
+        pytest.skip(str(error))
+    runs = [
+        made(GPU, *MODELS["deformable"], f"training.amp={amp}", f"model.attention={choice}")
+        for choice in ("pure", "kernel")
+    ]
+    runs[1].task.model.load_state_dict(runs[0].task.model.state_dict())
+    batch = next(runs[0].data.train_batches(1, runs[0].sizes.final))
+    terms, norms = [], []
+    for run in runs:
+        with run.step.precision.autocast():
+            terms.append(losses(run, batch))
+        torch.stack(list(terms[-1].values())).sum().backward()
+        norms.append(
+            torch.nn.utils.get_total_norm([p.grad for p in run.task.model.parameters() if p.grad is not None]).item()
+        )
+    for name, loss in terms[0].items():
+        assert terms[1][name].item() == pytest.approx(loss.item(), rel=tolerance, abs=tolerance), name
+    assert norms[1] == pytest.approx(norms[0], rel=10 * tolerance)
+
+
+def test_auto_takes_the_kernel_where_it_is_there_and_says_so(made, caplog):
+    try:
+        load_kernel(cached_only=True)
+        expected = "deformable attention: transformers' kernel"
+    except NoKernelError as error:
+        expected = f"deformable attention: pure PyTorch (grid_sample); no kernel: {error}"
+    with caplog.at_level("INFO"):
+        made(GPU, *MODELS["deformable"], "model.attention=auto")
+    assert expected in caplog.text
+
+
+def test_no_encoder_layer_makes_the_host_wait(made):
+    run = made(GPU, *MODELS["deformable"], "training.amp=off", "model.attention=pure")
+    run.task.model.train()
+    layers = run.task.model.model.encoder.layers
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda *_: torch.cuda.set_sync_debug_mode("error"))
+        layer.register_forward_hook(lambda *_: torch.cuda.set_sync_debug_mode("default"))
+    batch = next(run.data.train_batches(1, run.sizes.final)).to(run.device, run.step.precision.memory_format)
+    try:
+        run.task.forward(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_predictions_of_fcos_make_the_host_wait_twice_and_once_per_image(made):
+    run = made(GPU, *MODELS["fcos"], "training.amp=off", "evaluation.score_threshold=0.0")
+    run.task.model.eval()
+    batch = next(run.data.val_batches(run.sizes.final)).to(run.device, run.step.precision.memory_format)
+    with torch.inference_mode():
+        outputs = run.task.forward(batch)
+        run.task.predictions(outputs, batch)  # the first call of a kernel may wait to be loaded
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                run.task.predictions(outputs, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing" in str(warning.message) for warning in caught) <= 2 + batch.num_samples
+
+
+def test_batches_that_travel_ahead_arrive_whole_and_stay_so():
+    transfer = Transfer(Precision(torch.device(GPU), None))
+    side = 512
+    hosts = [
+        replace(
+            detection_batch(target([], [], (side, side))),
+            images=torch.full((8, 3, side, side), number, dtype=torch.uint8),
+        ).pin_memory()
+        for number in range(24)
+    ]
+    heavy = torch.randn(4096, 4096, device=GPU)
+    wrong = torch.zeros((), device=GPU, dtype=torch.int64)
+    for number, (host, following) in enumerate(with_next(hosts, transfer.is_ahead)):
+        moved = transfer(host)
+        transfer.start(following)
+        for _ in range(4):  # the device is behind: what is read below is read when the next copies have long begun
+            heavy = (heavy @ heavy).clamp(-1, 1)
+        wrong += (moved.images != number).sum()
+        del moved
+    assert wrong.item() == 0
+
+
+def test_deterministic_training_names_what_has_no_such_kernel(made):
+    try:
+        run = made(GPU, *MODELS["deformable"], "training.deterministic=true")
+        before = {name: value.clone() for name, value in run.task.model.state_dict().items()}
+        run.task.model.train()
+        with pytest.raises(ConfigError, match=r"grid_sampler_2d_backward_cuda.*training\.device=cpu"):
+            run.step([next(run.data.train_batches(1, run.sizes.final))], 0)
+    finally:
+        make_deterministic(False)
+    assert all(torch.equal(before[name], value) for name, value in run.task.model.state_dict().items())

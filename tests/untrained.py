@@ -1,5 +1,5 @@
 """Users' own models that don't train as they look: an unused head, a head behind a gate that starts at 0, frozen parameters
-that something thaws."""
+that something thaws, an operation that is not deterministic."""
 
 from __future__ import annotations
 
@@ -50,6 +50,20 @@ def gated_head(*arguments: Any, **values: Any) -> FcosTask:
     nn.init.zeros_(spare.outer.weight)
     plain = task.losses
     task.losses = lambda *given: plain(*given) | {"loss_spare": spare.outer(spare.inner(torch.ones(4))).sum()}
+    return task
+
+
+@builder(FcosTinySettings)
+def undetermined(*arguments: Any, **values: Any) -> FcosTask:
+    """Return losses with an operation that has no deterministic kernel, on a CPU either."""
+    task = fcos_tiny(*arguments, **values)
+    plain = task.losses
+
+    def losses(*given: Any) -> Any:
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+        return plain(*given)
+
+    task.losses = losses
     return task
 
 

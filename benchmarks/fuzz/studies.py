@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
         entries = [texts_of(trials[row.number]) for row in best]
         list_text(entries)
         if best:
-            CONSOLE.print(promotion_table(compared(best, entries, source), source.metric))
+            CONSOLE.print(promotion_table(compared(best, entries, source)))
 
     def sweep() -> None:
         storage = open_storage(journal, patience_seconds=1.0)
@@ -121,8 +122,9 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
         enqueue_listed(study, [({"training.batch_size": 4}, ["training.seed=5"])])
         claims = Claims(study, storage, ProcessStamp.this_process(), grace_seconds=0.0)
         supply = Supply(
-            study, 12, plan.space.distributions, plan.space.overrides, None, claims, None, folder, lambda number: None
-        )
+            study, 12, plan.space.distributions, plan.space.overrides, None, claims, None, folder, lambda number: None,
+            None, contextlib.nullcontext(),
+        )  # fmt: skip
         supply.adopt_orphans(set(), lambda trial: False)
         for _ in range(3):
             supply.next()
@@ -130,7 +132,7 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
             study, folder, 12, "val/map", lambda row: 6, lambda trial: False, NullTracker(folder), TINY, plots=False
         )
         report.open(has_console=False)
-        report.conclude(None, [])
+        report.conclude("all trials are done", [])
         report.close()
 
     return {"study": study, "promote": promote, "sweep": sweep}

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from winnow.config.resolvers import register_resolvers
 from winnow.engine.loop import Fit
+from winnow.engine.transfer import with_next
 from winnow.preflight.peak_memory import PeakMemory
 from winnow.protocols import Batch, Tracker
 from winnow.run.build import build
@@ -84,10 +85,10 @@ def step_speed(run: Fit, steps: int, warm_up: int = 8) -> Speed:
     memory = PeakMemory(run.device)
     memory.restart()
     began, images = time.perf_counter(), 0
-    for number in range(warm_up, warm_up + steps):
-        batch = fresh(next(batches))
-        run.step([batch], number)
-        images += batch.shape[0]
+    ahead = with_next(([fresh(next(batches))] for _ in range(steps)), run.step.transfer.is_ahead)
+    for number, (group, following) in enumerate(ahead, start=warm_up):
+        run.step(group, number, following)
+        images += group[0].shape[0]
     synchronise(run.device)
     return Speed(images / (time.perf_counter() - began), memory.read(), first)
 

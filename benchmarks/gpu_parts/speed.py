@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from contestants.engines import fresh
 from gpu_parts.fits import Speed, batches_of, built, forget, overrides, step_speed
 from gpu_parts.outcome import Figure, Place, Skipped, at_least
 from torch.profiler import ProfilerActivity, profile
+
+from winnow.errors import ConfigError
 
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
 """What the profiler calls a host that waits; the last one is each read of a number, on a CPU too."""
@@ -51,20 +51,16 @@ def compiled(place: Place) -> Iterator[Figure]:
 
 def attention(place: Place) -> Iterator[Figure]:
     """deformable attention in pure PyTorch and by the kernel: images/s in bf16"""
-    if importlib.util.find_spec("kernels") is None:
-        raise Skipped("the package kernels is not installed")
-    if not place.on_gpu:
-        raise Skipped("the kernel needs a CUDA device")
-    pure = steps(place, "training.amp=bf16")
-    yield Figure("pure speed", pure.images_per_second, "images/s")
-    run = built(place, overrides(place, "training.amp=bf16"))
-    model: Any = run.task.model
     try:
-        model.use_kernels = True  # transformers fetches the kernel from the hub, or finds it in the cache
-    except Exception as error:
-        raise Skipped(f"the kernel can't be had here: {type(error).__name__}: {error}") from error
+        run = built(place, overrides(place, "training.amp=bf16", "model.attention=kernel"))
+    except ConfigError as error:  # no card, no package, or nothing in the hub's cache
+        raise Skipped(str(error)) from error
     kernel = step_speed(run, num_steps(place))
+    del run
+    forget()
     yield Figure("kernel speed", kernel.images_per_second, "images/s")
+    pure = steps(place, "training.amp=bf16", "model.attention=pure")
+    yield Figure("pure speed", pure.images_per_second, "images/s")
     yield Figure("kernel over pure, speed", kernel.images_per_second / pure.images_per_second)
     yield Figure("kernel over pure, memory", kernel.peak_bytes / pure.peak_bytes)
 

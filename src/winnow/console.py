@@ -4,7 +4,9 @@ file is shown as it is: never read as markup, never as a terminal's commands."""
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -29,8 +31,24 @@ class PlainConsole(Console):
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(visible(text), **settings)
 
+    def forget(self) -> None:
+        """Drop what could not be written: the next print would begin with it again, and be longer each time."""
+        self._buffer.clear()
+
 
 CONSOLE = PlainConsole(soft_wrap=True)
+
+
+def drop_unwritten_output() -> None:
+    """Forget the output that can't be written, as into a file on a full disk: the interpreter would end the process with 120
+    for it, whatever it came to."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 class PlainFormatter(logging.Formatter):
@@ -41,7 +59,11 @@ class PlainFormatter(logging.Formatter):
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints records through ``CONSOLE``: above a progress bar on a terminal, as plain lines elsewhere."""
+    """Prints records through ``CONSOLE``: above a progress bar on a terminal, as plain lines elsewhere. What can't be written, as
+    into a file on a full disk, is lost, and nothing else with it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        CONSOLE.print(Text(visible(self.format(record)), style=_STYLES.get(record.levelno, "")))
+        try:
+            CONSOLE.print(Text(visible(self.format(record)), style=_STYLES.get(record.levelno, "")))
+        except OSError:
+            CONSOLE.forget()

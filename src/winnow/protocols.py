@@ -170,7 +170,9 @@ class Evaluation(Protocol):
     """How one family of tasks is judged and shown: what its models are told, and its pictures.
 
     It may have ``look_over(task, data)``, called once when a run is built: it logs as a warning what of the data the task can't
-    learn or give, which also stands in a preflight's report.
+    learn or give, which also stands in a preflight's report. And ``metric_modes``, a mapping of its metrics' names, without a
+    split, to ``max`` or ``min``, whichever is better; ``map_class/*`` stands for all that begin so. By it a sweep refuses names
+    that no run will give, and the worse direction of one, before it starts anything.
     """
 
     @property
@@ -225,6 +227,10 @@ class Trial(Protocol):
     """The sweep's ear: hears a value per epoch and says whether to stop. Never raises, never stops anything itself."""
 
     def report(self, value: float, epoch: int) -> None: ...
+
+    def spend(self, cost: Mapping[str, float]) -> None:
+        """Hear after each epoch what the run has cost so far: ``images``, ``images_640`` and ``seconds``."""
+        ...
 
     def should_prune(self) -> bool: ...
 

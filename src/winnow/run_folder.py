@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from filelock import FileLock, Timeout
 
@@ -53,6 +54,58 @@ def require_unused(folder: Path) -> None:
             f"{folder} already holds a run ({', '.join(left)}); go on with it by training.resume=auto, or choose another "
             "hydra.run.dir"
         )
+
+
+class MadeFolders:
+    """``folder`` and what was missing above it, made by this command, which removes them again where it is refused before it has
+    begun; what was there before stays. As a context: where an error ends it before ``keep()``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._made: list[Path] = []  # outermost first
+
+    def make(self) -> None:
+        """Make what is missing. Raises OSError, and remembers what it had made by then."""
+        for path in reversed([self._folder, *self._folder.parents]):
+            if path.is_dir():
+                continue
+            try:
+                path.mkdir()
+            except FileExistsError:  # another process was faster: then it is not ours
+                if not path.is_dir():
+                    raise
+            else:
+                self._made.append(path)
+
+    def keep(self) -> None:
+        """Leave everything where it is from now on."""
+        self._made = []
+
+    def remove(self) -> None:
+        """Remove what this command made; not where another process has begun a run there meanwhile."""
+        made, self._made = self._made, []
+        if self._folder in made and not _is_held(self._folder):
+            shutil.rmtree(self._folder, ignore_errors=True)
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # somebody else's things lie in it, or it is gone
+                path.rmdir()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None and issubclass(kind, Exception):
+            self.remove()
+
+
+def _is_held(folder: Path) -> bool:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (OSError, Timeout):
+        return True
+    lock.release()
+    return False
 
 
 def write_whole(path: Path, content: str | bytes, mode: int = 0o666) -> None:

@@ -114,7 +114,8 @@ def definition_now(old, *overrides):
 
 
 LEFT_OUT = [
-    "data.root", "data.cache", "training.num_workers", "training.device", "training.log_interval", "training.save_interval",
+    "data.root", "data.cache", "model.attention",
+    "training.num_workers", "training.device", "training.log_interval", "training.save_interval",
     "training.keep_last_n", "training.save_every_steps", "training.resume", "training.oom_retry", "training.frozen_weights",
     "training.frozen_source",
 ]  # fmt: skip
@@ -152,6 +153,8 @@ def test_a_key_that_came_later_is_in_a_resumed_config(monkeypatch, run):
     (["model=deformable_detr", "model.with_box_refine=true"], "share_heads", True, True),  # it changes nothing there
     (["model=deformable_detr_tiny"], "share_heads", True, True),
     (["model=deformable_detr_tiny", "model.with_box_refine=false"], "share_heads", False, True),
+    (["model=deformable_detr"], "attention", "pure", "auto"),
+    (["model=deformable_detr_tiny", "model.attention=pure"], "attention", "pure", "pure"),
     (["model=faster_rcnn_r50_fpn"], "norm_eps", 1e-5, None),
     (["model=faster_rcnn_r50_fpn", "model.pretrained=false"], "norm_eps", None, None),
 ])  # fmt: skip

@@ -89,9 +89,12 @@ class TestFcosTiny(DetectionTaskContract):
 
 
 class TestDeformableDetrTiny(DetectionTaskContract):
+    """What padding changes hangs on the random start, and transformers 5.23 draws the box heads of a fresh network once more
+    than 5.17 does. Of 40 starts by either the median is 0.011 and the largest 0.045; the same weights give the same in both."""
+
     name, make = "deformable_detr_tiny", deformable_detr_tiny
     changes = {"d_model": 32, "ffn_dim": 64, "num_queries": 10, "channels": [8, 8, 16, 16, 32]}  # noqa: RUF012
-    padding_tolerance = 0.02
+    padding_tolerance = 0.06
 
 
 class TestFasterRcnn(DetectionTaskContract):
@@ -183,7 +186,7 @@ class TestFcosR50(DetectionTaskContract):
 class TestDeformableDetrR50(DetectionTaskContract):
     name, make = "deformable_detr", deformable_detr
     changes = {"dropout": 0.0, "num_queries": 30}  # noqa: RUF012
-    padding_tolerance = 0.03
+    padding_tolerance = TestDeformableDetrTiny.padding_tolerance  # of five starts 0.011 to 0.042
 
     def settle(self, task):
         smooth(task.model)

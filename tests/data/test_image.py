@@ -1,13 +1,15 @@
 """Decoding: every stored form ends as the same RGB pixels, and damage has a name."""
 
 import contextlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from winnow.data.image import ImageSizeError, read_image
+from winnow.data.image import MAX_BYTES, ImageSizeError, ImageTooLargeError, image_size, read_grey, read_image
 from winnow.errors import DataError
 
 WIDTH, HEIGHT = 24, 16
@@ -143,3 +145,39 @@ def test_damaged_bytes_end_in_pixels_or_in_a_data_error(tmp_path, pixels, name):
         (tmp_path / name).write_bytes(damaged)
         with contextlib.suppress(DataError):
             assert read(tmp_path / name).shape == (HEIGHT, WIDTH, 3)
+
+
+def png_of(path, width, height):
+    """Write a PNG that promises so many pixels and holds none."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (header, b"IDAT" + zlib.compress(b""), b"IEND")
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("size", "words"), [
+    ((12911, 12911), r"has 12911×12911 pixels, which take 500 MB decoded; at most 500 MB are allowed"),
+    ((13_000, 13_500), r"has 13000×13500 pixels, which take 526 MB decoded; at most 500 MB are allowed"),
+    ((2**31 - 1, 1000), r"would take more than the 500 MB that are allowed, decoded: Image size \(2147483647000 pixels\)"),
+])  # fmt: skip
+@pytest.mark.parametrize("read_file", [read_image, read_grey, lambda path, *_: image_size(path)])
+def test_a_file_that_promises_more_than_fits_is_refused_by_its_header(tmp_path, size, words, read_file):
+    path = png_of(tmp_path / "bomb.png", *size)
+    with pytest.raises(ImageTooLargeError, match=r"bomb\.png " + words):
+        read_file(path, *size)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_largest_image_that_is_allowed_is_read(tmp_path):
+    side = int((MAX_BYTES / 3) ** 0.5)
+    assert image_size(png_of(tmp_path / "large.png", side, side)) == (side, side)
+
+
+def test_postscript_is_not_run(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.eps")
+    with pytest.raises(DataError, match=r"a\.eps is PostScript, a program"):
+        read(tmp_path / "a.eps")

@@ -24,10 +24,13 @@ class NeverTwice:
     """A trial that is pruned at its second report."""
 
     def __init__(self):
-        self.reports = []
+        self.reports, self.costs = [], []
 
     def report(self, value, epoch):
         self.reports.append((epoch, value))
+
+    def spend(self, cost):
+        self.costs.append(cost)
 
     def should_prune(self):
         return len(self.reports) == 2
@@ -109,6 +112,7 @@ def test_a_pruned_trial_stops_after_its_report(make_fit):
     trial = NeverTwice()
     assert run_fit(replace(run, trial=trial)) == "pruned"
     assert [epoch for epoch, _ in trial.reports] == [1, 2]
+    assert [cost["images"] for cost in trial.costs] == [run.data.num_train_samples * epoch for epoch in (1, 2)]
 
 
 def test_a_trial_is_not_pruned_in_its_last_epoch(make_fit):

@@ -53,6 +53,8 @@ ODD = [
     (("training_state_dict", "0.bias"), lambda t: t.cfloat(),
      r"training_state_dict.0.bias: complex \(16,\) in the file"),
     (("training_state_dict", "0.bias"), DROPPED, "training_state_dict.0.bias: absent in the file"),
+    (("progress", "step_counters", "held_back"), 9, r"held_back is 9, more than the \d steps"),
+    (("progress", "step_counters", "skipped"), -1, "progress.step_counters.skipped: Input should be greater"),
     (("rng", "python"), [3, [1, 2], None], "rng is no state of random generators"),
     (("rng", "numpy"), DROPPED, "rng is no state of random generators: KeyError: 'numpy'"),
     (("rng", "torch"), lambda t: t[:5], "rng is no state of random generators: RuntimeError"),

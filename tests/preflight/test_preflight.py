@@ -12,6 +12,7 @@ from test_train import TINY, WRONG
 
 from winnow.commands.cli import main
 from winnow.config.compose import compose_command_line
+from winnow.engine.seeding import make_deterministic
 
 OWN = ["trusted_targets=[untrained]"]
 
@@ -116,6 +117,16 @@ def test_what_does_not_train_as_it_looks_is_an_error(preflight, model, overrides
     assert (code, report["is_fine"]) == (1, False)
     assert any(error in message for message in messages(report))
     assert "ERROR gradients: " in text
+
+
+def test_operations_without_a_deterministic_kernel_are_an_error_where_that_is_asked_for(preflight):
+    try:
+        code, report, text = preflight("model._target_=untrained.undetermined", *OWN, "training.deterministic=true")
+    finally:
+        make_deterministic(False)
+    assert code == 1
+    assert "1 operation in step 1 on cpu has no deterministic kernel: put_; set training.deterministic" in text
+    assert [error["check"] for error in report["stages"][0]["errors"]] == ["steps"]
 
 
 def test_single_parameters_without_gradient_are_a_warning(preflight):

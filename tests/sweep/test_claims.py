@@ -12,6 +12,7 @@ from processes import CONTEXT, kill, run_at_once, start
 from winnow.process import ProcessStamp
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OUTCOME, OWNER
+from winnow.sweep.ownership import HEARTBEAT
 from winnow.sweep.storage import create_study_once, open_storage
 
 QUICK = {"observation_seconds": 1.0, "beat_seconds": 0.1, "grace_seconds": 0.3}
@@ -192,3 +193,25 @@ def test_a_trial_whose_stamp_names_nobody_is_an_orphan(url, stamp, caplog):
     assert numbers(claims.orphans()) == [0]
     assert "names no process" in caplog.text
     assert claims.adopt(study.get_trials()[0])
+
+
+def test_a_process_beats_while_its_main_thread_does_something_else(url):
+    study, claims = open_claims(url)
+    with claims.beating():
+        time.sleep(1.5)
+    (counted,) = [n for name, n in study.user_attrs.items() if name.startswith(HEARTBEAT)]
+    assert counted >= 5  # one in 0.1 s
+    time.sleep(0.5)
+    assert [n for name, n in study.user_attrs.items() if name.startswith(HEARTBEAT)] == [counted]
+
+
+def test_a_storage_that_is_gone_ends_no_heart_and_keeps_nobody_waiting(tmp_path):
+    url = tmp_path / "there" / "study.journal"
+    study, claims = open_claims(str(url))
+    with claims.beating():
+        url.parent.rename(tmp_path / "away")
+        time.sleep(0.5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10  # it would wait for ten minutes
+    (tmp_path / "away").rename(url.parent)
+    assert study.trials == []

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from winnow.errors import ConfigError
-from winnow.sweep.listed import EXPLICIT, enqueue_listed, unlisted_in
+from winnow.sweep.listed import EXPLICIT, enqueue_listed, num_beyond, unlisted_in
 from winnow.sweep.outcome import OVERRIDES
 from winnow.sweep.table import rows_of
 
@@ -65,6 +65,13 @@ def test_what_never_began_and_is_no_longer_listed_never_does(study):
     first, second = rows_of(study.trials, unlisted=unlisted_in(study))
     assert (first.status, first.outcome.reason) == ("pruned", "no longer listed; never started")
     assert (second.status, second.outcome.reason) == ("completed", None)
+
+
+def test_what_was_taken_off_the_list_before_it_began_runs_when_it_is_listed_again(study):
+    for listed in ([A, B], [B], [A, B], [A, B]):
+        enqueue_listed(study, listed)
+    assert sorted(run_all(study)) == [0.1, 0.2]
+    assert num_beyond(study) == 1
 
 
 def test_damaged_overrides_are_refused_by_study_and_trial(study):

@@ -5,7 +5,7 @@ import pytest
 from composed import REPOSITORY
 
 from winnow.errors import ConfigError
-from winnow.sweep.promotion import promote
+from winnow.sweep.promotion import PromotionError, promote
 from winnow.sweep.promotion_command import kept_overrides, require_same_code
 from winnow.sweep.stored_study import StoredStudy
 
@@ -75,3 +75,15 @@ def test_a_promoted_run_trusts_what_this_command_trusts(tmp_path, monkeypatch):
 def test_a_studys_overrides_of_runs_are_only_that(tmp_path, override):
     with pytest.raises(ConfigError, match="a file may set values of a run"):
         promote(study_in(tmp_path, overrides=[override]), 1, [])
+
+
+@pytest.mark.parametrize(("began", "left"), [(False, ["search"]), (True, ["search", "search-promoted"])])
+def test_a_promotion_that_is_refused_leaves_no_folder(tmp_path, began, left):
+    (tmp_path / "search/0").mkdir(parents=True)
+    study = study_in(tmp_path / "search")
+    study.study.add_trial(optuna.trial.create_trial(value=0.5, params={}, distributions={}))
+    program = tmp_path / "train.py"
+    program.write_text(f"import os, sys\nif {began}: os.mkdir({str(tmp_path / 'search-promoted/0')!r})\nsys.exit(1)")
+    with pytest.raises(PromotionError, match="full training ended with exit code 1"):
+        promote(study, 1, [], program)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == left

@@ -15,6 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgresql_cluster import LossyProxy
 from processes import run_at_once
+from small_disk import fill, small_disk
 
 from winnow.errors import ConfigError
 from winnow.sweep.address import network_file_system, parse_storage_url
@@ -158,6 +159,17 @@ def test_a_journal_whose_folder_was_gone_for_a_while_is_gone_on_with(tmp_path, c
     study.tell(study.ask(), 1.0)
     assert [trial.value for trial in study.trials] == [1.0]
     assert caplog.text.count("does not answer") == caplog.text.count("is back after") == 1
+
+
+def test_a_sweep_waits_for_room_for_its_journal_however_long_it_takes(tmp_path, caplog):
+    with small_disk(tmp_path / "small") as place:
+        url = str(place / "study.journal")
+        study = create_study_once(open_storage(url, patience_seconds=0.2, waits_for_place=True), "s", ["maximize"])
+        filler = fill(place)
+        threading.Timer(1.0, filler.unlink).start()
+        study.set_user_attr("key", "value" * 2000)  # more than the file's last page has room for
+        assert study.user_attrs == {"key": "value" * 2000}
+    assert "trying again until it does: [Errno 28]" in caplog.text
 
 
 @pytest.mark.parametrize(("address", "message"), [

@@ -24,6 +24,9 @@ assert tuple(WHOLE) == KEYS
         ("overrides", [3], "overrides.0"), ("hydra_overrides", "x", "hydra_overrides"), ("definition", "x", "definition"),
         ("definition", {"base": {}, "directions": ["x"]}, "definition.search_space"), ("storage", 3, "storage"),
         ("metric", [], "metric"),
+        ("definition", WHOLE["definition"] | {"pruner": {"floor": "high"}}, "definition.pruner.floor"),
+        ("definition", WHOLE["definition"] | {"pruner": {"floor": ".3"}}, "definition.pruner.floor"),
+        ("definition", WHOLE["definition"] | {"pruner": [1]}, "definition.pruner"),
     ]),
     (yaml.safe_dump(WHOLE | {"storage": "elsewhere"}), r"sweep.yaml: storage: storage 'elsewhere' is unknown"),
 ])  # fmt: skip
@@ -31,3 +34,11 @@ def test_what_is_not_whole_is_named(tmp_path, text, message):
     (tmp_path / "sweep.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         StoredStudy.open(tmp_path)
+
+
+def test_looking_for_a_study_makes_no_storage(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(WHOLE))
+    for storage in (None, f"sqlite:///{tmp_path}/new/study.db", f"{tmp_path}/new/study.journal"):
+        with pytest.raises(ConfigError, match="holds no study named 'study': there is no such file"):
+            StoredStudy.open(tmp_path, storage)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]

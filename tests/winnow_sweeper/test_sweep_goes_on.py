@@ -27,7 +27,9 @@ from sweep_parts import (
 )
 
 from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS
-from winnow.sweep.outcome import OWNER, RELEASED
+from winnow.sweep.cost import StudyCost
+from winnow.sweep.outcome import OWNER, RELEASED, STARTED
+from winnow.sweep.ownership import HEARTBEAT
 from winnow.sweep.storage import open_storage
 from winnow.sweep.stored_study import StoredStudy
 
@@ -96,6 +98,37 @@ def test_spent_cost_ends_the_search_and_the_next_start_adds_none(app):
         output = sweep(app, *arguments, "hydra.sweeper.n_jobs=1")
         assert "max_cost.images=250 is spent (300)" in output
         assert statuses(app) == ["completed"] * 3
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_study_holds_over_three_processes(app):
+    arguments = ["mode=costly", "sleep=0.1", "hydra.sweeper.max_cost={images:500}", "hydra.sweeper.n_trials=40"]
+    processes = [start(app, *arguments, "hydra.sweeper.n_jobs=1") for _ in range(3)]
+    assert all("max_cost.images=500 is spent" in finished(process) for process in processes)
+    trials = trials_of(app)
+    assert 500 <= StudyCost().of(trials)["images"] <= 700  # passed by what the two others ran
+    assert 3 <= len([trial for trial in trials if STARTED in trial.user_attrs]) <= 7
+
+
+def heartbeats(app):
+    (count,) = [n for name, n in StoredStudy.open(app / "study").study.user_attrs.items() if name.startswith(HEARTBEAT)]
+    return count
+
+
+@pytest.mark.slow
+def test_a_trial_in_the_sweeps_own_process_keeps_its_heartbeat(app):
+    sweep(app, "sleep=6", "hydra.sweeper.n_trials=1", "hydra.sweeper.in_process=true")
+    assert heartbeats(app) >= 4  # in 18 s
+
+
+@pytest.mark.slow
+def test_a_sweep_that_waits_for_its_last_trial_to_end_keeps_its_heartbeat(app):
+    process = start(app, "mode=deaf", "sleep=6", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1")
+    wait_until(lambda: beats(app, 0))
+    os.kill(process.pid, signal.SIGINT)
+    before = heartbeats(app)
+    finished(process, code=75)
+    assert heartbeats(app) >= before + 2  # in 12 s
 
 
 def test_a_conditional_space_is_searched_and_each_run_gets_its_own_parameters(app):

@@ -130,6 +130,33 @@ def test_listed_trials_come_first_with_overrides_of_their_own(app):
     assert config["choice"] == trials[2]["choice"]
 
 
+def test_a_finite_space_is_covered_over_starts_samplers_and_listed_trials_and_then_done(app):
+    space = ["x=choice(0.25,0.5,0.75)", "choice=choice(a,b)"]
+    output = sweep(app, *space, "hydra.sweeper.n_trials=2")
+    assert "points of the space: 6, done: 0; trials in all: 2 " in output
+    done = {(row["param_x"], row["param_choice"]) for row in table(app)}
+    listed = [{"x": 0.5, "choice": "a"}, {"x": 0.5, "choice": "b", "epochs": 1}, {"x": 0.75, "choice": "b"}]
+    (app / "trials.json").write_text(json.dumps(listed))
+    more = [*space, "hydra/sweeper/sampler=grid", "hydra.sweeper.trials_file=trials.json", "hydra.sweeper.n_trials=20"]
+    output = sweep(app, *more)
+    assert "all 6 points of the space are done, below n_trials=20; 7/7: 7 completed" in output
+    rows = table(app)
+    points = [(row["param_x"], row["param_choice"]) for row in rows if not row["param_epochs"]]
+    assert len(points) == len(set(points)) == 6
+    assert done <= set(points)
+    assert "points of the space: 6, done: 6; trials in all: 7 " in sweep(app, *more)
+    assert len(table(app)) == 7
+
+
+@pytest.mark.parametrize("override", ["x=1.0", "x=choice(1.0)"])
+def test_a_sweep_that_varies_nothing_is_refused_but_a_repeated_one_is_not(app, override):
+    assert "the sweep varies nothing: " in sweep(app, override, code=1)
+    assert not (app / "study").exists()
+    assert "points of the space: 1, done: 0; trials in all: 1 " in sweep(
+        app, override, "hydra.sweeper.seeds=[1,2]", "epochs=1"
+    )
+
+
 def test_a_bad_list_of_trials_names_each_mistake_and_starts_nothing(app):
     (app / "trials.json").write_text('[\n {"x": 0.5},\n {"x": 7},\n {"y": 1},\n {"x": "0.5"}\n]\n')
     output = sweep(app, "hydra.sweeper.trials_file=trials.json", code=1)
@@ -177,8 +204,15 @@ def test_two_directions_work_and_refuse_a_pruner(app):
     arguments = ["mode=two", "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweeper.n_trials=3"]
     output = sweep(app, *arguments, "hydra/sweeper/pruner=median", code=1)
     assert "can't judge 2 objectives" in output
-    sweep(app, *arguments)
+    output = sweep(app, *arguments)
+    assert "Pareto front, by value 0" in output
+    assert "value 0 -" not in output
     assert len(yaml.safe_load((app / "study" / "optimization_results.yaml").read_text())["solutions"]) >= 1
+    assert stored(app).metric_names == ["value 0", "value 1"]
+    front = {str(trial.number) for trial in stored(app).best_trials}
+    for row in table(app):
+        assert float(row["objective_value 0"]) == -float(row["objective_value 1"])
+        assert row["pareto_front"] == str(int(row["trial_id"] in front))
 
 
 def test_a_changed_definition_is_refused_accepted_on_demand_or_begun_afresh(app):

@@ -1,13 +1,12 @@
 """Explicit trials from a file: each mistake named with its line, before anything starts."""
 
 import json
-import logging
 
 import optuna
 import pytest
 from space_parts import composer, space_of
 
-from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
+from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials, without_repeats
 from winnow.errors import ConfigError
 
 SPACE = space_of(
@@ -176,10 +175,12 @@ def test_yaml_anchors_are_followed_and_dates_stay_text(tmp_path, compose):
     assert set(trials[1].overrides) == {"training.seed=1", "training.resume=2020-01-01"}
 
 
-def test_equal_trials_are_warned_of(tmp_path, compose, caplog):
-    with caplog.at_level(logging.WARNING):
-        read_trials(write(tmp_path, "t.csv", f"{BATCH}\n4\n5\n4\n"), SPACE, compose)
-    assert "line 4: the same trial as in line 2; it will run twice" in caplog.text
+def test_equal_trials_run_once_but_where_the_sampler_completes_them(tmp_path, compose, caplog):
+    trials = read_trials(path := write(tmp_path, "t.csv", f"{BATCH}\n4\n5\n4\n"), SPACE, compose)
+    kept = without_repeats(path, trials, space_of(training__batch_size="choice(4,5)"))
+    assert [trial.line for trial in kept] == [2, 3]
+    assert "line 4: the same trial as in line 2; it runs once" in caplog.text
+    assert without_repeats(path, trials, space_of(training__batch_size="choice(4,5)", more="1,2")) == trials
 
 
 @pytest.mark.parametrize("key", ["trusted_targets", "hydra.launcher.setup", "hydra/callbacks", "experiment@hydra"])

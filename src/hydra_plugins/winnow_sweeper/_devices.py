@@ -72,12 +72,9 @@ def lease_devices(
     Return None if none are wanted, or ``auto`` finds none. Raises ConfigError if there are too few, DevicesTakenError if too
     few are free.
     """
-    if devices is None:
+    candidates = wanted_devices(devices, num_slots, environment)
+    if candidates is None:
         return None
-    candidates = visible_devices(environment) if devices == "auto" else _named(devices, environment)
-    if not candidates and devices == "auto":
-        return None
-    _require_enough(devices, candidates, num_slots)
     folder = folder or lock_folder()
     leases: list[Lease] = []
     holders: list[str] = []
@@ -99,6 +96,18 @@ def lease_devices(
             + "hydra.sweeper.devices=null to share devices"
         )
     return leases
+
+
+def wanted_devices(devices: Devices, num_slots: int, environment: Mapping[str, str] = os.environ) -> list[str] | None:
+    """Return the devices that ``lease_devices`` chooses from, None if it leases none. Raises ConfigError if there are too
+    few."""
+    if devices is None:
+        return None
+    candidates = visible_devices(environment) if devices == "auto" else _named(devices, environment)
+    if not candidates and devices == "auto":
+        return None
+    _require_enough(devices, candidates, num_slots)
+    return candidates
 
 
 def visible_devices(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -55,7 +55,7 @@ class Judge:
         try:
             self._study.tell(trial.number, values, state=state, skip_if_finished=True)
         except RuntimeError as error:
-            # The grid sampler calls Study.stop once its grid is used up, which is for study.optimize alone; the value is stored.
+            # BruteForceSampler calls Study.stop at the end of its space, which is for study.optimize alone; the value is stored.
             if "Study.stop" not in str(error):
                 raise
         return outcome

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from hydra_plugins.winnow_sweeper._devices import Lease
 from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS, MAX_FAILED_STARTS, Finished, Job, require_free
 from hydra_plugins.winnow_sweeper._notes import Notes
 from hydra_plugins.winnow_sweeper._secrets import environment_of_jobs, forget_files, references_in
-from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, finished, in_one_line, interrupted
+from hydra_plugins.winnow_sweeper._single_run import Work, as_outcome, failed, finished, in_one_line, interrupted
 from hydra_plugins.winnow_sweeper._slurm import SlurmQueue, ask_to_stop, cancel
 from winnow.errors import WinnowError
-from winnow.sweep.outcome import Outcome
+from winnow.sweep.outcome import interrupted_by_place
+from winnow.sweep.place import trouble_at
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class LauncherSlots:
             and finish.outcome.status == "interrupted"
             and self._notes.is_unstarted(flight.key)
         ):
-            self._num_failed_starts += flight not in self._asked
+            self._num_failed_starts += flight not in self._asked and not finish.outcome.is_of_place
             self._last_words = finish.outcome.reason or ""
         else:
             self._num_failed_starts = 0
@@ -218,7 +219,8 @@ class LauncherSlots:
         if flight in self._asked or kinds & _VANISHED or not isinstance(error, Exception):
             return self._ended_without_answer(flight, in_one_line(error)[:500])
         logger.error("trial %s: %s", flight.job.name, error)
-        return finished(flight.job, Outcome("failed", reason=in_one_line(error)[-500:]))
+        outcome = failed(error)
+        return finished(flight.job, replace(outcome, reason=(outcome.reason or "")[-500:]))
 
     def _ended_without_answer(self, flight: _Flight, why: str) -> Finished:
         """Return how the job ended: asked to, or unseen, or it never began (which is not its fault), or it died."""
@@ -226,6 +228,9 @@ class LauncherSlots:
             return finished(flight.job, interrupted(f"ended when asked to stop: {why}"))
         if (outcome := self._notes.outcome(flight.key)) is not None:
             return finished(flight.job, outcome)
+        trouble = trouble_at(self._notes.folder)
+        if trouble is not None:
+            return finished(flight.job, interrupted_by_place(f"{why}; {trouble}"))
         if self._notes.is_unstarted(flight.key) and _COMPOSING not in why:
             logger.warning("trial %s did not start: %s", flight.job.name, why)
             return finished(flight.job, interrupted(why))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
 
 from winnow.errors import WinnowError
+from winnow.sweep.cost import StudyCost
 from winnow.sweep.outcome import Outcome
 
 _FAIL_FAST = 3
+_FAIL_LATER = 10
 
 
 class SweepFailedError(WinnowError):
@@ -17,13 +21,14 @@ class SweepFailedError(WinnowError):
 
 
 class Limits:
-    """``max_failures`` in a row (None: three, while no trial of the study has ever completed), ``max_failure_rate`` of the last
-    ``n_jobs``, ``timeout`` in seconds from now, ``max_cost`` per name (``images``, ``images_640``, ``seconds``) over the study.
+    """``max_failures`` in a row (None: three while no trial of the study has ever completed, ten from then on),
+    ``max_failure_rate`` of the last ``n_jobs``, ``timeout`` in seconds from now, ``max_cost`` per name (``images``,
+    ``images_640``, ``seconds``) over the study, whose ``trials`` are read for it, whoever runs them.
     """
 
     def __init__(
         self, max_failures: int | None, max_failure_rate: float, n_jobs: int, timeout: float | None,
-        max_cost: Mapping[str, float] | None,
+        max_cost: Mapping[str, float] | None, trials: Callable[[], Sequence[FrozenTrial]],
     ) -> None:  # fmt: skip
         self._max_failures = max_failures
         self._max_failure_rate = max_failure_rate
@@ -31,16 +36,13 @@ class Limits:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
         self._max_cost = dict(max_cost or {})
-        self._cost: dict[str, float] = {}
+        self._cost = StudyCost()
+        self._trials = trials
         self._in_a_row = 0
-        self._has_completed = False
 
     def count(self, outcome: Outcome, is_new: bool = True) -> None:
         """Take note of an ended trial; ``is_new`` is False for those of an earlier start, whose failures are forgiven."""
-        for name, value in outcome.cost.items():
-            self._cost[name] = self._cost.get(name, 0.0) + value
         if outcome.status in ("completed", "pruned"):
-            self._has_completed |= outcome.status == "completed"
             self._in_a_row = 0
             self._recent.append(False)
         elif is_new and outcome.status in ("failed", "out_of_memory"):
@@ -51,17 +53,17 @@ class Limits:
         """Return why nothing more should start, or None."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return f"timeout={self._timeout:g} seconds are over"
-        for name, limit in self._max_cost.items():
-            if self._cost.get(name, 0.0) >= limit:
-                return f"max_cost.{name}={limit:g} is spent ({self._cost[name]:g})"
+        if self._max_cost:
+            cost = self._cost.of(self._trials())
+            for name, limit in self._max_cost.items():
+                if cost.get(name, 0.0) >= limit:
+                    return f"max_cost.{name}={limit:g} is spent ({cost[name]:g})"
         return None
 
     def require_health(self, last: Outcome) -> None:
         """Raise SweepFailedError if too many trials have failed."""
-        limit = self._max_failures
-        if limit is None and not self._has_completed:
-            limit = _FAIL_FAST
-        if limit is not None and self._in_a_row >= limit:
+        limit = self._max_failures or self._default_limit()
+        if self._in_a_row >= limit:
             raise SweepFailedError(
                 f"{self._in_a_row} trials in a row have failed (hydra.sweeper.max_failures={limit}), the last one with: "
                 f"{last.reason}; its log is in {last.run_folder}"
@@ -73,3 +75,9 @@ class Limits:
                 f"(hydra.sweeper.max_failure_rate={self._max_failure_rate:g}), the last one with: {last.reason}; "
                 f"its log is in {last.run_folder}"
             )
+
+    def _default_limit(self) -> int:
+        if self._in_a_row < _FAIL_FAST:  # far from both: the study need not be read
+            return _FAIL_LATER
+        has_completed = any(trial.state == TrialState.COMPLETE for trial in self._trials())
+        return _FAIL_LATER if has_completed else _FAIL_FAST

@@ -13,10 +13,12 @@ from optuna.trial import FrozenTrial
 from hydra_plugins.winnow_sweeper._job import Finished, Job, Slots
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
+from hydra_plugins.winnow_sweeper._place import Place
 from hydra_plugins.winnow_sweeper._supply import Supply
 from winnow.engine.stop import StopRequest
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import Outcome
+from winnow.sweep.place import trouble_in
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class SweepLoop:
         self._report = report
         self._max_retries = max_retries
         self._folder = folder
+        self._place = Place(folder)
+        self._is_paused = False
         self._running: dict[str, Job] = {}
         self._unsettled: set[int] = set()
         self._failure: SweepFailedError | None = None
@@ -82,7 +86,7 @@ class SweepLoop:
                 else:
                     self._housekeep()
                     self._fill()
-            if not self._running and (reason is not None or self._elsewhere == 0):
+            if not self._running and (reason is not None or (self._elsewhere == 0 and not self._is_paused)):
                 break
             if not self._running:
                 time.sleep(_TICK_SECONDS)
@@ -90,7 +94,7 @@ class SweepLoop:
                 self._take(finished, is_ending=reason is not None)
             self._report.tick([job.number for job in self._running.values()], self._elsewhere)
         self._supply.release(self._unsettled)
-        return reason
+        return reason or self._limits.spent()
 
     def _reason_to_stop(self, stop: StopRequest) -> str | None:
         if stop.requested:
@@ -100,27 +104,53 @@ class SweepLoop:
         return self._limits.spent()
 
     def _housekeep(self) -> None:
-        """Show that this process lives and look for dead ones, now and then and whenever there is nothing else to do."""
-        if time.monotonic() < self._next_housekeeping and self._running:
+        """Look for trials that nobody answers for, now and then, whenever there is nothing else to do, and after a pause."""
+        is_usable = self._place.is_usable()
+        has_pause_ended = self._is_paused and is_usable
+        if time.monotonic() < self._next_housekeeping and self._running and not has_pause_ended:
             return
         self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
-        self._claims.beat()
-        self._supply.adopt_orphans(self._unsettled, self._settle)
+        if is_usable:
+            self._is_paused = False
+            self._supply.adopt_orphans(self._unsettled, self._settle)
         self._elsewhere = self._supply.num_waiting_elsewhere(self._unsettled)
 
     def _fill(self) -> None:
-        while self._slots.num_free():
+        while not self._is_paused and self._slots.num_free() and self._limits.spent() is None:
             job = self._supply.next()
             if job is None:
                 return
             self._running[job.name] = job
             self._unsettled.add(job.number)
-            self._slots.submit(job)
+            try:
+                self._slots.submit(job)
+            except OSError as error:
+                if (trouble := trouble_in(error)) is None:
+                    raise
+                del self._running[job.name]
+                self._give_back(job, trouble)
+                return
             self._report.started(job.name, job.overrides)
+
+    def _give_back(self, job: Job, trouble: str) -> None:
+        """Let go of a job that trouble of the place ended, and of its trial unless another of its seeds runs here."""
+        self._is_paused = True
+        self._place.pause(job.name, trouble)
+        if self._claims.stored(job.number).state.is_finished():
+            return  # another of its seeds ended it
+        if any(other.number == job.number for other in self._running.values()):
+            self._supply.put_back(job, counts=False)
+            return
+        self._supply.give_back(job)
+        self._unsettled.discard(job.number)
 
     def _take(self, finished: Finished, is_ending: bool) -> None:
         job, outcome = finished.job, finished.outcome
         del self._running[job.name]
+        if (trouble := self._place.trouble_of(finished)) is not None:
+            if not is_ending:
+                self._give_back(job, trouble)
+            return
         if outcome is None and not is_ending and job.attempt >= self._max_retries:
             run_folder = str((self._folder / job.subdir).absolute())
             outcome = Outcome("failed", reason=f"died: {finished.death}", seed=job.seed, run_folder=run_folder)

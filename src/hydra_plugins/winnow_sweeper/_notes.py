@@ -45,7 +45,10 @@ class Notes:
         write_whole(self.folder / f"{key}{_SUBMITTED}", slurm_name)
 
     def ask_to_stop(self, key: str) -> None:
-        self._stop(key).touch()
+        try:
+            self._stop(key).touch()
+        except OSError as error:
+            logger.warning("job %s was not asked to stop: %s", key, error)
 
     def start(self, key: str) -> bool:
         """Note where the job runs; return whether it has been started before, by a cluster that starts lost jobs again."""
@@ -59,8 +62,12 @@ class Notes:
 
     def end(self, key: str, outcome: Outcome) -> None:
         path = self.folder / f"{key}.ended"
-        with contextlib.suppress(FileNotFoundError):  # the sweep is gone, and with it its folder
+        try:
             write_whole(path, outcome.to_json())
+        except FileNotFoundError:  # the sweep is gone, and with it its folder
+            return
+        except OSError as error:  # the launcher has its own way to tell
+            logger.warning("the end of job %s was not noted: %s", key, error)
 
     def must_stop(self, key: str) -> bool:
         """Return whether the sweep wants the job to end, or is gone itself."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 @contextlib.contextmanager
@@ -27,3 +29,11 @@ def output_to(path: Path) -> Iterator[None]:
         for number, copy in enumerate(saved, start=1):
             os.dup2(copy, number)
             os.close(copy)
+
+
+def file_for_output() -> IO[bytes] | None:
+    """Return a file for what a worker says outside of its jobs; None where there is no room for one."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return None

@@ -12,17 +12,27 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.pruners import BasePruner
 
 from hydra_plugins.winnow_sweeper._definition import Definition
+from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
 from hydra_plugins.winnow_sweeper._secrets import hide_secrets, require_secrets
 from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
-from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials
+from hydra_plugins.winnow_sweeper._trials_file import ExplicitTrial, read_trials, without_repeats
 from winnow.config.plain import command_overrides, group_choices, naming_stage, plain_config, stage_beside, with_stage
 from winnow.config.schema import RunSettings
 from winnow.config.values import override_text
 from winnow.errors import ConfigError
 from winnow.settings import build_settings
 from winnow.sweep.stored_study import journal_address
+
+
+@dataclass(frozen=True)
+class ComposedRun:
+    """One run: its plain ``config``, a pipeline's with the epochs of all its stages, and the config and the choices of each of
+    the ``parts`` that it trains, its stages or itself; none of another program's run."""
+
+    config: dict[str, Any]
+    parts: tuple[tuple[dict[str, Any], dict[str, str]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,27 +59,34 @@ class Plan:
         )
 
     @property
+    def points(self) -> Points | None:
+        """Return the points of the space, None where they have no end or can't be known beforehand."""
+        if self.settings.custom_search_space is not None:
+            return None
+        return Points.of(self.space.distributions, is_listed=self.settings.trials_file is not None)
+
+    @property
     def storage(self) -> str:
         return self.settings.storage or journal_address(self.folder)
 
     @property
     def is_winnow_run(self) -> bool:
         """Return whether the runs are winnow's own; any other Hydra program that returns a number may be swept as well."""
-        return set(RunSettings.model_fields) <= set(self.base)
+        return is_winnow_run(self.base)
 
     @property
     def planned_epochs(self) -> int | None:
         epochs = self.base.get("training", {}).get("max_epochs") if self.is_winnow_run else None
         return epochs if isinstance(epochs, int) else None
 
-    def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+    def compose(self, overrides: Sequence[str]) -> ComposedRun:
         """Return ``composed_run`` of ``overrides``."""
         return composed_run(self.hydra_context, self.config, overrides)
 
-    def validate(self, config: Mapping[str, Any]) -> None:
-        """Raise ConfigError if a winnow run would refuse its composed ``config`` at its start."""
-        if self.is_winnow_run:
-            build_settings(RunSettings, config, "")
+
+def is_winnow_run(config: Mapping[str, Any] | DictConfig) -> bool:
+    """Tell whether a composed config has all that a run of winnow's has."""
+    return set(RunSettings.model_fields) <= {str(key) for key in config}
 
 
 def make_plan(
@@ -86,16 +103,17 @@ def make_plan(
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)
-    base = composed_run(hydra_context, config, space.fixed_overrides)
+    base = composed_run(hydra_context, config, space.fixed_overrides).config
     require_secrets(base)
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)
     explicit: Sequence[ExplicitTrial] = ()
     if settings.trials_file is not None:
-        explicit = read_trials(
-            Path(settings.trials_file), space, lambda overrides: compose(hydra_context, config, overrides)
-        )
+        path = Path(settings.trials_file)
+        explicit = read_trials(path, space, lambda overrides: compose(hydra_context, config, overrides))
+        if settings.custom_search_space is None:
+            explicit = without_repeats(path, explicit, space)
     if len(explicit) > settings.n_trials:
         raise ConfigError(
             f"hydra.sweeper.trials_file={settings.trials_file!r} lists {len(explicit)} trials, more than "
@@ -103,6 +121,7 @@ def make_plan(
         )
     plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner)
     _require_one_direction(plan)
+    _require_variation(plan)
     return plan
 
 
@@ -128,22 +147,24 @@ def compose(hydra_context: HydraContext, config: DictConfig, overrides: Sequence
     return hydra_context.config_loader.load_sweep_config(config, list(overrides))
 
 
-def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the plain config of one run; a pipeline's with the epochs of all its stages, each of which is checked.
-    Raises Hydra's errors if it doesn't know an override, ConfigError if a stage is wrong.
+def composed_run(hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> ComposedRun:
+    """Return one run, and each stage of a pipeline, as composed. Raises Hydra's errors if it doesn't know an override,
+    ConfigError if a stage's epochs are not to be known.
     """
     composed = compose(hydra_context, config, overrides)
-    run = without_hydra(composed)
+    run, choices = without_hydra(composed), group_choices(composed)
     names = stages_in(run)
-    if names:
-        epochs = 0
-        for name in names:
-            choice = stage_beside(group_choices(composed)["stage"], name)
-            stage = without_hydra(compose(hydra_context, config, with_stage(overrides, choice)))
-            with naming_stage(name):
-                epochs += build_settings(RunSettings, stage, "").training.max_epochs
-        run["training"]["max_epochs"] = epochs
-    return run
+    if not names:
+        return ComposedRun(run, ((run, choices),) if is_winnow_run(run) else ())
+    epochs, parts = 0, []
+    for name in names:
+        stage = compose(hydra_context, config, with_stage(overrides, stage_beside(choices["stage"], name)))
+        part = without_hydra(stage)
+        with naming_stage(name):
+            epochs += build_settings(RunSettings, part, "").training.max_epochs
+        parts.append((part, group_choices(stage)))
+    training = {**run["training"], "max_epochs": epochs}
+    return ComposedRun({**run, "training": training}, tuple(parts))
 
 
 def stages_in(run: Mapping[str, Any]) -> Sequence[str]:
@@ -160,7 +181,14 @@ def without_hydra(config: DictConfig) -> dict[str, Any]:
 
 
 def _require_one_direction(plan: Plan) -> None:
-    if not plan.is_winnow_run or len(plan.settings.direction) > 1:
+    if not plan.is_winnow_run:
+        return
+    if len(plan.settings.direction) > 1:
+        if plan.settings.metrics is None:
+            raise ConfigError(
+                f"hydra.sweeper.direction={plan.settings.direction}: a run of winnow's returns one number, its objective; name "
+                "as many as there are directions, as hydra.sweeper.metrics=[val/map,cost/images_640]"
+            )
         return
     mode = plan.base["objective"]["mode"]
     wanted = {"max": "maximize", "min": "minimize"}[mode]
@@ -169,6 +197,18 @@ def _require_one_direction(plan: Plan) -> None:
             f"hydra.sweeper.direction={plan.settings.direction[0]} contradicts objective.mode={mode} of "
             f"{plan.base['objective']['metric']}: set it to {wanted}"
         )
+
+
+def _require_variation(plan: Plan) -> None:
+    points, seeds = plan.points, plan.settings.seeds or ()
+    if points is None or points.num > 1 or plan.explicit or len(seeds) > 1:
+        return
+    searched = plan.space.words()
+    raise ConfigError(
+        f"the sweep varies nothing: {f'all that is searched is {searched}' if searched else 'no key is searched'}; "
+        "search a key, as training.optimizer.lr=choice(0.001,0.01) or in hydra.sweeper.params, list trials in "
+        "hydra.sweeper.trials_file, or repeat the run by hydra.sweeper.seeds=[0,1,2]"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -8,18 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing import Pipe, spawn
 from multiprocessing.connection import wait
-from typing import IO, Any
+from typing import Any
 
 import cloudpickle
 from hydra.core.singleton import Singleton
 
 from hydra_plugins.winnow_sweeper._devices import Lease
 from hydra_plugins.winnow_sweeper._job import CLOSING_SECONDS, MAX_FAILED_STARTS, Finished, Job, require_free
+from hydra_plugins.winnow_sweeper._output import file_for_output
 from hydra_plugins.winnow_sweeper._single_run import Work, describe_exit, finished, interrupted
 from hydra_plugins.winnow_sweeper._worker import READY, Start, job_key
 from winnow.errors import WinnowError
@@ -34,7 +34,7 @@ class WorkerProcess:
     def __init__(self, start: Start, lease: Lease | None) -> None:
         self.jobs, jobs = Pipe()
         control, self._control = Pipe(duplex=False)
-        self._output: IO[bytes] | None = tempfile.TemporaryFile() if start.captures_output else None  # noqa: SIM115
+        self._output = file_for_output() if start.captures_output else None
         fds = [jobs.fileno(), control.fileno()]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _command(*fds)],

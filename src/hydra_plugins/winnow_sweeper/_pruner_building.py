@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 
+from hydra_plugins.winnow_sweeper._requirements import require_packages
 from winnow.builders import check_arguments
 from winnow.config.instantiate import target_of
 from winnow.errors import ConfigError
@@ -32,6 +33,7 @@ def build_pruner(
     packages that a ``_target_`` may name. Raises ConfigError naming the key.
     """
     plain = pruner_node(node, max_epochs)
+    require_packages(plain, KEY)
     pruner = NopPruner() if plain is None else _build(plain, KEY, trusted_targets)
     if num_objectives > 1 and not isinstance(pruner, NopPruner):
         raise ConfigError(

@@ -26,6 +26,7 @@ class SweeperSettings(Settings):
     params: dict[str, Any] | None
     custom_search_space: str | None
     metrics: list[str] | None
+    force_direction: bool
     devices: Literal["auto"] | list[int | str] | None
     trials_file: str | None
     seeds: list[int] | None
@@ -88,6 +89,8 @@ class SweeperSettings(Settings):
             raise ValueError(f"in_process=true runs one job at a time, but n_jobs={self.n_jobs}")
         if self.metrics is not None and len(self.metrics) != len(self.direction):
             raise ValueError(f"metrics={self.metrics} must name one metric per direction, {self.direction}")
+        if self.metrics is not None and len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metrics={self.metrics} names one twice")
         if self.seeds is not None and self.metrics is None and len(self.direction) > 1:
             raise ValueError("seeds with several directions need metrics=[…] to be averaged")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import traceback
@@ -14,7 +15,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.winnow_sweeper._job import Finished, Job
-from winnow.sweep.outcome import Outcome
+from winnow.sweep.outcome import Outcome, interrupted_by_place
+from winnow.sweep.place import trouble_in
 
 TrialTask = Callable[[DictConfig], Outcome]
 
@@ -68,12 +70,19 @@ def guarded(job: Job, act: Callable[[], Outcome]) -> Finished:
     except SystemExit as error:
         return Finished(job, death=describe_exit(exit_code(error)))
     except Exception as error:  # noqa: BLE001 - whatever one job does, the sweep goes on
-        traceback.print_exc(file=sys.stderr)
-        return finished(job, Outcome("failed", reason=in_one_line(error)))
+        with contextlib.suppress(OSError):  # a full disk
+            traceback.print_exc(file=sys.stderr)
+        return finished(job, failed(error))
 
 
 def finished(job: Job, outcome: Outcome) -> Finished:
     return Finished(job, outcome if outcome.seed is not None else replace(outcome, seed=job.seed))
+
+
+def failed(error: Exception) -> Outcome:
+    """Return what an error outside of the run's own care means."""
+    trouble = trouble_in(error)
+    return Outcome("failed", reason=in_one_line(error)) if trouble is None else interrupted_by_place(trouble)
 
 
 def interrupted(reason: str) -> Outcome:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hydra_plugins.winnow_sweeper._devices import Devices, await_devices
+from hydra_plugins.winnow_sweeper._devices import Devices, await_devices, wanted_devices
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
@@ -48,6 +48,12 @@ def open_slots(
         return PoolSlots(work, n_jobs, await_devices(devices, n_jobs), warm_up, recycle_after, shows_output)
     # A cluster gives each of its jobs the GPUs that it asked for.
     return LauncherSlots(work, n_jobs, await_devices(devices, n_jobs) if kind == "LocalLauncher" else None)
+
+
+def check_devices(config: DictConfig, n_jobs: int, devices: Devices) -> None:
+    """Raise ConfigError where the slots need more devices of this machine than there are."""
+    if str(config.hydra.launcher._target_).endswith((*_OURS, "LocalLauncher")):
+        wanted_devices(devices, n_jobs)
 
 
 def check_slots(config: DictConfig, n_jobs: int, devices: Devices, in_process: bool, recycle_after: int | None) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
@@ -97,10 +96,8 @@ class SearchSpace:
             self, distributions={n: _with_stored_choices(study.get(n), d) for n, d in self.distributions.items()}
         )
 
-    def grid(self) -> dict[str, list[Any]]:
-        """Return every value of each parameter, for GridSampler. Raises ConfigError naming the parameters that have no
-        end of values.
-        """
+    def require_grid(self) -> None:
+        """Raise ConfigError naming the parameters that have no end of values, if there are any: a grid can't have them."""
         endless = [
             f"{name}: {allowed(distribution)} has no end of values; a grid needs choice(...) or range(...)"
             for name, distribution in self.distributions.items()
@@ -108,7 +105,10 @@ class SearchSpace:
         ]
         if endless:
             raise ConfigError("\n".join(endless))
-        return {name: list(OptunaSweeperImpl._to_grid_sampler_choices(d)) for name, d in self.distributions.items()}
+
+    def words(self) -> str:
+        """Return all that is searched in one line: ``x=choice(1, 2) y=interval(0.0, 1.0)``."""
+        return " ".join(f"{name}={allowed(distribution)}" for name, distribution in self.distributions.items())
 
     def _text(self, name: str, stored: Any) -> str:
         if self._is_choice_text(name, stored):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
+from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
 from winnow.reading import naming
 from winnow.sweep.claims import Claims
-from winnow.sweep.outcome import OUTCOME, STARTED, overrides_of
+from winnow.sweep.listed import given_values, withdraw
+from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED, STARTED, overrides_of
 from winnow.sweep.trial import outcome_key
 
 logger = logging.getLogger(__name__)
@@ -29,10 +32,11 @@ RESUME = "training.resume=auto"
 
 
 class Supply:
-    """Jobs of one study, up to ``n_trials`` over all processes that work on it.
+    """Jobs of one study, up to ``n_trials`` over all processes that work on it, and where its ``points`` have an end, one for
+    each of them.
 
     The storage numbers trials one by one, so whoever is given number ``n_trials`` or more gives it back, and the total is
-    exact however many ask at once.
+    exact however many ask at once. ``turn`` is held while a trial is chosen: one process at a time sees which points are free.
     """
 
     def __init__(
@@ -46,6 +50,9 @@ class Supply:
         seeds: Sequence[int] | None,
         resumable_folder: Path | None,
         recall: Callable[[int], None],
+        points: Points | None,
+        turn: AbstractContextManager[object],
+        is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
         self._study = study
         self._n_trials = n_trials
@@ -56,19 +63,30 @@ class Supply:
         self._seeds = seeds
         self._resumable_folder = resumable_folder
         self._recall = recall
+        self._points = points
+        self._turn = turn
+        self._is_spent = is_spent
         self._ready: deque[Job] = deque()
+        self._num_troubles: Counter[int] = Counter()
+        self._turns: dict[int, int] = {}  # of a trial that was given back: how many new ones go before it
 
     def next(self) -> Job | None:
         """Return a claimed job, or None if nothing is left to start."""
         if self._ready:
             return self._ready.popleft()
-        if not self._is_any_left():
+        if len(self._turns) > 1:
+            self._turns.clear()  # trouble that more than one has is no single trial's: nothing new before these
             return None
-        trial = self._study.ask(self._distributions)
-        if trial.number >= self._n_trials:
-            self._claims.give_back(trial)
-            return None
-        self._claims.claim(trial)
+        with self._turn:
+            if not self._is_any_left():
+                self._turns.clear()
+                return None
+            trial = self._study.ask(self._distributions)
+            if trial.number >= self._n_trials or self._is_spent():
+                self._claims.give_back(trial)
+                return None
+            self._turns = {number: turns - 1 for number, turns in self._turns.items() if turns > 1}
+            self._claims.claim(trial)
         if self._extend is not None:
             self._extend(trial)
         self._queue(self._claims.stored(trial.number))
@@ -78,15 +96,17 @@ class Supply:
         """Take over trials whose process is dead. They go on where they stood, before anything new is started, but for those
         that ``settle`` finds ended: only nobody was told."""
         for trial in self._claims.orphans():
-            is_ours = trial.number in running or any(job.number == trial.number for job in self._ready)
-            if not is_ours and self._claims.adopt(trial):
+            is_ours = trial.number in running or self._holds(trial.number)
+            if not is_ours and trial.number not in self._turns and self._claims.adopt(trial):
                 if not (trial.user_attrs.get(STARTED) or trial.intermediate_values or OUTCOME in trial.user_attrs):
                     # Its process died, or its sampler failed, before all its values were chosen: the next ask chooses them.
                     self._claims.give_back(trial)
                     continue
                 if settle(self._claims.stored(trial.number)):
                     continue
-                logger.info("trial %d was left by a process that is gone; it goes on", trial.number)
+                is_released = trial.user_attrs.get(OWNER) == RELEASED
+                whence = "given back" if is_released else "left by a process that is gone"
+                logger.info("trial %d was %s; it goes on", trial.number, whence)
                 self._recall(trial.number)
                 self._queue(self._claims.stored(trial.number))
 
@@ -96,6 +116,15 @@ class Supply:
         """
         overrides = self._resuming(job.overrides, job.subdir)
         self._ready.appendleft(replace(job, overrides=overrides, attempt=job.attempt + counts))
+
+    def give_back(self, job: Job) -> None:
+        """Let whoever is first, here or elsewhere, go on with the trial of ``job``, which trouble of the place ended. One that
+        has such trouble again and again lets new trials go before it: 1, 3, 7 …"""
+        self._num_troubles[job.number] += 1
+        if turns := 2 ** (self._num_troubles[job.number] - 1) - 1:
+            self._turns[job.number] = turns
+        self._ready = deque(other for other in self._ready if other.number != job.number)
+        self._claims.release(job.number)
 
     def queue_other_seeds(self, job: Job) -> None:
         """Queue the other seeds of ``job``, which has completed, if it was the first seed's."""
@@ -108,15 +137,36 @@ class Supply:
             self._claims.release(number)
         self._ready.clear()
 
+    def _holds(self, number: int) -> bool:
+        return any(job.number == number for job in self._ready)
+
     def num_waiting_elsewhere(self, running: set[int]) -> int:
         """Count the trials that run in other processes."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return sum(trial.number not in running for trial in trials)
 
     def _is_any_left(self) -> bool:
+        if self._points is not None:
+            self._withdraw_repeats(self._points)
         trials = self._study.get_trials(deepcopy=False)
         waiting = any(trial.state == TrialState.WAITING and trial.number < self._n_trials for trial in trials)
-        return waiting or len(trials) < self._n_trials
+        if waiting or len(trials) >= self._n_trials:
+            return waiting
+        return self._points is None or self._points.num_free(self._points.taken(trials)) > 0
+
+    def _withdraw_repeats(self, points: Points) -> None:
+        """End what waits next, and could only be what others were or are, until something else is next."""
+        while points.distributions:
+            trials = self._study.get_trials(deepcopy=False)
+            trial = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
+            if trial is None:
+                return
+            taken = points.taken((other for other in trials if other.state != TrialState.WAITING), overrides_of(trial))
+            if points.num_free(taken, given_values(trial)) > 0:
+                return
+            logger.info("trial %d is not run: its point of the space has been taken", trial.number)
+            withdraw(self._study, trial, "never started: its point was taken already")
+            self._n_trials += 1
 
     def _queue(self, trial: FrozenTrial) -> None:
         """Queue the jobs of ``trial`` that have no outcome yet. With several seeds the first runs alone: if it is

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,49 @@ from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._notes import recall
-from hydra_plugins.winnow_sweeper._plan import Plan, make_plan, stages_in
+from hydra_plugins.winnow_sweeper._plan import Plan, is_winnow_run, make_plan, stages_in
+from hydra_plugins.winnow_sweeper._requirements import (
+    num_independent,
+    require_one_objective,
+    require_own_folders,
+    require_packages,
+)
 from hydra_plugins.winnow_sweeper._secrets import storage_reference
 from hydra_plugins.winnow_sweeper._single_run import Work
-from hydra_plugins.winnow_sweeper._slots import check_slots, open_slots
+from hydra_plugins.winnow_sweeper._slots import check_devices, check_slots, open_slots
+from hydra_plugins.winnow_sweeper._space import bare
+from hydra_plugins.winnow_sweeper._start_checks import StartChecks
 from hydra_plugins.winnow_sweeper._study import (
     build_sampler,
     code_overrides,
     extender,
-    metric_of,
+    make_study_folder,
+    most_trials,
     num_trials,
+    objective_names,
     open_study,
+    tell_points,
+    turn_of,
+    why_all_done,
 )  # fmt: skip
 from hydra_plugins.winnow_sweeper._supply import Supply
 from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.config.flat import flat
 from winnow.config.from_file import require_run_overrides
 from winnow.config.lookups import looked_up
-from winnow.console import CONSOLE
+from winnow.console import CONSOLE, drop_unwritten_output
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.run.tracker import choose_tracker
+from winnow.run_folder import MadeFolders
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
-from winnow.sweep.report import StudyReport
+from winnow.sweep.report import StudyReport, logging_refusal
 from winnow.sweep.storage import open_storage
+from winnow.sweep.stored_study import DESCRIPTION
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
 from winnow.tracking.null_tracker import NullTracker
@@ -67,32 +82,65 @@ def run_sweep(
     interrupted one ends the process with ``EXIT_INTERRUPTED``.
     """
     mask_output()
-    plan = make_plan(raw, hydra_context, task_function, config, arguments)
-    settings = plan.settings
-    check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rehearsed = rehearse(plan)
+    with StartChecks(is_winnow_run(config)) as checks:
+        plan = make_plan(raw, hydra_context, task_function, config, arguments)
+        settings, errors = plan.settings, unmet_requirements(plan)
+        rehearsed = rehearse(plan, checks, optuna.samplers.RandomSampler() if errors else build_sampler(plan, 0, 0))
     if settings.dry_run:
-        show(rehearsed)
+        show(rehearsed, plan)
+        tell_points(plan)
     if rehearsed.errors:
-        raise ConfigError("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
+        errors.append("these runs would fail at their start:\n  " + "\n  ".join(rehearsed.errors))
+    if errors:
+        raise ConfigError("\n".join(errors))
     if settings.dry_run:
         return
-    reason = sweep(plan)
+    try:
+        reason = sweep(plan)
+    finally:
+        drop_unwritten_output()
     if reason == INTERRUPTED:
         raise SystemExit(EXIT_INTERRUPTED)
 
 
-def rehearse(plan: Plan) -> DryRun:
-    """Compose and validate the listed trials, the first of the sampler and every choice: a night must not find a bad one."""
+def unmet_requirements(plan: Plan) -> list[str]:
+    """Return what stands against the sweep as a whole, one message each."""
+    settings, errors = plan.settings, []
+    checks: list[Callable[[], object]] = [
+        lambda: check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after),
+        lambda: check_devices(plan.config, num_jobs(plan), settings.devices),
+        lambda: require_packages(settings.sampler, "hydra.sweeper.sampler"),
+        lambda: require_one_objective(settings.sampler, settings.direction),
+        lambda: require_own_folders(plan.config, [bare(name) for name in plan.space.distributions]),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            errors.append(str(error))
+    return errors
+
+
+def rehearse(plan: Plan, checks: StartChecks, sampler: optuna.samplers.BaseSampler) -> DryRun:
+    """Compose and check the listed trials, the first of the sampler and every value: a night must not find a bad one."""
     settings = plan.settings
     return dry_run(
-        plan.space, plan.explicit, build_sampler(plan, 0, 0), settings.direction, num_trials(plan),
-        len(settings.seeds or [0]), plan.compose, plan.validate, extender(plan),
+        plan.space, plan.explicit, sampler, settings.direction, num_trials(plan),
+        len(settings.seeds or [0]), plan.compose, lambda runs: checks.refusals(plan, runs), extender(plan),
+        num_certain=num_certain(plan),
     )  # fmt: skip
 
 
-def show(rehearsed: DryRun) -> None:
+def num_certain(plan: Plan) -> int:
+    """Return how many trials a start of this sweep would begin with whose values are known now: the listed ones, and of a study
+    that has not begun those that the sampler draws without results."""
+    if (plan.folder / DESCRIPTION).exists() or plan.settings.custom_search_space is not None:
+        return len(plan.explicit)
+    return max(len(plan.explicit), num_independent(plan.settings.sampler, plan.settings.n_trials))
+
+
+def show(rehearsed: DryRun, plan: Plan) -> None:
     table = Table(title="what would run", title_justify="left")
     for column in ("", "epochs", "overrides", "error"):
         table.add_column(column, overflow="fold")
@@ -102,28 +150,50 @@ def show(rehearsed: DryRun) -> None:
     CONSOLE.print(table)
     epochs = "unknown" if rehearsed.epochs is None else str(rehearsed.epochs)
     images = "" if rehearsed.images is None else f", {rehearsed.images} images"
+    logger.info("%s", what_is_certain(num_certain(plan), num_trials(plan)))
     logger.info(
         "at worst, without any pruning: %d runs, %s epochs%s; nothing was started", rehearsed.num_runs, epochs, images
+    )
+
+
+def what_is_certain(num_certain: int, n_trials: int) -> str:
+    """Return in words which trials' values are known before the sweep starts."""
+    if num_certain >= n_trials:
+        return f"the values of all {n_trials} trials are certain: none follows from results"
+    if num_certain == 0:
+        return (
+            "no trial's values are certain: the examples are drawn as the sampler draws, and the sweep will draw others"
+        )
+    return (
+        f"the values of the first {num_certain} of {n_trials} trials are certain; those of the rest follow from results, and "
+        "examples are only drawn as the sampler draws"
     )
 
 
 def sweep(plan: Plan) -> str | None:
     """Run this process's share of the study; why it ended early, or None."""
     owner = ProcessStamp.this_process()
-    storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()})
-    study, plan = open_study(plan, storage)
+    with MadeFolders(plan.folder) as made:
+        make_study_folder(plan, made)
+        storage = open_storage(plan.storage, stamp={OWNER: owner.to_json()}, waits_for_place=True)
+        study, plan = open_study(plan, storage, made)
+        tracker = study_tracker(plan)
+        made.keep()
+    tell_points(plan, study)
     failure: SweepFailedError | None = None
     reason: str | None = None
-    with study_tracker(plan) as tracker:
+    with tracker:
         report = new_report(plan, study, tracker)
+        claims = Claims(study, storage, owner)
         try:
-            with shown(report, plan), slots_of(plan) as slots:
-                reason = new_loop(plan, study, Claims(study, storage, owner), slots, report).run()
+            with claims.beating(), shown(report, plan), slots_of(plan) as slots:
+                reason = new_loop(plan, study, claims, slots, report).run()
         except SweepFailedError as error:
             failure, reason = error, "stopped for too many failures"
         # Not where anything else ended it: a second Ctrl-C means at once, and a storage that is gone has nothing to conclude.
-        write_upstream_results(study, plan.folder)
-        report.conclude(reason, next_commands(plan, reason))
+        with logging_refusal("optimization_results.yaml"):
+            write_upstream_results(study, plan.folder)
+        report.conclude(reason or why_all_done(plan, study), next_commands(plan, reason))
         if failure is not None:
             tracker.finish("failed")
             raise failure
@@ -148,6 +218,7 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
         plan.name, storage_reference(plan.config, plan.storage), str(plan.folder.absolute()), plan.pruner,
         len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
+        counts_cost=settings.max_cost is not None,
     )  # fmt: skip
     slots = open_slots(
         Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
@@ -166,13 +237,16 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
 
 def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, report: StudyReport) -> SweepLoop:
     settings = plan.settings
-    limits = Limits(settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost)
+    limits = Limits(
+        settings.max_failures, settings.max_failure_rate, slots.size, settings.timeout, settings.max_cost,
+        lambda: study.get_trials(deepcopy=False),
+    )  # fmt: skip
     for row in rows_of(study.get_trials(deepcopy=False)):
         limits.count(row.outcome, is_new=False)
     supply = Supply(
-        study, num_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
+        study, most_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
-        functools.partial(recall, plan.folder),
+        functools.partial(recall, plan.folder), plan.points, turn_of(plan), lambda: limits.spent() is not None,
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
@@ -213,7 +287,7 @@ def new_report(plan: Plan, study: optuna.Study, tracker: Tracker) -> StudyReport
     floor = getattr(plan.pruner, "floor", None)
     maximize = plan.settings.direction[0] == "maximize"
     return StudyReport(
-        study, plan.folder, num_trials(plan, study), metric_of(plan), lambda row: planned_epochs(plan, row),
+        study, plan.folder, num_trials(plan, study), objective_names(plan)[0], lambda row: planned_epochs(plan, row),
         lambda trial: is_eliminated(trial.values[0] if trial.values else None, floor, maximize), tracker,
         plan.space.fixed_overrides, plan.settings.plots,
     )  # fmt: skip

@@ -22,7 +22,8 @@ from winnow.errors import DivergedError, WinnowError
 from winnow.masking import mask_output, referred_to
 from winnow.reading import UnreadableError, parse_json
 from winnow.sweep.current import CurrentTrial, running
-from winnow.sweep.outcome import Outcome
+from winnow.sweep.outcome import Outcome, interrupted_by_place
+from winnow.sweep.place import trouble_at, trouble_in
 from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome, stored_outcome
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class TrialTask:
         if outcome.status != "interrupted" and not outcome.is_retryable:  # neither is the trial's last word
             trial.catch_up()
             store_outcome(self._ref, number, outcome)
+        elif outcome.cost:
+            trial.spend(outcome.cost)
         return outcome
 
     def _run(self, cfg: DictConfig, folder: Path) -> Outcome:
@@ -91,13 +94,18 @@ class TrialTask:
             logger.exception("the trial ended with %s", type(error).__name__)
             if type(error).__name__ in _OUT_OF_MEMORY:
                 return Outcome("out_of_memory", reason=_first_line(error))
+            if (trouble := trouble_in(error) or trouble_at(folder)) is not None:
+                return interrupted_by_place(trouble)
             reason = f"{type(error).__name__}: {_first_line(error)}"
             return Outcome("failed", reason=reason, is_retryable=not isinstance(error, WinnowError))
         result = _result(folder)
         status = result.get("status", "completed")
         if status in ("pruned", "interrupted"):
             return Outcome(status, reason=result.get("reason"))
-        return self._completed(returned, result)
+        outcome = self._completed(returned, result)
+        if outcome.status == "failed" and (trouble := trouble_at(folder)) is not None:
+            return interrupted_by_place(trouble)  # it may have said more than could be written
+        return outcome
 
     def _completed(self, returned: Any, result: dict[str, Any]) -> Outcome:
         if self._ref.metrics is not None:
@@ -152,10 +160,15 @@ def set_others_result_aside(folder: Path, trial: str) -> None:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    """Return what a winnow run said of itself; empty for another program's run, and where a power cut tore the file."""
+    """Return what a winnow run said of itself; empty for another program's run, and where a power cut tore the file. Raises
+    OSError where the disk is in trouble."""
     try:
         found = parse_json((folder / "result.json").read_bytes())
-    except (OSError, UnreadableError):
+    except UnreadableError:
+        return {}
+    except OSError as error:
+        if trouble_in(error) is not None:
+            raise
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from winnow.config.from_file import decides_what_runs
 from winnow.config.values import one_line, override_text, parse_override
 from winnow.errors import ConfigError, WinnowError
 from winnow.masking import has_secret, masked
+from winnow.sweep.listed import content_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def read_trials(path: Path, space: SearchSpace, compose: Compose) -> list[Explic
 
     Keys of ``space`` become parameters, other keys overrides of that trial; these are tried by ``compose``, which gets
     all lines of such a trial and raises for what Hydra does not know. Raises ConfigError naming every mistake as
-    ``FILE, line N: …``; equal trials are only warned of.
+    ``FILE, line N: …``.
     """
     try:
         rows = read_rows(path)
@@ -61,8 +62,22 @@ def read_trials(path: Path, space: SearchSpace, compose: Compose) -> list[Explic
         trials.append(ExplicitTrial(params, tuple(line for _, line in extras), row.line))
     if mistakes:
         raise ConfigError(_report(path, sorted(mistakes)))
-    _warn_of_equals(path, trials)
     return trials
+
+
+def without_repeats(path: Path, trials: Sequence[ExplicitTrial], space: SearchSpace) -> list[ExplicitTrial]:
+    """Return ``trials`` without those that leave nothing to the sampler and equal an earlier one, which are warned of: a list
+    repeats nothing, seeds do."""
+    first: dict[str, int] = {}
+    kept = []
+    for trial in trials:
+        content = content_of(trial.params, trial.overrides)
+        if content in first and trial.params.keys() >= space.distributions.keys():
+            logger.warning("%s, line %d: the same trial as in line %d; it runs once", path, trial.line, first[content])
+            continue
+        first.setdefault(content, trial.line)
+        kept.append(trial)
+    return kept
 
 
 def _params(row: Row, space: SearchSpace, mistakes: Mistakes) -> dict[str, Any]:
@@ -131,15 +146,6 @@ def _failure(compose: Compose, overrides: tuple[str, ...]) -> str | None:
     except (*COMPOSING, WinnowError) as error:
         return one_line(error)
     return None
-
-
-def _warn_of_equals(path: Path, trials: list[ExplicitTrial]) -> None:
-    first: dict[str, int] = {}
-    for trial in trials:
-        key = json.dumps([sorted(trial.params.items()), sorted(trial.overrides)])
-        if key in first:
-            logger.warning("%s, line %d: the same trial as in line %d; it will run twice", path, trial.line, first[key])
-        first.setdefault(key, trial.line)
 
 
 def _report(path: Path, mistakes: Mistakes) -> str:

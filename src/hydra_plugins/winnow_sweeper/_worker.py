@@ -25,7 +25,7 @@ from hydra_plugins.winnow_sweeper._clean_slate import CleanSlate
 from hydra_plugins.winnow_sweeper._interrupts import Interrupts
 from hydra_plugins.winnow_sweeper._job import Finished, Job
 from hydra_plugins.winnow_sweeper._output import output_to
-from hydra_plugins.winnow_sweeper._single_run import Work, compose, finished, guarded, in_one_line, interrupted, run
+from hydra_plugins.winnow_sweeper._single_run import Work, compose, failed, finished, guarded, interrupted, run
 from winnow.masking import mask_output
 from winnow.sweep.outcome import Outcome
 
@@ -95,7 +95,7 @@ def _run_job(job: Job, start: Start, interrupts: Interrupts) -> Finished:
             with output_to(folder / "output.log") if start.captures_output else contextlib.nullcontext():
                 finish = guarded(job, lambda: _compose_and_run(job, start.shared, interrupts))
         except OSError as error:
-            finish = finished(job, Outcome("failed", reason=in_one_line(error)))
+            finish = finished(job, failed(error))
     return finish
 
 

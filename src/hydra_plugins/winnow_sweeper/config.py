@@ -28,17 +28,19 @@ class WinnowSweeperConf(OptunaSweeperConf):
     metrics: list[str] | None = None
     # auto | list of GPU numbers | null: each slot holds one GPU of its own
     devices: Any = "auto"
+    # search for the worse values of a metric: the highest loss, the lowest precision
+    force_direction: bool = False
     # JSON, YAML or CSV of explicit trials, run before sampling
     trials_file: str | None = None
     # each configuration is run with every seed and judged by the mean
     seeds: list[int] | None = None
     # a crashed or killed trial is tried again, from its own checkpoint
     max_retries: int = 1
-    # in a row; null = 3 while nothing has ever completed, else no limit
+    # in a row; null = 3 while nothing has ever completed, 10 from then on
     max_failures: int | None = None
     # wall seconds of this start; running trials are then saved and given back
     timeout: float | None = None
-    # {images | images_640 | seconds: amount} over the whole study
+    # {images | images_640 | seconds: amount} over the whole study, whatever number of processes work on it
     max_cost: Any = None
     # draw Optuna's plots at the end
     plots: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +141,11 @@ def _found(source: Mapping[str, str], path: Path, frozen_source: str | None) -> 
     """Return ``source`` with the file that is, byte for byte, the one that was referenced."""
     named = [source["source"], source["file"]]
     if frozen_source is not None:
-        moved = Path(frozen_source).expanduser()
-        named.insert(0, str(moved / Path(source["file"]).name if moved.is_dir() else moved))
-    there = [name for name in dict.fromkeys(named) if Path(name).expanduser().is_file()]
+        moved = os.path.expanduser(frozen_source)
+        named.insert(0, os.path.join(moved, Path(source["file"]).name) if os.path.isdir(moved) else moved)
+    there = [name for name in dict.fromkeys(named) if os.path.isfile(os.path.expanduser(name))]
     for name in there:
-        file = Path(name).expanduser()
+        file = Path(os.path.expanduser(name))
         if sha256_of(file) == source["sha256"]:
             now = source["source"]
             if frozen_source is not None and name == named[0]:
@@ -157,7 +158,7 @@ def _found(source: Mapping[str, str], path: Path, frozen_source: str | None) -> 
 def _not_found(source: Mapping[str, str], path: Path, named: Sequence[str], there: Sequence[str]) -> str:
     advice = "training.frozen_source=PATH names the file, or its folder, where it has moved"
     if there:
-        now = ", ".join(f"{sha256_of(Path(name).expanduser())[:_SHOWN]}… of {name}" for name in there)
+        now = ", ".join(f"{sha256_of(Path(os.path.expanduser(name)))[:_SHOWN]}… of {name}" for name in there)
         return (
             f"{path} takes its frozen weights from {source['source']}, which has changed since: its SHA-256 was "
             f"{source['sha256'][:_SHOWN]}…, not {now}; {advice}"

@@ -35,6 +35,11 @@ def add_promote(commands: Any) -> None:
     promote.add_argument("overrides", nargs="*", help="as for train.py, for all of them: training.max_epochs=50")
     promote.add_argument("--top", type=int, default=3, metavar="K")
     promote.add_argument(
+        "--by",
+        metavar="OBJECTIVE",
+        help="of several objectives the one that says which are best; the first if not given",
+    )
+    promote.add_argument(
         "--storage", help="address with its password, where the study's own lacks it and the environment too"
     )
     promote.set_defaults(run=_promote)
@@ -58,6 +63,6 @@ def _promote(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ConfigError(f"--top {options.top} must be at least 1")
     source = StoredStudy.open(options.folder, options.storage)
-    promotion = promote(source, options.top, options.overrides)
-    CONSOLE.print(promotion_table(promotion, source.metric))
+    promotion = promote(source, options.top, options.overrides, by=options.by)
+    CONSOLE.print(promotion_table(promotion))
     return CLEAN if promotion.is_whole else PROBLEMS

@@ -51,10 +51,16 @@ def _norm_eps(model: Mapping[str, Any]) -> float | None:
     return None if model.get("pretrained") is False else 1e-5
 
 
+def _was_pure(model: Mapping[str, Any]) -> str:
+    """Return how deformable attention was computed."""
+    del model
+    return "pure"
+
+
 _MODELS = "winnow.families.detection.models"
 ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
-    f"{_MODELS}.deformable_detr.deformable_detr": {"share_heads": _had_shared_heads},
-    f"{_MODELS}.deformable_detr.deformable_detr_tiny": {"share_heads": _had_shared_heads},
+    f"{_MODELS}.deformable_detr.deformable_detr": {"share_heads": _had_shared_heads, "attention": _was_pure},
+    f"{_MODELS}.deformable_detr.deformable_detr_tiny": {"share_heads": _had_shared_heads, "attention": _was_pure},
     f"{_MODELS}.faster_rcnn.faster_rcnn_r50_fpn": {"norm_eps": _norm_eps},
 }
 """Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""

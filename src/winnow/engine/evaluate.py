@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from winnow.engine.compilation import uncompiled
-from winnow.engine.counts import batch_counts, divisors, sums_by_count
+from winnow.engine.counts import Counts, batch_counts, divisors, sums_by_count
+from winnow.engine.determinism import require_deterministic
 from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.progress import Progress
 from winnow.engine.ranks import ALONE, Ranks
 from winnow.engine.seeding import undisturbed_rng
-from winnow.protocols import Data, Metric, Task
+from winnow.engine.transfer import Transfer, with_next
+from winnow.protocols import Batch, Data, Metric, Task
 
 logger = logging.getLogger(__name__)
 
@@ -28,29 +32,39 @@ def evaluate(
     """Return ``val/NAME`` of every number of the task's metric, and ``val/loss``, each term of it normalised by its own count
     over the whole validation set; each rank computes its share, and all get the numbers of the whole."""
     metric = task.new_metric()
+    transfer = Transfer(precision)
     losses: list[dict[str, float]] = []
     counts: list[dict[str, float]] = []
     was_training = task.model.training
     task.model.eval()
     try:
         with uncompiled(), undisturbed_rng(), progress.task("evaluate", data.num_val_batches()) as advance:
-            for host_batch in data.val_batches(image_size):
-                if not host_batch.num_samples:
-                    continue
+            filled = (batch for batch in data.val_batches(image_size) if batch.num_samples)
+            for host_batch, following in with_next(filled, transfer.is_ahead):
                 count = batch_counts(task, host_batch)
                 divisor = divisors(count)
                 with memory_explained([host_batch], precision, "the evaluation"), precision.autocast():
-                    batch = host_batch.to(precision.device, precision.memory_format)
-                    outputs = task.forward(batch)
-                    terms = task.losses(outputs, batch, divisor)
+                    batch = transfer(host_batch)
+                    transfer.start(following)
+                    outputs, terms = require_deterministic(
+                        partial(_outputs_and_terms, task, batch, divisor), precision.device, "the evaluation"
+                    )
                 losses.append({name: loss * divisor[name] for name, loss in sums_by_count(task, terms, count).items()})
                 counts.append(count)
-                metric.update(task.predictions(outputs, batch), batch)
+                found = require_deterministic(
+                    partial(task.predictions, outputs, batch), precision.device, "the evaluation's predictions"
+                )
+                metric.update(found, batch)
                 advance(samples=batch.num_samples)
     finally:
         task.model.train(was_training)
     parts = ranks.gather((metric.state(), _exact_sums(losses), _exact_sums(counts)))
     return ranks.broadcast(_numbers(metric, parts) if ranks.is_main else {})
+
+
+def _outputs_and_terms(task: Task, batch: Batch, divisor: Counts) -> tuple[Any, dict[str, Tensor]]:
+    outputs = task.forward(batch)
+    return outputs, task.losses(outputs, batch, divisor)
 
 
 def _numbers(metric: Metric, parts: list[tuple[Any, dict[str, float], dict[str, float]]]) -> dict[str, float]:

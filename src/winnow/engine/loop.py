@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from winnow.engine.snapshot import Snapshot
 from winnow.engine.state import TrainState
 from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
+from winnow.engine.transfer import with_next
 from winnow.errors import CheckpointError, DataError, WinnowError
 from winnow.protocols import Batch, Data, Task, Tracker, Trial
 
@@ -122,9 +123,10 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
     num_batches, num_left = run.data.num_train_batches(), run.data.num_train_batches(state.sample)
     run.task.model.train()
     with run.progress.task(f"epoch {epoch}", num_batches, done=num_batches - num_left) as advance:
-        for group, seconds in timed(in_groups(batches, settings.accumulate)):
+        groups = with_next(in_groups(batches, settings.accumulate), run.step.transfer.is_ahead)
+        for (group, following), seconds in timed(groups):
             waited += seconds
-            terms = run.step(group, state.step)
+            terms = run.step(group, state.step, following)
             state.step += 1
             own = (count_samples(group), count_images(group), sum(math.prod(batch.shape) for batch in group))
             num_samples, num_images, num_pixels, num_stopping = map(int, run.ranks.sum(*own, stop.requested))
@@ -175,6 +177,8 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
     checkpoint = run.snapshot.take(state)
     if run.ranks.is_main:
         run.checkpoints.save_epoch(checkpoint, is_best, recorded=tracker.flush)
+    if run.trial is not None:
+        run.trial.spend(asdict(state.cost))
 
 
 def best_names(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from winnow.engine.seeding import rng_state, set_rng_state
@@ -53,7 +53,7 @@ class _Progress(_Part):
     cost: _Cost
     interval: _Sums
     epoch_losses: _Sums
-    step_counters: dict[str, int]
+    step_counters: dict[str, Count]
     rng_ranks: list[dict[str, Any]] = Field(default_factory=list)
 
 
@@ -99,6 +99,13 @@ class _Content(_Part):
     scaler_state_dict: dict[str, float | int] | None
     rng: dict[str, Any]
     progress: _Progress
+
+    @model_validator(mode="after")
+    def _hold_back_only_steps_that_were(self) -> Self:
+        held_back = self.progress.step_counters.get("held_back", 0)
+        if held_back > self.step:
+            raise ValueError(f"progress.step_counters.held_back is {held_back}, more than the {self.step} steps")
+        return self
 
 
 def require_content(checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from winnow.engine.counts import Counts, CountSum, add_counts, batch_counts, can_learn, divisors, require_counted
+from winnow.engine.determinism import require_deterministic
 from winnow.engine.ema import Ema
 from winnow.engine.gradient_sum import GradientSum
 from winnow.engine.gradients import FirstLook
@@ -19,6 +20,7 @@ from winnow.engine.memory import memory_explained
 from winnow.engine.precision import Precision
 from winnow.engine.ranks import ALONE, Ranks
 from winnow.engine.schedule import LrSchedule
+from winnow.engine.transfer import Transfer
 from winnow.errors import DivergedError
 from winnow.protocols import Batch, Task
 
@@ -45,6 +47,7 @@ class TrainStep:
         self.schedule = schedule
         self.precision = precision
         self.scaler = precision.new_scaler()
+        self.transfer = Transfer(precision)
         self.ema = ema
         self.ranks = ranks
         self.nonfinite = 0
@@ -66,23 +69,30 @@ class TrainStep:
         self._buffers = list(task.model.buffers())
         self._buffer_versions = 0
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
+    def __call__(
+        self, batches: Sequence[Batch], step: int, following: Sequence[Batch] | None = None
+    ) -> dict[str, Tensor] | None:
         """Update ``step`` + 1; the step's detached loss terms over all ranks, or None where a non-finite one made it leave the
-        weights alone. A rank's ``batches`` may hold no sample.
+        weights alone. A rank's ``batches`` may hold no sample. On a GPU the first of the ``following`` step's batches, where
+        they are known, travels there meanwhile.
 
         The check costs one host synchronisation per step, after the backward pass is queued: a poisoned update can't be taken
-        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, and MemoryExhaustedError.
+        back later. Raises DivergedError after ``max_nonfinite`` such steps in a row, MemoryExhaustedError, and ConfigError for
+        what training.deterministic=true forbids.
         """
         with memory_explained(batches, self.precision, f"training step {step + 1}"):
-            return self._update(batches, step)
+            return self._update(batches, step, following[0] if following else None)
 
-    def _update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
+    def _update(self, batches: Sequence[Batch], step: int, following: Batch | None) -> dict[str, Tensor] | None:
         self._set_learning_rates(step)
         began = time.perf_counter()
         # Counted before the batches move: on a GPU each count would have to be waited for.
         batches = [batch for batch in batches if batch.num_samples]
         counts = self._counts_of_all_ranks(add_counts(batch_counts(self.task, batch) for batch in batches))
-        terms = self._gradient_sum(self._backward(batches, divisors(counts)), self.precision.device)
+        own = require_deterministic(
+            lambda: self._backward(batches, divisors(counts), following), self.precision.device, f"step {step + 1}"
+        )
+        terms = self._gradient_sum(own, self.precision.device)
         if self._is_first:
             # With training.compile=true most of it is the compiler's; on a GPU the kernels come on top.
             logger.info("the first step took %.1f s", time.perf_counter() - began)
@@ -135,13 +145,14 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def _backward(self, batches: Sequence[Batch], count: Counts) -> dict[str, Tensor]:
+    def _backward(self, batches: Sequence[Batch], count: Counts, following: Batch | None) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         if not batches:
             # What the scaler unscales by is made at its first use.
             self.scaler.scale(torch.zeros((), device=self.precision.device))
-        for host_batch in batches:
-            batch = host_batch.to(self.precision.device, self.precision.memory_format)
+        for host_batch, later in zip(batches, [*batches[1:], following], strict=False):
+            batch = self.transfer(host_batch)
+            self.transfer.start(later)
             with self.precision.autocast():
                 terms = self.task.losses(self.task.forward(batch), batch, count)
                 loss = torch.stack(list(terms.values())).sum()

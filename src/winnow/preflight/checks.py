@@ -17,10 +17,12 @@ from winnow.checkpoints.host_copy import state_bytes
 from winnow.checkpoints.state_dicts import origin_of
 from winnow.engine.gradients import joint_norm, judge, judge_modules
 from winnow.engine.loop import Fit
+from winnow.errors import ConfigError
 from winnow.preflight.estimate import EpochAhead, epochs_ahead, estimate
 from winnow.preflight.report import Finding, GroupReport, ModuleReport, StageReport
 from winnow.preflight.tryout import FirstSteps, take_first_steps, time_evaluation, time_steps, time_to_first_batch
 from winnow.protocols import Evaluation
+from winnow.run_folder import MadeFolders
 
 NUM_PICTURES = 16
 MOST_MODULES = 12
@@ -43,8 +45,13 @@ def try_out(run: Fit, evaluation: Evaluation, report: StageReport, out: Path, se
     _check_disk(run, report)
     yield "pictures"
     picture = out / f"{report.stage}_train_batch.png"
-    out.mkdir(parents=True, exist_ok=True)
-    evaluation.draw_training(first.batches, run.data.classes, picture, NUM_PICTURES)
+    with MadeFolders(out) as made:
+        try:
+            made.make()
+        except OSError as error:
+            raise ConfigError(f"--out {out} can't be made: {error}; choose another") from error
+        evaluation.draw_training(first.batches, run.data.classes, picture, NUM_PICTURES)
+        made.keep()
     report.pictures = [str(picture)]
     yield "time"
     epochs = epochs_ahead(run)

@@ -17,6 +17,7 @@ from winnow.engine.evaluate import evaluate
 from winnow.engine.gradients import FirstLook, Gradients, judge, read_gradients
 from winnow.engine.loop import Fit, count_images, in_groups, timed
 from winnow.engine.progress import Progress
+from winnow.engine.transfer import with_next
 from winnow.preflight.peak_memory import PeakMemory
 from winnow.protocols import Batch, Data
 
@@ -123,8 +124,8 @@ def time_steps(run: Fit, image_size: int, seconds: float) -> StepTiming:
     number = num_images = 0
     waited, began = 0.0, time.perf_counter()
     largest = (0, 0, 0)
-    for batches, wait in timed(endless_steps(run, image_size)):
-        run.step(batches, run.state.step + number)
+    for (batches, following), wait in timed(with_next(endless_steps(run, image_size), run.step.transfer.is_ahead)):
+        run.step(batches, run.state.step + number, following)
         largest = max([largest, *(batch.shape for batch in batches)], key=lambda shape: shape[0] * shape[1] * shape[2])
         number += 1
         if number == WARM_UP_STEPS:

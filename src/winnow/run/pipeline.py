@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -64,7 +64,8 @@ def run(cfg: DictConfig) -> float | None:
             result = train(plans[0], stop)
             goes_on_by = folder / "checkpoints" / "last.pth"
         else:
-            require_objective_of_study(command.config, plans)
+            if current_trial() is not None:
+                require_objective_of_last(command.config, plans)
             result = run_stages(plans, folder, stop)
             goes_on_by = folder
     if result.status == "interrupted":
@@ -128,11 +129,11 @@ def prepare(plans: Sequence[RunPlan], folder: Path) -> list[RunPlan]:
     return left
 
 
-def require_objective_of_study(config: Config, plans: Sequence[RunPlan]) -> None:
+def require_objective_of_last(config: Config, plans: Sequence[RunPlan]) -> None:
     """Raise ConfigError where a sweep, which reads its objective off the pipeline's own config, would rank by another than the
     last stage's."""
     searched, last = config["objective"], plans[-1].config["objective"]
-    if current_trial() is not None and searched != last:
+    if searched != last:
         raise ConfigError(
             f"objective={searched} of stage={config['stage']['name']} is not that of its last stage {plans[-1].name}, {last}, "
             f"which a sweep is ranked by: let the pipeline's file begin with defaults: [{plans[-1].name}, _self_]"
@@ -173,7 +174,8 @@ def reporting_to_trial(plan: RunPlan, plans: Sequence[RunPlan]) -> Iterator[None
     is_compared = plan.settings.objective == plans[-1].settings.objective
     if not is_compared:
         logger.info("stage %s has another objective than the last: it reports nothing and is not pruned", plan.name)
-    with running(replace(current, trial=StageTrial(current.trial, first_epoch, is_compared))):
+    cost_before = cost_of_all(part for other in before if (part := read_result(other.folder)) is not None)
+    with running(replace(current, trial=StageTrial(current.trial, first_epoch, is_compared, cost_before))):
         yield
 
 
@@ -186,9 +188,6 @@ def result_of_whole(
     parts = {stage.name: every[stage.name] for stage in plans if stage.name in every}
     furthest = list(parts.values())[-1] if parts else RunResult(status)
     last = parts.get(plans[-1].name)
-    cost = {
-        key: sum(part.cost.get(key, 0.0) for part in parts.values()) for part in parts.values() for key in part.cost
-    }
     return replace(
         furthest,
         status=status,
@@ -197,10 +196,15 @@ def result_of_whole(
         epochs=sum(part.epochs for part in parts.values()),
         steps=sum(part.steps for part in parts.values()),
         seconds=sum(part.seconds for part in parts.values()),
-        cost=cost,
+        cost=cost_of_all(parts.values()),
         mlflow_run_id=tracker.run_id,
         stages={name: asdict(part) for name, part in every.items()},
     )
+
+
+def cost_of_all(parts: Iterable[RunResult]) -> dict[str, int | float]:
+    every = list(parts)
+    return {key: sum(part.cost.get(key, 0.0) for part in every) for part in every for key in part.cost}
 
 
 def read_result(folder: Path) -> RunResult | None:

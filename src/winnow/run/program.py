@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from winnow.console import drop_unwritten_output
 from winnow.errors import WinnowError
 
 FULL = "HYDRA_FULL_ERROR"
@@ -37,6 +38,7 @@ def run_program(main: Callable[[], object]) -> None:
     finally:
         os.environ.pop(FULL, None)
         _set_here.clear()
+        drop_unwritten_output()
 
 
 def environment_of_children() -> dict[str, str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
@@ -18,10 +21,11 @@ from winnow.sweep.patient import PatientStorage
 logger = logging.getLogger(__name__)
 
 OBSERVATION_SECONDS, BEAT_SECONDS, GRACE_SECONDS = 60.0, 5.0, 60.0
+_LEAVING_SECONDS = 1.0
 
 
 class Claims:
-    """The claims of ``owner`` on trials of ``study`` in ``storage``; call ``beat`` often while any of them runs.
+    """The claims of ``owner`` on trials of ``study`` in ``storage``; hold them inside of ``beating``, or call ``beat`` often.
 
     A trial is an orphan when its owner is dead; when it has had no stamp for ``grace_seconds`` of our watching (its owner died
     between taking and stamping it); or when it bears our own stamp for as long although we never claimed it (the sampler raised
@@ -119,6 +123,25 @@ class Claims:
             self._num_beats += 1
             self._storage.set_study_user_attr(self._study_id, HEARTBEAT + self._owner.id, self._num_beats)
             self._last_beat = time.monotonic()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beat inside, from a thread of its own: whatever this one does or waits for, the process lives."""
+        is_over = threading.Event()
+        thread = threading.Thread(target=self._beat_until, args=(is_over,), name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join(_LEAVING_SECONDS)  # no longer: it may wait for a storage that is gone
+
+    def _beat_until(self, is_over: threading.Event) -> None:
+        while not is_over.wait(self._beat_seconds / 2):
+            try:
+                self.beat()
+            except Exception as error:  # noqa: BLE001 - the storage is gone for good, which the sweep is told by its own calls
+                logger.warning("this process could not show that it lives: %s", first_line(error))
 
     def _is_orphan(self, trial: FrozenTrial) -> bool:
         stamp = trial.user_attrs.get(OWNER)

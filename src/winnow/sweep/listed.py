@@ -35,22 +35,35 @@ def listed_content(trial: FrozenTrial) -> str | None:
     return content_of(params if isinstance(params, dict) else {}, overrides_of(trial))
 
 
+def given_values(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the values of searched keys that a stored trial has or, while it waits, is to have."""
+    given = trial.system_attrs.get("fixed_params", {})
+    return {**(given if isinstance(given, dict) else {}), **trial.params}
+
+
+def was_withdrawn(trial: FrozenTrial) -> bool:
+    """Return whether the trial was ended before it began."""
+    return trial.state.is_finished() and trial.datetime_start is None
+
+
 def enqueue_listed(study: optuna.Study, listed: Sequence[tuple[Mapping[str, Any], Sequence[str]]]) -> None:
     """Put trials (searched values, own overrides) that the study does not have yet before all others. One that the study has and
-    that is no longer ``listed`` stays as it is, and is marked so; if it never began, it never will."""
+    that is no longer ``listed`` stays as it is, and is marked so; if it never began, it never will, unless it is listed
+    again."""
     wanted = Counter(content_of(params, overrides) for params, overrides in listed)
+    contents = frozenset(wanted)
     unlisted = []
     for trial in study.get_trials(deepcopy=False):
         with naming(f"study {study.study_name!r}"):
             content = listed_content(trial)
-        if content is None:
+        if content is None or (was_withdrawn(trial) and content in contents):
             continue
         if wanted[content] > 0:
             wanted[content] -= 1
             continue
         unlisted.append(trial.number)
         if trial.state == TrialState.WAITING:
-            _withdraw(study, trial)
+            withdraw(study, trial, "never started")
     if unlisted != unlisted_in(study):
         study.set_user_attr(UNLISTED, unlisted)
     for place, (params, overrides) in enumerate(listed):
@@ -66,7 +79,14 @@ def unlisted_in(study: optuna.Study) -> list[int]:
     return [number for number in found if isinstance(number, int)] if isinstance(found, list) else []
 
 
-def _withdraw(study: optuna.Study, trial: FrozenTrial) -> None:
-    outcome = Outcome("pruned", reason="never started")
+def num_beyond(study: optuna.Study) -> int:
+    """Count the trials that come on top of those a study is to have: no longer listed, or ended before they began."""
+    withdrawn = {trial.number for trial in study.get_trials(deepcopy=False) if was_withdrawn(trial)}
+    return len(withdrawn.union(unlisted_in(study)))
+
+
+def withdraw(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
+    """End a trial that waits, for ``reason``, before it begins."""
+    outcome = Outcome("pruned", reason=reason)
     study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, outcome.to_json())
     study._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED)

@@ -56,12 +56,13 @@ class Outage:
         self._since: float | None = None
         self._lock = threading.Lock()
 
-    def note(self, error: BaseException) -> None:
+    def note(self, error: BaseException, is_endless: bool = False) -> None:
         with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
-                message = "storage %s does not answer, trying again for up to %.0f s: %s"
-                logger.warning(message, self._name, self._patience_seconds, first_line(error))
+                how_long = "until it does" if is_endless else f"for up to {self._patience_seconds:.0f} s"
+                message = "storage %s does not answer, trying again %s: %s"
+                logger.warning(message, self._name, how_long, first_line(error))
 
     def end(self) -> None:
         if self._since is None:

@@ -25,6 +25,10 @@ STARTED = "winnow:started"
 OVERRIDES = "winnow:overrides"
 """Attribute of a trial from a list: overrides of its own beside the searched parameters."""
 
+COST = "winnow:cost"
+"""Attribute of a trial that runs in a study with a limit: what its run has cost so far, as JSON; with several seeds
+``winnow:cost:SEED`` holds each run's."""
+
 # `eliminated` is a table's word for a completed trial that ended below the pruner's floor.
 STATUSES = ("completed", "pruned", "eliminated", "diverged", "out_of_memory", "failed", "interrupted")
 
@@ -33,7 +37,8 @@ STATUSES = ("completed", "pruned", "eliminated", "diverged", "out_of_memory", "f
 class Outcome:
     """``status`` is one of ``STATUSES``; ``values`` are the objectives in the study's order, empty where there are none.
 
-    ``is_retryable`` tells a crash, which may go better a second time, from a mistake in the config, which can't.
+    ``is_retryable`` tells a crash, which may go better a second time, from a mistake in the config, which can't; ``is_of_place``
+    that an interrupted run ended by trouble of the place where it worked, as a full disk.
     ``cost`` holds ``images``, ``images_640`` and ``seconds`` of the whole run, its earlier parts included. ``final_objective``,
     ``final_loss`` and, where the family measures it, ``final_map`` are the last evaluation's; outcomes stored by earlier
     versions know no ``final_objective``. ``pruned_at`` is an epoch, ``reason`` one line for people.
@@ -53,6 +58,7 @@ class Outcome:
     run_folder: str | None = None
     mlflow_run_id: str | None = None
     is_retryable: bool = False
+    is_of_place: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"reason": self.reason and masked_output(self.reason)})
@@ -73,6 +79,11 @@ def outcome_of(trial: FrozenTrial | Trial, key: str = OUTCOME) -> Outcome | None
         return None if text is None else Outcome.from_json(text)
     except UnreadableError as error:
         raise ConfigError(f"trial {trial.number} holds a damaged {key}: {error}") from None
+
+
+def interrupted_by_place(why: str) -> Outcome:
+    """Return the outcome of a run that trouble of the place ended: nobody's fault, and no last word."""
+    return Outcome("interrupted", reason=why, is_of_place=True)
 
 
 def overrides_of(trial: FrozenTrial) -> list[str]:

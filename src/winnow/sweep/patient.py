@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import random
 import threading
@@ -22,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.sweep.address import Address, Opened
 from winnow.sweep.outage import Outage, is_away
+from winnow.sweep.place import trouble_in
 
 CREATION = "winnow:creation"
 """System attribute of a trial: a token by which a repeated creation finds the trial that the first attempt made after all."""
@@ -47,18 +49,24 @@ class PatientStorage(BaseStorage):
     * a study deleted: its absence is success. A study created: DuplicatedStudyError, as if somebody else had done it;
     * parameters, intermediate values, attributes: the same value is written twice.
 
+    With ``waits_for_place`` there is no end to that while the disk that holds it is full or failing.
+
     ``stamp`` holds user attributes that each RUNNING trial created through here bears from its first instant. It can be pickled,
     and used after a fork: each process opens connections of its own.
     """
 
-    def __init__(self, address: Address, patience_seconds: float, stamp: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, address: Address, patience_seconds: float, stamp: Mapping[str, Any] | None = None, waits_for_place: bool = False
+    ) -> None:  # fmt: skip
         self.address = address
+        self._waits_for_place = waits_for_place
         self._patience_seconds = patience_seconds
         self._stamp = dict(stamp or {})
         self._forget_connections()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"address": self.address, "_patience_seconds": self._patience_seconds, "_stamp": self._stamp}
+        names = ("address", "_patience_seconds", "_stamp", "_waits_for_place")
+        return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -97,11 +105,13 @@ class PatientStorage(BaseStorage):
                 if not is_away(error):
                     raise
                 deadline = deadline or time.monotonic() + self._patience_seconds
-                if time.monotonic() >= deadline:
+                is_endless = self._waits_for_place and trouble_in(error) is not None
+                if time.monotonic() >= deadline and not is_endless:
                     self._outage.give_up(error)
                     raise
-                self._outage.note(error)
-                time.sleep(min(pause * _rng.uniform(0.5, 1), max(0.0, deadline - time.monotonic())))
+                self._outage.note(error, is_endless)
+                left = math.inf if is_endless else max(0.0, deadline - time.monotonic())
+                time.sleep(min(pause * _rng.uniform(0.5, 1), left))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 self._outage.end()

@@ -37,7 +37,7 @@ _LENGTH = (
     "training.frozen_weights",
     "training.frozen_source",
 )
-_NOT_THE_RUN = ("budget.", "tracking.", "hydra.")
+_NOT_THE_RUN = ("budget.", "tracking.", "hydra.", "model.attention")
 
 
 def entry_of(

@@ -34,7 +34,7 @@ _NOT_KEPT = (
     ),
 )  # fmt: skip
 _KEPT = re.compile(
-    r"hydra/(sweeper|launcher)|hydra\.sweeper\.(n_jobs|devices|metrics|max_\w+|plots|in_process|recycle_after)"
+    r"hydra/(sweeper|launcher)|hydra\.sweeper\.(n_jobs|devices|metrics|force_direction|max_\w+|plots|in_process|recycle_after)"
     r"|hydra\.(verbose|job\.name)"
     r"|hydra\.launcher\.(timeout_min|\w+_per_(task|node|gpu|cpu)|mem_gb|nodes|name|stderr_to_stdout|partition|qos|comment|constraint"
     r"|exclude|gres|account|signal_delay_s|max_num_timeout|array_parallelism|use_srun|n_jobs)"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,20 @@ from winnow.console import CONSOLE
 from winnow.protocols import Tracker
 from winnow.reading import naming
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.objectives import Objectives, pareto_front
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.stored_study import StoredStudy
-from winnow.sweep.table import Row, counts, ranking, rows_of, saved, spent, write_csv
+from winnow.sweep.table import (
+    Row,
+    counts,
+    ranking,
+    rows_of,
+    saved,
+    spent,
+    values_text,
+    why_nothing_was_learned,
+    write_csv,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +51,7 @@ class StudyReport:
         self._study = study
         self._folder = folder
         self._n_trials = n_trials
-        self._metric = metric
+        self._objectives = Objectives.of(study, metric)
         self._planned_epochs = planned_epochs
         self._is_eliminated = is_eliminated
         self._tracker = tracker
@@ -48,6 +60,7 @@ class StudyReport:
         self._began: dict[int, tuple[float, int]] = {}
         self._next_look = 0.0
         self._live: Live | None = None
+        self._front: Collection[int] = ()
         self.rows: list[Row] = []
 
     def open(self, has_console: bool = True) -> None:
@@ -72,9 +85,7 @@ class StudyReport:
     def finished(self, number: int, outcome: Outcome) -> None:
         self._began.pop(number, None)
         self._write()
-        value = (
-            "" if not outcome.values else f"  {self._metric} " + ", ".join(f"{value:.4f}" for value in outcome.values)
-        )
+        value = f"  {values_text(outcome.values, self._objectives.names)}" if outcome.values else ""
         reason = f": {outcome.reason}" if outcome.reason else ""
         level = logging.ERROR if outcome.status == "failed" else logging.INFO
         logger.log(level, "trial %d %s after %d epochs, %.0f s%s%s", number, outcome.status, outcome.epochs, outcome.seconds,
@@ -95,20 +106,23 @@ class StudyReport:
     def summary(self) -> str:
         """Return one line: how many ended how, the best so far, what was spent and saved."""
         ended = ", ".join(f"{count} {status}" for status, count in counts(self.rows).items()) or "none ended yet"
-        best = self._best()
-        shown = f"best {best.value:.4f} (trial {best.number})" if best is not None else "no best yet"
+        shown = self._best_in_words()
         epochs, less = spent(self.rows)["epochs"], saved(self.rows, self._planned_epochs).get("epochs", 0.0)
         return f"{len(self.rows)}/{self._n_trials}: {ended}; {shown}; {epochs:.0f} epochs spent, {less:.0f} saved by pruning"
 
-    def conclude(self, reason: str | None, next_commands: Sequence[str]) -> None:
-        """Show the final ranking, draw the plots, and say what to type next."""
+    def conclude(self, reason: str, next_commands: Sequence[str]) -> None:
+        """Show the final ranking, draw the plots, and say why the sweep has ended and what to type next."""
         self._write()
-        best = ranking(self.rows, self._maximize())
-        if best:
-            CONSOLE.print(ranking_table(best[:_SHOWN], self._metric))
+        nothing = why_nothing_was_learned(self.rows, self._objectives.names)
+        best = ranking(self.rows, self._objectives.maximize[0])
+        if nothing is not None:
+            logger.warning("%s; a longer training or another search may tell them apart", nothing)
+        elif best:
+            with logging_refusal("the ranking"):
+                CONSOLE.print(ranking_table(best, self._objectives.names, self._front))
         if not self.rows:
             logger.info("no trial has ended yet")
-        logger.info("%s; %s", reason or "all trials are done", self.summary() if self.rows else "nothing to show")
+        logger.info("%s; %s", reason, self.summary() if self.rows else "nothing to show")
         self._track()
         self._tracker.log_artifact(self._folder / "trials.csv")
         for path in self._drawn():
@@ -121,22 +135,29 @@ class StudyReport:
             return []
         from winnow.sweep.plots import write_plots  # two plotting libraries: not before there is something to draw
 
-        return write_plots(self._study, self._folder / "plots")
+        nothing = why_nothing_was_learned(self.rows, self._objectives.names)
+        with logging_refusal("plots"):
+            return write_plots(self._study, self._folder / "plots", self._objectives.names, nothing)
+        return []
 
-    def _maximize(self) -> bool:
-        return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
-
-    def _best(self) -> Row | None:
-        return next(iter(ranking(self.rows, self._maximize())), None)
+    def _best_in_words(self) -> str:
+        if why_nothing_was_learned(self.rows, self._objectives.names) is not None:
+            return "all are worth the same"
+        if self._objectives.are_several:
+            return f"{len(self._front)} on the Pareto front"
+        best = next(iter(ranking(self.rows, self._objectives.maximize[0])), None)
+        return f"best {best.value:.4f} (trial {best.number})" if best is not None else "no best yet"
 
     def _read(self) -> None:
         with naming(f"study {self._study.study_name!r}"):
-            self.rows = rows_of(self._study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self._study))
+            trials, unlisted = self._study.get_trials(deepcopy=False), unlisted_in(self._study)
+            self.rows = rows_of(trials, self._is_eliminated, unlisted, len(self._study.directions))
+        self._front = pareto_front(self._study)
 
     def _write(self) -> None:
         self._read()
         try:
-            write_csv(self._folder / "trials.csv", self.rows)
+            write_csv(self._folder / "trials.csv", self.rows, self._objectives.names, self._front)
         except OSError as error:
             logger.error("trials.csv was not written, and is tried again after the next trial: %s", error)
 
@@ -147,15 +168,18 @@ class StudyReport:
             **{f"cost/{name}": amount for name, amount in spent(self.rows).items()},
             **{f"cost_saved/{name}": amount for name, amount in less.items()},
         }
-        best = self._best()
-        if best is not None and best.value is not None:
-            numbers[f"best/{self._metric.removeprefix('val/')}"] = best.value
-            self._tracker.set_tags({"winnow.best_trial": str(best.number)})
+        for place, (name, maximize) in enumerate(zip(self._objectives.names, self._objectives.maximize, strict=True)):
+            best = next(iter(ranking(self.rows, maximize, place)), None)
+            if best is not None:
+                numbers[f"best/{name.removeprefix('val/')}"] = best.values[place]
+                if not self._objectives.are_several:
+                    alike = why_nothing_was_learned(self.rows, self._objectives.names) is not None
+                    self._tracker.set_tags({"winnow.best_trial": "none" if alike else str(best.number)})
         self._tracker.log_metrics(numbers, len(self.rows))
 
     def _table(self, running: Sequence[FrozenTrial], elsewhere: int) -> Table:
         table = Table(title=f"{self._study.study_name}  {self.summary()}", title_justify="left")
-        for column in ("trial", "epoch", self._metric, "eta", "parameters"):
+        for column in ("trial", "epoch", self._objectives.names[0], "eta", "parameters"):
             table.add_column(column)
         for trial in running:
             table.add_row(str(trial.number), *self._progress_of(trial), _words(trial.params))
@@ -175,24 +199,45 @@ class StudyReport:
         return f"{epoch}/{planned}" if planned else str(epoch), f"{trial.intermediate_values[epoch]:.4f}", eta
 
 
-def ranking_table(rows: Sequence[Row], metric: str) -> Table:
-    table = Table(title="ranking", title_justify="left")
-    for column in ("", "trial", metric, "epochs", "parameters"):
+@contextlib.contextmanager
+def logging_refusal(what: str) -> Iterator[None]:
+    """Log an error where the disk refuses ``what`` is written inside: no page or table is worth a sweep."""
+    try:
+        yield
+    except OSError as error:
+        CONSOLE.forget()
+        logger.error("%s: not written: %s", what, error)
+
+
+def ranking_table(rows: Sequence[Row], metrics: Sequence[str], front: Collection[int] = ()) -> Table:
+    """Return the first of ``rows``, which are ranked; of several ``metrics`` those on the Pareto ``front`` stand before the
+    others, and are marked."""
+    several = len(metrics) > 1
+    table = Table(title=f"Pareto front, by {metrics[0]}" if several else "ranking", title_justify="left")
+    for column in ("front" if several else "", "trial", *metrics, "epochs", "parameters"):
         table.add_column(column, overflow="fold")
-    for place, row in enumerate(rows, start=1):
-        table.add_row(str(place), str(row.number), f"{row.value:.4f}", str(row.outcome.epochs), _words(row.params))
+    for place, row in enumerate(sorted(rows, key=lambda row: several and row.number not in front)[:_SHOWN], start=1):
+        mark = _mark(row, front) if several else str(place)
+        values = (f"{value:.4f}" for value in row.values)
+        table.add_row(mark, str(row.number), *values, str(row.outcome.epochs), _words(row.params))
     return table
+
+
+def _mark(row: Row, front: Collection[int]) -> str:
+    return "*" if row.number in front else ""
 
 
 def study_lines(stored: StoredStudy) -> list[Table | str]:
     """Return all that ``winnow study`` prints: the trials, the best, what runs."""
-    rows = stored.rows()
+    rows, metrics, several = stored.rows(), stored.objectives.names, stored.objectives.are_several
+    front = pareto_front(stored.study)
     table = Table(title=str(stored.description["study_name"]), title_justify="left")
-    for column in ("trial", "status", stored.metric, "epochs", "seconds", "parameters", "reason"):
+    for column in ("trial", "status", *["front"] * several, *metrics, "epochs", "seconds", "parameters", "reason"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        value = "" if row.value is None else f"{row.value:.4f}"
-        cells = (str(row.number), row.status, value, str(row.outcome.epochs), f"{row.outcome.seconds:.0f}")
+        values = [f"{value:.4f}" for value in row.values] or [""] * len(metrics)
+        mark = [_mark(row, front)] if several else []
+        cells = (str(row.number), row.status, *mark, *values, str(row.outcome.epochs), f"{row.outcome.seconds:.0f}")
         table.add_row(*cells, _words(row.params), row.outcome.reason or "")
     running = stored.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     ended = {row.number for row in rows}
@@ -201,12 +246,18 @@ def study_lines(stored: StoredStudy) -> list[Table | str]:
         for trial in running
         if trial.number not in ended
     ]
+    return [table, *lines, *_best_lines(rows, stored, front)]
+
+
+def _best_lines(rows: Sequence[Row], stored: StoredStudy, front: Collection[int]) -> list[str]:
+    metrics = stored.objectives.names
+    nothing = why_nothing_was_learned(rows, metrics)
+    if nothing is not None:
+        return [nothing]
+    if stored.objectives.are_several:
+        return [f"Pareto front: trials {', '.join(map(str, sorted(front)))}"] if front else []
     best = ranking(rows, stored.maximize)[:1]
-    return [
-        table,
-        *lines,
-        *(f"best: trial {row.number}, {stored.metric} {row.value:.4f}, {row.outcome.run_folder}" for row in best),
-    ]
+    return [f"best: trial {row.number}, {values_text(row.values, metrics)}, {row.outcome.run_folder}" for row in best]
 
 
 def _words(params: Mapping[str, Any]) -> str:

@@ -18,15 +18,15 @@ PATIENCE_SECONDS = 600.0
 
 
 def open_storage(
-    url: str, *, patience_seconds: float = PATIENCE_SECONDS, stamp: Mapping[str, Any] | None = None
-) -> PatientStorage:
+    url: str, *, patience_seconds: float = PATIENCE_SECONDS, stamp: Mapping[str, Any] | None = None, waits_for_place: bool = False
+) -> PatientStorage:  # fmt: skip
     """Open the storage that ``url`` names, created at the first use if it is missing; see ``PatientStorage``.
 
     A plain path ending in .log or .journal, or ``journal:///absolute/path``: a journal file of ours. Otherwise an
     Optuna URL: sqlite, postgresql or mysql. Raises ConfigError for any other, and where a driver is missing, naming
     what to install.
     """
-    return PatientStorage(parse_storage_url(url), patience_seconds, stamp)
+    return PatientStorage(parse_storage_url(url), patience_seconds, stamp, waits_for_place)
 
 
 def create_study_once(

@@ -6,16 +6,19 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from pydantic import Strict
 from sqlalchemy.exc import SQLAlchemyError
 
 from winnow.errors import ConfigError
 from winnow.masking import MASK, is_masked, masked, usable
 from winnow.reading import UnreadableError, as_record, naming, read_yaml
+from winnow.sweep.address import parse_storage_url
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.objectives import Objectives
 from winnow.sweep.outage import first_line
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.storage import open_storage
@@ -55,6 +58,12 @@ class StoredStudy:
         optuna.logging.set_verbosity(logging.WARNING)
         try:
             with naming(f"{path}: storage" if storage is None else "--storage"):
+                file = parse_storage_url(address).path
+                if file is not None and not file.exists():  # opening it would make it
+                    raise ConfigError(
+                        f"{file} holds no study named {description['study_name']!r}: there is no such file; name the study's "
+                        "storage by --storage if it was moved"
+                    )
                 opened = open_storage(address)
             study = optuna.load_study(study_name=description["study_name"], storage=opened)
         except SQLAlchemyError as error:
@@ -68,13 +77,14 @@ class StoredStudy:
         return bool(self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE)
 
     @property
-    def metric(self) -> str:
-        return str(self.description["metric"])
+    def objectives(self) -> Objectives:
+        return Objectives.of(self.study, str(self.description["metric"]))
 
     def rows(self) -> list[Row]:
         """Return the trials' rows. Raises ConfigError for a trial that holds something damaged."""
         with naming(f"study {self.description['study_name']!r}"):
-            return rows_of(self.study.get_trials(deepcopy=False), self._is_eliminated, unlisted_in(self.study))
+            trials = self.study.get_trials(deepcopy=False)
+            return rows_of(trials, self._is_eliminated, unlisted_in(self.study), len(self.study.directions))
 
     def _is_eliminated(self, trial: FrozenTrial) -> bool:
         floor = (self.description["definition"].get("pruner") or {}).get("floor")
@@ -96,11 +106,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Pruner:
+    floor: Annotated[float, Strict()] | None = None
+
+
+@dataclass(frozen=True)
 class _Searched:
     base: dict[str, Any]
     search_space: dict[str, Any]
     directions: list[str]
-    pruner: dict[str, Any] | None = None
+    pruner: _Pruner | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial
 from winnow.masking import referred_to
 from winnow.reading import as_float, parse_json
 from winnow.run_folder import write_whole
-from winnow.sweep.outcome import OUTCOME, Outcome, outcome_of
+from winnow.sweep.outcome import COST, OUTCOME, Outcome, outcome_of
 from winnow.sweep.patient import PatientStorage
 from winnow.sweep.storage import open_storage
 
@@ -37,6 +38,7 @@ class StudyRef:
 
     ``folder`` is the study's own, ``metrics`` the names of several objectives in a winnow run's ``result.json`` (null: what the
     run returns), ``seeds`` those that each configuration is run with. ``storage`` may be a reference to the job's environment.
+    ``counts_cost`` where the study has a limit of cost, and its runs tell what they have spent.
     """
 
     name: str
@@ -46,6 +48,7 @@ class StudyRef:
     num_objectives: int = 1
     metrics: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
+    counts_cost: bool = False
 
 
 class StoredTrial:
@@ -77,9 +80,21 @@ class StoredTrial:
         try:
             if self._path is not None:
                 write_whole(self._path, json.dumps(self._values))
+        except OSError as error:
+            logger.warning("trial %d: a kill before epoch %d is reported would lose it: %s", self.number, epoch, error)
+        try:
             self._report_missing(self._open())
         except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
             logger.warning("trial %d: epoch %d is not reported yet: %s", self.number, epoch, error)
+            self._trial = None
+
+    def spend(self, cost: Mapping[str, float]) -> None:
+        if not self.ref.counts_cost:
+            return
+        try:
+            self._open().set_user_attr(key_of_run(COST, self.seed), json.dumps(dict(cost)))
+        except Exception as error:  # noqa: BLE001 - whatever the storage does, the training goes on
+            logger.warning("trial %d: what it has cost so far is not stored: %s", self.number, error)
             self._trial = None
 
     def catch_up(self) -> None:
@@ -162,7 +177,12 @@ def stored_outcome(ref: StudyRef, number: int, seed: int | None) -> Outcome | No
 
 
 def outcome_key(seed: int | None) -> str:
-    return OUTCOME if seed is None else f"{OUTCOME}:{seed}"
+    return key_of_run(OUTCOME, seed)
+
+
+def key_of_run(name: str, seed: int | None) -> str:
+    """Return the attribute ``name`` of a trial's only run, or of its run with ``seed``."""
+    return name if seed is None else f"{name}:{seed}"
 
 
 class _SilentSampler(BaseSampler):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from dispatch_parts import wait_for
+from small_disk import small_disk
 
 from hydra_plugins.winnow_sweeper._notes import Notes, clear_up
 from winnow.sweep.outcome import Outcome
@@ -69,3 +70,14 @@ def test_a_damaged_note_counts_as_absent(tmp_path, content, caplog):
     (notes.folder / "3-0.ended").write_bytes(content)
     assert notes.outcome("3-0") is None
     assert "3-0.ended is damaged and counts as absent" in caplog.text
+
+
+def test_a_note_that_the_disk_refuses_ends_neither_job_nor_sweep(tmp_path, caplog):
+    with small_disk(tmp_path / "small") as place:
+        notes = Notes.new(place)
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        notes.end("7-0", Outcome("completed", values=(1.0,)))
+        notes.ask_to_stop("8-0")
+    assert [record.getMessage().partition(": [Errno 30]")[0] for record in caplog.records] == [
+        "the end of job 7-0 was not noted", "job 8-0 was not asked to stop",
+    ]  # fmt: skip

@@ -35,6 +35,10 @@ class BoxEvaluation:
     def __init__(self, settings: BoxSettings) -> None:
         self._settings = settings
 
+    @property
+    def metric_modes(self) -> dict[str, str]:
+        return dict.fromkeys([*CocoAp([], **self._settings.model_dump()).names, "map_class/*"], "max")
+
     def model_arguments(self, data: DetectionData) -> dict[str, Any]:
         settings = self._settings
         return {

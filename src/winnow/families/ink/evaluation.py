@@ -35,6 +35,11 @@ class InkEvaluation:
     def __init__(self, settings: InkSettings) -> None:
         self._settings = settings
 
+    @property
+    def metric_modes(self) -> dict[str, str]:
+        metric = InkMetric(full=True, **self._settings.model_dump())
+        return {name: "max" if name in metric.worst else "min" for name in metric.names}
+
     def model_arguments(self, data: Any) -> dict[str, Any]:
         """Return ``new_metric(full=…)``: whether there are full heads to measure is the model's to say."""
         del data

@@ -13,7 +13,7 @@ from winnow.builders import builder
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.trainable import warn_of_crowded
 from winnow.families.pairs.batch import PairBatch
-from winnow.families.pairs.metrics.pair_metric import PairMetric
+from winnow.families.pairs.metrics.pair_metric import MISS_RATES, PairMetric
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
 from winnow.settings import Settings, build_settings
 
@@ -33,6 +33,11 @@ class PairEvaluation:
 
     def __init__(self, settings: PairEvaluationSettings) -> None:
         self._settings = settings
+
+    @property
+    def metric_modes(self) -> dict[str, str]:
+        names = [*PairMetric([], max_detections=self._settings.ap_detections).names, "map_class/*"]
+        return {name: "min" if name in MISS_RATES else "max" for name in names}
 
     def model_arguments(self, data: Any) -> dict[str, Any]:
         settings = self._settings

@@ -6,9 +6,13 @@ import re
 import pytest
 import torch
 from composed import compose_plain
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 from transformers.models.deformable_detr import DeformableDetrImageProcessor
-from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrObjectDetectionOutput
+from transformers.models.deformable_detr.modeling_deformable_detr import (
+    DeformableDetrEncoderLayer,
+    DeformableDetrObjectDetectionOutput,
+)
 
 from winnow.checkpoints.references import FileTensor, moved_sources, with_references
 from winnow.checkpoints.state_dicts import referable
@@ -383,3 +387,70 @@ def test_wrong_values_are_named(changes, message):
 def test_metrics_are_new_each_time():
     task = tiny_task()
     assert task.new_metric() is not task.new_metric()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_an_encoder_layer_in_training_gives_what_transformers_gives_bit_for_bit(dropout):
+    task = tiny_task(dropout=dropout)
+    (ours,) = task.model.model.encoder.layers
+    theirs = copy.deepcopy(ours)
+    theirs.__class__ = DeformableDetrEncoderLayer
+    inputs = {}
+    ours.register_forward_pre_hook(lambda layer, args, named: inputs.update(args=args, named=named), with_kwargs=True)
+    task.model.train()
+    task.forward(two_image_batch())
+    results = []
+    for layer in (ours, theirs):
+        states = inputs["args"][0].detach().requires_grad_()
+        torch.manual_seed(1)
+        output = layer(states, *inputs["args"][1:], **inputs["named"])
+        results.append([output, *torch.autograd.grad(output.square().sum(), [states, *layer.parameters()])])
+    assert all(one.equal(other) for one, other in zip(*results, strict=True))
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors, for which a host waits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_number_is_read_from_the_device_in_a_forward_pass_of_training():
+    task, batch = tiny_task(dropout=0.1), two_image_batch()
+    task.model.train()
+    with Reads() as reads:
+        task.forward(batch)
+    assert reads.count == 0
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_what_is_not_finite_in_the_encoder_reaches_the_loss(bad):
+    task = tiny_task()
+    task.model.train()
+    with torch.no_grad():
+        task.model.model.encoder.layers[0].final_layer_norm.bias.fill_(bad)
+    assert not torch.isfinite(sum(losses_of(task, two_image_batch()).values()))
+
+
+def test_what_lies_on_padding_does_not_reach_the_outputs():
+    task = tiny_task()
+    task.model.eval()
+    batch = two_image_batch()
+    expected = task.forward(batch)
+    noise = torch.Generator().manual_seed(5)
+    num_spoilt = []
+
+    def spoil(module, args, features):
+        mask = torch.nn.functional.interpolate(batch.pixel_mask[:, None].float(), features.shape[-2:]) > 0
+        num_spoilt.append(int((~mask).sum()))
+        return torch.where(mask, features, torch.randn(features.shape, generator=noise))
+
+    for projection in task.model.model.input_proj:
+        projection.register_forward_hook(spoil)
+    found = task.forward(batch)
+    assert sum(num_spoilt) > 10
+    assert found.logits.equal(expected.logits)
+    assert found.boxes_cxcywh.equal(expected.boxes_cxcywh)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detection_parts import batch, target
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
 from winnow.errors import ConfigError, WeightsError
@@ -55,6 +56,18 @@ def test_predictions_lie_in_the_original_image(task, data):
     assert first.boxes[:, 2].max() > 96
     assert (second.boxes <= 64).all()
     assert set(first.labels.tolist()) <= {0, 1}
+
+
+def test_predictions_are_those_of_the_box_heads_bit_for_bit(task, data):
+    task.model.eval()
+    outputs, images = task.forward(data), ImageList(data.images, [truth.size for truth in data.targets])
+    with torch.no_grad():
+        proposals, _ = task.model.rpn(images, outputs)
+        expected, _ = task.model.roi_heads(outputs, proposals, images.image_sizes)
+    for found, theirs, truth in zip(task.predictions(outputs, data), expected, data.targets, strict=True):
+        assert found.boxes.equal(theirs["boxes"] * torch.tensor(truth.scale * 2))
+        assert found.scores.equal(theirs["scores"])
+        assert found.labels.equal(theirs["labels"] - 1)
 
 
 def test_terms_are_weighted_by_images(task, data):

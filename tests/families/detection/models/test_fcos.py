@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -6,13 +7,14 @@ from detection_parts import batch, target
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from winnow.engine.counts import add_counts
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.metrics.coco_ap import CocoAp
-from winnow.families.detection.models.fcos import FcosOutputs, fcos_losses
-from winnow.families.detection.models.fcos_matching import grid_shapes, match_locations
+from winnow.families.detection.models.fcos import FcosOutputs, decode_boxes, fcos_losses
+from winnow.families.detection.models.fcos_matching import grid_shapes, make_grid, match_locations
 from winnow.families.detection.models.fcos_r50_fpn import fcos_r50_fpn
 from winnow.families.detection.models.fcos_tiny import STRIDES, fcos_tiny
 
@@ -142,6 +144,50 @@ def test_predictions_are_sorted_limited_and_inside_the_image():
         assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
         assert (found.boxes >= 0).all()
         assert (found.boxes[:, 2:] <= torch.tensor(truth.original_size[::-1])).all()
+
+
+def detections_one_by_one(outputs, data, most, threshold):
+    """Return (boxes, scores, labels) per image, each found by itself from beginning to end."""
+    grid = make_grid(tuple(data.images.shape[2:]), STRIDES, torch.device("cpu"))
+    results = []
+    for logits, distances, centerness, truth in zip(
+        outputs.logits, outputs.distances, outputs.centerness, data.targets, strict=True
+    ):
+        on_image = (grid.points[:, 0] < truth.size[1]) & (grid.points[:, 1] < truth.size[0])
+        scores = (logits.float().sigmoid() * centerness.float().sigmoid()[:, None]).sqrt()
+        scores = torch.where(on_image[:, None], scores, 0.0)
+        boxes = decode_boxes(distances.float(), grid.points, grid.strides)
+        candidates = []
+        for part, numbers in zip(
+            scores.split(grid.level_sizes), torch.arange(len(boxes)).split(grid.level_sizes), strict=True
+        ):
+            values, places = part.flatten().topk(min(1000, part.numel()))
+            keep = values > threshold
+            candidates.append((boxes[numbers[places // 3]][keep], values[keep], (places % 3)[keep]))
+        found, values, labels = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+        found = clip_boxes_to_image(found, truth.size)
+        keep = batched_nms(found, values, labels, 0.6)[:most]
+        results.append((found[keep] * torch.tensor(truth.scale * 2), values[keep], labels[keep]))
+    return results
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # bfloat16 has many equal scores
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.999])
+def test_predictions_of_a_batch_are_those_of_each_image_bit_for_bit(dtype, threshold):
+    size = (128, 96)
+    data = crowded(size=size)
+    targets = [
+        replace(truth, size=(128 - 20 * i, 96), original_size=(333, 500)) for i, truth in enumerate(data.targets)
+    ]
+    data = replace(data, targets=targets)
+    outputs = FcosOutputs(*(value.to(dtype) for value in vars(random_outputs(data)).values()))
+    task = fcos_tiny(CLASSES, partial(CocoAp, CLASSES), 70, threshold, **TINY)
+    found = task.predictions(outputs, data)
+    for one, (boxes, scores, labels) in zip(found, detections_one_by_one(outputs, data, 70, threshold), strict=True):
+        assert one.boxes.equal(boxes)
+        assert one.scores.equal(scores)
+        assert one.labels.equal(labels)
+    assert len(found[0].scores) == (0 if threshold == 0.999 else 70)
 
 
 @pytest.mark.parametrize("training", [True, False])

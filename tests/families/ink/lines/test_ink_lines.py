@@ -207,6 +207,7 @@ def test_a_malformed_line_of_alto_is_named(pages, lines, message):
     ({"annotation": {"baseline": [20, 56, 10**400, 56]}}, "annotation id 8: the baseline must be at least 2 points x y"),
     ({"annotation": {"image_id": 5}}, "annotation id 8: image_id=5 is not among the images"),
     ({"image": {"file_name": "gone.png"}}, "annotation id 7: its page .*gone.png is missing"),
+    ({"image": {"file_name": "x" * 5000}}, "annotation id 7: its page .*xxx is missing"),
     ({"annotation": {"image_id": [5]}}, r"annotation id 8: image_id=\[5\] is not among the images"),
     ({"image": {"width": float("inf")}}, "lines.json, image id 1: width and height must be numbers of px"),
     ({"image": {"width": None}}, "lines.json, image id 1: width and height must be numbers of px"),

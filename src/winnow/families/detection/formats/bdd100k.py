@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from winnow.data.image import ImageTooLargeError, image_size
 from winnow.errors import DataError
 from winnow.reading import as_float, read_json
 from winnow.run_folder import write_whole
@@ -242,11 +241,12 @@ def _annotations(frame: Mapping[str, Any], name: str, counts: Counter[str]) -> I
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:
-    """Return (width, height) from the file's header; None if it has none."""
+    """Return (width, height) from the file's header; None if it has none. Raises ImageTooLargeError."""
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError):
+        return image_size(path)
+    except ImageTooLargeError:
+        raise
+    except DataError:
         return None
 
 

@@ -109,7 +109,7 @@ class CocoAp:
         self._images |= {image.image_id: image for image in state["images"]}
         self._num_dropped += state["num_dropped"]
 
-    headlines = ("map", "map_50")
+    headlines: tuple[str, ...] = ("map", "map_50")
 
     @property
     def names(self) -> list[str]:

@@ -16,11 +16,11 @@ from winnow.builders import builder
 from winnow.checkpoints.pretrained import check_pretrained, load_or_start_random
 from winnow.errors import ConfigError
 from winnow.families.detection.batch import DetectionBatch, Detections
+from winnow.families.detection.models.deformable_attention import AttentionChoice, choose_attention
 from winnow.families.detection.models.deformable_network import (
     DeformableDetrNetwork,
     SetOutputs,
     TinyDeformableDetrNetwork,
-    attention_path,
     class_rows,
     fresh_network,
     network_from_file,
@@ -37,12 +37,14 @@ logger = logging.getLogger(__name__)
 
 
 class DeformableDetrSettings(Settings):
-    """What the paper's network and the tiny one are set by; a config from before there was ``share_heads`` has separate ones."""
+    """What the paper's network and the tiny one are set by; a config from before there was ``share_heads`` has separate ones, and
+    pure ``attention``."""
 
     num_queries: PositiveInt
     with_box_refine: bool
     share_heads: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    attention: AttentionChoice = "pure"
     pretrained: bool | str
     offline: bool
     criterion: CriterionSettings
@@ -220,7 +222,8 @@ def _task(
     score_threshold: float,
 ) -> DeformableDetr:
     size = sum(parameter.numel() for parameter in network.parameters())
-    logger.info("%s: %s parameters; deformable attention: %s", type(network).__name__, size, attention_path(network))
+    attention = choose_attention(network, settings.attention, settings.offline)
+    logger.info("%s: %s parameters; deformable attention: %s", type(network).__name__, size, attention)
     return DeformableDetr(
         network,
         classes,

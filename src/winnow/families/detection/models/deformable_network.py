@@ -30,6 +30,7 @@ from winnow.checkpoints.state_dicts import (
 )
 from winnow.errors import WeightsError
 from winnow.families.detection.models.conv_backbone import ConvBackbone
+from winnow.families.detection.models.deformable_attention import UncheckedEncoderLayer
 from winnow.families.detection.models.pixels import PixelNormalizer
 
 logger = logging.getLogger(__name__)
@@ -207,6 +208,8 @@ def make_ready(network: DeformableDetrNetwork, random_names: Collection[str] | N
             if random_names is None or name in random_names:
                 _start_as_in_paper(name, parameter, network.config.with_box_refine)
     _keep_in_float32(network)
+    for layer in network.model.encoder.layers:
+        layer.__class__ = UncheckedEncoderLayer
     if getattr(network.config, "share_heads", False):
         share_heads(network)
     network.normalize = PixelNormalizer()
@@ -242,11 +245,6 @@ def class_names(config: DeformableDetrConfig) -> list[str]:
     """Return the classes of a config in their order."""
     names: Any = config.id2label
     return [names[index] for index in sorted(names)]
-
-
-def attention_path(network: DeformableDetrNetwork) -> str:
-    """Return which implementation of multi-scale deformable attention runs, for the log."""
-    return "kernel of the kernels package" if network.use_kernels else "pure PyTorch (grid_sample)"
 
 
 @contextmanager

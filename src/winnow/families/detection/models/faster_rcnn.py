@@ -19,7 +19,7 @@ from winnow.builders import builder
 from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.pretrained import FoundWeights, find_weights
 from winnow.checkpoints.state_dicts import load_pretrained
-from winnow.families.detection.batch import DetectionBatch, Detections, Target
+from winnow.families.detection.batch import DetectionBatch, Detections
 from winnow.families.detection.models.pixels import PixelNormalizer
 from winnow.families.detection.models.resnet_fpn import NORM_EPS, ResnetFpnSettings, resnet50_fpn
 from winnow.protocols import Metric
@@ -97,7 +97,7 @@ class FasterRcnnTask:
             features, images = in_float32(outputs), image_list(batch)
             proposals, _ = network.rpn(images, features)
             found, _ = network.roi_heads(features, proposals, images.image_sizes)
-        return [detections_of(one, target) for one, target in zip(found, batch.targets, strict=True)]
+        return detections_of(found, batch)
 
     @contextmanager
     def _network(self, training: bool) -> Iterator[FasterRcnnModel]:
@@ -180,9 +180,14 @@ def torchvision_targets(batch: DetectionBatch) -> list[dict[str, Tensor]]:
     return [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
 
 
-def detections_of(found: Mapping[str, Tensor], target: Target) -> Detections:
-    """Return torchvision's detections of one image, in original pixels with labels from 0."""
-    boxes = found["boxes"]
-    return Detections(
-        (boxes * boxes.new_tensor(target.scale * 2)).cpu(), found["scores"].cpu(), found["labels"].cpu() - 1
-    )
+def detections_of(found: Sequence[Mapping[str, Tensor]], batch: DetectionBatch) -> list[Detections]:
+    """Return torchvision's detections of each image of a batch, in original pixels with labels from 0."""
+    tables = [
+        torch.cat([f["boxes"], f["scores"][:, None], f["labels"][:, None].to(f["boxes"].dtype)], dim=1) for f in found
+    ]
+    # One copy from the device for the whole batch.
+    rows = torch.cat(tables).cpu().split([len(table) for table in tables])
+    return [
+        Detections(r[:, :4] * r.new_tensor(t.scale * 2), r[:, 4], r[:, 5].long() - 1)
+        for r, t in zip(rows, batch.targets, strict=True)
+    ]

@@ -107,35 +107,55 @@ class FcosTask:
         """Return per image the best ``max_detections`` above ``score_threshold`` after non-maximum suppression within
         classes.
 
-        The score is √(class · centerness), as in torchvision. Locations on padding predict nothing.
+        The score is √(class · centerness), as in torchvision. Locations on padding predict nothing. A GPU is waited for twice
+        per batch, for the numbers of candidates and for what is left of them, and once per image in the suppression.
         """
         grid = make_grid((batch.images.shape[2], batch.images.shape[3]), self._strides, outputs.logits.device)
         scores = (outputs.logits.float().sigmoid() * outputs.centerness.float().sigmoid()[..., None]).sqrt()
         boxes = decode_boxes(outputs.distances.float(), grid.points, grid.strides)
-        scores = scores.nan_to_num(nan=0.0)
+        sizes = torch.tensor([target.size for target in batch.targets]).to(scores.device, non_blocking=True)
+        on_image = (grid.points[:, 0] < sizes[:, 1:]) & (grid.points[:, 1] < sizes[:, :1])
+        scores = torch.where(on_image[..., None], scores.nan_to_num(nan=0.0), 0.0)
+        candidates, counts = self._above_threshold(_best_of_levels(boxes, scores, grid))
+        left = [
+            self._unsuppressed(rows[:count], target)
+            for rows, count, target in zip(candidates, counts, batch.targets, strict=True)
+        ]
+        found = torch.cat(left).cpu().split([len(rows) for rows in left])
         return [
-            self._detections(boxes[index], scores[index], grid, target) for index, target in enumerate(batch.targets)
+            Detections(rows[:, :4] * rows.new_tensor(target.scale * 2), rows[:, 4], rows[:, 5].long())
+            for rows, target in zip(found, batch.targets, strict=True)
         ]
 
-    def _detections(self, boxes: Tensor, scores: Tensor, grid: Grid, target: Target) -> Detections:
-        height, width = target.size
-        on_image = (grid.points[:, 0] < width) & (grid.points[:, 1] < height)
-        scores = torch.where(on_image[:, None], scores, 0.0)
-        chosen_scores, chosen = [], []
-        start = 0
-        for level_scores in scores.split(grid.level_sizes):
-            flat = level_scores.flatten()
-            values, places = flat.topk(min(CANDIDATES_PER_LEVEL, len(flat)))
-            chosen_scores.append(values)
-            chosen.append(places + start)
-            start += len(flat)
-        values, places = torch.cat(chosen_scores), torch.cat(chosen)
-        places, values = places[values > self._score_threshold], values[values > self._score_threshold]
-        labels = places % scores.shape[1]
-        found = clip_boxes_to_image(boxes[places // scores.shape[1]], target.size)
-        keep = batched_nms(found, values, labels, NMS_IOU)[: self._max_detections]
-        scale = found.new_tensor([*target.scale, *target.scale])
-        return Detections((found[keep] * scale).cpu(), values[keep].cpu(), labels[keep].cpu())
+    def _above_threshold(self, candidates: Tensor) -> tuple[Tensor, list[int]]:
+        """Return ``candidates`` (B, N, 6) with those above the threshold first, in the order in which they came, and how many
+        of each image that are."""
+        above = candidates[..., 4] > self._score_threshold
+        order = above.int().argsort(dim=1, descending=True, stable=True)
+        return candidates.gather(1, order[..., None].expand_as(candidates)), above.sum(dim=1).tolist()
+
+    def _unsuppressed(self, candidates: Tensor, target: Target) -> Tensor:
+        """Return the best of one image's ``candidates`` (N, 6) after non-maximum suppression, boxes clipped to the image."""
+        boxes, scores, labels = clip_boxes_to_image(candidates[:, :4], target.size), candidates[:, 4], candidates[:, 5]
+        keep = batched_nms(boxes, scores, labels.long(), NMS_IOU)[: self._max_detections]
+        return torch.cat([boxes, candidates[:, 4:]], dim=1)[keep]
+
+
+def _best_of_levels(boxes: Tensor, scores: Tensor, grid: Grid) -> Tensor:
+    """Return the rows (x1, y1, x2, y2, score, label) of each level's ``CANDIDATES_PER_LEVEL`` best, (B, candidates, 6), from
+    boxes (B, L, 4) and scores (B, L, classes)."""
+    num_classes = scores.shape[2]
+    chosen_scores, chosen = [], []
+    start = 0
+    for level_scores in scores.split(grid.level_sizes, dim=1):
+        flat = level_scores.flatten(1)
+        values, places = flat.topk(min(CANDIDATES_PER_LEVEL, flat.shape[1]))
+        chosen_scores.append(values)
+        chosen.append(places + start)
+        start += flat.shape[1]
+    values, places = torch.cat(chosen_scores, dim=1), torch.cat(chosen, dim=1)
+    found = boxes.gather(1, (places // num_classes)[..., None].expand(-1, -1, 4))
+    return torch.cat([found, values[..., None], (places % num_classes)[..., None].float()], dim=-1)
 
 
 def decode_boxes(distances: Tensor, points: Tensor, strides: Tensor) -> Tensor:

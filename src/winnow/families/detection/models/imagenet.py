@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +25,19 @@ def set_input_channels(backbone: BackboneWithFPN, channels: int, source: str | N
     """Give the body of ``backbone`` another number of input channels than 3: 1, whose filters are the sum of those of
     red, green and blue, as if the same image were given thrice; or 4, of which the last has their mean. ``source`` says
     where the weights are from; None: at random, and drawn anew."""
-    name, first = next((name, part) for name, part in backbone.body.named_modules() if isinstance(part, nn.Conv2d))
-    new = nn.Conv2d(
-        channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
-    )  # type: ignore[arg-type]
+    place, first = next((place, part) for place, part in backbone.body.named_modules() if isinstance(part, nn.Conv2d))
+    shape: dict[str, Any] = {name: getattr(first, name) for name in ("kernel_size", "stride", "padding")}
+    new = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **shape)
     if source is None:
         nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     else:
         rgb = first.weight.detach()
         filters = rgb.sum(dim=1, keepdim=True) if channels == 1 else torch.cat([rgb, rgb.mean(dim=1, keepdim=True)], 1)
         new.weight = nn.Parameter(filters, requires_grad=first.weight.requires_grad)
-    owner, _, last = name.rpartition(".")
+    owner, _, last = place.rpartition(".")
     setattr(backbone.body.get_submodule(owner), last, new)
     if source is not None:
-        mark_loaded(backbone.body, [f"{name}.weight"], source)
+        mark_loaded(backbone.body, [f"{place}.weight"], source)
 
 
 def _of_body(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

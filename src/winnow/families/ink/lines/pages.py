@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -110,7 +111,7 @@ def _alto_image(file: Path, root: ElementTree.Element, images: Path) -> Path:
     candidates = [images / f"{file.stem}{suffix}" for suffix in _IMAGE_SUFFIXES]
     candidates += [images / Path(named).name] if named else []
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # a name of 5,000 letters is no file either
             return candidate
     raise DataError(
         f"{file}: its page is not in {images}, neither as {file.stem}.jpg (or .png, .tif, …) nor as {named!r}"
@@ -177,7 +178,7 @@ def _coco_line(annotation: Any, line_id: str, pages: dict[Any, Any], file: Path,
     if page is None:
         raise DataError(f"{place}: image_id={image_id!r} is not among the images")
     path = images / str(page.get("file_name"))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{place}: its page {path} is missing")
     segmentation = annotation.get("segmentation")
     if not isinstance(segmentation, list) or len(segmentation) != 1:

@@ -28,7 +28,7 @@ class PairMetric(CocoAp):
     categories, with ``ignore`` and with heavy occlusion; or if it is too small or too near the border (``miss_rate``).
     """
 
-    headlines = ("map", "map_50", "miss_rate")
+    headlines: tuple[str, ...] = ("map", "map_50", "miss_rate")
 
     @property
     def names(self) -> list[str]:

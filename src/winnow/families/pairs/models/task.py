@@ -100,12 +100,11 @@ class PairFasterRcnnTask:
                     proposals, _ = detector.rpn(images, features)
                     found.append(detector.roi_heads(features, proposals, images.image_sizes)[0])
         if len(found) == 1:
-            return [detections_of(one, target) for one, target in zip(found[0], batch.targets, strict=True)]
+            return detections_of(found[0], batch)
         present = batch.present[:, [MODALITIES.index(name) for name in self._detector_names]].tolist()
-        return [
-            detections_of(self._pooled(pair, is_there), target)
-            for *pair, is_there, target in zip(*found, present, batch.targets, strict=True)
-        ]
+        return detections_of(
+            [self._pooled(pair, is_there) for *pair, is_there in zip(*found, present, strict=True)], batch
+        )
 
     def _pooled(self, found: Sequence[Mapping[str, Tensor]], is_there: Sequence[bool]) -> dict[str, Tensor]:
         left = [
