@@ -106,7 +106,8 @@ def test_nine_pairs_are_learnt_by_heart(warm_program, workplace, name):
     split, sizes, least = OVERFIT[name]
     arguments = [
         "model=pair_faster_rcnn_tiny", f"data={name}", *split, "data.image_size=320", *FLIP_ONLY,
-        "training.batch_size=4", "training.max_iter=200", "training.max_epochs=100", "training.optimizer.weight_decay=0", "model.anchor_ratios=[2.4]",
+        "training.batch_size=4", "training.max_iter=200", "training.max_epochs=100", "training.optimizer.weight_decay=0",
+        "model.anchor_ratios=[2.4]",
         f"model.anchor_sizes={sizes}", "training.eval_interval=100", "training.num_workers=0", "tracking=off",
     ]  # fmt: skip
     warm_program.run(workplace, *arguments, f"hydra.run.dir=overfit_{name}")
