@@ -29,6 +29,7 @@ CHOICES = [
 # Of a family that has no model yet.
 WITHOUT_MODEL = {"evaluation=maps", "data=nuscenes_map", "data=map_synthetic", "data=map_rendered"}
 INK = ["model=inktrace", "data=ink_strokes"]
+PAIRS = ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere", "data.kaist_root=somewhere"]
 EXPERIMENTS = sorted(file.stem for file in (REPOSITORY / "conf/experiment").glob("*.yaml"))
 NEEDED = {
     "data=bdd100k": ["data.root=somewhere"],
@@ -46,6 +47,7 @@ NEEDED = {
     "data=llvip": ["model=pair_faster_rcnn_tiny", "data.llvip_root=somewhere"],
     "data=kaist": ["model=pair_faster_rcnn_tiny", "data.kaist_root=somewhere"],
     "data=yolo": ["data.root=somewhere"],
+    **{f"stage=pairs/{stage}": PAIRS for stage in ("llvip", "kaist", "all")},
     "data=coco": [f"data.{part}.{key}=somewhere" for part in ("train", "val") for key in ("images", "annotations")],
 }
 

@@ -20,14 +20,22 @@ FAMILIES = {
     "detection": ["model=deformable_detr_tiny", "training=smoke"],
     "detection, fcos_tiny": ["training=smoke"],
     "ink": ["model=inktrace", "data=ink_strokes", "training=smoke"],
-}
+    "pairs": ["model=pair_faster_rcnn_tiny", "data=pairs_synthetic", "training=smoke", "training.max_iter=20"],
+    "pairs, pair_faster_rcnn": [
+        "model=pair_faster_rcnn", "model.pretrained=false", "data=pairs_synthetic", "training=smoke", "training.max_iter=4",
+    ],
+}  # fmt: skip
 FEW = ["data.num_train=16", "data.num_val=4"]
 DIGITS = ["data.size=64", "data.image_size=64", "model.channels=[8,8,16,16]", "model.head_channels=32"]
 INK = [
     "model=inktrace", "data=ink_strokes", "data.image_size=32", "model.channels=[8,8,8]", "model.depths=[1,1,1]",
     "model.embed_dim=16", "model.num_layers=1",
 ]  # fmt: skip
-RESUMED = {"detection": DIGITS, "ink": INK}
+PAIRS = [
+    "model=pair_faster_rcnn_tiny", "data=pairs_synthetic", "data.image_size=64", "model.channels=[8,8,16,16]",
+    "model.pyramid_channels=16", "model.head_channels=16", "model.anchor_sizes=[8,12,20]", "training.max_iter=null",
+]  # fmt: skip
+RESUMED = {"detection": DIGITS, "ink": INK, "pairs": PAIRS}
 KILLED = [
     "training.deterministic=true", "training.resume=auto", "data.num_train=44", "data.num_val=6", "training.batch_size=4",
     "training.accumulate=2", "training.save_every_steps=2", "training.keep_last_n=1",
@@ -91,7 +99,7 @@ def resume(place: Place) -> Iterator[Figure]:
     """kill and resume with training.deterministic=true bit for bit, and two equal runs, in bf16 and fp16"""
     modes = list(itertools.product(RESUMED, ("bf16", "fp16")))
     if place.smoke:
-        modes = [("detection", "fp16"), ("ink", "bf16")]
+        modes = [("detection", "fp16"), ("ink", "bf16"), ("pairs", "bf16")]
     epochs = f"training.max_epochs={3 if place.smoke else 8}"
     commands = {f"{family} {amp}": [*RESUMED[family], *KILLED, epochs, f"training.amp={amp}"] for family, amp in modes}
     begun = {(mode, kind): begin(place, f"{mode} {kind}", commands[mode])
