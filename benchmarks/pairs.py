@@ -153,7 +153,7 @@ def with_wrong_partner(batch: PairBatch) -> PairBatch:
 def shuffled_pairs(root: Path) -> Path:
     """Return the root of the drawn data set in which each training pair has the infrared image of the next; made if need be."""
     folder = make_pairs(root, SyntheticSettings(num_train=400, num_val=100, seed=0))
-    mark = root / "is_shuffled"
+    mark = folder / "is_shuffled"  # in the folder of this version: another version is drawn anew, and not shuffled yet
     if not mark.exists():
         files = sorted((folder / "infrared/train").glob("*.png"))
         contents = [file.read_bytes() for file in files]
