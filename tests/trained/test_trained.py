@@ -147,6 +147,8 @@ def test_the_command_writes_coco_and_pictures(run, pictures, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out" / "pictures").iterdir()) == [
         "0.png", "1.png", "2.png", "5_same.png", "same.png"]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pictures", "predictions.json"]
+    with Image.open(tmp_path / "out" / "pictures" / "0.png") as drawn:
+        assert drawn.size == (480, 480)  # small ones are enlarged, or names would hide what they name
     assert main(command) == 2
     assert "is not empty; name a folder that is new" in capsys.readouterr().err
 

@@ -91,14 +91,20 @@ def draw_found(
     pixels: np.ndarray, boxes: torch.Tensor, scores: torch.Tensor, names: Sequence[str], min_score: float
 ) -> Image.Image:
     """Draw ``boxes`` (N, 4) xyxy in px of ``pixels`` (H, W, 3) uint8 with class and score, those of at least ``min_score``, the
-    surest over the others."""
-    picture = Image.fromarray(pixels)
-    draw, font, taken = ImageDraw.Draw(picture), font_of(FONT_SIZE), list[Box]()
+    surest over the others. A picture smaller than ``CELL`` is enlarged to that; letters and lines grow with a larger one."""
+    height, width = pixels.shape[:2]
+    enlarged = max(1.0, CELL / max(height, width))
+    picture = Image.fromarray(pixels).resize(
+        (round(width * enlarged), round(height * enlarged)), Image.Resampling.BICUBIC
+    )
+    thickness = max(1, round(max(picture.size) / 1000))
+    draw, font, taken = ImageDraw.Draw(picture), font_of(FONT_SIZE * thickness), list[Box]()
     shown = ((scores >= min_score) & boxes.isfinite().all(dim=1)).nonzero().flatten().tolist()
-    corners = _corners(boxes[shown].numpy(), (picture.height, picture.width), picture)
+    corners = _corners(boxes[shown].numpy(), (height, width), picture)
     for box in reversed(corners):
-        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline=OUTLINE, width=4)
-        draw.rectangle(box, outline=FOUND_COLOUR, width=2)
+        outside = (box[0] - thickness, box[1] - thickness, box[2] + thickness, box[3] + thickness)
+        draw.rectangle(outside, outline=OUTLINE, width=4 * thickness)
+        draw.rectangle(box, outline=FOUND_COLOUR, width=2 * thickness)
     for row, box in zip(shown, corners, strict=True):
         _label(draw, font, f"{names[row]} {float(scores[row]):.2f}", box, picture, taken, at_top=True)
     return picture
@@ -179,7 +185,7 @@ def _label(
     other label; nothing if there is none: in a crowd the surest are named, the others only drawn.
     """
     text = _shortened(text, picture.width - 4, font)
-    width, height = math.ceil(font.getlength(text)) + 4, FONT_SIZE + 4
+    width, height = math.ceil(font.getlength(text)) + 4, round(font.size) + 4
     left, top, right, bottom = box
     tops = [top - height, top, bottom, bottom - height] if at_top else [bottom - height, bottom, top, top - height]
     for x, y in ((x, y) for y in tops for x in (left, right - width)):
