@@ -1,4 +1,5 @@
 import argparse
+import json
 import pickle
 from collections import defaultdict
 from pathlib import Path
@@ -65,6 +66,14 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content, words):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(CheckpointError, match=words):
         read(tmp_path / "file")
+
+
+def test_a_long_name_in_a_damaged_header_is_not_repeated_whole(tmp_path):
+    header = json.dumps({"w" * 50_000: 3}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="damaged or cut short") as refusal:
+        read(tmp_path / "x.safetensors")
+    assert len(str(refusal.value)) < 2000
 
 
 def test_a_flipped_bit_and_a_missing_end_are_noticed(tmp_path):

@@ -70,6 +70,7 @@ def test_all_kinds_of_events_arrive(database_uri: str, run_folder: Path, new_tra
         tracker.log_params({"model": {"lr": 0.1}, "note": "x" * 9000})
         tracker.log_artifact(run_folder / "best.pth", "checkpoints")
         tracker.log_artifact(run_folder / "gone.pth", "checkpoints")
+        tracker.log_artifact(run_folder / ("long" * 2000), "checkpoints")
         tracker.set_tags({"mlflow.user": "me"})
         for step, value in enumerate([1.0, math.nan, math.inf, -math.inf, 0.1 + 0.2]):
             tracker.log_metrics({"val/odd": value} if not math.isinf(value) else {"val/inf": value}, step)

@@ -72,7 +72,7 @@ def read_inert(path: Path, as_what: str, error: type[WinnowError]) -> Any:
         # torch's own message advises to run whatever code the file holds.
         raise error(_refusal(path, as_what, reason)) from reason
     except _NOT_AS_EXPECTED as reason:
-        first = (str(reason).splitlines() or [""])[0]
+        first = (str(reason).splitlines() or [""])[0][:500]  # safetensors repeats a name of any length
         raise error(
             f"{path} cannot be read as {as_what}: damaged or cut short ({first or type(reason).__name__})"
         ) from reason

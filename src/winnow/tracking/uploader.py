@@ -158,7 +158,7 @@ class Uploader:
     def _upload(self, remote: RemoteRun) -> None:
         path, folder = self.state.artifacts.pop(0)
         try:
-            if Path(path).exists():
+            if os.path.exists(path):  # also false for a name that no file can have
                 remote.upload(Path(path), folder)
             else:
                 logger.error("%s is gone, so it is not uploaded", path)
