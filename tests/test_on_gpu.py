@@ -169,14 +169,17 @@ def test_no_encoder_layer_makes_the_host_wait(made):
     run = made(GPU, *MODELS["deformable"], "training.amp=off", "model.attention=pure")
     run.task.model.train()
     layers = run.task.model.model.encoder.layers
+    watched = []
     for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: watched.append(layer))
         layer.register_forward_pre_hook(lambda *_: torch.cuda.set_sync_debug_mode("error"))
         layer.register_forward_hook(lambda *_: torch.cuda.set_sync_debug_mode("default"))
     batch = next(run.data.train_batches(1, run.sizes.final)).to(run.device, run.step.precision.memory_format)
     try:
-        run.task.forward(batch)
+        run.task.forward(batch)  # raises where an operation inside of a layer waits
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert watched == list(layers)
 
 
 def test_predictions_of_fcos_make_the_host_wait_twice_and_once_per_image(made):

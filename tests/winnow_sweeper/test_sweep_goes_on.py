@@ -100,6 +100,13 @@ def test_spent_cost_ends_the_search_and_the_next_start_adds_none(app):
         assert statuses(app) == ["completed"] * 3
 
 
+def test_a_search_that_did_all_its_trials_did_not_end_for_its_cost(app):
+    output = sweep(app, "mode=costly", "hydra.sweeper.max_cost={images:300}", "hydra.sweeper.n_trials=3")
+    assert statuses(app) == ["completed"] * 3
+    assert "all trials are done; 3/3" in output
+    assert "is spent" not in output
+
+
 @pytest.mark.slow
 def test_the_cost_of_a_study_holds_over_three_processes(app):
     arguments = ["mode=costly", "sleep=0.1", "hydra.sweeper.max_cost={images:500}", "hydra.sweeper.n_trials=40"]

@@ -94,14 +94,19 @@ class SweepLoop:
                 self._take(finished, is_ending=reason is not None)
             self._report.tick([job.number for job in self._running.values()], self._elsewhere)
         self._supply.release(self._unsettled)
-        return reason or self._limits.spent()
+        return reason or self._spent()
 
     def _reason_to_stop(self, stop: StopRequest) -> str | None:
         if stop.requested:
             return INTERRUPTED
         if self._failure is not None:
             return "too many failures"
-        return self._limits.spent()
+        return self._spent()
+
+    def _spent(self) -> str | None:
+        """Return which limit is spent while there is more to do; a sweep that has done all did not end for it."""
+        spent = self._limits.spent()
+        return spent if spent is not None and (self._running or self._supply.is_any_left()) else None
 
     def _housekeep(self) -> None:
         """Look for trials that nobody answers for, now and then, whenever there is nothing else to do, and after a pause."""

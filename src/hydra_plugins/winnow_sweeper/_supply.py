@@ -78,7 +78,7 @@ class Supply:
             self._turns.clear()  # trouble that more than one has is no single trial's: nothing new before these
             return None
         with self._turn:
-            if not self._is_any_left():
+            if not self.is_any_left():
                 self._turns.clear()
                 return None
             trial = self._study.ask(self._distributions)
@@ -145,7 +145,8 @@ class Supply:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return sum(trial.number not in running for trial in trials)
 
-    def _is_any_left(self) -> bool:
+    def is_any_left(self) -> bool:
+        """Return whether a trial is left to start."""
         if self._points is not None:
             self._withdraw_repeats(self._points)
         trials = self._study.get_trials(deepcopy=False)

@@ -68,7 +68,7 @@ def model_of(run: Fit) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def only_errors() -> Iterator[None]:
-    """Silence what a stage logs while it is built: it will log that when its turn comes."""
+    """Silence what winnow logs below errors inside: a stage that is only tried will log it when its turn comes."""
     winnow = logging.getLogger("winnow")
     before = winnow.level
     winnow.setLevel(logging.ERROR)

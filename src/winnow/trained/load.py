@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +22,7 @@ from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import CheckpointError, ConfigError, WeightsError
 from winnow.protocols import Task
 from winnow.run.build import checked_evaluation
+from winnow.run.rehearsal import only_errors
 from winnow.trained.model import TrainedModel
 
 Which = Literal["best", "last"]
@@ -104,7 +103,7 @@ def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[st
     if nodes[0].get("pretrained", False) is not False:
         nodes.insert(0, {**nodes[0], "pretrained": False})
     for node in nodes:
-        with undisturbed_rng(), _without_word_of_random_weights():
+        with undisturbed_rng(), only_errors():  # not that it starts from random weights: it gets its own right after
             task: Task = instantiate({**config, "model": node}, "model", **arguments)
         wrong = _differences(weights, task.model.state_dict())
         if not wrong:
@@ -129,15 +128,3 @@ def _differences(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
         for name in sorted(shapes[0].keys() | shapes[1].keys())
         if shapes[0].get(name) != shapes[1].get(name)
     ]
-
-
-@contextlib.contextmanager
-def _without_word_of_random_weights() -> Iterator[None]:
-    """Keep builders from saying that a model starts from random values: it gets its weights right after."""
-    logger = logging.getLogger("winnow.families")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from winnow.data.image import read_image
 from winnow.data.loader import FolderGone, NothingReadable, is_gone
 from winnow.data.plan import SampleKey, sample_seed
 from winnow.data.shared_memory import new_tensor
+from winnow.data.unreadable import Replaced, Unreadable, replace_unreadable
 from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch, Target
 from winnow.families.detection.formats.coco import ImageRecord
@@ -27,14 +27,6 @@ class Sample(NamedTuple):
 
     image: Tensor
     target: Target
-
-
-class Unreadable(NamedTuple):
-    """Stands for a sample whose image can't be read, an exception would end the worker process; ``gone_folder`` is its folder
-    where that is gone as a whole."""
-
-    problem: str
-    gone_folder: str | None
 
 
 class DetectionSamples(Dataset[Sample | Unreadable]):
@@ -94,8 +86,7 @@ def target_of(record: ImageRecord, image: Tensor, boxes: Tensor, labels: Tensor,
 class Collate:
     """Pads the images of a batch, of ``channels`` each, at the right and bottom to one size, a multiple of ``multiple`` px.
 
-    Unreadable samples are replaced by the readable ones of the batch in turn, so that its size, and with it the number of
-    steps, stays. No sample at all, an empty share, is a batch without images.
+    Unreadable samples are replaced (``replace_unreadable``). No sample at all, an empty share, is a batch without images.
     """
 
     def __init__(self, multiple: int, channels: int = 3) -> None:
@@ -103,15 +94,10 @@ class Collate:
         self._channels = channels
 
     def __call__(self, loaded: Sequence[Any]) -> DetectionBatch | FolderGone | NothingReadable:
-        problems = tuple(sample.problem for sample in loaded if isinstance(sample, Unreadable))
-        readable = [sample for sample in loaded if not isinstance(sample, Unreadable)]
-        gone = [sample.gone_folder for sample in loaded if isinstance(sample, Unreadable) and sample.gone_folder]
-        if gone:
-            return FolderGone(gone[0])
-        if loaded and not readable:
-            return NothingReadable(problems)
-        spare = itertools.cycle(readable)
-        samples = [next(spare) if isinstance(sample, Unreadable) else sample for sample in loaded]
+        replaced = replace_unreadable(loaded)
+        if not isinstance(replaced, Replaced):
+            return replaced
+        samples, problems = replaced
         return self.batch(samples, *self._padded([sample.image for sample in samples]), problems)
 
     def batch(

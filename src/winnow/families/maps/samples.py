@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 from winnow.data.loader import FolderGone, NothingReadable
 from winnow.data.plan import SampleKey
 from winnow.data.shared_memory import new_tensor
+from winnow.data.unreadable import Replaced, Unreadable, replace_unreadable
 from winnow.families.maps.batch import MapBatch, MapTarget
 from winnow.families.maps.frame import MIRROR, MIRRORED_CAMERAS, NUM_CAMERAS, Array
 from winnow.families.maps.lines import MapLines
@@ -37,13 +37,6 @@ class RawSample(NamedTuple):
     intrinsics: Array
     ground: Array
     lines: MapLines
-
-
-class Unreadable(NamedTuple):
-    """Stands for a sample of which an image can't be read; ``gone_folder`` is its folder where that is gone as a whole."""
-
-    problem: str
-    gone_folder: str | None
 
 
 class MapSource(Protocol):
@@ -135,23 +128,17 @@ def scaled_intrinsics(intrinsics: Array, width: int, height: int, new_width: int
 class Collate:
     """Puts samples together; images of another size than the first's can't be.
 
-    Unreadable samples are replaced by the readable ones of the batch in turn, so that its size, and with it the number of
-    steps, stays. No sample at all, an empty share, is a batch without images.
+    Unreadable samples are replaced (``replace_unreadable``). No sample at all, an empty share, is a batch without images.
     """
 
     def __init__(self, num_points: int) -> None:
         self._num_points = num_points
 
     def __call__(self, loaded: Sequence[RawSample | Unreadable]) -> MapBatch | FolderGone | NothingReadable:
-        problems = tuple(sample.problem for sample in loaded if isinstance(sample, Unreadable))
-        readable = [sample for sample in loaded if not isinstance(sample, Unreadable)]
-        gone = [sample.gone_folder for sample in loaded if isinstance(sample, Unreadable) and sample.gone_folder]
-        if gone:
-            return FolderGone(gone[0])
-        if loaded and not readable:
-            return NothingReadable(problems)
-        spare = itertools.cycle(readable)
-        samples = [next(spare) if isinstance(sample, Unreadable) else sample for sample in loaded]
+        replaced = replace_unreadable(loaded)
+        if not isinstance(replaced, Replaced):
+            return replaced
+        samples, problems = replaced
         height, width = samples[0].images.shape[1:3] if samples else (SIZE_MULTIPLE, SIZE_MULTIPLE)
         images = new_tensor((len(samples) * NUM_CAMERAS, height, width, 3), torch.uint8)
         for row, sample in enumerate(samples):

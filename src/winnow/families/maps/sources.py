@@ -12,13 +12,14 @@ from PIL import Image
 
 from winnow.data.image import read_image
 from winnow.data.loader import is_gone
+from winnow.data.unreadable import Unreadable
 from winnow.errors import DataError
 from winnow.families.maps.frame import Array, MapFrame, Region, frame_to_ego_of, frame_to_global, ground_of
 from winnow.families.maps.keyframe import Camera, Keyframe
 from winnow.families.maps.lines import MapLines
 from winnow.families.maps.rendering.drawing import PAINTED, paint
 from winnow.families.maps.rendering.views import Views
-from winnow.families.maps.samples import RawSample, Unreadable, pixel_size, scaled_intrinsics
+from winnow.families.maps.samples import RawSample, pixel_size, scaled_intrinsics
 
 if TYPE_CHECKING:
     from winnow.families.maps.city_map import CityMap, Pose

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from winnow.data.image import read_grey, read_image
 from winnow.data.plan import SampleKey, sample_seed
+from winnow.data.unreadable import Unreadable
 from winnow.families.detection.batch import Target
-from winnow.families.detection.samples import Collate, Unreadable, read_or_say_why, seeded, target_of
+from winnow.families.detection.samples import Collate, read_or_say_why, seeded, target_of
 from winnow.families.detection.transforms import resize
 from winnow.families.pairs.batch import ABSENT_PIXEL, CHANNELS, MODALITIES, PairBatch
 from winnow.families.pairs.records import PairRecord
