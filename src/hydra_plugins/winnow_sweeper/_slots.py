@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hydra_plugins.winnow_sweeper._devices import Devices, await_devices, wanted_devices
+from hydra_plugins.winnow_sweeper._devices import Devices, await_devices, visible_devices, wanted_devices
 from hydra_plugins.winnow_sweeper._in_process import InProcessSlots
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._launchers import LauncherSlots
 from hydra_plugins.winnow_sweeper._notes import clear_up
 from hydra_plugins.winnow_sweeper._pool import PoolSlots
+from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._single_run import Work
 from winnow.errors import ConfigError
 
@@ -48,6 +50,17 @@ def open_slots(
         return PoolSlots(work, n_jobs, await_devices(devices, n_jobs), warm_up, recycle_after, shows_output)
     # A cluster gives each of its jobs the GPUs that it asked for.
     return LauncherSlots(work, n_jobs, await_devices(devices, n_jobs) if kind == "LocalLauncher" else None)
+
+
+def num_jobs(settings: SweeperSettings) -> int:
+    """Return ``n_jobs``; ``auto`` is one slot per GPU, or per two cores if there is none."""
+    asked = settings.n_jobs
+    if isinstance(asked, int):
+        return asked
+    if settings.in_process:
+        return 1
+    gpus = len(visible_devices()) if settings.devices == "auto" else len(settings.devices or ())
+    return gpus or max(1, (os.cpu_count() or 1) // 2)
 
 
 def check_devices(config: DictConfig, n_jobs: int, devices: Devices) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,17 @@ import optuna
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
-from rich.table import Table
 
-from hydra_plugins.winnow_sweeper._devices import visible_devices
-from hydra_plugins.winnow_sweeper._dry_run import DryRun, dry_run
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
 from hydra_plugins.winnow_sweeper._loop import INTERRUPTED, SweepLoop
 from hydra_plugins.winnow_sweeper._notes import recall
 from hydra_plugins.winnow_sweeper._plan import Plan, is_winnow_run, make_plan, stages_in
-from hydra_plugins.winnow_sweeper._requirements import (
-    num_independent,
-    require_one_objective,
-    require_own_folders,
-    require_packages,
-)
+from hydra_plugins.winnow_sweeper._rehearsal import rehearse, show, unmet_requirements
 from hydra_plugins.winnow_sweeper._secrets import storage_reference
 from hydra_plugins.winnow_sweeper._single_run import Work
-from hydra_plugins.winnow_sweeper._slots import check_devices, check_slots, open_slots
-from hydra_plugins.winnow_sweeper._space import bare
+from hydra_plugins.winnow_sweeper._slots import num_jobs, open_slots
 from hydra_plugins.winnow_sweeper._start_checks import StartChecks
 from hydra_plugins.winnow_sweeper._study import (
     build_sampler,
@@ -54,7 +44,7 @@ from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.config.flat import flat
 from winnow.config.from_file import require_run_overrides
 from winnow.config.lookups import looked_up
-from winnow.console import CONSOLE, drop_unwritten_output
+from winnow.console import drop_unwritten_output
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
@@ -66,7 +56,6 @@ from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport, logging_refusal
 from winnow.sweep.storage import open_storage
-from winnow.sweep.stored_study import DESCRIPTION
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
 from winnow.tracking.null_tracker import NullTracker
@@ -102,72 +91,6 @@ def run_sweep(
         drop_unwritten_output()
     if reason == INTERRUPTED:
         raise SystemExit(EXIT_INTERRUPTED)
-
-
-def unmet_requirements(plan: Plan) -> list[str]:
-    """Return what stands against the sweep as a whole, one message each."""
-    settings, errors = plan.settings, []
-    checks: list[Callable[[], object]] = [
-        lambda: check_slots(plan.config, num_jobs(plan), settings.devices, settings.in_process, settings.recycle_after),
-        lambda: check_devices(plan.config, num_jobs(plan), settings.devices),
-        lambda: require_packages(settings.sampler, "hydra.sweeper.sampler"),
-        lambda: require_one_objective(settings.sampler, settings.direction),
-        lambda: require_own_folders(plan.config, [bare(name) for name in plan.space.distributions]),
-    ]
-    for check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            errors.append(str(error))
-    return errors
-
-
-def rehearse(plan: Plan, checks: StartChecks, sampler: optuna.samplers.BaseSampler) -> DryRun:
-    """Compose and check the listed trials, the first of the sampler and every value: a night must not find a bad one."""
-    settings = plan.settings
-    return dry_run(
-        plan.space, plan.explicit, sampler, settings.direction, num_trials(plan),
-        len(settings.seeds or [0]), plan.compose, lambda runs: checks.refusals(plan, runs), extender(plan),
-        num_certain=num_certain(plan),
-    )  # fmt: skip
-
-
-def num_certain(plan: Plan) -> int:
-    """Return how many trials a start of this sweep would begin with whose values are known now: the listed ones, and of a study
-    that has not begun those that the sampler draws without results."""
-    if (plan.folder / DESCRIPTION).exists() or plan.settings.custom_search_space is not None:
-        return len(plan.explicit)
-    return max(len(plan.explicit), num_independent(plan.settings.sampler, plan.settings.n_trials))
-
-
-def show(rehearsed: DryRun, plan: Plan) -> None:
-    table = Table(title="what would run", title_justify="left")
-    for column in ("", "epochs", "overrides", "error"):
-        table.add_column(column, overflow="fold")
-    for row in rehearsed.rows:
-        epochs = "" if row.epochs is None else str(row.epochs)
-        table.add_row(row.what, epochs, "  ".join(row.overrides), row.error or "")
-    CONSOLE.print(table)
-    epochs = "unknown" if rehearsed.epochs is None else str(rehearsed.epochs)
-    images = "" if rehearsed.images is None else f", {rehearsed.images} images"
-    logger.info("%s", what_is_certain(num_certain(plan), num_trials(plan)))
-    logger.info(
-        "at worst, without any pruning: %d runs, %s epochs%s; nothing was started", rehearsed.num_runs, epochs, images
-    )
-
-
-def what_is_certain(num_certain: int, n_trials: int) -> str:
-    """Return in words which trials' values are known before the sweep starts."""
-    if num_certain >= n_trials:
-        return f"the values of all {n_trials} trials are certain: none follows from results"
-    if num_certain == 0:
-        return (
-            "no trial's values are certain: the examples are drawn as the sampler draws, and the sweep will draw others"
-        )
-    return (
-        f"the values of the first {num_certain} of {n_trials} trials are certain; those of the rest follow from results, and "
-        "examples are only drawn as the sampler draws"
-    )
 
 
 def sweep(plan: Plan) -> str | None:
@@ -221,7 +144,7 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
         counts_cost=settings.max_cost is not None,
     )  # fmt: skip
     slots = open_slots(
-        Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan),
+        Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan.settings),
         devices=settings.devices, in_process=settings.in_process, recycle_after=settings.recycle_after,
         warm_up=tuple(settings.warm_up) or (("winnow.run.pipeline",) if plan.is_winnow_run else ()),
     )  # fmt: skip
@@ -250,17 +173,6 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)
-
-
-def num_jobs(plan: Plan) -> int:
-    """Return ``n_jobs``; ``auto`` is one slot per GPU, or per two cores if there is none."""
-    asked = plan.settings.n_jobs
-    if isinstance(asked, int):
-        return asked
-    if plan.settings.in_process:
-        return 1
-    gpus = len(visible_devices()) if plan.settings.devices == "auto" else len(plan.settings.devices or ())
-    return gpus or max(1, (os.cpu_count() or 1) // 2)
 
 
 def job_overrides(plan: Plan, params: Mapping[str, Any]) -> tuple[str, ...]:
