@@ -1,6 +1,7 @@
 """Trained models in use: loaded from a checkpoint alone, predicting on pictures, evaluated as their run was."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -126,6 +127,18 @@ def test_one_bad_picture_is_named(run, pictures, tmp_path):
     assert [found is None for _, found in streamed] == [False, True, True, False]
 
 
+def test_what_would_run_a_program_or_fill_the_memory_is_left_out(run, pictures, tmp_path):
+    (tmp_path / "program.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    )
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "large.png")
+    paths = [tmp_path / "program.png", pictures[0], tmp_path / "large.png"]
+    problems = [picture.problem or "" for picture, _ in winnow.load(run).stream(paths)]
+    assert "program.png is PostScript, a program to be run" in problems[0]
+    assert problems[1] == ""
+    assert re.search(r"large.png (has 14000×14000 pixels|would take more than)", problems[2])
+
+
 def test_the_command_writes_coco_and_pictures(run, pictures, tmp_path, capsys):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for number, path in enumerate(pictures[:3]):
@@ -232,6 +245,11 @@ def test_an_ink_model_finds_lines(warm_program, workplace, tmp_path, caplog):
     assert found.skeleton.shape[0] == model.image_size
     assert found.skeleton.shape[1] * found.scale == pytest.approx(150)
     assert len(found.kinds) == len(found.scores) == len(found.key_points)
+    small = np.zeros((3, 200, 3), dtype=np.uint8)
+    streamed = list(model.stream([page, small, page], batch_size=3))
+    assert [picture.problem is None for picture, _ in streamed] == [True, False, True]
+    assert "200×3 px, too few for a line of text" in streamed[1][0].problem
+    assert torch.equal(streamed[2][1].skeleton, streamed[0][1].skeleton)
     assert main(["predict", str(workplace / "ink"), str(tmp_path / "line.png"), "--output", str(tmp_path / "out")]) == 0
     (image,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
     assert len(image["key_points"]) == len(found.kinds)

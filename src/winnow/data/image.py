@@ -69,14 +69,9 @@ def read_image(path: Path, width: int, height: int) -> torch.Tensor:
 def read_upright(path: Path, turn: bool = True) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB of an image without annotations, turned as its EXIF orientation says where ``turn``; else as
     ``read_image``. Raises DataError naming the file."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image) if turn else image, path)
-    except FileNotFoundError:
-        raise DataError(f"image {path} is missing") from None
-    except _DECODING_ERRORS as error:
-        raise DataError(f"image {path} cannot be read: {error}") from error
+    with _opened(path) as image:
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image) if turn else image, path)
 
 
 def read_grey(path: Path, width: int, height: int) -> np.ndarray:

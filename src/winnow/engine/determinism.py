@@ -47,5 +47,5 @@ def _operations_without(work: Callable[[], object]) -> list[str]:
                 work()
     finally:
         torch.use_deterministic_algorithms(True)
-    told = [str(warning.message) for warning in caught]
-    return list(dict.fromkeys(text.partition(_LACKS)[0] for text in told if _LACKS in text))
+    texts = [str(warning.message) for warning in caught]
+    return list(dict.fromkeys(text.partition(_LACKS)[0] for text in texts if _LACKS in text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,15 +90,28 @@ class TrainedModel:
         return evaluate_model(self, [data] if isinstance(data, str) else list(data), split, batch_size)
 
     def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
-        """Read pictures, and make a batch of those that can be read."""
+        """Read pictures, and make a batch of those that can be read, and that the family can use."""
         pictures = [read_picture(source, number, exif) for number, source in batch]
+        try:
+            return pictures, self._batch(pictures)
+        except DataError:  # one that is too small for a line of text, say: it is not the others' fault
+            pictures = [self._judged(picture) for picture in pictures]
+            return pictures, self._batch(pictures)
+
+    def _batch(self, pictures: Sequence[Picture]) -> Any:
         readable = [picture for picture in pictures if picture.pixels is not None]
-        made = None
-        if readable:
-            pixels = [picture.pixels for picture in readable]
-            names = [picture.name for picture in readable]
-            made = self.evaluation.picture_batch(pixels, names, self.config["data"], self.image_size)  # type: ignore[attr-defined]
-        return pictures, made
+        if not readable:
+            return None
+        pixels, names = [picture.pixels for picture in readable], [picture.name for picture in readable]
+        return self.evaluation.picture_batch(pixels, names, self.config["data"], self.image_size)  # type: ignore[attr-defined]
+
+    def _judged(self, picture: Picture) -> Picture:
+        """Return ``picture``, with a problem where the family can't use it."""
+        try:
+            self._batch([picture])
+        except DataError as error:
+            return Picture(picture.name, None, str(error))
+        return picture
 
     def _found(self, pictures: list[Picture], made: Any) -> Iterator[tuple[Picture, Any]]:
         results: Iterator[Any] = iter(())

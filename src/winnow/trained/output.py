@@ -125,6 +125,6 @@ def write_predictions(
 def _draw(found: Any, picture: Picture, folder: Path, number: int, min_score: float) -> None:
     """Write a picture under its own name; its number goes before a name that is taken."""
     path = folder / f"{Path(picture.name).stem}.png"
-    if path.exists():
+    while path.exists():
         path = folder / f"{number}_{path.name}"
     found.draw(picture.pixels, min_score).save(path)
