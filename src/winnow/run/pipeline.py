@@ -203,6 +203,7 @@ def result_of_whole(
 
 
 def cost_of_all(parts: Iterable[RunResult]) -> dict[str, int | float]:
+    """Return what runs have cost together, by name."""
     every = list(parts)
     return {key: sum(part.cost.get(key, 0.0) for part in every) for part in every for key in part.cost}
 

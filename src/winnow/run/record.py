@@ -34,8 +34,8 @@ def log_places(plan: RunPlan) -> None:
     tracked = (
         f"tracked in {tracking['uri']}, experiment {tracking.get('experiment')}" if "uri" in tracking else "not tracked"
     )
-    words = {"cache": "data cached in", "root": "data in"}
-    kept = next((f"; {said} {data[key]}" for key, said in words.items() if data.get(key)), "")
+    places = {"cache": "data cached in", "root": "data in"}
+    kept = next((f"; {place} {data[key]}" for key, place in places.items() if data.get(key)), "")
     logger.info("writes to %s; %s%s", plan.folder.absolute(), tracked, kept)
 
 

@@ -39,11 +39,15 @@ def cost_of(trial: FrozenTrial) -> dict[str, float]:
     total: dict[str, float] = {}
     for run in runs or {""}:  # with several seeds the outcome of the whole is their sum
         outcome = outcome_of(trial, OUTCOME + run)
-        _add(total, outcome.cost if outcome is not None and outcome.cost else _told(trial.user_attrs.get(COST + run)))
+        _add(
+            total,
+            outcome.cost if outcome is not None and outcome.cost else _stored_amounts(trial.user_attrs.get(COST + run)),
+        )
     return total
 
 
-def _told(text: object) -> dict[str, float]:
+def _stored_amounts(text: object) -> dict[str, float]:
+    """Return the amounts that a run stored as JSON, by name; none where that is damaged."""
     try:
         found = parse_json(text) if isinstance(text, str) else {}
     except UnreadableError:

@@ -14,6 +14,8 @@ from winnow.errors import ConfigError
 
 @dataclass(frozen=True)
 class Objectives:
+    """What a study maximises or minimises: one name and one direction per value of a trial, in its order."""
+
     names: tuple[str, ...]
     maximize: tuple[bool, ...]
 
