@@ -164,6 +164,9 @@ def test_the_command_writes_coco_and_pictures(run, pictures, tmp_path, capsys):
         assert drawn.size == (480, 480)  # small ones are enlarged, or names would hide what they name
     assert main(command) == 2
     assert "is not empty; name a folder that is new" in capsys.readouterr().err
+    assert main([*command[:3], "--output", str(tmp_path / "refused/deep"), "--batch-size", "0"]) == 2
+    assert "batch_size=0 must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
 
 
 def test_the_command_evaluates(run, here, capsys):

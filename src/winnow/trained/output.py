@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from winnow.engine.progress import Progress
 from winnow.errors import ConfigError
-from winnow.run_folder import unfinished_name
+from winnow.run_folder import MadeFolders, unfinished_name
 from winnow.trained.pictures import Picture
 
 if TYPE_CHECKING:
@@ -97,13 +97,16 @@ def write_predictions(
     pictures). Pictures that can't be read are logged and left out. Raises ConfigError where ``folder`` can't be written."""
     categories = [{"id": number, "name": name} for number, name in zip(model.category_ids, model.classes, strict=True)]
     report = Report()
+    made = MadeFolders(folder / "pictures" if min_score is not None else folder)
     try:
-        (folder / "pictures" if min_score is not None else folder).mkdir(parents=True, exist_ok=True)
+        made.make()
         with (
+            made,  # a command that is refused before its first picture leaves no folder
             CocoWriter(folder / FILE, categories, {"model": str(model.path.absolute()), "exif": exif}) as writer,
             Progress().task("predict", len(images)) as advance,
         ):
             for number, (picture, found) in enumerate(model.stream(images, batch_size, exif)):
+                made.keep()
                 advance(samples=1)
                 if picture.problem is not None:
                     logger.error("%s; left out", picture.problem)
