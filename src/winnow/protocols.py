@@ -121,7 +121,11 @@ class Data(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Return a string that changes when the samples do; a run only resumes on the data it began with."""
+        """Return a string that changes when the samples do; a run only resumes on the data it began with.
+
+        Data whose string was made otherwise once may have ``changes_since(fingerprint)``: lines that say what is read otherwise
+        since, empty where the samples are the same and the run goes on; None where that string was not of these files.
+        """
         ...
 
     @property

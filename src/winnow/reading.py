@@ -134,8 +134,8 @@ def read_arrays(path: Path, error: type[WinnowError]) -> dict[str, np.ndarray]:
 
 
 def as_float(value: Any) -> float:
-    """Return a number, or the text of one, as a float: NaN for anything else and for what no float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    """Return a number, or the text of one, as a float: NaN for anything else (``1_000``) and for what no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
         return float("nan")
     try:
         return float(value)

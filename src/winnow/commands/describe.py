@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ def add_describe(data: Any) -> None:
 
 
 def _describe(options: argparse.Namespace) -> int:
+    from winnow.config.quoting import for_shell, quoted_override
     from winnow.console import visible
     from winnow.families.detection.describe import describe_data
 
@@ -41,12 +40,10 @@ def _describe(options: argparse.Namespace) -> int:
     if not {"train", "all"} & found.splits.keys():
         print("there is no train split: nothing to train on")
         return PROBLEMS
-    print(visible("train with: winnow train " + " ".join(_override(*item) for item in found.overrides.items())))
+    print(
+        visible(
+            "train with: winnow train "
+            + " ".join(for_shell(quoted_override(*item)) for item in found.overrides.items())
+        )
+    )
     return CLEAN
-
-
-def _override(key: str, value: str) -> str:
-    """Return an override for a shell's command line, quoted for Hydra and for the shell where its value needs it."""
-    if not re.fullmatch(r"[\w./-]+", value, re.ASCII):
-        value = "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value) + "'"
-    return shlex.quote(f"{key}={value}")

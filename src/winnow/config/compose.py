@@ -25,6 +25,7 @@ from winnow.config.plain import (
     with_stage,
 )
 from winnow.config.project import search_path
+from winnow.config.quoting import quoting_advice, with_home
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import ConfigError
 from winnow.reading import reason
@@ -78,6 +79,7 @@ def compose_command_line(folder: Path | None, overrides: Sequence[str], added: P
     """Compose what ``winnow train --config-dir ADDED OVERRIDES`` does from ``folder``, a project's conf/; None: that of the
     working folder, or what winnow brings along. Raises ConfigError with Hydra's own words for what can't be composed."""
     register_resolvers()
+    overrides = with_home(overrides)
     sources = search_path(folder, added)
     try:
         with initialize_config_search_path(sources):
@@ -89,7 +91,8 @@ def compose_command_line(folder: Path | None, overrides: Sequence[str], added: P
         plain, given = _plain(config), looked_up(config)
     except COMPOSING as error:
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        raise ConfigError(f"{reason(error) if isinstance(error, RecursionError) else error}{cause}") from error
+        words = reason(error) if isinstance(error, RecursionError) else f"{error}{cause}{quoting_advice(overrides)}"
+        raise ConfigError(words) from error
 
     def compose_stage(name: str) -> Command:
         other = compose_command_line(folder, with_stage(overrides, stage_beside(choices["stage"], name)), added)

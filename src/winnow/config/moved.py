@@ -68,10 +68,29 @@ ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
 }
 """Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""
 
-ADDED_TO_DATA: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "winnow.families.detection.data.coco_data": {"root": lambda _: None},
+_PIXELS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "exif": lambda _: "auto",
+    "depth": lambda _: "upper8",
+    "max_pixels": lambda _: 166_666_666,
 }
-"""The same of data sets."""
+_LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = _PIXELS | {
+    "box_format": lambda _: None,
+    "box_unit": lambda _: None,
+    "drop_duplicates": lambda _: False,
+    "mend": lambda _: ["numbers", "file_names", "sizes", "masks", "jpeg_ends"],
+}
+_DATA = "winnow.families.detection.data"
+_PAIR_DATA = "winnow.families.pairs.data"
+ADDED_TO_DATA: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
+    f"{_DATA}.coco_data": {"root": lambda _: None, "cache": lambda _: ".cache/coco", **_LABELS},
+    **{f"{_DATA}.{name}_data": _LABELS for name in ("voc", "yolo", "bdd100k")},
+    f"{_DATA}.digits_data": _PIXELS,
+    **{f"{_PAIR_DATA}.{name}": _PIXELS for name in ("llvip", "kaist", "pairs_synthetic")},
+}
+"""The same of data sets, as new runs have it: a study goes on with it."""
+
+KEPT = {"exif": "by_size"}
+"""Key of such a data set that its recorded config may lack → what a run keeps that began before there was the key."""
 
 
 def moved_target(name: str) -> str:
@@ -108,6 +127,15 @@ def added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         later = by_target.get(moved_target(str(node.get("_target_"))), {})
         added |= {f"{name}.{key}": before(node) for key, before in later.items()}
     return added
+
+
+def with_kept_rules(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config that a run recorded, nested, with the rules that it began with before there were keys for them."""
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        return dict(config)
+    later = ADDED_TO_DATA.get(moved_target(str(data.get("_target_"))), {})
+    return {**config, "data": {**{key: value for key, value in KEPT.items() if key in later}, **data}}
 
 
 def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from winnow.config.flat import flat
 from winnow.config.from_file import TRUSTED, require_trusted
 from winnow.config.lookups import without_absent
-from winnow.config.moved import with_added_keys, with_moved_choices, with_moved_targets
+from winnow.config.moved import with_added_keys, with_kept_rules, with_moved_choices, with_moved_targets
 from winnow.config.plain import Config, choice_text, plain_config
 from winnow.errors import ConfigError
 from winnow.masking import usable_tree
@@ -33,7 +33,7 @@ def resumed_config(
     within a run; and for a config that no run recorded. ``source`` names the file.
     """
     require_recorded(checkpoint, composed, source)
-    recorded = with_added_keys(checkpoint["config"])
+    recorded = with_added_keys(with_kept_rules(checkpoint["config"]))
     require_plain_values(recorded, source)
     require_trusted(recorded["trusted_targets"], composed["trusted_targets"], f"the config of {source}")
     recorded = usable_tree(recorded, composed)
@@ -76,7 +76,7 @@ def followed_config(content: Mapping[str, Any], trusted: list[str], source: str)
     """Return the config that a checkpoint recorded, under today's names, for whoever uses its model. Raises ConfigError where it
     needs more than the packages ``trusted``, or is no config of a run. ``source`` names the file."""
     require_recorded(content, {}, source)
-    recorded = with_added_keys(content["config"])
+    recorded = with_added_keys(with_kept_rules(content["config"]))
     require_plain_values(recorded, source)
     require_trusted(recorded[TRUSTED], trusted, f"the config of {source}")
     evaluation = {"_target_": "winnow.families.detection.evaluation.box_evaluation", **recorded["evaluation"]}

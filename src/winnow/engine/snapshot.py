@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,18 @@ class Snapshot:
     """Takes and restores the whole state of a run; ``config``, ``classes`` and ``metadata`` are plain values that go along.
 
     ``referencing``: frozen weights are not taken where they are those of a file, but named by it (None: training.frozen_weights
-    is stored). ``frozen_source``: where such a file is now, if it has moved.
+    is stored). ``frozen_source``: where such a file is now, if it has moved. ``changes_since`` is the data's own, if it has any.
     """
 
     def __init__(
         self, step: TrainStep, config: dict[str, Any], classes: list[str], metadata: Mapping[str, Any],
         referencing: References | None = None, frozen_source: str | None = None,
+        changes_since: Callable[[str], Sequence[str] | None] | None = None,
     ) -> None:  # fmt: skip
         self._step = step
         self._referencing = referencing
         self._frozen_source = frozen_source
+        self._changes_since = changes_since
         self._config = config
         self._classes = classes
         self._metadata = dict(metadata)
@@ -121,7 +123,7 @@ class Snapshot:
             differences.append(f"classes: {checkpoint['classes']} in the file, {self._classes} here")
         old, new = checkpoint["metadata"].get("data_fingerprint"), self._metadata.get("data_fingerprint")
         if old != new:
-            differences.append(f"data fingerprint: {old} in the file, {new} here")
+            differences += self._data_differences(checkpoint, old, new)
         old_groups = _group_of(checkpoint["optimizer_state_dict"])
         new_groups = _group_of(self._step.optimizer.state_dict())
         differences += [
@@ -132,6 +134,16 @@ class Snapshot:
         if differences:
             shown = "\n  ".join(differences[:20])
             raise CheckpointError(f"{path} belongs to another run, {len(differences)} differences:\n  {shown}")
+
+    def _data_differences(self, checkpoint: Mapping[str, Any], old: Any, new: Any) -> list[str]:
+        """Return what of the data is not as it was; nothing where the same samples were recorded in an older way."""
+        changes = self._changes_since(old) if self._changes_since is not None and isinstance(old, str) else None
+        if changes is not None:
+            return [f"the data is read otherwise since: {change}" for change in changes]
+        then, now = (config.get("data") or {} for config in (checkpoint["config"], self._config))
+        keys = [key for key in now if key in then and then[key] != now[key]]
+        shown = "".join(f"; data.{key}={then[key]!r:.80} in the file, {now[key]!r:.80} here" for key in keys)
+        return [f"data fingerprint: {old} in the file, {new} here{shown}"]
 
 
 def _group_of(optimizer_state: Mapping[str, Any]) -> dict[str, str]:

@@ -77,7 +77,11 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
     return Fit(
         task=task, data=data, step=step, state=state, settings=training, sizes=sizes,
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
-        snapshot=Snapshot(step, plan.recorded, list(data.classes), metadata, references, training.frozen_source), tracker=tracker,
+        snapshot=Snapshot(
+            step, plan.recorded, list(data.classes), metadata, references, training.frozen_source,
+            getattr(data, "changes_since", None),
+        ),
+        tracker=tracker,
         trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from winnow.config.quoting import quoting_advice
 from winnow.console import drop_unwritten_output
 from winnow.errors import WinnowError
 
@@ -66,7 +67,7 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         advice = "\nhydra/sweeper=winnow searches intervals and lists alike" if "BasicSweeper" in str(error) else ""
-        return f"{error}{cause}{advice}"
+        return f"{error}{cause}{advice}{quoting_advice(sys.argv[1:])}"
     if isinstance(error, OSError) and _is_hydras(error):
         return (
             f"the run's folder or log can't be made: {error}; choose another hydra.run.dir, of a sweep hydra.sweep.dir"

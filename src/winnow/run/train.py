@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from winnow.config.project import project_conf
+from winnow.config.quoting import with_home
 from winnow.config.resolvers import register_resolvers
 from winnow.errors import show_errors_as_messages
 from winnow.run.program import run_program
@@ -21,6 +22,7 @@ def train(conf: Path | None = None) -> None:
     """Train what the command line composes from ``conf``, a project's folder of configs; without one from conf/ of the working
     folder, or from what winnow brings along. Ends the process as docs/README.md lists."""
     show_errors_as_messages()
+    sys.argv[1:] = with_home(sys.argv[1:])
     refuse_sweep(sys.argv)
     if is_follower():
         from winnow.run.follower import follow

@@ -6,24 +6,30 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
-from winnow.data.image import ImageSizeError, read_image
+from winnow.data.image import ImageSizeError, levels_of, read_image
+from winnow.data.picture_facts import SAME_SIZE_TURNS, PictureFacts
+from winnow.data.pixel_rule import PixelRule
 from winnow.errors import DataError
 from winnow.families.detection.formats.bdd100k import find_bdd100k
-from winnow.families.detection.formats.coco import category_differences, find_missing_files
+from winnow.families.detection.formats.coco import category_differences
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
 from winnow.families.detection.formats.digits import make_digits
+from winnow.families.detection.picture_report import levels_words, turn_of
+from winnow.families.detection.rules.label_rules import COCO_BOXES, CORNERS, Reading
 from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode, YoloNode
-from winnow.families.detection.sources import find_coco, find_voc, find_yolo
+from winnow.families.detection.sources import find_coco, find_voc, find_yolo, yolo_boxes
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
+USUAL = PixelRule(exif="auto", mends_ends=True)
+"""What holds where no data set's keys say how pixels are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +43,13 @@ class CheckReport(SplitReport):
 
 def check_coco(settings: CocoNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=coco``."""
-    return check_splits(find_coco(settings), progress)
+    return check_splits(find_coco(settings), progress, settings.reading(COCO_BOXES), settings.pixel_rule)
 
 
 def check_bdd100k(settings: Bdd100kNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=bdd100k``, converted first where they are not."""
-    return check_splits(find_bdd100k(Path(settings.root), Path(settings.cache)), progress)
+    splits = find_bdd100k(Path(settings.root), Path(settings.cache))
+    return check_splits(splits, progress, settings.reading(CORNERS), settings.pixel_rule)
 
 
 def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
@@ -56,33 +63,45 @@ def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
 
 def check_voc(settings: VocNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=voc``, converted first where they are not."""
-    return check_splits(find_voc(settings), progress)
+    return check_splits(find_voc(settings), progress, settings.reading(CORNERS), settings.pixel_rule)
 
 
 def check_yolo(settings: YoloNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=yolo``, converted first where they are not."""
-    return check_splits(find_yolo(settings), progress)
+    return check_splits(find_yolo(settings), progress, settings.reading(yolo_boxes(settings)), settings.pixel_rule)
 
 
-def check_splits(splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress) -> DataReport:
+def check_splits(
+    splits: Mapping[str, tuple[Path, Path]],
+    progress: SplitProgress,
+    reading: Reading | None = None,
+    rule: PixelRule = USUAL,
+) -> DataReport:
     """Check each split, (annotation file, folder of its images), and train against val where both are there."""
-    reports = {split: check_split(*paths, partial(progress, split)) for split, paths in splits.items()}
+    reports = {split: check_split(*paths, partial(progress, split), reading, rule) for split, paths in splits.items()}
     return DataReport(reports, compare_splits(*reports.values()) if len(reports) == 2 else ())
 
 
-def check_split(annotations: Path, images: Path, progress: Progress | None = None) -> CheckReport:
+def check_split(
+    annotations: Path,
+    images: Path,
+    progress: Progress | None = None,
+    reading: Reading | None = None,
+    rule: PixelRule = USUAL,
+) -> CheckReport:
     """Check one annotation file and all its images; ``progress`` is called with (images done, images in all).
 
     What training would refuse or repair is found by the same rules as in ``read_coco``. Raises DataError if the
     annotation file is not a COCO file at all.
     """
-    table = read_table(annotations)
+    table = read_table(annotations, replace(reading or Reading(exif=rule.exif), images=images))
     found = list(_entry_findings(table))
+    if table.misfit is not None:
+        found.append(Finding("boxes of another convention", "", None, table.misfit))
     hashes: dict[str, str] = {}
     rows = np.flatnonzero(table.image_keep).tolist()
-    for done, (row, finding, digest) in enumerate(_image_findings(table, rows, images), start=1):
-        if finding is not None:
-            found.append(finding)
+    for done, (row, findings, digest) in enumerate(_image_findings(table, rows, images, rule), start=1):
+        found += findings
         if digest is not None:
             hashes[table.file_names[row]] = digest
         if progress is not None:
@@ -135,30 +154,48 @@ def _entry_findings(table: CocoTable) -> Iterator[Finding]:
 
 
 def _image_findings(
-    table: CocoTable, rows: list[int], images: Path
-) -> Iterator[tuple[int, Finding | None, str | None]]:
-    paths = {row: os.path.join(images, table.file_names[row]) for row in rows}
-    missing = set(find_missing_files(list(paths.values())))
-
-    def look(row: int) -> tuple[int, Finding | None, str | None]:
-        name, path = table.file_names[row], Path(paths[row])
-        if paths[row] in missing:
-            return row, Finding("missing image", name, None, f"not in {images}"), None
-        kind, detail = _decode(path, int(table.widths[row]), int(table.heights[row]))
-        return row, None if kind is None else Finding(kind, name, None, detail), _digest(path)
+    table: CocoTable, rows: list[int], images: Path, rule: PixelRule
+) -> Iterator[tuple[int, list[Finding], str | None]]:
+    def look(row: int) -> tuple[int, list[Finding], str | None]:
+        name, path = table.file_names[row], Path(table.paths[row])
+        if row in table.lost:
+            may_be = f"; may be {' or '.join(table.lost[row])}" if table.lost[row] else ""
+            return row, [Finding("missing image", name, None, f"not in {images}{may_be}")], None
+        size = int(table.widths[row]), int(table.heights[row])
+        findings = list(_pixel_findings(name, path, size, table.pictures[row], rule))
+        return row, findings, _digest(path)
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         yield from pool.map(look, rows)
 
 
-def _decode(path: Path, width: int, height: int) -> tuple[str | None, str]:
+def _pixel_findings(
+    name: str, path: Path, size: tuple[int, int], picture: PictureFacts, rule: PixelRule
+) -> Iterator[Finding]:
     try:
-        read_image(path, width, height)
+        read_image(path, *size, rule)
+        left = levels_of(path, rule) if picture.bits > 8 else None
     except ImageSizeError as error:
-        return "size mismatch", str(error)
+        yield Finding("size mismatch", name, None, str(error))
+        return
     except DataError as error:
-        return "unreadable image", str(error)
-    return None, ""
+        yield Finding("unreadable image", name, None, str(error))
+        return
+    if left is not None:
+        yield Finding("16 bits", name, None, levels_words(left, rule), is_problem=left.are_few)
+    if not picture.has_end:
+        yield Finding("JPEG without its end", name, None, "nearly all of it is there, and is read")
+    if picture.orientation != 1:
+        turn = turn_of(picture, *size, rule.exif)
+        done = "turned" if turn != 1 else "not turned"
+        kind = (
+            "EXIF orientation of the same size"
+            if picture.orientation in SAME_SIZE_TURNS
+            else "EXIF orientation by a quarter"
+        )
+        yield Finding(
+            kind, name, None, f"orientation {picture.orientation}: {done} (data.exif={rule.exif})", is_problem=False
+        )
 
 
 def _digest(path: Path) -> str | None:

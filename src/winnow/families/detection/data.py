@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from winnow.families.detection.check import check_bdd100k, check_coco, check_dig
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_coco, require_same_classes
 from winnow.families.detection.formats.digits import make_digits
+from winnow.families.detection.picture_report import changes_of_reading, log_pictures, pixel_words
+from winnow.families.detection.rules.label_rules import COCO_BOXES, CORNERS, Convention, Reading
 from winnow.families.detection.samples import Collate, DetectionSamples
 from winnow.families.detection.settings import (
     Bdd100kNode,
     CocoNode,
     DetectionSettings,
     DigitsNode,
+    FileSettings,
     VocNode,
     YoloNode,
 )
-from winnow.families.detection.sources import find_coco, find_voc, find_yolo
+from winnow.families.detection.sources import find_coco, find_voc, find_yolo, yolo_boxes
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation
 from winnow.settings import build_settings
@@ -54,7 +57,14 @@ class DetectionData(SplitData):
         self.train_records, self.val_records = train_records, val_records
         self._max_bad_images = settings.max_bad_images
         self._problems: set[str] = set()
-        fingerprint = _fingerprint(train, val, train_records, val_records)
+        rule = settings.pixel_rule
+        log_pictures("train", train, rule)
+        if val is not None:
+            log_pictures("val", val, rule)
+        chosen = [(train, train_records)] + ([(val, val_records)] if val is not None else [])
+        fingerprint = _fingerprint((f"{split.fingerprint}{pixel_words(split, rule)}", own) for split, own in chosen)
+        self._old_fingerprint = _fingerprint((split.old_fingerprint, own) for split, own in chosen)
+        self._splits, self._rule = [split for split, _ in chosen], rule
         super().__init__(
             DataFacts(train.class_names, fingerprint, settings.image_size),
             self.train_samples(train_records, settings, loading),
@@ -67,17 +77,26 @@ class DetectionData(SplitData):
     ) -> Samples:
         """Return the samples to train on; those of an overfit run are not augmented."""
         augmentation = Augmentation(settings.augmentation) if loading.overfit is None else None
-        return DetectionSamples(records, augmentation, settings.resize == "square", loading.seed, with_truth=False)
+        square = settings.resize == "square"
+        return DetectionSamples(records, augmentation, square, loading.seed, with_truth=False, rule=settings.pixel_rule)
 
     def val_samples(
         self, records: Sequence[ImageRecord], settings: DetectionSettings, loading: LoadingSettings
     ) -> Samples:
         """Return the samples to evaluate on."""
-        return DetectionSamples(records, None, settings.resize == "square", loading.seed, with_truth=True)
+        square = settings.resize == "square"
+        return DetectionSamples(records, None, square, loading.seed, with_truth=True, rule=settings.pixel_rule)
 
     def collate(self) -> Collate:
         """Return what makes batches of samples."""
         return Collate(PAD_MULTIPLE)
+
+    def changes_since(self, fingerprint: str) -> list[str] | None:
+        """Return what is read otherwise since a run recorded ``fingerprint`` of the same files, before fingerprints covered what
+        comes out, as lines that say how it is read as then; empty for the same samples, None for other files."""
+        if fingerprint != self._old_fingerprint:
+            return None
+        return [line for split in self._splits for line in changes_of_reading(split, self._rule)]
 
     def checked(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
         """Pass on the batches while no more than ``data.max_bad_images`` different images can't be read."""
@@ -98,7 +117,10 @@ def digits_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the embedded data set, made under ``root`` if it is not there yet."""
     settings = build_settings(DigitsNode, values, "data")
     folder = make_digits(Path(settings.root), settings)
-    train, val = (read_coco(folder / f"annotations/instances_{part}.json", folder / part) for part in ("train", "val"))
+    drawn = Reading(knows_pictures=False)
+    train, val = (
+        read_coco(folder / f"annotations/instances_{part}.json", folder / part, drawn) for part in ("train", "val")
+    )
     return DetectionData(train, val, settings, loading)
 
 
@@ -108,14 +130,14 @@ def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     (a file); ``val`` may be null.
     """
     settings = build_settings(CocoNode, values, "data")
-    return _data_of(find_coco(settings), settings, loading)
+    return _data_of(find_coco(settings), settings, COCO_BOXES, loading)
 
 
 @builder(Bdd100kNode, check=check_bdd100k)
 def bdd100k_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     """Build the data of BDD100K from its own folder or the converted form; conversions are kept under ``cache``."""
     settings = build_settings(Bdd100kNode, values, "data")
-    return _data_of(find_bdd100k(Path(settings.root), Path(settings.cache)), settings, loading)
+    return _data_of(find_bdd100k(Path(settings.root), Path(settings.cache)), settings, CORNERS, loading)
 
 
 @builder(VocNode, check=check_voc)
@@ -124,7 +146,7 @@ def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     under ``cache``.
     """
     settings = build_settings(VocNode, values, "data")
-    return _data_of(find_voc(settings), settings, loading)
+    return _data_of(find_voc(settings), settings, CORNERS, loading)
 
 
 @builder(YoloNode, check=check_yolo)
@@ -133,14 +155,15 @@ def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     ``cache``.
     """
     settings = build_settings(YoloNode, values, "data")
-    return _data_of(find_yolo(settings), settings, loading)
+    return _data_of(find_yolo(settings), settings, yolo_boxes(settings), loading)
 
 
 def _data_of(
-    splits: Mapping[str, tuple[Path, Path]], settings: DetectionSettings, loading: LoadingSettings
+    splits: Mapping[str, tuple[Path, Path]], settings: FileSettings, native: Convention, loading: LoadingSettings
 ) -> DetectionData:
-    val = read_coco(*splits["val"]) if "val" in splits else None
-    return DetectionData(read_coco(*splits["train"]), val, settings, loading)
+    reading = settings.reading(native)
+    val = read_coco(*splits["val"], reading) if "val" in splits else None
+    return DetectionData(read_coco(*splits["train"], reading), val, settings, loading)
 
 
 def _choose(
@@ -157,14 +180,12 @@ def _choose(
     return records, val.records if val is not None else ()
 
 
-def _fingerprint(
-    train: CocoSplit, val: CocoSplit | None, train_records: Sequence[ImageRecord], val_records: Sequence[ImageRecord]
-) -> str:
+def _fingerprint(splits: Iterable[tuple[str, Sequence[ImageRecord]]]) -> str:
+    """Return a digest of what stands for each split, and of which of its images are used."""
     sha = hashlib.sha256()
-    for split, records in ((train, train_records), (val, val_records)):
-        if split is not None:
-            sha.update(split.fingerprint.encode(errors="surrogatepass"))
-            sha.update("\n".join(str(record.image_id) for record in records).encode(errors="surrogatepass"))
+    for words, records in splits:
+        sha.update(words.encode(errors="surrogatepass"))
+        sha.update("\n".join(str(record.image_id) for record in records).encode(errors="surrogatepass"))
     return sha.hexdigest()[:16]
 
 

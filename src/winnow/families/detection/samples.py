@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from winnow.data.image import read_image
 from winnow.data.loader import FolderGone, NothingReadable, is_gone
+from winnow.data.pixel_rule import PLAIN, PixelRule
 from winnow.data.plan import SampleKey, sample_seed
 from winnow.data.shared_memory import new_tensor
 from winnow.data.unreadable import Replaced, Unreadable, replace_unreadable
@@ -32,7 +33,7 @@ class Sample(NamedTuple):
 class DetectionSamples(Dataset[Sample | Unreadable]):
     """Reads, augments and resizes one image per ``SampleKey``; without ``augmentation`` it only resizes.
 
-    ``with_truth`` adds the annotations in original coordinates that evaluation needs.
+    ``with_truth`` adds the annotations in original coordinates that evaluation needs. Pixels are taken by ``rule``.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
         square: bool,
         seed: int,
         with_truth: bool,
+        rule: PixelRule = PLAIN,
     ) -> None:
         self._records = records
+        self._rule = rule
         self._augmentation = augmentation
         self._square = square
         self._seed = seed
@@ -54,7 +57,8 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
 
     def __getitem__(self, key: SampleKey) -> Sample | Unreadable:
         record = self._records[key.sample]
-        image = read_or_say_why(record, [record.path], lambda: read_image(record.path, record.width, record.height))
+        size = (record.width, record.height)
+        image = read_or_say_why(record, [record.path], lambda: read_image(record.path, *size, self._rule))
         if isinstance(image, Unreadable):
             return image
         wanted = ~record.crowd

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from winnow.data.pixel_rule import MAX_PIXELS, Exif, PixelRule
 from winnow.families.detection.formats.digits import DigitsSettings
+from winnow.families.detection.rules.label_rules import Convention, LabelSettings, Reading
 from winnow.families.detection.transforms import AugmentationSettings
 from winnow.settings import Settings
+
+GreyLevels = Annotated[tuple[int, int], Field(strict=False)]
 
 
 class DetectionSettings(Settings):
@@ -19,6 +24,32 @@ class DetectionSettings(Settings):
     augmentation: AugmentationSettings
     max_bad_images: int = Field(ge=0)
     wait_for_files_seconds: float = Field(ge=0, strict=False)
+    exif: Exif = "auto"
+    depth: Literal["upper8", "percentile"] | GreyLevels = "upper8"
+    max_pixels: int | None = Field(default=MAX_PIXELS, gt=0)
+
+    @model_validator(mode="after")
+    def _levels_rise(self) -> DetectionSettings:
+        if isinstance(self.depth, tuple) and not 0 <= self.depth[0] < self.depth[1] <= 65535:
+            raise ValueError(f"depth={list(self.depth)} must be [low, high] with 0 ≤ low < high ≤ 65535")
+        return self
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """Return how pixels are taken."""
+        mends_ends = isinstance(self, LabelSettings) and "jpeg_ends" in self.mend
+        return PixelRule(self.exif, self.depth, self.max_pixels, mends_ends)
+
+
+class FileSettings(DetectionSettings, LabelSettings):
+    """What detection data sets from label files have in common: the keys of ``conf/data/labels.yaml`` besides."""
+
+    cache: str
+
+    def reading(self, native: Convention) -> Reading:
+        """Return how their COCO files are read, whose boxes meant ``native`` as they were written."""
+        labels = LabelSettings(**{name: getattr(self, name) for name in LabelSettings.model_fields})
+        return Reading(labels=labels, native=native, exif=self.exif, cache=Path(self.cache))
 
 
 class DigitsNode(DetectionSettings, DigitsSettings):
@@ -35,13 +66,15 @@ class PartPaths(Settings):
     annotations: str | None
 
 
-class CocoNode(DetectionSettings):
-    """The keys of ``data=coco``: either ``root`` or the paths of each part; ``val`` may be null."""
+class CocoNode(FileSettings):
+    """The keys of ``data=coco``: either ``root`` or the paths of each part; ``val`` may be null. What the headers of the pictures
+    say is kept under ``cache``."""
 
     name: str
     root: str | None = None
     train: PartPaths
     val: PartPaths | None
+    cache: str = ".cache/coco"
 
 
 class VocPart(Settings):
@@ -51,27 +84,24 @@ class VocPart(Settings):
     annotations: str | None
 
 
-class VocNode(DetectionSettings):
+class VocNode(FileSettings):
     """The keys of ``data=voc``: either ``root`` or the folders of each split; conversions are kept under ``cache``."""
 
     name: str
     root: str | None
     train: VocPart
     val: VocPart | None
-    cache: str
 
 
-class YoloNode(DetectionSettings):
+class YoloNode(FileSettings):
     """The keys of ``data=yolo``; conversions are kept under ``cache``."""
 
     name: str
     root: str
-    cache: str
 
 
-class Bdd100kNode(DetectionSettings):
+class Bdd100kNode(FileSettings):
     """The keys of ``data=bdd100k``; conversions are kept under ``cache``."""
 
     name: str
     root: str
-    cache: str

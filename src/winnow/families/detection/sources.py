@@ -9,7 +9,8 @@ from winnow.errors import ConfigError
 from winnow.families.detection.formats.coco_folder import coco_of_root
 from winnow.families.detection.formats.conversion import LabelledSet, convert_once
 from winnow.families.detection.formats.voc_folder import voc_of_parts, voc_of_root
-from winnow.families.detection.formats.yolo import yolo_of_root
+from winnow.families.detection.formats.yolo import YoloRule, yolo_of_root
+from winnow.families.detection.rules.label_rules import YOLO_BOXES, Convention
 from winnow.families.detection.settings import CocoNode, VocNode, YoloNode
 
 
@@ -53,13 +54,25 @@ def find_voc(settings: VocNode) -> dict[str, tuple[Path, Path]]:
         named[split] = (Path(part.images), Path(part.annotations or part.images))
     if (settings.root is None) == ("train" not in named):
         raise ConfigError("name the data in one way: data.root, or data.train.images and data.train.annotations")
-    found = voc_of_parts(named) if settings.root is None else voc_of_root(Path(settings.root))
+    limit = settings.max_pixels
+    found = voc_of_parts(named, limit) if settings.root is None else voc_of_root(Path(settings.root), limit)
     return convert_once(_without_test(found), Path(settings.cache), "voc")
 
 
 def find_yolo(settings: YoloNode) -> dict[str, tuple[Path, Path]]:
     """Find (annotation file, folder of its images) of train and val, converted first where they are not."""
-    return convert_once(_without_test(yolo_of_root(Path(settings.root))), Path(settings.cache), "yolo")
+    found = yolo_of_root(Path(settings.root), yolo_rule(settings))
+    return convert_once(_without_test(found), Path(settings.cache), "yolo")
+
+
+def yolo_rule(settings: YoloNode) -> YoloRule:
+    """Return how YOLO's numbers are read."""
+    return YoloRule(settings.box_unit or "fraction", settings.exif != "never", settings.max_pixels)
+
+
+def yolo_boxes(settings: YoloNode) -> Convention:
+    """Return what YOLO's numbers were before they were converted."""
+    return Convention(YOLO_BOXES.format, settings.box_unit or YOLO_BOXES.unit)
 
 
 def _without_test(found: LabelledSet) -> LabelledSet:

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from winnow.errors import DataError
-from winnow.families.detection.formats.coco import find_missing_files, read_coco, require_same_classes
+from winnow.families.detection.formats.coco import read_coco, require_same_classes
+from winnow.families.detection.formats.coco_pictures import find_missing_files
 
 CATEGORIES = [{"id": 90, "name": "zebra"}, {"id": 1, "name": "ant"}, {"id": 5, "name": "cat"}]
 
@@ -169,7 +170,7 @@ def test_equal_category_names_are_told_apart(tmp_path):
         ({"categories": [*CATEGORIES, {"id": 5, "name": "dog"}]}, "duplicate category id"),
         ({"images": []}, "lists no images"),
         ({"categories": []}, "lists no categories"),
-        ({"annotations": [annotation(1, image_id="1")]}, "none of the 1 annotations .* annotation without image"),
+        ({"annotations": [annotation(1, image_id="one")]}, "none of the 1 annotations .* annotation without image"),
     ],
 )
 def test_what_would_corrupt_training_is_refused_by_file_and_id(tmp_path, changes, message):
@@ -219,8 +220,9 @@ def test_the_fingerprint_follows_the_content_not_the_place(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     same = [read(tmp_path / place, annotation()).fingerprint for place in ("one", "two")]
-    other = read(tmp_path / "two", annotation(2)).fingerprint
-    assert same[0] == same[1] != other
+    renumbered = read(tmp_path / "two", annotation(2)).fingerprint
+    other = read(tmp_path / "two", annotation(2, (10, 10, 20, 21))).fingerprint
+    assert same[0] == same[1] == renumbered != other
 
 
 def test_a_split_can_go_to_a_worker_process(tmp_path):

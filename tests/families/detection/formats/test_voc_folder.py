@@ -177,7 +177,7 @@ def test_the_check_finds_a_cut_picture_and_training_goes_on_without_it(tmp_path)
     write_pair(tmp_path / "data", "a")
     write_pair(tmp_path / "data", "b")
     cut = tmp_path / "data/b.jpg"
-    cut.write_bytes(cut.read_bytes()[:-20])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     report = check_voc(settings(tmp_path, root=str(tmp_path / "data")), lambda *_: None)
     assert {(finding.kind, finding.file) for _, finding in report.findings()} == {("unreadable image", "b.jpg")}
 

@@ -235,9 +235,19 @@ def _annotations(frame: Mapping[str, Any], name: str, counts: Counter[str]) -> I
             "category_id": category_id,
             "bbox": [left, top, right - left, bottom - top],
             "area": max(right - left, 0.0) * max(bottom - top, 0.0),
-            "iscrowd": int(bool(attributes.get("crowd"))),
+            "iscrowd": int(_is_crowd(attributes.get("crowd"), frame, name)),
             "source_id": label.get("id"),
         }
+
+
+def _is_crowd(flag: Any, frame: Mapping[str, Any], name: str) -> bool:
+    """Return whether an attribute says so, which may be text; anything that is neither a number nor true or false is refused."""
+    if isinstance(flag, str):
+        number = {"true": 1.0, "false": 0.0, "": 0.0}.get(flag.strip().lower(), as_float(flag))
+        if not math.isfinite(number):
+            raise DataError(f"{frame['file']}: a label of frame {name} has the attribute crowd {flag!r:.40}, no number")
+        return bool(number)
+    return bool(flag)
 
 
 def _image_size(path: Path) -> tuple[int, int] | None:

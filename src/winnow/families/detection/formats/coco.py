@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from winnow.data.picture_facts import PictureFacts
 from winnow.errors import DataError
 from winnow.families.detection.formats.coco_rules import Rule
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
+from winnow.families.detection.rules.file_names import LOOKED_FOR
+from winnow.families.detection.rules.label_rules import Reading
 
 logger = logging.getLogger(__name__)
 
-# Part of the fingerprint: raise it when the same file gives other records than before.
-_READER_VERSION = 1
+# What the fingerprint said of a file before it covered the records themselves.
+_OLD_READER = "coco1"
 _NUM_SHOWN = 5
 _SUSPICIOUS_FRACTION = 0.1
 
@@ -44,7 +47,9 @@ class ImageRecord:
 class CocoSplit:
     """All images of one annotation file, in the file's order; label i is ``class_names[i]`` and ``category_ids[i]``.
 
-    ``fingerprint`` changes when the records may; ``repairs`` counts what was mended or dropped, by kind.
+    ``fingerprint`` covers the records; ``repairs`` counts what was mended or dropped, by kind. Of a file: how it was read
+    (``reading``, None where records were made otherwise), its own ``sha256``, the facts of its ``pictures`` in the order of the
+    records, empty where they were not looked at.
     """
 
     records: tuple[ImageRecord, ...]
@@ -52,33 +57,66 @@ class CocoSplit:
     category_ids: tuple[int, ...]
     fingerprint: str
     repairs: Mapping[str, int]
+    annotations: Path | None = None
+    reading: Reading | None = None
+    sha256: str = ""
+    pictures: tuple[PictureFacts, ...] = ()
+
+    @property
+    def old_fingerprint(self) -> str:
+        """Return what stood for the split before fingerprints covered the records."""
+        return f"{_OLD_READER}-{self.sha256}" if self.sha256 else self.fingerprint
 
 
-def read_coco(annotations: Path, images: Path) -> CocoSplit:
-    """Read the split that ``annotations`` describes, its file names relative to ``images``.
+def read_coco(annotations: Path, images: Path, reading: Reading | None = None) -> CocoSplit:
+    """Read the split that ``annotations`` describes, its file names relative to ``images``, by the rules of ``reading``.
 
     Harmless faults are repaired and counted; raises DataError listing the entries that would corrupt training (`Rule`
     says which is which), or the image files that are missing.
     """
-    annotations, images = Path(annotations), Path(images)
-    table = read_table(annotations)
+    annotations, reading = Path(annotations), replace(reading or Reading(), images=Path(images))
+    table = read_table(annotations, reading)
     _refuse(table)
     kept = np.flatnonzero(table.image_keep)
-    paths = [os.path.join(images, table.file_names[row]) for row in kept]
-    missing = find_missing_files(paths)
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(paths)} images of {annotations} are not in {images}: {_first(missing)}"
-        )
+    _require_files(table, kept)
     repairs = {rule.label: len(rows) for rule, rows in table.violations.items() if rule.repair not in (None, "kept")}
     _log_doubts(table, repairs)
+    records = _records(table, kept)
     return CocoSplit(
-        records=_records(table, kept, paths),
+        records=records,
         class_names=table.class_names,
         category_ids=table.category_ids,
-        fingerprint=f"coco{_READER_VERSION}-{table.sha256}",
+        fingerprint=fingerprint_of(records, table.category_ids, table.class_names),
         repairs=repairs,
+        annotations=annotations,
+        reading=reading,
+        sha256=table.sha256,
+        pictures=tuple(table.pictures[row] for row in kept.tolist()) if table.pictures else (),
     )
+
+
+def read_as_before(split: CocoSplit) -> CocoSplit | None:
+    """Return ``split`` as it was read before there were rules for odd values; None where it was refused."""
+    assert split.annotations is not None
+    assert split.reading is not None
+    assert split.reading.images is not None
+    try:
+        return read_coco(split.annotations, split.reading.images, split.reading.before())
+    except DataError:
+        return None
+
+
+def fingerprint_of(records: Sequence[ImageRecord], category_ids: Sequence[int], class_names: Sequence[str]) -> str:
+    """Return a digest of all that training sees of ``records``, wherever their files lie."""
+    sha = hashlib.sha256(repr((list(category_ids), list(class_names))).encode(errors="surrogatepass"))
+    lines = [
+        f"{record.image_id!r} {record.path.name} {record.width} {record.height} {len(record.labels)}"
+        for record in records
+    ]
+    sha.update("\n".join(lines).encode(errors="surrogatepass"))
+    for name in ("boxes", "labels", "areas", "crowd"):
+        sha.update(b"".join(getattr(record, name).tobytes() for record in records))
+    return f"records1-{sha.hexdigest()}"
 
 
 def require_same_classes(train: CocoSplit, val: CocoSplit) -> None:
@@ -100,33 +138,14 @@ def category_differences(train: Mapping[int, str], val: Mapping[int, str]) -> li
     ]
 
 
-def find_missing_files(paths: Sequence[str]) -> list[str]:
-    """Return those of ``paths`` that do not exist, in order; list each folder once instead of asking for each file."""
-    listings: dict[str, frozenset[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listings:
-            listings[folder] = _file_names(folder)
-        if name not in listings[folder]:
-            missing.append(path)
-    return missing
-
-
-def _file_names(folder: str) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.is_dir())
-    except OSError:
-        return frozenset()
-
-
 def _refuse(table: CocoTable) -> None:
     lines = []
     for rule, rows in table.violations.items():
         if rule.is_refused:
             shown = [_describe(table, rule, int(row)) for row in rows[:_NUM_SHOWN]]
             lines.append(f"  {rule.label} ({len(rows)}): {_first(shown, '; ', len(rows))}")
+    if table.misfit is not None:
+        lines.append(f"  boxes of another convention: {table.misfit}")
     if lines:
         raise DataError(f"{table.path} would corrupt training:\n" + "\n".join(lines))
     if not table.image_keep.any():
@@ -136,6 +155,29 @@ def _refuse(table: CocoTable) -> None:
     if len(table.keep) and not table.keep.any():
         reasons = ", ".join(f"{rule.label} ({len(rows)})" for rule, rows in table.violations.items() if rule.is_problem)
         raise DataError(f"none of the {len(table.keep)} annotations of {table.path} can be used: {reasons}")
+
+
+def _require_files(table: CocoTable, kept: np.ndarray) -> None:
+    lost = [int(row) for row in kept if int(row) in table.lost]
+    if lost:
+        shown = [
+            table.paths[row] + (f" (may be {_first(table.lost[row], ' or ')})" if table.lost[row] else "")
+            for row in lost[:_NUM_SHOWN]
+        ]
+        looked = f"; {LOOKED_FOR}" if table.reading.mends("file_names") else ""
+        raise DataError(
+            f"{len(lost)} of {len(kept)} images of {table.path} are not in {table.reading.images}: "
+            f"{_first(shown, count=len(lost))}{looked}"
+        )
+    taken = table.violations.get(Rule.OTHER_NAME)
+    if taken is not None:
+        shown = [f"{table.file_names[row]!r} is {table.paths[row]}" for row in taken[:_NUM_SHOWN].tolist()]
+        logger.info(
+            "%s: names of %d images are not as the files are called: %s",
+            table.path,
+            len(taken),
+            _first(shown, count=len(taken)),
+        )
 
 
 def _describe(table: CocoTable, rule: Rule, row: int) -> str:
@@ -166,7 +208,7 @@ def _log_doubts(table: CocoTable, repairs: Mapping[str, int]) -> None:
         )
 
 
-def _records(table: CocoTable, kept: np.ndarray, paths: Sequence[str]) -> tuple[ImageRecord, ...]:
+def _records(table: CocoTable, kept: np.ndarray) -> tuple[ImageRecord, ...]:
     rows = np.flatnonzero(table.keep)
     rows = rows[np.argsort(table.image_rows[rows], kind="stable")]
     boxes, labels = table.boxes[rows], table.labels[rows]
@@ -176,7 +218,7 @@ def _records(table: CocoTable, kept: np.ndarray, paths: Sequence[str]) -> tuple[
     return tuple(
         ImageRecord(
             image_id=table.image_ids[row],
-            path=Path(path),
+            path=Path(table.paths[row]),
             width=int(table.widths[row]),
             height=int(table.heights[row]),
             boxes=boxes[start:end],
@@ -184,5 +226,5 @@ def _records(table: CocoTable, kept: np.ndarray, paths: Sequence[str]) -> tuple[
             areas=areas[start:end],
             crowd=crowd[start:end],
         )
-        for row, path, start, end in zip(kept.tolist(), paths, starts.tolist(), ends.tolist(), strict=True)
+        for row, start, end in zip(kept.tolist(), starts.tolist(), ends.tolist(), strict=True)
     )

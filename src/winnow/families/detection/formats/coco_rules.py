@@ -17,6 +17,11 @@ class Rule(Enum):
     BAD_IMAGE = "malformed image", "images", None, True
     DUPLICATE_IMAGE = "duplicate image id", "images", None, True
     REPEATED_IMAGE = "repeated image entry", "images", "dropped", True
+    OTHER_NAME = "file name not as the file is called", "images", "taken", True
+    NO_SIZE = "size missing, taken from the image", "images", "taken", True
+    EXCHANGED_SIZE = "width and height exchanged, taken from the image", "images", "taken", True
+    TEXT_IN_CATEGORY = "number of a category written as text", "categories", "read", True
+    TEXT_IN_IMAGE = "number of an image written as text", "images", "read", True
     DUPLICATE_FILE = "file listed under several image ids", "images", "kept", True
     EMPTY_IMAGE = "image without annotation", "images", "kept", False
     ORPHAN = "annotation without image", "annotations", "dropped", True
@@ -27,6 +32,11 @@ class Rule(Enum):
     EMPTY_BOX = "box without area", "annotations", "dropped", True
     BOX_OUTSIDE = "box wholly outside the image", "annotations", "dropped", True
     BOX_CLIPPED = "box partly outside the image", "annotations", "clipped", True
+    BAD_NUMBER = "iscrowd or area that is no number", "annotations", None, True
+    TEXT_IN_ANNOTATION = "number of an annotation written as text", "annotations", "read", True
+    BOX_OF_MASK = "no box, taken from the mask", "annotations", "taken", True
+    SAME_BOX = "same box twice", "annotations", "kept", True
+    SAME_BOX_DROPPED = "same box twice, dropped", "annotations", "dropped", True
     NO_AREA = "area missing", "annotations", "filled", False
     NO_CROWD_FLAG = "iscrowd missing", "annotations", "filled", False
 
@@ -50,6 +60,15 @@ SHOWN_KEYS: dict[Rule, tuple[str, ...]] = {
     Rule.ORPHAN: ("image_id",),
     Rule.UNKNOWN_CATEGORY: ("category_id",),
     Rule.BAD_BOX: ("bbox",),
+    Rule.BAD_NUMBER: ("iscrowd", "area"),
+    Rule.OTHER_NAME: ("file_name",),
+    Rule.NO_SIZE: ("width", "height"),
+    Rule.EXCHANGED_SIZE: ("width", "height"),
+    Rule.TEXT_IN_CATEGORY: ("id",),
+    Rule.TEXT_IN_IMAGE: ("width", "height"),
+    Rule.TEXT_IN_ANNOTATION: ("image_id", "category_id", "bbox", "area", "iscrowd"),
+    Rule.SAME_BOX: ("bbox",),
+    Rule.SAME_BOX_DROPPED: ("bbox",),
     Rule.EMPTY_BOX: ("bbox",),
     Rule.BOX_OUTSIDE: ("bbox",),
     Rule.BOX_CLIPPED: ("bbox",),

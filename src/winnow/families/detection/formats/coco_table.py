@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from winnow.data.picture_facts import PictureFacts
 from winnow.errors import DataError
+from winnow.families.detection.formats.coco_boxes import note_same_boxes, read_boxes
+from winnow.families.detection.formats.coco_pictures import ImageFields, look_at_pictures
 from winnow.families.detection.formats.coco_rules import SHOWN_KEYS, Rule
-from winnow.reading import UnreadableError, as_float, parse_json
+from winnow.families.detection.formats.other_files import content_of_another_kind, unlike_coco
+from winnow.families.detection.rules.label_rules import Reading
+from winnow.families.detection.rules.text_numbers import is_no_number, is_text_number, real_of, rows_by_number, whole_of
+from winnow.reading import UnreadableError, parse_json
 
-# Files written with two decimals put x + w up to this far beyond the edge by rounding alone.
-_ROUNDING_PX = 0.02
 # Whole numbers beyond it are not exact in float32.
 _MAX_SIDE_PX = 2**24
 
@@ -28,11 +32,15 @@ class CocoTable:
     Of images: ``image_ids``, ``file_names``, ``widths``, ``heights`` and ``image_keep``, one entry per row of the file.
     Of annotations: ``image_rows`` (−1 without image), ``labels`` in 0…n−1 (−1 unknown), ``boxes`` (N, 4) float32 xyxy in
     pixels clipped by their corners, ``areas`` in px², ``crowd``, and ``keep``, false where training drops the row.
+
+    Of the files, where their folder is known: ``paths``, and the ``pictures``' facts where they were looked at, one per image
+    row; ``lost`` says which files fit the name of a row without a file. ``misfit`` says why the boxes must mean something else.
     """
 
     path: Path
     sha256: str
     raw: Mapping[str, Sequence[Any]]
+    reading: Reading
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     image_ids: list[int | str] = field(default_factory=list)
@@ -47,6 +55,10 @@ class CocoTable:
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     keep: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     violations: dict[Rule, np.ndarray] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
+    pictures: list[PictureFacts] = field(default_factory=list)
+    lost: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    misfit: str | None = None
 
     def note(self, rule: Rule, rows: Iterable[int] | np.ndarray) -> None:
         rows = np.flatnonzero(rows) if isinstance(rows, np.ndarray) else np.array(sorted(rows), dtype=np.int64)
@@ -74,8 +86,9 @@ class CocoTable:
         return ", ".join(f"{key} {entry.get(key)!r}"[:80] for key in SHOWN_KEYS.get(rule, ()))
 
 
-def read_table(annotations: Path) -> CocoTable:
-    """Read the columns of a COCO file and all that is wrong with its entries.
+def read_table(annotations: Path, reading: Reading | None = None) -> CocoTable:
+    """Read the columns of a COCO file and all that is wrong with its entries; with a folder of images in ``reading`` also which
+    files they are, and what is missing of their sizes.
 
     Raises DataError if the file is missing, no JSON, or has no lists ``images``, ``annotations`` and ``categories``.
     """
@@ -86,12 +99,19 @@ def read_table(annotations: Path) -> CocoTable:
     try:
         raw = parse_json(content)
     except UnreadableError as error:
-        raise DataError(f"annotation file {annotations}: {error}") from error
+        other = content_of_another_kind(content)
+        raise DataError(
+            f"annotation file {annotations} {other}" if other else f"annotation file {annotations}: {error}"
+        ) from error
+    other = unlike_coco(raw)
+    if other is not None:
+        raise DataError(f"annotation file {annotations} {other}")
     lists = ("images", "annotations", "categories")
     wrong = [name for name in lists if not isinstance(raw, dict) or not isinstance(raw.get(name), list)]
     if wrong:
         raise DataError(f"annotation file {annotations} is no COCO file: it has no list {' and no list '.join(wrong)}")
-    table = CocoTable(annotations, hashlib.sha256(content).hexdigest(), {name: raw[name] for name in lists})
+    sha256 = hashlib.sha256(content).hexdigest()
+    table = CocoTable(annotations, sha256, {name: raw[name] for name in lists}, reading or Reading())
     label_of = _read_categories(table)
     _read_images(table)
     _read_annotations(table, label_of)
@@ -103,8 +123,12 @@ def _read_categories(table: CocoTable) -> dict[int, int]:
     bad: set[int] = set()
     duplicate: set[int] = set()
     same_name: set[int] = set()
+    texts: set[int] = set()
+    reads_text = table.reading.mends("numbers")
     for row, entry in enumerate(table.raw["categories"]):
-        number = _whole(entry.get("id")) if isinstance(entry, dict) else None
+        number = whole_of(entry.get("id"), reads_text) if isinstance(entry, dict) else None
+        if number is not None and isinstance(entry["id"], str):
+            texts.add(row)
         if number is None or not isinstance(entry.get("name"), str) or not entry["name"]:
             bad.add(row)
         elif number in names:
@@ -117,6 +141,7 @@ def _read_categories(table: CocoTable) -> dict[int, int]:
     table.note(Rule.BAD_CATEGORY, bad)
     table.note(Rule.DUPLICATE_CATEGORY, duplicate)
     table.note(Rule.DUPLICATE_NAME, same_name)
+    table.note(Rule.TEXT_IN_CATEGORY, texts)
     table.category_ids = tuple(sorted(names))
     table.class_names = tuple(names[number] for number in table.category_ids)
     return {number: label for label, number in enumerate(table.category_ids)}
@@ -128,13 +153,18 @@ def _read_images(table: CocoTable) -> None:
     first_row: dict[int | str, int] = {}
     files: set[str] = set()
     sizes = np.zeros((len(entries), 2), np.int64)
-    for row, entry in enumerate(entries):
-        image_id, file_name, size = _image_fields(entry)
+    fields = [_image_fields(entry, table.reading.mends("numbers")) for entry in entries]
+    table.file_names += [file_name for _, file_name, _ in fields]
+    if table.reading.images is not None:
+        fields = look_at_pictures(table, fields, rows_of)
+    for row, (image_id, file_name, size) in enumerate(fields):
         table.image_ids.append(f"#{row}" if image_id is None else image_id)
-        table.file_names.append(file_name)
-        if image_id is None or not file_name or size is None:
+        if image_id is None or not file_name or size is None or 0 in size:
             rows_of[Rule.BAD_IMAGE].add(row)
             continue
+        entry = entries[row]
+        if isinstance(entry.get("width"), str) or isinstance(entry.get("height"), str):
+            rows_of[Rule.TEXT_IN_IMAGE].add(row)
         sizes[row] = size
         if image_id in first_row:
             is_same = entries[first_row[image_id]] == entry
@@ -148,33 +178,52 @@ def _read_images(table: CocoTable) -> None:
     table.image_keep = np.ones(len(entries), bool)
     for rule, rows in rows_of.items():
         table.note(rule, rows)
-        if rule.repair != "kept":
+        if rule.repair in (None, "dropped"):
             table.image_keep[list(rows)] = False
 
 
-def _image_fields(entry: Any) -> tuple[int | str | None, str, tuple[int, int] | None]:
+def _image_fields(entry: Any, reads_text: bool) -> ImageFields:
     if not isinstance(entry, dict):
         return None, "", None
     image_id = entry.get("id")
     if not isinstance(image_id, str):
-        image_id = _whole(image_id)
-    width, height = _whole(entry.get("width")) or 0, _whole(entry.get("height")) or 0
-    is_size = all(0 < side < _MAX_SIDE_PX for side in (width, height))
+        image_id = whole_of(image_id, reads_text)
     file_name = entry.get("file_name")
-    return image_id, file_name if isinstance(file_name, str) else "", (width, height) if is_size else None
+    return (
+        image_id,
+        file_name if isinstance(file_name, str) else "",
+        _size(entry.get("width"), entry.get("height"), reads_text),
+    )
+
+
+def _size(width: Any, height: Any, reads_text: bool) -> tuple[int, int] | None:
+    """Return (width, height), (0, 0) where either is missing, zero or below; None for what is no size."""
+    sides = [0 if side is None else whole_of(side, reads_text) for side in (width, height)]
+    if any(side is None or side >= _MAX_SIDE_PX for side in sides):
+        return None
+    return (0, 0) if any(side <= 0 for side in sides if side is not None) else (sides[0] or 0, sides[1] or 0)
 
 
 def _read_annotations(table: CocoTable, label_of: Mapping[int, int]) -> None:
     entries = [entry if isinstance(entry, dict) else {} for entry in table.raw["annotations"]]
     # A malformed image keeps its row here, so that its annotations are not reported as having none.
-    row_of = {image_id: row for row, image_id in reversed(list(enumerate(table.image_ids)))}
-    table.image_rows = _look_up(row_of, (entry.get("image_id") for entry in entries), len(entries))
-    table.labels = _look_up(label_of, (_as_number(entry.get("category_id")) for entry in entries), len(entries))
+    row_of: Mapping[Any, int] = {image_id: row for row, image_id in reversed(list(enumerate(table.image_ids)))}
+    reads_text = table.reading.mends("numbers")
+    image_ids, category_ids = ([entry.get(key) for entry in entries] for key in ("image_id", "category_id"))
+    table.image_rows = _look_up(row_of, image_ids, len(entries))
+    is_lost = table.image_rows < 0
+    if reads_text and is_lost.any():
+        lost = [image_ids[row] for row in np.flatnonzero(is_lost).tolist()]
+        table.image_rows = _look_up(rows_by_number(row_of, lost), image_ids, len(entries))
+    table.labels = _look_up(label_of, (whole_of(number, reads_text) for number in category_ids), len(entries))
+    if reads_text:
+        _find_texts(table, entries, is_lost)
     table.note(Rule.ORPHAN, table.image_rows < 0)
     table.keep = table.image_rows >= 0
     _find_duplicates(table, entries)
     table.note(Rule.UNKNOWN_CATEGORY, table.keep & (table.labels < 0))
-    _read_boxes(table, entries)
+    read_boxes(table, entries)
+    note_same_boxes(table)
     _fill(table, entries)
     is_annotated = np.zeros(len(table.image_ids), bool)
     is_annotated[table.image_rows[table.keep]] = True
@@ -200,70 +249,35 @@ def _find_duplicates(table: CocoTable, entries: Sequence[dict[str, Any]]) -> Non
     table.keep[list(repeated)] = False
 
 
-def _read_boxes(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
-    xywh = _box_array([entry.get("bbox") for entry in entries])
-    is_finite = np.isfinite(xywh).all(axis=1)
-    table.note(Rule.BAD_BOX, table.keep & ~is_finite)
-    table.keep &= is_finite
-    xywh = np.where(is_finite[:, None], xywh, 0)
-    is_empty = (xywh[:, 2:] <= 0).any(axis=1)
-    with np.errstate(over="ignore"):
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    rows = np.maximum(table.image_rows, 0)
-    edges = np.stack([table.widths, table.heights], axis=1) if len(table.widths) else np.zeros((1, 2), np.int64)
-    limits = np.tile(edges[rows], 2).astype(np.float64)
-    clipped = np.clip(corners, 0, limits)
-    table.boxes = clipped.astype(np.float32)
-    # In float32, as training sees it: a sliver at x = 1000 can lose its width.
-    has_area = (table.boxes[:, 2:] > table.boxes[:, :2]).all(axis=1)
-    is_inside = ((corners[:, 2:] > 0) & (corners[:, :2] < limits[:, 2:])).all(axis=1)
-    is_known = table.keep & table.image_keep[rows] if len(table.image_keep) else table.keep
-    table.note(Rule.EMPTY_BOX, is_known & (is_empty | (is_inside & ~has_area)))
-    table.note(Rule.BOX_OUTSIDE, is_known & ~is_empty & ~is_inside)
-    table.keep = is_known & ~is_empty & has_area
-    table.note(Rule.BOX_CLIPPED, table.keep & (np.abs(corners - clipped) > _ROUNDING_PX).any(axis=1))
-
-
-def _box_array(values: list[Any]) -> np.ndarray:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        array = np.zeros(0)
-    if array.shape == (len(values), 4):
-        return array
-    rows = np.full((len(values), 4), np.nan)
-    for row, value in enumerate(values):
-        if isinstance(value, list) and len(value) == 4:
-            rows[row] = [_real(x) for x in value]
-    return rows
+def _find_texts(table: CocoTable, entries: Sequence[dict[str, Any]], was_lost: np.ndarray) -> None:
+    """Note the annotations with a number written as text, and those whose iscrowd or area is no number at all."""
+    found = set(np.flatnonzero(was_lost & (table.image_rows >= 0)).tolist())
+    bad = set()
+    for row, entry in enumerate(entries):
+        values = [entry.get("category_id"), entry.get("area"), entry.get("iscrowd")]
+        box = entry.get("bbox")
+        if any(type(value) is str for value in values) or (isinstance(box, list) and any(type(x) is str for x in box)):
+            found.add(row)
+        if any(is_no_number(value) for value in values[1:]):
+            bad.add(row)
+    table.note(Rule.TEXT_IN_ANNOTATION, found - bad)
+    table.note(Rule.BAD_NUMBER, bad)
 
 
 def _fill(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
-    values = [entry.get("area") for entry in entries]
-    areas = np.array([_real(value) for value in values], dtype=np.float64)
+    reads_text = table.reading.mends("numbers")
+    areas = np.array([real_of(entry.get("area"), reads_text) for entry in entries], dtype=np.float64)
     is_missing = ~((areas > 0) & (areas < np.finfo(np.float32).max))
     sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
     table.areas = np.where(is_missing, sides.prod(axis=1), areas)
     flags = [entry.get("iscrowd") for entry in entries]
-    table.crowd = np.array([bool(flag) for flag in flags], dtype=bool)
+    table.crowd = np.array([_is_crowd(flag, reads_text) for flag in flags], dtype=bool)
     table.note(Rule.NO_AREA, table.keep & is_missing)
     table.note(Rule.NO_CROWD_FLAG, table.keep & np.array([flag is None for flag in flags], dtype=bool))
 
 
-def _whole(value: Any) -> int | None:
-    """Return ``value`` as an int if it is a whole number (3, 3.0), else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if value == value and abs(value) != float("inf") and int(value) == value else None
-
-
-def _real(value: Any) -> float:
-    """Return ``value`` as a float, NaN if it is no number or too large for one; texts are none here."""
-    return float("nan") if isinstance(value, str) else as_float(value)
-
-
-def _as_number(value: Any) -> Any:
-    return value if type(value) is int else _whole(value)
+def _is_crowd(flag: Any, reads_text: bool) -> bool:
+    return bool(real_of(flag, reads_text=True)) if reads_text and is_text_number(flag) else bool(flag)
 
 
 def _look_up(table: Mapping[Any, int], keys: Iterable[Any], count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.data.image import ImageTooLargeError, image_sizes
+from winnow.data.pixel_rule import MAX_PIXELS
 from winnow.errors import DataError
 from winnow.families.detection.formats.bdd100k import describe_counts, write_atomically
 
@@ -56,12 +57,14 @@ class Source:
 @dataclass(frozen=True)
 class LabelledSet:
     """The splits of a data set, how a picture's labels are read (None: it can't be used), and the classes by category id; those
-    of the train split, in alphabetical order and from 1, where ``classes`` is None. ``definitions`` are files that matter too."""
+    of the train split, in alphabetical order and from 1, where ``classes`` is None. ``definitions`` are files that matter too,
+    and ``rule`` says what is not read as usual."""
 
     splits: Mapping[str, Source]
     read: Callable[[Path, Path | None], LabelledPicture | None]
     classes: Mapping[int, str] | None = None
     definitions: tuple[Path, ...] = ()
+    rule: str = ""
 
 
 def convert_once(found: LabelledSet, cache: Path, what: str) -> dict[str, tuple[Path, Path]]:
@@ -122,11 +125,11 @@ def to_coco(found: LabelledSet) -> dict[str, tuple[dict[str, Any], Counter[str]]
     }
 
 
-def sizes_of(path: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
+def sizes_of(path: Path, max_pixels: int | None = MAX_PIXELS) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Return (width, height) of a picture as stored and as its EXIF orientation shows it; None if it can't be read. Raises
-    ImageTooLargeError."""
+    ImageTooLargeError where it has more than ``max_pixels``."""
     try:
-        return image_sizes(path)
+        return image_sizes(path, max_pixels)
     except ImageTooLargeError:
         raise
     except DataError:
@@ -229,7 +232,7 @@ def _coco(
 
 def _fingerprint(found: LabelledSet) -> str:
     """Return a digest that changes with the label files, the names and sizes of the pictures, and the classes."""
-    sha = hashlib.sha256(f"{CONVERTER_VERSION} {found.classes}\n".encode(errors="surrogatepass"))
+    sha = hashlib.sha256(f"{CONVERTER_VERSION} {found.classes}\n{found.rule}".encode(errors="surrogatepass"))
     for path in found.definitions:
         sha.update(f"{path} {path.stat().st_mtime_ns}\n".encode(errors="surrogatepass"))
     for split, source in found.splits.items():

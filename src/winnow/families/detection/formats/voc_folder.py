@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from winnow.data.pixel_rule import MAX_PIXELS
 from winnow.errors import DataError
 from winnow.families.detection.formats.conversion import (
     PICTURE_SUFFIXES,
@@ -20,44 +24,49 @@ from winnow.families.detection.formats.conversion import (
     split_folders,
 )  # fmt: skip
 from winnow.families.detection.formats.voc import VocFile, read_voc
+from winnow.families.detection.rules.file_names import find_names
 from winnow.reading import read_text
+
+logger = logging.getLogger(__name__)
 
 _XML = frozenset((".xml",))
 _LISTS = "ImageSets/Main"
 
 
-def voc_of_root(root: Path) -> LabelledSet:
+def voc_of_root(root: Path, max_pixels: int | None = MAX_PIXELS) -> LabelledSet:
     """Find the splits under ``root``: by the lists in ``ImageSets/Main``, there or up to two folders below, by folders
     ``train``, ``val`` or ``valid`` and ``test``, or all of it as train. Raises DataError where there is no XML, and for a train
-    split that is missing.
+    split that is missing; pictures larger than ``max_pixels`` will be refused.
     """
     if not root.is_dir():
         raise DataError(f"{root} is no folder")
     lists = next((path for pattern in ("", "*/", "*/*/") for path in sorted(root.glob(pattern + _LISTS))), None)
     if lists is not None and (lists / "train.txt").is_file():
-        return LabelledSet(_by_lists(lists), read_picture)
+        return LabelledSet(_by_lists(lists), partial(read_picture, max_pixels=max_pixels))
     folders = {split: folder for split, folder in split_folders(root).items() if files_below(folder, _XML)}
     if folders and "train" not in folders:
         raise DataError(
             f"{root} has VOC annotations in {first_of(list(folders.values()))}, and none in {root / 'train'}"
         )
     folders = folders or {"train": root}
-    return LabelledSet({split: _source(folder, folder) for split, folder in folders.items()}, read_picture)
+    splits = {split: _source(folder, folder) for split, folder in folders.items()}
+    return LabelledSet(splits, partial(read_picture, max_pixels=max_pixels))
 
 
-def voc_of_parts(parts: Mapping[str, tuple[Path, Path]]) -> LabelledSet:
+def voc_of_parts(parts: Mapping[str, tuple[Path, Path]], max_pixels: int | None = MAX_PIXELS) -> LabelledSet:
     """Find the splits whose (folder of images, folder of XML) are named, with what lies below them."""
-    return LabelledSet({split: _source(*paths) for split, paths in parts.items()}, read_picture)
+    splits = {split: _source(*paths) for split, paths in parts.items()}
+    return LabelledSet(splits, partial(read_picture, max_pixels=max_pixels))
 
 
-def read_picture(path: Path, label: Path | None) -> LabelledPicture | None:
+def read_picture(path: Path, label: Path | None, *, max_pixels: int | None = MAX_PIXELS) -> LabelledPicture | None:
     """Read a picture's XML: corners count pixels from 1, a ``difficult`` object is ignored, and the picture's own size holds
     where the XML says another one."""
     assert label is not None
     file = read_voc(label, needs_size=False)
     notes = []
     size = (file.width, file.height)
-    own = sizes_of(path)
+    own = sizes_of(path, max_pixels)
     if own is None and 0 in size:
         return None
     if own is not None and size not in own:
@@ -121,6 +130,7 @@ def _source(images: Path, labels: Path, listed: Path | None = None) -> Source:
     for path in files_below(images, PICTURE_SUFFIXES):
         pictures[path.stem].append(path)
     pairs = [(_picture(label, pictures.get(label.stem, []), images, labels), label) for label in files]
+    pairs = _with_other_names(pairs, images)
     lost = [label for path, label in pairs if path is None]
     if lost:
         raise DataError(
@@ -130,6 +140,20 @@ def _source(images: Path, labels: Path, listed: Path | None = None) -> Source:
     if listed is None:
         counts["images without XML, left out"] = sum(map(len, pictures.values())) - len(files)
     return Source(images, tuple((path, label) for path, label in pairs if path is not None), counts)
+
+
+def _with_other_names(pairs: Sequence[tuple[Path | None, Path]], images: Path) -> list[tuple[Path | None, Path]]:
+    """Return ``pairs`` with the picture of each XML whose name is written otherwise, as in other case."""
+    lost = {f"{label.stem}.jpg": label for picture, label in pairs if picture is None}
+    if not lost:
+        return list(pairs)
+    used = [os.path.relpath(picture, images) for picture, _ in pairs if picture is not None]
+    found = find_names(lost, images, used).taken
+    taken = {lost[name]: images / file for name, file in found.items() if Path(file).suffix.lower() in PICTURE_SUFFIXES}
+    if taken:
+        named = [f"{label.name} is of {picture.name}" for label, picture in taken.items()]
+        logger.info("%d XML files are not named as their images: %s", len(taken), first_of(named))
+    return [(picture or taken.get(label), label) for picture, label in pairs]
 
 
 def _picture(label: Path, candidates: Sequence[Path], images: Path, labels: Path) -> Path | None:

@@ -7,10 +7,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from winnow.data.pixel_rule import MAX_PIXELS
 from winnow.errors import DataError
 from winnow.families.detection.formats.conversion import (
     PICTURE_SUFFIXES,
@@ -24,6 +26,8 @@ from winnow.families.detection.formats.conversion import (
     sizes_of,
     split_folders,
 )  # fmt: skip
+from winnow.families.detection.rules.file_names import LOOKED_FOR, FoundNames, find_names
+from winnow.families.detection.rules.label_rules import BoxUnit
 from winnow.reading import as_float, read_text, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -33,18 +37,31 @@ CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classe
 _FARTHEST = 0.5
 
 
-def yolo_of_root(root: Path) -> LabelledSet:
+@dataclass(frozen=True)
+class YoloRule:
+    """What the numbers are, fractions or pixels, of the image as shown or as stored, and how large that may be."""
+
+    unit: BoxUnit = "fraction"
+    is_shown: bool = True
+    max_pixels: int | None = MAX_PIXELS
+
+    def words(self) -> str:
+        """Return what is not as usual, for the name of a conversion."""
+        return f"{'' if self.unit == 'fraction' else self.unit}{'' if self.is_shown else ' stored'}"
+
+
+def yolo_of_root(root: Path, rule: YoloRule = YoloRule()) -> LabelledSet:
     """Find the splits that ``root`` describes: a ``data.yaml``, a folder that holds one, or a folder with a list of its classes.
 
     Raises DataError naming what was looked for.
     """
     if root.is_file():
-        return _by_yaml(root)
+        return _by_yaml(root, rule)
     if not root.is_dir():
         raise DataError(f"{root} is no folder and no data.yaml")
     yaml = yaml_in(root)
     if yaml is not None:
-        return _by_yaml(yaml)
+        return _by_yaml(yaml, rule)
     listed = class_list_in(root)
     if listed is None:
         raise DataError(
@@ -54,7 +71,7 @@ def yolo_of_root(root: Path) -> LabelledSet:
     classes = _distinct(dict(enumerate(line.strip() for line in lines if line.strip())))
     folders = split_folders(root) or split_folders(root / "images") or {"train": root}
     splits = {split: _source(root, files_below(folder, PICTURE_SUFFIXES)) for split, folder in folders.items()}
-    return _labelled_set(splits, classes, listed, has_points=False)
+    return _labelled_set(splits, classes, listed, has_points=False, rule=rule)
 
 
 def yaml_in(folder: Path) -> Path | None:
@@ -70,22 +87,28 @@ def class_list_in(folder: Path) -> Path | None:
 
 
 def read_labels(
-    path: Path | None, picture: Path, classes: Mapping[int, str], has_points: bool
+    path: Path | None,
+    picture: Path,
+    classes: Mapping[int, str],
+    has_points: bool,
+    rule: YoloRule = YoloRule(),
 ) -> LabelledPicture | None:
     """Read the text file of a picture, a line per object: class, centre and size as fractions of the picture, or the corners of
     a polygon, which become its box. ``has_points``: key points follow the box. Without a file there is no object.
 
     Raises DataError naming file and line. None if the picture can't be read.
     """
-    sizes = sizes_of(picture)
+    sizes = sizes_of(picture, rule.max_pixels)
     if sizes is None:
         return None
-    size = sizes[1]
+    size = sizes[int(rule.is_shown)]
     if path is None:
         return LabelledPicture(size, ())
     lines = read_text(path, "YOLO labels", DataError).splitlines()
     objects = [
-        _object(line.split(), f"{path}: line {number}", classes, size, has_points)
+        _object(
+            line.split(), f"{path}: line {number}", classes, size if rule.unit == "fraction" else (1, 1), has_points
+        )
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -113,10 +136,10 @@ def _object(
         raise DataError(
             f"{place}: {len(values)} numbers after the class; 4 are a box (centre and size), 6 and more, in pairs, a polygon"
         )
-    if not all(-_FARTHEST <= value <= 1 + _FARTHEST for value in corners):
+    if size != (1, 1) and not all(-_FARTHEST <= value <= 1 + _FARTHEST for value in corners):
         raise DataError(
             f"{place}: the box reaches from {corners[0]:g}, {corners[1]:g} to {corners[2]:g}, {corners[3]:g}; YOLO's "
-            "numbers are fractions of the picture, from 0 to 1"
+            "numbers are fractions of the picture, from 0 to 1 (data.box_unit=pixels reads pixels)"
         )
     left, top, right, bottom = corners
     width_px, height_px = size
@@ -125,7 +148,7 @@ def _object(
     ), is_polygon
 
 
-def _by_yaml(path: Path) -> LabelledSet:
+def _by_yaml(path: Path, rule: YoloRule) -> LabelledSet:
     content = read_yaml(path, "YOLO's data.yaml", DataError)
     if not isinstance(content, dict):
         raise DataError(f"{path} is no mapping with names, train and val")
@@ -138,20 +161,20 @@ def _by_yaml(path: Path) -> LabelledSet:
         if value is None or (split == "test" and _resolved(path, content, value) is None):
             continue
         splits[split] = _source(path.parent, _pictures(path, content, split, value))
-    return _labelled_set(splits, classes, path, has_points="kpt_shape" in content)
+    return _labelled_set(splits, classes, path, has_points="kpt_shape" in content, rule=rule)
 
 
 def _labelled_set(
-    splits: Mapping[str, Source], classes: Mapping[int, str], definition: Path, has_points: bool
+    splits: Mapping[str, Source], classes: Mapping[int, str], definition: Path, has_points: bool, rule: YoloRule
 ) -> LabelledSet:
-    read = partial(_read_pair, classes=classes, has_points=has_points)
-    return LabelledSet(splits, read, classes, (definition,))
+    read = partial(_read_pair, classes=classes, has_points=has_points, rule=rule)
+    return LabelledSet(splits, read, classes, (definition,), rule.words())
 
 
 def _read_pair(
-    picture: Path, label: Path | None, *, classes: Mapping[int, str], has_points: bool
+    picture: Path, label: Path | None, *, classes: Mapping[int, str], has_points: bool, rule: YoloRule
 ) -> LabelledPicture | None:
-    return read_labels(label, picture, classes, has_points)
+    return read_labels(label, picture, classes, has_points, rule)
 
 
 def _names(names: Any, path: Path) -> dict[int, str]:
@@ -201,11 +224,16 @@ def _pictures(yaml: Path, content: Mapping[str, Any], split: str, value: Any) ->
 
 def _listed(path: Path) -> list[Path]:
     lines = [line.strip() for line in read_text(path, "list of images", DataError).splitlines()]
-    pictures = [path.parent / line for line in lines if line]
-    absent = [picture for picture in pictures if not picture.is_file()]
-    if absent:
-        raise DataError(f"{path} lists {len(absent)} images that are not there: {first_of(absent)}")
-    return pictures
+    absent = [line for line in lines if line and not (path.parent / line).is_file()]
+    found = find_names(absent, path.parent) if absent else FoundNames()
+    if found.lost:
+        raise DataError(
+            f"{path} lists {len(found.lost)} images that are not there: {first_of(list(found.lost))}; {LOOKED_FOR}"
+        )
+    if found.taken:
+        named = [f"{name!r} is {file}" for name, file in found.taken.items()]
+        logger.info("%s: %d images are not called as it lists them: %s", path, len(named), first_of(named))
+    return [path.parent / found.taken.get(line, line) for line in lines if line]
 
 
 def _resolved(yaml: Path, content: Mapping[str, Any], value: Any) -> Path | None:

@@ -1,0 +1,104 @@
+"""Boxes of a COCO file as corners in pixels: whatever its numbers mean, from a mask where there is none, clipped to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from winnow.families.detection.formats.coco_rules import Rule
+from winnow.families.detection.rules.box_formats import corners_of, held_convention, misfit, numbers_of, same_boxes
+from winnow.families.detection.rules.label_rules import COCO_BOXES
+from winnow.families.detection.rules.masks import box_of_mask, lacks_box
+from winnow.families.detection.rules.text_numbers import real_of
+
+if TYPE_CHECKING:
+    from winnow.families.detection.formats.coco_table import CocoTable
+
+# Files written with two decimals put x + w up to this far beyond the edge by rounding alone.
+_ROUNDING_PX = 0.02
+
+
+def read_boxes(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
+    """Put the boxes of ``entries``, one per annotation row, into ``table``, and drop those that nothing can be learnt from."""
+    rows = np.maximum(table.image_rows, 0)
+    edges = np.stack([table.widths, table.heights], axis=1) if len(table.widths) else np.zeros((1, 2), np.int64)
+    sizes = edges[rows].astype(np.float64)
+    corners, sides, is_finite = _corners(table, entries, sizes)
+    table.note(Rule.BAD_BOX, table.keep & ~is_finite)
+    table.keep &= is_finite
+    corners, sides = (np.where(is_finite[:, None], values, 0) for values in (corners, sides))
+    is_empty = (sides <= 0).any(axis=1)
+    limits = np.tile(sizes, 2)
+    clipped = np.clip(corners, 0, limits)
+    table.boxes = clipped.astype(np.float32)
+    # In float32, as training sees it: a sliver at x = 1000 can lose its width.
+    has_area = (table.boxes[:, 2:] > table.boxes[:, :2]).all(axis=1)
+    is_inside = ((corners[:, 2:] > 0) & (corners[:, :2] < limits[:, 2:])).all(axis=1)
+    is_known = table.keep & table.image_keep[rows] if len(table.image_keep) else table.keep
+    table.note(Rule.EMPTY_BOX, is_known & (is_empty | (is_inside & ~has_area)))
+    table.note(Rule.BOX_OUTSIDE, is_known & ~is_empty & ~is_inside)
+    table.keep = is_known & ~is_empty & has_area
+    table.note(Rule.BOX_CLIPPED, table.keep & (np.abs(corners - clipped) > _ROUNDING_PX).any(axis=1))
+
+
+def _corners(
+    table: CocoTable, entries: Sequence[dict[str, Any]], sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return corners (N, 4) and sides (N, 2) in px, and which boxes are four finite numbers; note boxes taken from masks, and
+    whether the numbers speak against what they are taken for."""
+    reading = table.reading
+    numbers = _box_array([entry.get("bbox") for entry in entries], reading.mends("numbers"))
+    masks = _boxes_of_masks(entries) if reading.mends("masks") else {}
+    is_finite = np.isfinite(numbers).all(axis=1)
+    native, held = reading.native, held_convention(reading.native, reading.labels)
+    own = numbers if native == COCO_BOXES else numbers_of(corners_of(numbers, COCO_BOXES, sizes), native, sizes)
+    is_judged = is_finite & table.keep & (sizes > 0).all(axis=1)
+    is_judged[list(masks)] = False
+    table.misfit = misfit(own[is_judged], sizes[is_judged], held, reading.labels)
+    # What was converted from numbers of the held kind is as it should be; other numbers are read anew.
+    numbers, kind = (numbers, COCO_BOXES) if held == native else (own, held)
+    corners = corners_of(numbers, kind, sizes)
+    sides = numbers[:, 2:].copy() if kind == COCO_BOXES else corners[:, 2:] - corners[:, :2]
+    if masks:
+        rows, boxes = list(masks), np.array(list(masks.values()))
+        boxes *= np.tile(sizes[rows], 2) if held.unit == "fraction" and native == COCO_BOXES else 1
+        corners[rows], sides[rows], is_finite[rows] = boxes, boxes[:, 2:] - boxes[:, :2], True
+        table.note(Rule.BOX_OF_MASK, masks)
+    return corners, sides, is_finite
+
+
+def _boxes_of_masks(entries: Sequence[dict[str, Any]]) -> dict[int, tuple[float, float, float, float]]:
+    """Return row → corners of the mask, of those annotations that have no box."""
+    found = {}
+    for row, entry in enumerate(entries):
+        box = (
+            box_of_mask(entry.get("segmentation")) if "segmentation" in entry and lacks_box(entry.get("bbox")) else None
+        )
+        if box is not None:
+            found[row] = box
+    return found
+
+
+def note_same_boxes(table: CocoTable) -> None:
+    """Note the boxes that an earlier annotation of the same class has too, and drop them where the rules say so."""
+    rows = same_boxes(table.image_rows, table.labels, table.boxes, np.flatnonzero(table.keep))
+    is_dropped = table.reading.labels.drop_duplicates
+    table.note(Rule.SAME_BOX_DROPPED if is_dropped else Rule.SAME_BOX, rows.tolist())
+    if is_dropped:
+        table.keep[rows] = False
+
+
+def _box_array(values: list[Any], reads_text: bool) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=None if reads_text else np.float64)
+    except (ValueError, TypeError, OverflowError):
+        array = np.zeros(0)
+    if array.shape == (len(values), 4) and array.dtype.kind in "iuf":
+        return array.astype(np.float64)
+    rows = np.full((len(values), 4), np.nan)
+    for row, value in enumerate(values):
+        if isinstance(value, list) and len(value) == 4:
+            rows[row] = [real_of(x, reads_text) for x in value]
+    return rows
