@@ -1,4 +1,4 @@
-"""Words of a command line that a shell and Hydra would read otherwise than they are meant: quoted, and with ``~`` for the home."""
+"""Words of a command line that a shell and Hydra would read otherwise than they are meant: quoted, with ``~`` for the home."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def quoted_override(key: str, value: str) -> str:
 
 
 def for_shell(override: str) -> str:
-    """Return a word of a command line as it is typed."""
-    return shlex.quote(override)
+    """Return a word of a command line as it is typed, in the quotes that are easiest to read."""
+    quoted = shlex.quote(override)
+    return f'"{override}"' if "'" in override and not re.search(r'["$`\\!]', override) else quoted
 
 
 def with_home(arguments: Sequence[str]) -> list[str]:

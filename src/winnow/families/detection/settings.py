@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from winnow.data.pixel_rule import MAX_PIXELS, Exif, PixelRule
 from winnow.families.detection.formats.digits import DigitsSettings
@@ -13,6 +14,8 @@ from winnow.families.detection.rules.label_rules import Convention, LabelSetting
 from winnow.families.detection.transforms import AugmentationSettings
 from winnow.settings import Settings
 
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A file or folder, ``~`` for the home folder."""
 GreyLevels = Annotated[tuple[int, int], Field(strict=False)]
 
 
@@ -44,7 +47,7 @@ class DetectionSettings(Settings):
 class FileSettings(DetectionSettings, LabelSettings):
     """What detection data sets from label files have in common: the keys of ``conf/data/labels.yaml`` besides."""
 
-    cache: str
+    cache: Place
 
     def reading(self, native: Convention) -> Reading:
         """Return how their COCO files are read, whose boxes meant ``native`` as they were written."""
@@ -56,14 +59,14 @@ class DigitsNode(DetectionSettings, DigitsSettings):
     """The keys of ``data=digits``; ``root`` is where the set is kept."""
 
     name: str
-    root: str
+    root: Place
 
 
 class PartPaths(Settings):
     """A folder of images and the COCO JSON that belongs to it; without ``annotations`` the part is left out."""
 
-    images: str | None
-    annotations: str | None
+    images: Place | None
+    annotations: Place | None
 
 
 class CocoNode(FileSettings):
@@ -71,24 +74,24 @@ class CocoNode(FileSettings):
     say is kept under ``cache``."""
 
     name: str
-    root: str | None = None
+    root: Place | None = None
     train: PartPaths
     val: PartPaths | None
-    cache: str = ".cache/coco"
+    cache: Place = ".cache/coco"
 
 
 class VocPart(Settings):
     """The folders of a split's images and of its XML files; without ``annotations`` they lie beside the images."""
 
-    images: str | None
-    annotations: str | None
+    images: Place | None
+    annotations: Place | None
 
 
 class VocNode(FileSettings):
     """The keys of ``data=voc``: either ``root`` or the folders of each split; conversions are kept under ``cache``."""
 
     name: str
-    root: str | None
+    root: Place | None
     train: VocPart
     val: VocPart | None
 
@@ -97,11 +100,11 @@ class YoloNode(FileSettings):
     """The keys of ``data=yolo``; conversions are kept under ``cache``."""
 
     name: str
-    root: str
+    root: Place
 
 
 class Bdd100kNode(FileSettings):
     """The keys of ``data=bdd100k``; conversions are kept under ``cache``."""
 
     name: str
-    root: str
+    root: Place
