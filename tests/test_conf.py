@@ -18,7 +18,7 @@ from winnow.errors import ConfigError
 from winnow.run.build import checked_evaluation
 from winnow.settings import build_settings
 
-NOT_CHOICES = {"data=detection", "data=pairs", "data=pairs_of_cameras", "data=six_cameras"}
+NOT_CHOICES = {"data=detection", "data=labels", "data=pairs", "data=pairs_of_cameras", "data=six_cameras"}
 GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
     choice

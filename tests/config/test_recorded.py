@@ -170,7 +170,7 @@ def test_what_is_foreign_is_told_by_the_files_themselves(tmp_path):
 @pytest.mark.parametrize(("config", "lines"), [
     ({"training": {"optimizer": {"lr": 0.5}, "batch_size": 16}}, ["training.optimizer.lr: 0.5 in the file, 0.003 here"]),
     ({"lr": 0.5, "batch_size": 8}, ["training.optimizer.lr: 0.5 in the file", "training.batch_size: 8 in the file, 16 here"]),
-    ({"depth": 3, "name": "x"}, ["not a key here: depth, name"]),
+    ({"height": 3, "name": "x"}, ["not a key here: height, name"]),
     ({"batch_size": 16}, ["they do not differ"]),
     (None, ["holds no config: the command line's is followed"]),
 ])  # fmt: skip

@@ -169,9 +169,11 @@ def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
         return _check_config(options.overrides, options.config_dir, progress)
     from winnow.families.detection.check import check_splits
     from winnow.families.detection.formats.bdd100k import find_bdd100k
+    from winnow.families.detection.rules.label_rules import CORNERS, Reading
 
     if options.bdd100k is not None:
-        return check_splits(find_bdd100k(options.bdd100k, options.cache), progress)
+        splits = find_bdd100k(options.bdd100k, options.cache)
+        return check_splits(splits, progress, Reading(native=CORNERS, cache=options.cache))
     for prefix in ("", "val_"):
         if (named[f"{prefix}images"] is None) != (named[f"{prefix}annotations"] is None) or named["images"] is None:
             flag = f"--{prefix.replace('_', '-')}"
@@ -179,7 +181,7 @@ def _report(options: argparse.Namespace, progress: SplitProgress) -> DataReport:
     splits = {"train": (named["annotations"], named["images"])}
     if named["val_images"] is not None:
         splits["val"] = (named["val_annotations"], named["val_images"])
-    return check_splits(splits, progress)
+    return check_splits(splits, progress, Reading(cache=Path(".cache/coco")))
 
 
 def _check_config(overrides: Sequence[str], config_dir: Path | None, progress: SplitProgress) -> DataReport:

@@ -16,7 +16,7 @@ from winnow.engine.precision import Precision
 from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Evaluation, Task
-from winnow.trained.pictures import Picture, in_batches, read_picture
+from winnow.trained.pictures import Picture, in_batches, pixel_rule_of, read_picture
 
 EXIF = ("auto", "never")
 
@@ -91,7 +91,8 @@ class TrainedModel:
 
     def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
         """Read pictures, and make a batch of those that can be read, and that the family can use."""
-        pictures = [read_picture(source, number, exif) for number, source in batch]
+        rule = pixel_rule_of(self.config["data"])
+        pictures = [read_picture(source, number, exif, rule) for number, source in batch]
         try:
             return pictures, self._batch(pictures)
         except DataError:  # one that is too small for a line of text, say: it is not the others' fault

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from winnow.data.image import read_upright
+from winnow.data.pixel_rule import PLAIN, PixelRule
 from winnow.errors import ConfigError, DataError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -42,12 +43,22 @@ def pictures_below(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def read_picture(source: Any, number: int, exif: str) -> Picture:
-    """Return picture ``number`` of a sequence: a path, a (H, W), (H, W, 3) or (3, H, W) uint8 array, or a tensor of that kind. A
+def pixel_rule_of(data: Mapping[str, Any]) -> PixelRule:
+    """Return how the run whose node ``data`` is took pixels, for pictures without annotations."""
+    depth = data.get("depth", PLAIN.depth)
+    return PixelRule(
+        depth=tuple(depth) if isinstance(depth, list) else depth,
+        max_pixels=data.get("max_pixels", PLAIN.max_pixels),
+        mends_ends="jpeg_ends" in (data.get("mend") or ()),
+    )
+
+
+def read_picture(source: Any, number: int, exif: str, rule: PixelRule = PLAIN) -> Picture:
+    """Return picture ``number`` of a sequence, a file's pixels taken by ``rule``: a path, a (H, W), (H, W, 3) or (3, H, W) uint8 array, or a tensor of that kind. A
     file that can't be read is a picture with a ``problem``. Raises ConfigError for what is no picture at all."""
     if isinstance(source, str | Path):
         try:
-            return Picture(str(source), read_upright(Path(source), turn=exif != "never"))
+            return Picture(str(source), read_upright(Path(source), exif != "never", rule))
         except DataError as error:
             return Picture(str(source), None, str(error))
     return Picture(str(number), _pixels(source, number))

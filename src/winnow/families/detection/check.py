@@ -17,6 +17,7 @@ from winnow.data.image import ImageSizeError, levels_of, read_image
 from winnow.data.picture_facts import SAME_SIZE_TURNS, PictureFacts
 from winnow.data.pixel_rule import PixelRule
 from winnow.errors import DataError
+from winnow.families.detection.exif_pictures import draw_both_ways
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import category_differences
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
@@ -28,6 +29,7 @@ from winnow.families.detection.sources import find_coco, find_voc, find_yolo, yo
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
 _MAX_THREADS = 8
+_NUM_DRAWN = 3
 USUAL = PixelRule(exif="auto", mends_ends=True)
 """What holds where no data set's keys say how pixels are taken."""
 
@@ -106,6 +108,7 @@ def check_split(
             hashes[table.file_names[row]] = digest
         if progress is not None:
             progress(done, len(rows))
+    found += _drawn_both_ways(table, rule)
     return CheckReport(
         annotations=annotations,
         num_images=len(table.image_ids),
@@ -196,6 +199,24 @@ def _pixel_findings(
         yield Finding(
             kind, name, None, f"orientation {picture.orientation}: {done} (data.exif={rule.exif})", is_problem=False
         )
+
+
+def _drawn_both_ways(table: CocoTable, rule: PixelRule) -> list[Finding]:
+    """Draw the first images whose EXIF orientation keeps their size as stored and as shown, where there is a place for it."""
+    turned = [
+        row
+        for row, picture in enumerate(table.pictures)
+        if picture.orientation in SAME_SIZE_TURNS and table.image_keep[row] and row not in table.lost
+    ]
+    if not turned or table.reading.cache is None:
+        return []
+    path = table.reading.cache / f"exif_{table.path.stem}.png"
+    try:
+        draw_both_ways(table, turned[:_NUM_DRAWN], rule, path)
+    except (DataError, OSError) as error:
+        return [Finding("EXIF orientations not drawn", str(path), None, str(error), is_problem=False)]
+    words = f"{min(len(turned), _NUM_DRAWN)} of {len(turned)}, as stored and as shown; where boxes fit what is stored: data.exif=never"
+    return [Finding("EXIF orientations drawn", str(path), None, words, is_problem=False)]
 
 
 def _digest(path: Path) -> str | None:

@@ -44,6 +44,7 @@ class PairData(DetectionData):
             with_truth=False,
             modalities=cast("PairSettings", settings).modalities,
             dropout=None if is_plain else cast("PairSettings", settings).modality_dropout.model_dump(),
+            rule=settings.pixel_rule,
         )
 
     def val_samples(
@@ -56,6 +57,7 @@ class PairData(DetectionData):
             _VAL_SEED,
             with_truth=True,
             modalities=cast("PairSettings", settings).modalities,
+            rule=settings.pixel_rule,
         )
 
     def collate(self) -> PairCollate:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from winnow.data.image import read_grey, read_image
+from winnow.data.pixel_rule import PLAIN, PixelRule
 from winnow.data.plan import SampleKey, sample_seed
 from winnow.data.unreadable import Unreadable
 from winnow.families.detection.batch import Target
@@ -36,7 +37,7 @@ class PairSamples(Dataset[PairSample | Unreadable]):
     """Reads, augments and resizes one pair per ``SampleKey``; without ``augmentation`` it only resizes.
 
     Only ``modalities`` are read. ``dropout`` gives, by modality, the probability that it is left out of a sample; never are both.
-    ``with_truth`` adds the annotations in original coordinates that evaluation needs.
+    ``with_truth`` adds the annotations in original coordinates that evaluation needs. Pixels are taken by ``rule``.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class PairSamples(Dataset[PairSample | Unreadable]):
         with_truth: bool,
         modalities: Collection[str] = MODALITIES,
         dropout: Mapping[str, float] | None = None,
+        rule: PixelRule = PLAIN,
     ) -> None:
         self._records = records
+        self._rule = rule
         self._augmentation = augmentation
         self._square = square
         self._seed = seed
@@ -64,7 +67,7 @@ class PairSamples(Dataset[PairSample | Unreadable]):
         record = self._records[key.sample]
         present = self._present(record, key)
         paths = [path for path, is_there in zip(record.paths, present, strict=True) if is_there]
-        image = read_or_say_why(record, paths, lambda: read_pair(record, present))
+        image = read_or_say_why(record, paths, lambda: read_pair(record, present, self._rule))
         if isinstance(image, Unreadable):
             return image
         wanted = ~record.crowd
@@ -109,12 +112,13 @@ class PairCollate(Collate):
         )
 
 
-def read_pair(record: PairRecord, present: tuple[bool, bool]) -> Tensor:
+def read_pair(record: PairRecord, present: tuple[bool, bool], rule: PixelRule = PLAIN) -> Tensor:
     """Return (4, H, W) uint8, a view on channels-last memory: R, G, B and the infrared image's brightness, of those that are
     ``present``; the channels of the other are 0. Raises DataError as ``read_image`` does."""
     # Both are read before there is memory for them: an annotated size may be anything.
-    visible = read_image(record.path, record.width, record.height).permute(1, 2, 0).numpy() if present[0] else 0
-    infrared = read_grey(record.infrared, record.width, record.height) if present[1] else 0
+    size = (record.width, record.height)
+    visible = read_image(record.path, *size, rule).permute(1, 2, 0).numpy() if present[0] else 0
+    infrared = read_grey(record.infrared, *size, rule) if present[1] else 0
     pixels = np.empty((record.height, record.width, len(ABSENT_PIXEL)), dtype=np.uint8)
     pixels[..., CHANNELS[0]], pixels[..., 3] = visible, infrared
     return torch.from_numpy(pixels).permute(2, 0, 1)
