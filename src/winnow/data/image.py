@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from winnow.data.grey_levels import LevelsLeft, levels_left, to_8_bits
 from winnow.data.jpeg_end import without_end
-from winnow.data.pixel_rule import MAX_PIXELS, PLAIN, Depth, PixelRule
+from winnow.data.pixel_rule import MAX_PIXELS, PLAIN, Depth, Exif, PixelRule
 from winnow.errors import DataError
 
 # What Pillow's readers raise on damaged files: not OSError alone.
@@ -21,6 +21,22 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 # Our own bound holds, by the header, before anything is decoded; set here, for around a call it would not be safe in threads.
 Image.MAX_IMAGE_PIXELS = None
 _LFS_POINTER = b"version https://git-lfs"
+
+
+QUARTER_TURNS = (5, 6, 7, 8)
+SAME_SIZE_TURNS = (2, 3, 4)
+"""EXIF orientations that exchange width and height, and those that don't; 1 is upright."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation → what shows the image upright."""
+_UNDONE = {Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270}
 
 
 class ImageSizeError(DataError):
@@ -41,9 +57,26 @@ def image_sizes(path: Path, max_pixels: int | None = MAX_PIXELS) -> tuple[tuple[
     """Return (width, height) as stored, and as shown where the EXIF orientation turns the image by a quarter; else as
     ``image_size``."""
     with opened_image(path, max_pixels) as image:
-        width, height = image.size
-        is_turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return (width, height), (height, width) if is_turned else (width, height)
+        (width, height), orientation = size_and_orientation(image)
+    return (width, height), (height, width) if orientation in QUARTER_TURNS else (width, height)
+
+
+def size_and_orientation(image: Image.Image) -> tuple[tuple[int, int], int]:
+    """Return (width, height) as stored and the EXIF orientation, 1 for none, of an image whose header was read. Pillow turns TIFF
+    by itself, and gives its size as shown."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if type(orientation) is not int or orientation not in _TURNS:
+        return image.size, 1
+    is_exchanged = image.format == "TIFF" and orientation in QUARTER_TURNS
+    return (image.size[::-1] if is_exchanged else image.size), orientation
+
+
+def turns(orientation: int, stored: tuple[int, int], annotated: tuple[int, int], exif: Exif) -> bool:
+    """Tell whether an image of the size that is ``stored`` is turned by its ``orientation``, whose annotations say the size
+    ``annotated``."""
+    if exif in ("always", "never"):
+        return exif == "always"
+    return stored != annotated or (exif == "auto" and orientation in SAME_SIZE_TURNS)
 
 
 def read_image(path: Path, width: int, height: int, rule: PixelRule = PLAIN) -> torch.Tensor:
@@ -57,7 +90,9 @@ def read_image(path: Path, width: int, height: int, rule: PixelRule = PLAIN) -> 
     with opened_image(path, rule.max_pixels) as image:
         if image.size not in ((width, height), (height, width)):
             raise _wrong_size(path, image.size, width, height)
-        pixels = _rgb(_upright(_decoded(image, path, rule), width, height, rule), path, rule.depth)
+        stored, orientation, decoded = _stored(image, path, rule)
+        is_turned = turns(orientation, stored, (width, height), rule.exif)
+        pixels = _rgb(_shown(decoded, orientation, is_turned), path, rule.depth)
     if pixels.shape[:2] != (height, width):
         raise _wrong_size(path, (pixels.shape[1], pixels.shape[0]), width, height)
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -67,8 +102,8 @@ def read_upright(path: Path, turn: bool = True, rule: PixelRule = PLAIN) -> np.n
     """Return (H, W, 3) uint8 RGB of an image without annotations, turned as its EXIF orientation says where ``turn``; else as
     ``read_image``. Raises DataError naming the file."""
     with opened_image(path, rule.max_pixels) as image:
-        decoded = _decoded(image, path, rule)
-        return _rgb(ImageOps.exif_transpose(decoded) if turn else decoded, path, rule.depth)
+        _, orientation, decoded = _stored(image, path, rule)
+        return _rgb(_shown(decoded, orientation, turn), path, rule.depth)
 
 
 def levels_of(path: Path, rule: PixelRule) -> LevelsLeft | None:
@@ -147,12 +182,22 @@ def _wrong_size(path: Path, size: tuple[int, int], width: int, height: int) -> I
     return ImageSizeError(f"image {path} has {size[0]}×{size[1]} pixels, but is annotated as {width}×{height}")
 
 
-def _upright(image: Image.Image, width: int, height: int, rule: PixelRule) -> Image.Image:
-    """Return ``image`` turned by its EXIF orientation where ``rule`` says so."""
-    is_turned = rule.exif == "always" or (rule.exif != "never" and image.size != (width, height))
-    if rule.exif == "auto" and not is_turned:
-        is_turned = image.getexif().get(ExifTags.Base.Orientation) in (2, 3, 4)
-    return ImageOps.exif_transpose(image) if is_turned else image
+def _stored(image: Image.Image, path: Path, rule: PixelRule) -> tuple[tuple[int, int], int, Image.Image]:
+    """Return (width, height) and orientation as ``size_and_orientation``, and the image decoded and as stored; a TIFF as shown,
+    and of orientation 1, where ``rule`` is from before it could be taken otherwise."""
+    before = size_and_orientation(image) if image.format == "TIFF" else None
+    decoded = _decoded(image, path, rule)
+    if before is None:
+        return *size_and_orientation(decoded), decoded
+    size, orientation = before
+    if rule.exif == "by_size" or orientation == 1:
+        return decoded.size, 1, decoded
+    turn = _TURNS[orientation]
+    return size, orientation, decoded.transpose(_UNDONE.get(turn, turn))
+
+
+def _shown(image: Image.Image, orientation: int, is_turned: bool) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if is_turned and orientation != 1 else image
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from winnow.data.image import has_deep_colours, opened_image
+from winnow.data.image import QUARTER_TURNS, has_deep_colours, opened_image, size_and_orientation
 from winnow.data.jpeg_end import JPEG_END
 from winnow.errors import DataError
 from winnow.reading import read_arrays
@@ -23,9 +23,6 @@ from winnow.run_folder import whole_file
 
 logger = logging.getLogger(__name__)
 
-QUARTER_TURNS = (5, 6, 7, 8)
-SAME_SIZE_TURNS = (2, 3, 4)
-"""EXIF orientations that exchange width and height, and those that don't; 1 is upright."""
 _MANY = 5000
 _MAX_THREADS = 8
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -144,10 +141,7 @@ def _orientation(exif: bytes) -> int:
     """Return the orientation that the first directory of EXIF data gives, 1 for none."""
     values = Image.Exif()
     values.load(exif)
-    return _known(values.get(ExifTags.Base.Orientation))
-
-
-def _known(orientation: Any) -> int:
+    orientation = values.get(ExifTags.Base.Orientation)
     return orientation if type(orientation) is int and 1 <= orientation <= 8 else 1
 
 
@@ -174,8 +168,7 @@ def _of_png(file: BinaryIO) -> PictureFacts | None:
 
 def _by_pillow(path: str) -> PictureFacts:
     with opened_image(Path(path), None) as image:
-        width, height = image.size
-        orientation = _known(image.getexif().get(ExifTags.Base.Orientation))
+        (width, height), orientation = size_and_orientation(image)
         is_deep = image.mode.startswith("I;16") or has_deep_colours(image)
     return PictureFacts(width, height, orientation, 16 if is_deep else 8)
 

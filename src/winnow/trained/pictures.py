@@ -47,6 +47,7 @@ def pixel_rule_of(data: Mapping[str, Any]) -> PixelRule:
     """Return how the run whose node ``data`` is took pixels, for pictures without annotations."""
     depth = data.get("depth", PLAIN.depth)
     return PixelRule(
+        exif="auto",
         depth=tuple(depth) if isinstance(depth, list) else depth,
         max_pixels=data.get("max_pixels", PLAIN.max_pixels),
         mends_ends="jpeg_ends" in (data.get("mend") or ()),
@@ -54,8 +55,9 @@ def pixel_rule_of(data: Mapping[str, Any]) -> PixelRule:
 
 
 def read_picture(source: Any, number: int, exif: str, rule: PixelRule = PLAIN) -> Picture:
-    """Return picture ``number`` of a sequence, a file's pixels taken by ``rule``: a path, a (H, W), (H, W, 3) or (3, H, W) uint8 array, or a tensor of that kind. A
-    file that can't be read is a picture with a ``problem``. Raises ConfigError for what is no picture at all."""
+    """Return picture ``number`` of a sequence: a path, whose pixels are taken by ``rule``, a (H, W), (H, W, 3) or (3, H, W) uint8
+    array, or a tensor of that kind. A file that can't be read is a picture with a ``problem``. Raises ConfigError for what is no
+    picture at all."""
     if isinstance(source, str | Path):
         try:
             return Picture(str(source), read_upright(Path(source), exif != "never", rule))

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
-from winnow.data.image import ImageSizeError, levels_of, read_image
-from winnow.data.picture_facts import SAME_SIZE_TURNS, PictureFacts
+from winnow.data.image import SAME_SIZE_TURNS, ImageSizeError, levels_of, read_image
+from winnow.data.picture_facts import PictureFacts
 from winnow.data.pixel_rule import PixelRule
 from winnow.errors import DataError
 from winnow.families.detection.exif_pictures import draw_both_ways
@@ -215,7 +215,7 @@ def _drawn_both_ways(table: CocoTable, rule: PixelRule) -> list[Finding]:
         draw_both_ways(table, turned[:_NUM_DRAWN], rule, path)
     except (DataError, OSError) as error:
         return [Finding("EXIF orientations not drawn", str(path), None, str(error), is_problem=False)]
-    words = f"{min(len(turned), _NUM_DRAWN)} of {len(turned)}, as stored and as shown; where boxes fit what is stored: data.exif=never"
+    words = f"{min(len(turned), _NUM_DRAWN)} of {len(turned)}, as stored and as shown; data.exif=never where boxes fit the former"
     return [Finding("EXIF orientations drawn", str(path), None, words, is_problem=False)]
 
 

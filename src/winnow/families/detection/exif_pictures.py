@@ -17,8 +17,8 @@ from winnow.families.detection.pictures import draw_grid
 
 
 def draw_both_ways(table: CocoTable, rows: Sequence[int], rule: PixelRule, path: Path) -> None:
-    """Write a PNG to ``path``: the images at ``rows`` of ``table``, whose orientation keeps their size, two each. Raises DataError
-    where one can't be read, OSError where the file can't be written."""
+    """Write a PNG to ``path``: the images at ``rows`` of ``table``, whose orientation keeps their size, two each. Raises
+    DataError where one can't be read, OSError where the file can't be written."""
     ways: tuple[tuple[Exif, str], ...] = (("never", "as stored"), ("always", "as shown"))
     images, targets = list[np.ndarray](), list[Target]()
     for row in rows:

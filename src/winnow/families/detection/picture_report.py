@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from winnow.data.grey_levels import LevelsLeft
-from winnow.data.image import levels_of
-from winnow.data.picture_facts import QUARTER_TURNS, SAME_SIZE_TURNS, PictureFacts
+from winnow.data.image import QUARTER_TURNS, SAME_SIZE_TURNS, levels_of, turns
+from winnow.data.picture_facts import PictureFacts
 from winnow.data.pixel_rule import Exif, PixelRule
 from winnow.errors import DataError
 from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_as_before, read_coco
@@ -21,12 +21,8 @@ _NUM_LOOKED_AT = 5
 
 def turn_of(picture: PictureFacts, width: int, height: int, exif: Exif) -> int:
     """Return the EXIF orientation that a picture is turned by, annotated as ``width`` × ``height``; 1 for none."""
-    if exif == "always":
-        return picture.orientation
-    is_kept = exif == "never" or (picture.width, picture.height) == (width, height)
-    if exif == "auto" and picture.orientation in SAME_SIZE_TURNS:
-        return picture.orientation
-    return 1 if is_kept else picture.orientation
+    is_turned = turns(picture.orientation, (picture.width, picture.height), (width, height), exif)
+    return picture.orientation if is_turned else 1
 
 
 def pixel_words(split: CocoSplit, rule: PixelRule) -> str:
