@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from winnow.families.detection.formats.coco_rules import Rule
-from winnow.families.detection.rules.box_formats import corners_of, held_convention, misfit, numbers_of, same_boxes
+from winnow.families.detection.rules.box_formats import corners_of, misfit, numbers_of, same_boxes
 from winnow.families.detection.rules.label_rules import COCO_BOXES
 from winnow.families.detection.rules.masks import box_of_mask, lacks_box
 from winnow.families.detection.rules.text_numbers import real_of
@@ -52,7 +52,7 @@ def _corners(
     numbers = _box_array([entry.get("bbox") for entry in entries], reading.mends("numbers"))
     masks = _boxes_of_masks(entries) if reading.mends("masks") else {}
     is_finite = np.isfinite(numbers).all(axis=1)
-    native, held = reading.native, held_convention(reading.native, reading.labels)
+    native, held = reading.native, reading.held
     own = numbers if native == COCO_BOXES else numbers_of(corners_of(numbers, COCO_BOXES, sizes), native, sizes)
     is_judged = is_finite & table.keep & (sizes > 0).all(axis=1)
     is_judged[list(masks)] = False

@@ -267,6 +267,8 @@ def _find_texts(table: CocoTable, entries: Sequence[dict[str, Any]], was_lost: n
 def _fill(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
     reads_text = table.reading.mends("numbers")
     areas = np.array([real_of(entry.get("area"), reads_text) for entry in entries], dtype=np.float64)
+    if table.reading.reads_anew:
+        areas[:] = np.nan  # they were made of other boxes
     is_missing = ~((areas > 0) & (areas < np.finfo(np.float32).max))
     sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
     table.areas = np.where(is_missing, sides.prod(axis=1), areas)

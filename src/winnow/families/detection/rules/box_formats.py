@@ -23,11 +23,6 @@ _WORDS = {
 }
 
 
-def held_convention(native: Convention, labels: LabelSettings) -> Convention:
-    """Return what the numbers mean: what ``labels`` say, else what the format does."""
-    return Convention(labels.box_format or native.format, labels.box_unit or native.unit)
-
-
 def corners_of(numbers: np.ndarray, convention: Convention, sizes: np.ndarray) -> np.ndarray:
     """Return x1, y1, x2, y2 in px (N, 4) of boxes in images of ``sizes`` (N, 2), width and height."""
     first, second = numbers[:, :2], numbers[:, 2:]

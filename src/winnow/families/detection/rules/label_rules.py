@@ -51,6 +51,16 @@ class Reading:
     cache: Path | None = None
     knows_pictures: bool = True
 
+    @property
+    def held(self) -> Convention:
+        """Return what the numbers of boxes mean: what the keys say, else what the format does."""
+        return Convention(self.labels.box_format or self.native.format, self.labels.box_unit or self.native.unit)
+
+    @property
+    def reads_anew(self) -> bool:
+        """Tell whether a file that was converted to COCO's boxes is read as other numbers than it was converted from."""
+        return self.native not in (COCO_BOXES, self.held)
+
     def mends(self, what: Mend) -> bool:
         return what in self.labels.mend
 
