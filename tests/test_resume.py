@@ -9,6 +9,8 @@ from killed_parts import TINY, TRUST
 
 from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 
+RECORDED = "a9997af65518c644"
+"""What 18a9d9d, the reader of before, recorded as the fingerprint of the data below."""
 OWN_DATA = [override for override in TINY if not override.startswith(("data.num", "data.size"))]
 
 
@@ -66,6 +68,21 @@ def test_other_classes_and_other_data_are_refused_with_their_differences(warm_pr
     assert "classes: ['0', '1', '2'" in error
     assert "here" in error.split("classes:")[1].splitlines()[0]
     assert "data fingerprint: " in error
+
+
+def test_a_run_whose_data_had_another_kind_of_fingerprint_goes_on_by_the_rule_that_it_began_with(
+    warm_program, workplace, stopped
+):
+    content = read_checkpoint(stopped)
+    content["metadata"]["data_fingerprint"] = RECORDED
+    for key in ("exif", "depth", "max_pixels", "mend", "box_format", "box_unit", "drop_duplicates"):
+        del content["config"]["data"][key]
+    older = workplace / "older/checkpoints/last.pth"
+    older.parent.mkdir(parents=True)
+    write_checkpoint(older, content)
+    warm_program.run(workplace, f"training.resume={older}", TRUST, "hydra.run.dir=older")
+    assert read_checkpoint(older)["config"]["data"]["exif"] == "by_size"
+    assert read_checkpoint(older)["metadata"]["data_fingerprint"] != RECORDED
 
 
 def test_with_another_batch_size_every_sample_still_comes_once_per_epoch(warm_program, workplace, stopped):

@@ -269,6 +269,8 @@ def _fill(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
     areas = np.array([real_of(entry.get("area"), reads_text) for entry in entries], dtype=np.float64)
     if table.reading.reads_anew:
         areas[:] = np.nan  # they were made of other boxes
+    if table.reading.held.unit == "fraction":
+        areas[areas <= 1] = np.nan  # of a box in fractions
     is_missing = ~((areas > 0) & (areas < np.finfo(np.float32).max))
     sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
     table.areas = np.where(is_missing, sides.prod(axis=1), areas)
