@@ -34,6 +34,7 @@ def _describe(options: argparse.Namespace) -> int:
         print(
             f"{split}: {part.num_images} images of {sizes} px, {part.num_boxes} boxes, {part.num_empty} images without any"
         )
+        print("".join(f"  {note}\n" for note in map(visible, part.notes)), end="")
     for name in dict.fromkeys(name for part in found.splits.values() for name in part.boxes_of):
         counts = ", ".join(f"{part.boxes_of.get(name, 0)} {split}" for split, part in found.splits.items())
         print(visible(f"class {name}: {counts}"))

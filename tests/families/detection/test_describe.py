@@ -83,3 +83,29 @@ def test_real_sets_are_recognised(folder, name, train):
     assert found.overrides["data"] == name
     assert found.splits["train"].num_images == (train or found.splits["train"].num_images) > 0
     assert sum(found.splits["train"].boxes_of.values()) == found.splits["train"].num_boxes > 0
+
+
+def test_what_is_odd_is_noted_with_the_override_to_give(tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (100, 100)).save(tmp_path / "train/a.png")
+    annotations = [
+        {"id": n, "image_id": "1", "category_id": 1, "bbox": [0.1, 0.01 * n, 0.5, 0.5], "iscrowd": 0} for n in range(25)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "A.png"}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    (tmp_path / "train/_annotations.coco.json").write_text(json.dumps(content))
+    assert main(["data", "describe", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "train: 1 images of 100×100 px" in printed
+    assert "  1 × size missing, taken from the image" in printed
+    assert "  25 × number of an annotation written as text" in printed
+    assert "100% as x, y, width, height as fractions of the image (data.box_unit=fraction)" in printed
+
+
+def test_a_packed_file_is_named(tmp_path, capsys):
+    (tmp_path / "labels.json.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    assert main(["data", "describe", str(tmp_path / "labels.json.gz")]) == 1
+    assert "labels.json.gz is packed with gzip: gunzip it first" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,15 +16,20 @@ from winnow.families.detection.formats.coco_folder import ROBOFLOW, coco_of_root
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
 from winnow.families.detection.formats.conversion import files_below
 from winnow.families.detection.formats.conversion import to_coco as labels_to_coco
+from winnow.families.detection.formats.other_files import content_of_another_kind
 from winnow.families.detection.formats.voc_folder import voc_of_root
 from winnow.families.detection.formats.yolo import class_list_in, yaml_in, yolo_of_root
+from winnow.families.detection.rules.label_rules import COCO_BOXES, CORNERS, YOLO_BOXES, Reading
 from winnow.reading import read_xml
+
+_HEAD = 4096
+_NATIVE = {"coco": COCO_BOXES, "voc": CORNERS, "bdd100k": CORNERS, "yolo": YOLO_BOXES}
 
 
 @dataclass(frozen=True)
 class DescribedSplit:
     """A split: how many images and usable boxes it has, how many images without one, the smallest and the largest (width, height)
-    in px, and the boxes of each class."""
+    in px, the boxes of each class, and ``notes`` on what is not as it should be."""
 
     num_images: int
     num_boxes: int
@@ -31,6 +37,7 @@ class DescribedSplit:
     smallest: tuple[int, int]
     largest: tuple[int, int]
     boxes_of: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,10 @@ def describe_data(path: Path) -> Description:
     is known and can't be read."""
     name, words = _recognise(path)
     with tempfile.TemporaryDirectory() as folder:
-        splits = {split: _described(read_table(file)) for split, file in _coco_files(name, path, Path(folder))}
+        splits = {
+            split: _described(read_table(file, Reading(images, native=_NATIVE[name])))
+            for split, file, images in _coco_files(name, path, Path(folder))
+        }
     overrides = {"data": name, "data.root": str(path)}
     if path.is_file() and name == "coco":
         overrides = {
@@ -67,6 +77,10 @@ def _recognise(path: Path) -> tuple[str, str]:
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         return "yolo", "YOLO"
     if not path.is_dir():
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            words = content_of_another_kind(file.read(_HEAD))
+            if words is not None:
+                raise DataError(f"{path} {words}")
         raise DataError(f"{path} is no folder, no JSON and no data.yaml")
     if has_coco(path):
         is_roboflow = any(path.glob(f"*/{ROBOFLOW}"))
@@ -84,11 +98,14 @@ def _recognise(path: Path) -> tuple[str, str]:
     )
 
 
-def _coco_files(name: str, path: Path, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Give split and COCO file of each; those that are not COCO are written into ``folder``."""
+def _coco_files(name: str, path: Path, folder: Path) -> Iterator[tuple[str, Path, Path | None]]:
+    """Give split, COCO file and folder of images of each, None where that need not be known; those that are not COCO are written
+    into ``folder``."""
     if name == "coco":
-        found = coco_of_root(path) if path.is_dir() else {"all": (path, path.parent)}
-        yield from ((split, annotations) for split, (annotations, _) in found.items())
+        if path.is_file():
+            yield "all", path, None
+        else:
+            yield from ((split, *paths) for split, paths in coco_of_root(path).items())
         return
     if name == "bdd100k":
         contents = {split: to_coco(source)[0] for split, source in find_sources(path).items()}
@@ -99,7 +116,7 @@ def _coco_files(name: str, path: Path, folder: Path) -> Iterator[tuple[str, Path
         }
     for split, content in contents.items():
         write_atomically(folder / f"{split}.json", content)
-        yield split, folder / f"{split}.json"
+        yield split, folder / f"{split}.json", None
 
 
 def _described(table: CocoTable) -> DescribedSplit:
@@ -108,6 +125,9 @@ def _described(table: CocoTable) -> DescribedSplit:
     if not len(widths):
         raise DataError(f"{table.path} lists no images that can be used")
     num_images = int(table.image_keep.sum())
+    notes = [f"{len(rows)} × {rule.label}" for rule, rows in table.violations.items() if rule.is_problem]
+    if table.misfit is not None:
+        notes.append(f"boxes of another convention: {table.misfit}")
     return DescribedSplit(
         num_images=num_images,
         num_boxes=int(table.keep.sum()),
@@ -115,4 +135,5 @@ def _described(table: CocoTable) -> DescribedSplit:
         smallest=(int(widths.min()), int(heights.min())),
         largest=(int(widths.max()), int(heights.max())),
         boxes_of=dict(zip(table.class_names, counts, strict=True)),
+        notes=tuple(notes),
     )

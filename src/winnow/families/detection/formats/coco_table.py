@@ -92,6 +92,11 @@ def read_table(annotations: Path, reading: Reading | None = None) -> CocoTable:
 
     Raises DataError if the file is missing, no JSON, or has no lists ``images``, ``annotations`` and ``categories``.
     """
+    if annotations.is_dir():
+        raise DataError(
+            f"annotation file {annotations} is a folder; data.root reads folders with COCO files, data=voc such with XML "
+            "and data=yolo such with text files"
+        )
     try:
         content = annotations.read_bytes()
     except OSError as error:
