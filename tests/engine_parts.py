@@ -185,6 +185,7 @@ def make_fit(tmp_path):
             snapshot=Snapshot(
                 step, {}, ["sum"], {"data_fingerprint": data.fingerprint},
                 References(tmp_path / folder) if training.frozen_weights == "referenced" else None, training.frozen_source,
+                getattr(data, "changes_since", None),
             ),
             tracker=ListTracker(), trial=None,
             progress=Progress(),

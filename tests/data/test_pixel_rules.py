@@ -93,6 +93,14 @@ def test_what_is_no_picture_is_unreadable(tmp_path, content):
     assert facts_of_file(str(tmp_path / "a.jpg")) == UNREADABLE
 
 
+@pytest.mark.parametrize(
+    "exif", [b"", b"II*\0", b"MM\0*\0\0\0\x08\0\x01\x01\x12", b"II*\0\xff\xff\xff\x7f", b"no TIFF at all"]
+)
+def test_a_damaged_exif_makes_no_picture_unreadable(tmp_path, pixels, exif):
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif)
+    assert facts_of_file(str(tmp_path / "a.jpg")) == PictureFacts(24, 16)
+
+
 def test_facts_are_kept_and_only_what_has_changed_is_looked_at_again(tmp_path, pixels, monkeypatch):
     paths = [str(save(tmp_path / f"{number}.png", pixels)) for number in range(3)]
     found = facts_of(paths, tmp_path / "cache")

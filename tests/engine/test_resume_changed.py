@@ -195,6 +195,23 @@ def test_other_data_and_classes_are_refused(stopped_at, resumed):
         resumed(data=data)
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ([], None),
+    (["3 boxes: data.mend=[] reads as before"], "the data is read otherwise since: 3 boxes: data.mend=\\[\\] reads as before"),
+    (None, "data fingerprint: vectors in the file, others here"),
+])  # fmt: skip
+def test_data_that_knows_its_older_fingerprint_says_what_changed(stopped_at, resumed, changes, message):
+    stopped_at(2)
+    data = VectorData()
+    data.fingerprint = "others"
+    data.changes_since = {"vectors": changes}.get
+    if message is None:
+        resumed(data=data)
+    else:
+        with pytest.raises(CheckpointError, match=f"1 differences:\n  {message}"):
+            resumed(data=data)
+
+
 def test_a_fresh_run_has_the_plain_schedule():
     from engine_parts import training_settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from winnow.data.image import QUARTER_TURNS, has_deep_colours, opened_image, size_and_orientation
 from winnow.data.jpeg_end import JPEG_END
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 _MANY = 5000
 _MAX_THREADS = 8
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_SHORT = 3
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -139,10 +141,17 @@ def _has_end(file: BinaryIO) -> bool:
 
 def _orientation(exif: bytes) -> int:
     """Return the orientation that the first directory of EXIF data gives, 1 for none."""
-    values = Image.Exif()
-    values.load(exif)
-    orientation = values.get(ExifTags.Base.Orientation)
-    return orientation if type(orientation) is int and 1 <= orientation <= 8 else 1
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    with contextlib.suppress(struct.error):  # damaged: the pixels are none the worse
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
+        for number in range(count):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, start + 2 + 12 * number)
+            if tag == ExifTags.Base.Orientation:
+                return int(value) if kind == _SHORT and 1 <= value <= 8 else 1
+    return 1
 
 
 def _of_png(file: BinaryIO) -> PictureFacts | None:
