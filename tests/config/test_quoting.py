@@ -23,7 +23,7 @@ def test_what_is_typed_comes_back_through_the_shell_and_hydra(value):
     assert OverridesParser.create().parse_override(word).value() == value
 
 
-@pytest.mark.parametrize("value", ["/d/a(1)", "/d/x=1", "/d/[x]", "/d/日本", "/d/a~b", "/d/it's"])
+@pytest.mark.parametrize("value", ["/d/a(1)", "/d/x=1", "/d/[x]", "/d/日本", "/d/a~b", "/d/it's", "/d/a,b"])
 def test_the_error_shows_the_quoted_form(value):
     with pytest.raises(ConfigError) as refused:
         compose_command_line(None, ["data=coco", f"data.root={value}"])

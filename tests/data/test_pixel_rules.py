@@ -1,5 +1,8 @@
 """Pixels by rule: EXIF orientations, 16 bits, JPEGs that break off, and sizes; and what headers say without decoding."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -179,6 +182,34 @@ def test_16_bits_become_8_by_rule(tmp_path, depth, expected):
     found = read(tmp_path / "a.png", (24, 16), depth=depth)
     assert (found == expected[:, :, None]).all()
     assert (read_upright(tmp_path / "a.png", rule=PixelRule(depth=depth)) == found).all()
+
+
+def save_deep_colours(path):
+    """Write a PNG with 16 bits in each colour, which Pillow does not write, and return its values."""
+    values = np.random.default_rng(0).integers(0, 65536, (16, 24, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 24, 16, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    return values
+
+
+def test_colours_of_16_bits_have_their_upper_8_and_nothing_else(tmp_path):
+    values = save_deep_colours(tmp_path / "a.png")
+    assert facts_of_file(str(tmp_path / "a.png")).bits == 16
+    assert (read(tmp_path / "a.png", (24, 16)) == values >> 8).all()
+    assert levels_of(tmp_path / "a.png", PixelRule()) is None
+    with pytest.raises(DataError, match=r"a\.png has colours of 16 bits.*data\.depth=upper8"):
+        read(tmp_path / "a.png", (24, 16), depth="percentile")
 
 
 def test_percentiles_take_the_range_of_each_picture_without_its_outliers():

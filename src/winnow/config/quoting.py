@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 _KEY = re.compile(r"[+~]{0,2}[\w@./-]+=", re.ASCII)
+_IS_PATH = re.compile(r"\.{0,2}/")
 _IS_HOME = re.compile(r"~(/|$)")
 
 
@@ -55,10 +56,10 @@ def _quoted(text: str) -> str | None:
 
 def _can_be_read(text: str) -> bool:
     try:
-        OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(text)
     except (HydraException, RecursionError, ValueError):
         return False
-    return True
+    return not (override.is_sweep_override() and _IS_PATH.match(text.partition("=")[2]))
 
 
 def _in_quotes(value: str) -> str:
