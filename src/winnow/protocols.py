@@ -42,7 +42,9 @@ class Metric(Protocol):
 
     Holds nothing on the GPU. ``merge`` takes what ``state`` of another rank's metric gave, so that ranks can be gathered.
     It may have ``worst``, a mapping of those of its ``names`` that have a worst value to that (0 for an average precision, 100
-    for a miss rate): early stopping begins to count at the first evaluation that gives another.
+    for a miss rate): early stopping begins to count at the first evaluation that gives another. And ``arrays()``, a mapping of
+    names to numpy arrays without objects: what was found and what is true, which a run keeps of its best evaluation, so that
+    reports and comparisons need no model.
     """
 
     @property

@@ -9,7 +9,7 @@ import io
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +18,13 @@ from torch import Tensor
 from winnow.errors import ConfigError
 from winnow.families.detection.batch import DetectionBatch, Detections
 from winnow.families.detection.metrics.coco_matching import Boxes, evaluate_boxes
+from winnow.families.detection.metrics.image_result import ImageResult, to_arrays
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("winnow", "faster-coco-eval", "pycocotools")
 AREA_NAMES = ("all", "small", "medium", "large")
 """COCO's area ranges in the order in which both backends hold them: bounds 32² and 96² original pixels."""
-
-
-class ImageResult(NamedTuple):
-    """What one image adds: the truth and what was found, boxes as xywh in original pixels, size as (height, width)."""
-
-    image_id: int | str
-    size: tuple[int, int]
-    true_boxes: NDArray[np.float64]
-    true_labels: NDArray[np.int64]
-    true_areas: NDArray[np.float64]
-    true_crowd: NDArray[np.bool_]
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
 
 
 class CocoAp:
@@ -108,6 +95,11 @@ class CocoAp:
     def merge(self, state: dict[str, Any]) -> None:
         self._images |= {image.image_id: image for image in state["images"]}
         self._num_dropped += state["num_dropped"]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was gathered as arrays (see ``to_arrays``), with the ``classes`` and their ``category_ids``."""
+        classes = np.array(self.class_names, dtype=np.str_), np.array(self.category_ids, dtype=np.int64)
+        return {"classes": classes[0], "category_ids": classes[1], **to_arrays(self.sorted_images())}
 
     headlines: tuple[str, ...] = ("map", "map_50")
 
