@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "trusted_targets",
     "data.root",  # a place, and another on each machine of a study
     "data.cache",
+    "evaluation.backend",  # the same numbers bit for bit
     "model.attention",  # how the same formula is computed
     "training.num_workers",
     "training.device",
