@@ -176,6 +176,10 @@ class Evaluation(Protocol):
     split, to ``max`` or ``min``, whichever is better; ``map_class/*`` stands for all that begin so. By it a sweep refuses names
     that no run will give, and the worse direction of one, before it starts anything.
 
+    For a run's page it may have ``report(arrays, data, num_pictures)``: the ``winnow.sections`` of what ``Metric.arrays`` gave;
+    ``data`` is None where the data can't be had, ``num_pictures`` how many of the worst samples to show, None as many as usual.
+    It raises KeyError or ValueError where the arrays are not its own.
+
     For models in use (``winnow predict``) it has ``picture_batch(pixels, names, data, image_size)``, which makes a batch without
     truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,
     category_ids)``, which gives one object per picture, with ``record()`` for JSON and ``draw(pixels, min_score)`` for a picture.

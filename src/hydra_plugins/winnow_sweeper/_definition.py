@@ -18,6 +18,7 @@ from winnow.reading import parse_record, reason
 
 MAY_CHANGE = (
     "hydra",
+    "report",
     "tracking",
     "trusted_targets",
     "data.root",  # a place, and another on each machine of a study

@@ -17,7 +17,9 @@ from winnow.families.detection.data import DetectionData
 from winnow.families.detection.found import FoundBoxes, batch_of_pictures, found_boxes
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.detection.pictures import draw_grid, draw_training_batches
+from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
+from winnow.sections import Section
 from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
@@ -96,6 +98,11 @@ class BoxEvaluation:
         path = folder / "val_detections.png"
         draw_grid(images, [found for _, detections in seen for found in detections], targets, classes, path)
         return path
+
+    def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
+        """Return the sections of a run's page; ``data`` gives the images' files."""
+        records = getattr(data, "val_records", ())
+        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures)
 
     def draw_training(self, batches: Sequence[DetectionBatch], classes: Sequence[str], path: Path, most: int) -> None:
         draw_training_batches(batches, classes, path, most)
