@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> Path:
     if not options.no_data:
         try:
             data = instantiate(config, "data", loading=loading_of(config, None))
-        except WinnowError as error:
+        except (WinnowError, OSError) as error:
             logger.warning("no image is shown, the run's data can't be had: %s", error)
     return write_run_report(folder, instantiate(config, "evaluation"), data, options.images, path=options.output)
 

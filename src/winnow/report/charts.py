@@ -81,7 +81,8 @@ def matrix_table(chart: Matrix) -> Markup:
         cells = "".join(f'<td style="--share:{value / total:.3f}">{value or ""}</td>' for value in values)
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     return Markup(
-        f'<figure><figcaption>{escape(chart.title)}</figcaption><div class="wide"><table class="matrix"><thead><tr>'
+        f'<figure class="matrixbox"><figcaption>{escape(chart.title)}</figcaption><div class="wide" tabindex="0">'
+        f'<table class="matrix"><thead><tr>'
         f"<th>{escape(chart.row_label)} ↓ {escape(chart.column_label)} →</th>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div></figure>"
     )

@@ -123,7 +123,8 @@ def _parameters(stored: StoredStudy, rows: Sequence[Row]) -> list[Block]:
     blocks: list[Block] = []
     if len(names) == 1 and why_nothing_was_learned(rows, names) is None:
         blocks += _importances(stored, names[0])
-    ended = [row for row in chosen(rows, MOST_CURVES * 3, maximize) if row.values and row.params]
+    with_values = [row for row in rows if row.values and row.params]
+    ended = chosen(with_values, MOST_CURVES * 3, maximize)
     space = _space(stored.study)
     if not ended or not space:
         return blocks
@@ -138,7 +139,7 @@ def _parameters(stored: StoredStudy, rows: Sequence[Row]) -> list[Block]:
             shades if maximize else [1 - shade for shade in shades],
         )
     )  # fmt: skip
-    return [*blocks, *_thinned(len(ended), len(rows), "trials")]
+    return [*blocks, *_thinned(len(ended), len(with_values), "trials")]
 
 
 def _importances(stored: StoredStudy, name: str) -> list[Block]:

@@ -55,6 +55,7 @@ class Diagnosis:
     def __init__(self, images: Sequence[ImageResult], class_names: Sequence[str], max_detections: int = 100) -> None:
         self.images = images
         self.class_names = list(class_names)
+        self._max_detections = max_detections
         self._evaluation = evaluation_of(images, len(class_names), max_detections)
         self._evaluation.accumulate()
         results: dict[str, Any] = self._evaluation.eval or {}
@@ -126,25 +127,28 @@ class Diagnosis:
         return sorted(found, key=lambda doubt: -doubt["dt_score"])
 
     def judged(self) -> list[JudgedImage]:
-        """Return every image at ``threshold``."""
-        seen = self._evaluation.image_diagnostics(iou_thr=MATCHED_AT, score_thr=self.threshold)
-        status, matched = seen["dt_status"], set(seen["gt_match"])
-        first_found, first_true = 1, 1
+        """Return every image at ``threshold``; what scores less is as if it were not there."""
+        shown = [np.flatnonzero(image.scores >= self.threshold) for image in self.images]
+        sure = [
+            image._replace(boxes=image.boxes[rows], scores=image.scores[rows], labels=image.labels[rows])
+            for image, rows in zip(self.images, shown, strict=True)
+        ]
+        seen = evaluation_of(sure, len(self.class_names), self._max_detections).image_diagnostics(iou_thr=MATCHED_AT)
+        found, true = seen["dt_status"], seen["gt_status"]
+        next_found = next_true = 1  # ids count on from image to image
         judged = []
-        for row, image in enumerate(self.images):
-            shown = np.flatnonzero(image.scores >= self.threshold)
-            hits = tuple(int(i) for i in shown if status.get(first_found + int(i)) == "tp")
-            others = [int(i) for i in shown if int(i) not in hits]
-            confused = tuple(i for i in others if _is_on_another(image, i))
-            missed = tuple(
-                i for i in range(len(image.true_labels)) if not image.true_crowd[i] and first_true + i not in matched
-            )
-            false = tuple(i for i in others if i not in confused)
-            wrong = len(false) + len(confused) + len(missed)
+        for number, (image, rows) in enumerate(zip(self.images, shown, strict=True)):
+            is_hit = [found.get(next_found + place) == "tp" for place in range(len(rows))]
+            others = [int(row) for row, hit in zip(rows, is_hit, strict=True) if not hit]
+            confused = tuple(row for row in others if _is_on_another(image, row))
+            missed = tuple(place for place in range(len(image.true_labels)) if true.get(next_true + place) == "fn")
+            hits = tuple(int(row) for row, hit in zip(rows, is_hit, strict=True) if hit)
+            wrong = len(others) + len(missed)
             f1 = 2 * len(hits) / (2 * len(hits) + wrong) if wrong else 1.0
-            judged.append(JudgedImage(row, hits, false, confused, missed, f1, _doubt(image, len(shown))))
-            first_found += len(image.labels)
-            first_true += len(image.true_labels)
+            false = tuple(row for row in others if row not in confused)
+            judged.append(JudgedImage(number, hits, false, confused, missed, f1, _doubt(image, len(rows))))
+            next_found += len(rows)
+            next_true += len(image.true_labels)
         return judged
 
 

@@ -186,7 +186,7 @@ def _drawn(pixels: np.ndarray, size: tuple[int, int], boxes: Sequence[tuple[np.n
     """Return a JPEG of ``pixels`` with ``boxes`` (xywh in pixels of ``size`` (height, width), colour, words, is dashed)."""
     scale = SIDE / max(size)
     picture = Image.fromarray(pixels).resize((max(1, round(size[1] * scale)), max(1, round(size[0] * scale))))
-    draw, font = ImageDraw.Draw(picture), font_of(13)
+    draw, font = ImageDraw.Draw(picture), font_of(17)
     is_dense = len(boxes) > 12
     for xywh, colour, words, is_dashed in boxes:
         x, y, width, height = (float(value) * scale for value in xywh)
@@ -195,7 +195,7 @@ def _drawn(pixels: np.ndarray, size: tuple[int, int], boxes: Sequence[tuple[np.n
         else:
             draw.rectangle((x, y, x + max(width, 1), y + max(height, 1)), outline=colour, width=2)
         if not is_dense:
-            place = (max(0.0, min(x, picture.width - draw.textlength(words, font) - 4)), max(0.0, y - 17))
+            place = (max(0.0, min(x, picture.width - draw.textlength(words, font) - 4)), max(0.0, y - 21))
             draw.rectangle(draw.textbbox(place, words, font=font), fill=(0, 0, 0))
             draw.text(place, words, fill=colour, font=font)
     content = io.BytesIO()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from detection_parts import batch, nothing_found, target, truth_as_detections
+from detection_parts import batch, jittered, nothing_found, target, truth_as_detections
 
 from winnow.errors import ConfigError
 from winnow.families.detection.batch import Detections
@@ -22,27 +22,6 @@ def evaluated(truth, found, **settings):
     metric = CocoAp(["car", "bus", "bike"], **settings)
     metric.update(found, batch(*truth))
     return metric.compute()
-
-
-def jittered(rng, count=40, num_classes=3):
-    """Return truth and detections that are partly right, as a detector's are; some crowds, some images without boxes."""
-    truth, found = [], []
-    for image_id in range(count):
-        num = int(rng.integers(0, 6))
-        corners = rng.uniform(0, [60, 40], (num, 2))
-        boxes = np.concatenate([corners, corners + rng.uniform(4, 36, (num, 2))], axis=1)
-        labels = rng.integers(0, num_classes, num)
-        truth.append(
-            target(boxes.tolist(), labels.tolist(), (80, 100), (800, 1000), image_id, (rng.random(num) < 0.15).tolist())
-        )
-        guesses = np.concatenate([boxes + rng.normal(0, 3, boxes.shape), rng.uniform(0, 90, (3, 4))])
-        guesses[:, 2:] = np.maximum(guesses[:, 2:], guesses[:, :2] + 1)
-        scores = np.sort(rng.random(len(guesses)))[::-1].copy()
-        guessed = np.concatenate([labels, rng.integers(0, num_classes, 3)])
-        found.append(
-            Detections(torch.tensor(guesses).float() * 10, torch.tensor(scores).float(), torch.tensor(guessed))
-        )
-    return truth, found
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

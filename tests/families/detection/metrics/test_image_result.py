@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from detection_parts import batch, nothing_found
-from test_coco_ap import jittered, targets
+from detection_parts import batch, jittered, nothing_found
+from test_coco_ap import targets
 
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.detection.metrics.image_result import from_arrays
