@@ -116,7 +116,8 @@ def _is_panoptic(content: Any) -> bool:
 
 
 def _is_captions(content: Any) -> bool:
-    return _has_lists(content) and "caption" in _first(content["annotations"])
+    first = _first(content["annotations"]) if _has_lists(content) else {}
+    return "caption" in first and "category_id" not in first
 
 
 _KINDS: tuple[tuple[Callable[[Any], bool], str], ...] = (
