@@ -139,6 +139,13 @@ def test_boxes_of_another_convention_are_refused_and_the_override_reads_them(tmp
     assert np.allclose(boxes(read(tmp_path, annotations=annotations, **values)), corners, atol=1e-4)
 
 
+def test_boxes_that_masks_give_do_not_count_for_or_against_a_convention(tmp_path):
+    annotations, _ = many(form="xyxy")
+    masked = [box(100 + number, (0, 0, 0, 0), segmentation=[[1, 2, 9, 2, 9, 8]]) for number in range(9)]
+    with pytest.raises(DataError, match=r"of its 25 boxes .*\(data\.box_format=xyxy\)"):
+        read(tmp_path, annotations=annotations + masked)
+
+
 def test_boxes_that_are_right_as_they_are_can_be_said_to_be(tmp_path):
     annotations, corners = many(form="xyxy")
     data = read(tmp_path, annotations=annotations, box_format="xywh")
