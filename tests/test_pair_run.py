@@ -22,11 +22,13 @@ def workplace(tmp_path_factory):
 
 
 def test_a_run_leaves_its_metrics_and_pictures_of_both_images(warm_program, workplace):
-    warm_program.run(workplace, *TINY, "training.max_iter=2", "hydra.run.dir=alone")
+    warm_program.run(workplace, *TINY, "training.max_iter=2", "model.macl.weight=0.2", "hydra.run.dir=alone")
     result = json.loads((workplace / "alone/result.json").read_text())
     assert result["best"]["metric"] == "val/map"
     assert {"val/loss", "val/map_50", "train/loss_objectness", "train/loss_box_reg"} <= result["metrics"].keys()
     assert "val/miss_rate" not in result["metrics"], "the images are not KAIST's"
+    assert {"train/loss_macl", "val/macl", "val/macl_chance"} <= result["metrics"].keys()
+    assert [path.name for path in (workplace / "alone/pictures").glob("alignment_*")] == ["alignment_epoch_1.png"]
     with Image.open(workplace / "alone/pictures/val_detections.png") as picture:
         assert picture.width > 2 * 480, "two images of each pair, side by side"
 
