@@ -17,8 +17,8 @@ KAIST_SPLIT = "data.kaist_split={train: [set09], val: [set06, set08, set10, set1
 PIPELINE = ["stage=pairs/all", "model=pair_faster_rcnn_tiny", *LLVIP, KAIST, KAIST_SPLIT]
 """The command on the first page of docs/pairs.md."""
 COMMAND = [
-    *PIPELINE, "data.image_size=96", "training.batch_size=4", "training.num_workers=0", "training.max_iter=6", "training.save_every_steps=1",
-    "training.log_interval=1", "training.ema.decay=0.9", "model._target_=troubled.troubled_pairs",
+    *PIPELINE, "data.image_size=96", "training.batch_size=4", "training.num_workers=0", "training.max_iter=6",
+    "training.save_every_steps=1", "training.log_interval=1", "training.ema.decay=0.9", "model._target_=troubled.troubled_pairs",
     "trusted_targets=[troubled]", "tracking=off", RECORDED,
 ]  # fmt: skip
 """Losses are asked for 12 times in llvip (2 epochs of 3 steps and 3 evaluated batches), 18 times in kaist (6 of 1 and 2)."""

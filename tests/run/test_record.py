@@ -66,7 +66,9 @@ class DrawsInitial:
 
 def drawing(run, folder, evaluation):
     run.data.preview = lambda count, image_size: itertools.islice(run.data.val_batches(image_size), 1)
-    draw = epoch_drawer(evaluation, run.task, run.data, run.sizes.final, run.step.precision, NullTracker(folder), folder)
+    draw = epoch_drawer(
+        evaluation, run.task, run.data, run.sizes.final, run.step.precision, NullTracker(folder), folder
+    )
     return replace(run, draw_epoch=draw)
 
 

@@ -108,7 +108,13 @@ def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
 
 
 def epoch_drawer(
-    evaluation: Evaluation, task: Task, data: Data, image_size: int, precision: Precision, tracker: Tracker, folder: Path
+    evaluation: Evaluation,
+    task: Task,
+    data: Data,
+    image_size: int,
+    precision: Precision,
+    tracker: Tracker,
+    folder: Path,
 ) -> Callable[[int], None] | None:
     """Return what draws the pictures of an epoch into ``folder``, None where the evaluation draws none. It disturbs neither the
     weights nor random numbers, and what can't be drawn ends no run."""

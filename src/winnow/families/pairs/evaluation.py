@@ -12,9 +12,9 @@ from pydantic import Field
 from winnow.builders import builder
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.trainable import warn_of_crowded
+from winnow.families.pairs.alignment import Alignment, draw_alignment
 from winnow.families.pairs.batch import PairBatch
 from winnow.families.pairs.metrics.pair_metric import MACL, MACL_CHANCE, MISS_RATES, PairMetric
-from winnow.families.pairs.alignment import Alignment, draw_alignment
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
 from winnow.settings import Settings, build_settings
 

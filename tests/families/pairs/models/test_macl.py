@@ -89,9 +89,7 @@ class TermAlone:
 
 
 def weights_after_a_step(task, batches, ranks):
-    optimizer = torch.optim.SGD(
-        [{"params": list(task.model.parameters()), "lr": 1.0, "base_lr": 1.0, "name": "all"}]
-    )
+    optimizer = torch.optim.SGD([{"params": list(task.model.parameters()), "lr": 1.0, "base_lr": 1.0, "name": "all"}])
     schedule = LrSchedule(SchedulerSettings(name="constant", warmup_steps=0), 100, 100)
     step = TrainStep(task, optimizer, schedule, Precision.choose("off", torch.device("cpu")), None, None, 3, ranks)
     assert step(batches, 0) is not None
@@ -125,7 +123,9 @@ def test_predictions_say_the_term_beside_chance_and_the_metric_means_them_over_o
         metric.merge(of_rank.state())
     values = metric.compute()
     assert set(values) <= set(metric.names)
-    (term,) = (v for name, v in task.losses(task.forward(data), data, task.loss_count(data)).items() if name == "loss_macl")
+    (term,) = (
+        v for name, v in task.losses(task.forward(data), data, task.loss_count(data)).items() if name == "loss_macl"
+    )
     assert values["macl"] == pytest.approx(float(term.detach()) / 0.5, rel=1e-5)
     regions = [
         torch.cat([t.boxes, background_boxes(t.boxes, (64, 64), seed)])
