@@ -7,14 +7,13 @@ written after each; `--table` only prints them. docs/pairs.md says what is measu
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from pairs import MACL, MACL_SHUFFLED, UNTRAINED, Run, require_same_overrides, restored
+from pairs import MACL, MACL_SHUFFLED, UNTRAINED, Run, arguments, read_arguments, restored
 
 from winnow.families.pairs.alignment import draw_alignment, measure_alignment
 from winnow.families.pairs.models.macl import AlignmentHead
@@ -67,25 +66,17 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs are kept")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
+    parser = arguments(__doc__, ARMS)
     parser.add_argument(
         "--remeasure", action="store_true", help="measure the runs that are there again; train those that are not"
     )
-    parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
-    options = parser.parse_args()
-    root: Path = options.folder.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    require_same_overrides(parser, root, options.more)
+    options = read_arguments(parser, (MACL, "mid"))
     for run in (Run(arm, seed) for seed in range(options.seeds) for arm in options.arms):
-        if not options.table and (options.remeasure or not (run.folder(root) / "alignment.json").exists()):
-            if not run.is_trained(root):
-                run.train(root, options.more)
-            print(run.arm, run.seed, measure(run, root), flush=True)
-    for line in _table(root, options.arms, options.seeds):
+        if not options.table and (options.remeasure or not (run.folder(options.folder) / "alignment.json").exists()):
+            if not run.is_trained(options.folder):
+                run.train(options.folder, options.more)
+            print(run.arm, run.seed, measure(run, options.folder), flush=True)
+    for line in _table(options.folder, options.arms, options.seeds):
         print(line)
 
 

@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,13 +56,13 @@ MEMORISE = [
     *FLIP_ONLY, "data.image_size=320", "model.anchor_ratios=[2.4]", "training.batch_size=4", "training.max_iter=200",
     "training.max_epochs=1000", "training.save_interval=1000", "training.optimizer.weight_decay=0.0",
 ]  # fmt: skip
-LADDER = (*FUSIONS, SHUFFLED, MACL)
-ARMS = (*LADDER, *OVERFIT)
+ARMS = (*FUSIONS, SHUFFLED, MACL, *OVERFIT)
 FUSED = ("early", "mid", "gated", SHUFFLED, MACL)
 COLUMNS = ("map_50", "map", "ceiling", "only_visible", "only_infrared", "wrong_partner", "late_max", "cpu_seconds")
 NUM_TRAIN, NUM_VAL = 400, 100
 FIRST_DATA_SEED = 21
 MACL_WEIGHT = 0.2
+SMOKE = ["data.num_train=8", "data.num_val=50", "data.image_size=64", "training.max_iter=1"]
 
 
 @dataclass(frozen=True)
@@ -218,32 +219,45 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
-def require_same_overrides(parser: argparse.ArgumentParser, root: Path, more: Sequence[str]) -> None:
-    """End the program where the runs of ``root`` have other overrides than ``more``; else note these."""
-    asked, written = json.dumps(list(more)), root / "plan.json"
-    if written.exists() and written.read_text() != asked:
-        parser.error(f"{root} holds runs with {written.read_text()}, not {asked}; choose another folder")
-    written.write_text(asked)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs are kept")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+def arguments(description: str, arms: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the options that both benchmarks of pairs have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="where the runs are kept")
+    parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--smoke", action="store_true", help="two arms, one step on 8 pairs: its figures mean nothing")
+    return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser, smoke_arms: Sequence[str]) -> argparse.Namespace:
+    """Return the options, with a folder that exists; ends the program where its runs have other overrides than ``--more``."""
     options = parser.parse_args()
-    root: Path = options.folder.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    require_same_overrides(parser, root, options.more)
+    if options.smoke:
+        options.temporary = tempfile.TemporaryDirectory()  # for as long as the options are
+        options.folder, options.arms, options.seeds = Path(options.temporary.name), list(smoke_arms), 1
+        options.more = SMOKE
+    if options.folder is None:
+        parser.error("name the folder where the runs are kept")
+    options.folder = options.folder.resolve()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    asked, written = json.dumps(list(options.more)), options.folder / "plan.json"
+    if written.exists() and written.read_text() != asked:
+        parser.error(f"{options.folder} holds runs with {written.read_text()}, not {asked}; choose another folder")
+    written.write_text(asked)
+    return options
+
+
+def main() -> None:
+    options = read_arguments(arguments(__doc__, ARMS), ("visible", "mid"))
     # Seed by seed, so that what was stopped early still compares all arms.
     for run in (Run(arm, seed) for seed in range(options.seeds) for arm in options.arms):
-        if not options.table and run.numbers(root) is None:
-            if not run.is_trained(root):
-                run.train(root, options.more)
-            print(run.arm, run.seed, run.measure(root), flush=True)
-    for line in _table(root, options.arms, options.seeds):
+        if not options.table and run.numbers(options.folder) is None:
+            if not run.is_trained(options.folder):
+                run.train(options.folder, options.more)
+            print(run.arm, run.seed, run.measure(options.folder), flush=True)
+    for line in _table(options.folder, options.arms, options.seeds):
         print(line)
 
 
