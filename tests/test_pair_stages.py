@@ -94,7 +94,12 @@ def test_the_documented_command_runs_through_with_nothing_else(warm_program, wor
 @pytest.mark.slow
 def test_the_pipeline_is_swept_over_its_fusion(warm_program, workplace):
     few = ["training.max_iter=1", "data.image_size=64", "training.num_workers=0", "tracking=off"]
-    sweep = ["hydra/sweeper=winnow", "hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
+    sweep = [
+        "hydra/sweeper=winnow",
+        "hydra.sweeper.direction=minimize",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_jobs=1",
+    ]
     warm_program.run(
         workplace, "-m", *PIPELINE, *few, *sweep, "model.fusion=choice(early,mid)", "hydra.sweep.dir=swept"
     )

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from winnow.families.detection.batch import DetectionBatch, Detections
-from winnow.families.detection.metrics.coco_ap import CocoAp, ImageResult, boxes_of
+from winnow.families.detection.metrics.coco_ap import CocoAp, boxes_of
+from winnow.families.detection.metrics.image_result import ImageResult
 from winnow.families.pairs.batch import AlignedDetections
 from winnow.families.pairs.metrics.miss_rate import NOTHING_FOUND, Judged, is_reasonable, judge, log_average_miss_rate
 
