@@ -68,8 +68,17 @@ ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
 }
 """Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""
 
+_DETECTION = "winnow.families.detection.data"
+_CHOSEN: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "classes": lambda _: None,
+    "ignore_categories": lambda _: [],
+}
+_HELD_OUT = {**_CHOSEN, "val_part": lambda _: None, "folds": lambda _: None, "fold": lambda _: 0}
 ADDED_TO_DATA: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "winnow.families.detection.data.coco_data": {"root": lambda _: None},
+    f"{_DETECTION}.coco_data": {"root": lambda _: None, "cache": lambda _: ".cache/coco", **_HELD_OUT},
+    f"{_DETECTION}.voc_data": _HELD_OUT,
+    f"{_DETECTION}.yolo_data": _HELD_OUT,
+    f"{_DETECTION}.bdd100k_data": _CHOSEN,
 }
 """The same of data sets."""
 

@@ -18,7 +18,7 @@ from winnow.data.shared_memory import new_tensor
 from winnow.data.unreadable import Replaced, Unreadable, replace_unreadable
 from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch, Target
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import ImageRecord
 from winnow.families.detection.transforms import Augmentation, resize
 
 
