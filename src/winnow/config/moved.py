@@ -32,11 +32,14 @@ MOVED_CHOICES = {
 
 
 ADDED: dict[str, Any] = {
+    "training.balance_threshold": 0.001,
+    "training.class_balance": "none",
     "training.ema.also_raw": False,
     "training.frozen_source": None,
     "training.frozen_weights": "stored",
     "training.memory_format": "auto",
     "training.no_decay": [],
+    "training.subset_stratified": False,
 }
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""
 

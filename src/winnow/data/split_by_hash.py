@@ -22,11 +22,14 @@ _MAX_THREADS = 8
 _MANY = 1000
 
 
-def places_of(paths: Sequence[str], cache: Path) -> np.ndarray:
+def places_of(paths: Sequence[str], cache: Path | None) -> np.ndarray:
     """Return (N,) float64 in [0, 1), for each picture a place by its bytes, evenly spread.
 
-    Digests are kept in ``cache`` by path, size and time: a picture is read once. Raises DataError for one that can't be read.
+    Digests are kept in ``cache``, if any, by path, size and time: a picture is read once. Raises DataError for one that can't be
+    read.
     """
+    if cache is None:
+        return _places(_read_all(paths))
     file = cache / "pictures.bin"
     keys = np.array([_key(path) for path in paths], dtype=np.uint64)
     known_keys, known = _kept(file)

@@ -77,7 +77,7 @@ def loading_of(config: Config, batch_size: int | None) -> LoadingSettings:
     values = {name: training[name] for name in LoadingSettings.model_fields.keys() & training.keys()}
     if batch_size is not None:
         values["batch_size"] = batch_size
-    return build_settings(LoadingSettings, {**values, "drop_last": False}, "training")
+    return build_settings(LoadingSettings, {**values, "drop_last": False, "class_balance": "none"}, "training")
 
 
 def size_of(model: TrainedModel, config: Config) -> int:

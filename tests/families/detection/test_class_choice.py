@@ -106,3 +106,38 @@ def test_classes_without_an_object_are_named(folder, caplog):
     assert "training.subset_size=1 leaves no object of 'bus' to train on" in caplog.messages
     assert "val has no object of 'bus', 'dog', 'tram': no metric counts them" in caplog.messages
     assert "val   objects: car 1, bus 0, dog 0, tram 0" in caplog.messages
+
+
+def test_a_stratified_subset_has_each_class_where_a_random_one_lacks_some(tmp_path, caplog):
+    write_set(tmp_path, [["car"]] * 30 + [["bus"]] * 2 + [["dog"]], ["car", "bus", "dog"])
+    small = {"subset_size": 4}
+    for seed in range(6):
+        data = build(tmp_path, ["train"], loading=small | {"subset_stratified": True, "subset_seed": seed})
+        assert {name for names in objects_of(data, data.train_records) for name in names} == {"car", "bus", "dog"}
+    assert not [line for line in caplog.messages if "leaves no object" in line]
+
+
+def test_balanced_classes_repeat_the_rare_and_are_another_data_set(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_set(tmp_path, [["car"]] * 15 + [["bus", "car"]], ["car", "bus"])
+    plain = build(tmp_path, ["train"])
+    balanced = build(tmp_path, ["train"], loading={"class_balance": "repeat_factor", "balance_threshold": 1.0})
+    assert (plain.num_train_samples, balanced.num_train_samples) == (16, 19)
+    assert "an epoch has 19 samples of 16 images; those with 'bus', 1 in all, come 4 times" in caplog.text
+    for epoch in (1, 2):
+        batches = list(balanced.train_batches(epoch, 32))
+        ids = [image_id for batch in batches for image_id in batch.image_ids]
+        assert sorted(ids) == [*range(15), 15, 15, 15, 15]
+        again = [
+            image
+            for batch in batches
+            for image, number in zip(batch.images, batch.image_ids, strict=True)
+            if number == 15
+        ]
+        assert len({image.numpy().tobytes() for image in again}) > 1, "each time it is augmented anew"
+    middle = [batch.image_ids for batch in balanced.train_batches(2, 32, start_sample=6)]
+    assert middle == [batch.image_ids for batch in batches[3:]]
+    assert plain.fingerprint != balanced.fingerprint
+    build(tmp_path, ["train"], loading={"class_balance": "repeat_factor"})
+    assert "repeats nothing: no class is in less than training.balance_threshold=0.001" in caplog.text
+    assert "the rarest, 'bus', in 0.0625" in caplog.text

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from winnow.data.balance import Objects, epoch_length, repeat_factors
+from winnow.data.plan import LoadingSettings
 from winnow.families.detection.formats.records import ImageRecord, columns_of
 
 logger = logging.getLogger(__name__)
@@ -18,6 +20,34 @@ def objects_of_classes(records: Sequence[ImageRecord], names: Sequence[str]) -> 
     """Return class → number of its objects, crowds left out."""
     columns = columns_of(records)
     return count_labels(columns.labels[~columns.crowd], names)
+
+
+def objects_to_learn(records: Sequence[ImageRecord], num_classes: int) -> Objects:
+    """Return the objects of ``records``, crowds left out."""
+    columns = columns_of(records)
+    return Objects(columns.owners[~columns.crowd], columns.labels[~columns.crowd], columns.num, num_classes)
+
+
+def balance(records: Sequence[ImageRecord], names: Sequence[str], loading: LoadingSettings) -> np.ndarray | None:
+    """Return how often each of ``records`` comes in an epoch, None where classes are not balanced; logged."""
+    if loading.class_balance == "none" or loading.overfit is not None:
+        return None
+    objects = objects_to_learn(records, len(names))
+    factors = repeat_factors(objects, loading.balance_threshold)
+    images = objects.images_of_classes
+    rarest = min(np.flatnonzero(images).tolist(), key=lambda label: images[label], default=None)
+    if rarest is None or factors.max() == 1:
+        logger.warning(
+            "training.class_balance=repeat_factor repeats nothing: no class is in less than training.balance_threshold=%g of the "
+            "images%s", loading.balance_threshold,
+            "" if rarest is None else f", the rarest, {names[rarest]!r}, in {images[rarest] / len(factors):.3g}",
+        )  # fmt: skip
+    else:
+        logger.info(
+            "train class_balance=repeat_factor: an epoch has %d samples of %d images; those with %r, %d in all, come %.3g times",
+            epoch_length(factors), len(factors), names[rarest], images[rarest], factors.max(),
+        )  # fmt: skip
+    return factors
 
 
 def count_labels(labels: np.ndarray, names: Sequence[str]) -> dict[str, int]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
@@ -15,7 +17,14 @@ from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, check_yolo
 from winnow.families.detection.class_choice import chosen_classes, with_classes_of
-from winnow.families.detection.class_counts import log_classes, note_unjudged, objects_of_classes, warn_of_unlearnable
+from winnow.families.detection.class_counts import (
+    balance,
+    log_classes,
+    note_unjudged,
+    objects_of_classes,
+    objects_to_learn,
+    warn_of_unlearnable,
+)
 from winnow.families.detection.formats.bdd100k import find_bdd100k
 from winnow.families.detection.formats.coco import read_coco
 from winnow.families.detection.formats.digits import make_digits
@@ -59,15 +68,16 @@ class DetectionData(SplitData):
         _log_classes(train, train_records, val_records, loading)
         counts.require_some()
         self.category_ids = train.category_ids
+        factors = balance(train_records, train.class_names, loading)
         self.train_records, self.val_records = train_records, val_records
         self._max_bad_images = settings.max_bad_images
         self._problems: set[str] = set()
-        fingerprint = _fingerprint(train, val, train_records, val_records)
+        fingerprint = _fingerprint(train, val, train_records, val_records, factors)
         super().__init__(
             DataFacts(train.class_names, fingerprint, settings.image_size),
             self.train_samples(train_records, settings, loading),
             self.val_samples(val_records, settings, loading),
-            self.collate(), loading, settings.wait_for_files_seconds,
+            self.collate(), loading, settings.wait_for_files_seconds, factors,
         )  # fmt: skip
 
     def train_samples(
@@ -156,7 +166,7 @@ def read_splits(splits: Mapping[str, tuple[Path, Path]], settings: ChosenSetting
     choose them."""
     if isinstance(settings, HeldOutSettings):
         require_no_val(splits, settings)
-    read = {part: read_coco(*paths, Path(settings.cache)) for part, paths in splits.items()}
+    read = {part: read_coco(*paths, settings.cache_folder) for part, paths in splits.items()}
     if isinstance(settings, HeldOutSettings):
         read = with_held_out(read, settings)
     return chosen_classes(read, settings.classes, settings.ignore_categories)
@@ -166,7 +176,8 @@ def _choose(
     train: CocoSplit, val: CocoSplit | None, loading: LoadingSettings
 ) -> tuple[Sequence[ImageRecord], Sequence[ImageRecord]]:
     """Choose the records to train and to evaluate on; an overfit run evaluates on what it trains on."""
-    records = take_records(train.records, chosen_samples(len(train.records), loading))
+    objects = objects_to_learn(train.records, len(train.class_names)) if loading.subset_stratified else None
+    records = take_records(train.records, chosen_samples(len(train.records), loading, objects))
     if not len(records):
         raise DataError("the training split holds no images")
     if loading.overfit is not None:
@@ -189,13 +200,19 @@ def _log_classes(
 
 
 def _fingerprint(
-    train: CocoSplit, val: CocoSplit | None, train_records: Sequence[ImageRecord], val_records: Sequence[ImageRecord]
+    train: CocoSplit,
+    val: CocoSplit | None,
+    train_records: Sequence[ImageRecord],
+    val_records: Sequence[ImageRecord],
+    factors: np.ndarray | None,
 ) -> str:
     sha = hashlib.sha256()
     for split, records in ((train, train_records), (val, val_records)):
         if split is not None:
             sha.update(split.fingerprint.encode(errors="surrogatepass"))
             sha.update("\n".join(map(str, columns_of(records).image_ids())).encode(errors="surrogatepass"))
+    if factors is not None:
+        sha.update(factors.tobytes())
     return sha.hexdigest()[:16]
 
 

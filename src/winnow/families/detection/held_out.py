@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +31,7 @@ def with_held_out(splits: Mapping[str, CocoSplit], settings: HeldOutSettings) ->
         return dict(splits)
     train = splits["train"]
     assert isinstance(train.records, FlatRecords)
-    places = places_of(train.records.paths(), Path(settings.cache))
+    places = places_of(train.records.paths(), settings.cache_folder)
     is_val = held_out_mask(places, settings)
     num_val = int(is_val.sum())
     if num_val in (0, len(is_val)):

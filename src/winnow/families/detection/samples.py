@@ -62,7 +62,7 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
         if self._augmentation is None:
             image, boxes = resize(image, boxes, key.image_size, self._square)
         else:
-            with seeded(sample_seed(self._seed, key.epoch, key.sample)):
+            with seeded(sample_seed(self._seed, key.epoch, key.sample, key.repeat)):
                 image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
         return Sample(image, target_of(record, image, boxes, labels, self._with_truth))
 

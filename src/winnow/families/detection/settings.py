@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -23,11 +24,15 @@ class DetectionSettings(Settings):
 
 class ChosenSettings(DetectionSettings):
     """The keys of ``conf/data/annotated_images.yaml``: ``classes`` to learn (None: all), by label, ``ignore_categories`` whose
-    objects are ignored; what files come to is kept under ``cache``."""
+    objects are ignored; what files come to is kept under ``cache`` (None: found anew at each start)."""
 
-    classes: list[str] | None
-    ignore_categories: list[str]
-    cache: str
+    classes: list[str] | None = None
+    ignore_categories: list[str] = Field(default_factory=list)
+    cache: str | None = None
+
+    @property
+    def cache_folder(self) -> Path | None:
+        return None if self.cache is None else Path(self.cache)
 
     @field_validator("classes", "ignore_categories")
     @classmethod
@@ -47,9 +52,9 @@ class ChosenSettings(DetectionSettings):
 class HeldOutSettings(ChosenSettings):
     """Which part of one set is held out for validation: ``val_part`` of it, or fold ``fold`` (from 0) of ``folds``."""
 
-    val_part: float | None = Field(gt=0, lt=1)
-    folds: int | None = Field(ge=2)
-    fold: int = Field(ge=0)
+    val_part: float | None = Field(default=None, gt=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _is_one_way(self) -> HeldOutSettings:
@@ -110,6 +115,7 @@ class VocNode(HeldOutSettings):
     root: str | None
     train: VocPart
     val: VocPart | None
+    cache: str
 
 
 class YoloNode(HeldOutSettings):
@@ -117,6 +123,7 @@ class YoloNode(HeldOutSettings):
 
     name: str
     root: str
+    cache: str
 
 
 class Bdd100kNode(ChosenSettings):
@@ -124,3 +131,4 @@ class Bdd100kNode(ChosenSettings):
 
     name: str
     root: str
+    cache: str
