@@ -30,11 +30,15 @@ def find_coco(settings: CocoNode) -> dict[str, tuple[Path, Path]]:
         return {split: paths for split, paths in splits.items() if split in wanted}
     found = {}
     for split, part in parts.items():
-        if part is None or (split == "val" and part.annotations is None and part.images is not None):
+        if part is None or (split == "val" and part.annotations is None and (part.images or settings.holds_out)):
             continue
         for key, value in (("images", part.images), ("annotations", part.annotations)):
             if value is None:
-                other = "data.root" if split == "train" else "data.val=null to train without evaluation"
+                other = (
+                    "data.root"
+                    if split == "train"
+                    else "data.val=null to train without evaluation, or data.val_part=0.15"
+                )
                 raise ConfigError(
                     f"data.{split}.{key} is null; name the {'folder' if key == 'images' else 'file'}, or give {other}"
                 )
