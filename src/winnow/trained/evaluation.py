@@ -52,6 +52,7 @@ def evaluate_model(
     if list(data.classes) != list(model.classes):
         raise ConfigError(
             f"the model of {model.path} knows the classes {list(model.classes)}, and this data has {list(data.classes)}"
+            + ("; data.classes=[…] chooses and orders them by name" if "classes" in config["data"] else "")
         )
     if not data.num_val_batches():
         raise DataError("the data has no validation images; split=train evaluates those that were trained on")
