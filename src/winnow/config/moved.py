@@ -32,6 +32,7 @@ MOVED_CHOICES = {
 
 
 ADDED: dict[str, Any] = {
+    "report": True,
     "training.balance_threshold": 0.001,
     "training.class_balance": "none",
     "training.ema.also_raw": False,
