@@ -13,7 +13,8 @@ from composed import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
 
-from gpu_parts.leases import trial_times
+from gpu_parts.forked import start
+from gpu_parts.leases import held_until_asked, trial_times
 from gpu_parts.outcome import Figure, Outcome, Part, Place, Skipped, at_least, at_most, required
 from gpu_parts.report import table, write_results
 from gpu_parts.runs import COMPARED, differing
@@ -111,7 +112,7 @@ def test_what_a_part_started_ends_with_it(place):
     place.folder.mkdir()
     pid = int(run_part(Part("leaving", 10, leaving), place, 10).figures[0].value)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
+    while Path(f"/proc/{pid}").exists() and state_of(pid) != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -176,6 +177,33 @@ def test_checkpoints_differ_by_one_bit():
     }
     assert differing(one, one) == []
     assert differing(one, other) == ["model_state_dict"]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_sweep_with_the_card_stands_still_until_the_other_asks(tmp_path, place, asks):
+    place.folder.mkdir()
+    over = tmp_path / "over"
+
+    def hold():
+        while not over.exists():
+            time.sleep(0.005)
+
+    def ask():
+        deadline = time.monotonic() + 20
+        while state_of(holder.pid) != "T":  # however long it takes to come to ask
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        sys.stdout.write(f"waiting: other sweeps hold 0 (process {holder.pid})" if asks else "shares the card")
+        over.touch()
+
+    holder = start(hold, tmp_path / "holder.log")
+    other = start(ask, place.folder / "second.log")
+    assert held_until_asked(place, holder, "second", other) == asks
+    assert (holder.wait(20), other.wait(20)) == (0, 0)
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_trial_lasts_from_its_config_to_its_result(place):
