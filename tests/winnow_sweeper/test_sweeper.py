@@ -17,6 +17,7 @@ from sweep_parts import (
     start_python,
     statuses,
     sweep,
+    sweep_by_worker,
     table,
     wait_until,
     write_app,
@@ -66,7 +67,7 @@ def test_a_killed_sweep_goes_on_with_the_same_trials(app):
     wait_until(lambda: all((app / "study" / str(number) / "starts").exists() for number in range(2)))
     kill_with_children(process)
     (app / "go").touch()
-    sweep(app, "mode=wait", "hydra.sweeper.n_trials=3")
+    sweep_by_worker(app, "mode=wait", "hydra.sweeper.n_trials=3")
     assert statuses(app) == ["completed"] * 3
     assert len(stored(app).trials) == 3
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
@@ -77,7 +78,7 @@ def test_a_worker_that_outlives_its_sweep_is_waited_for_and_not_doubled(app):
     process = start(app, "sleep=2", "hydra.sweeper.n_trials=2")
     wait_until(lambda: (app / "study" / "0" / "starts").exists())
     process.kill()
-    sweep(app, "sleep=2", "hydra.sweeper.n_trials=2")
+    sweep_by_worker(app, "sleep=2", "hydra.sweeper.n_trials=2")
     process.communicate()
     assert statuses(app) == ["completed"] * 2
     assert len(stored(app).trials) == 2
@@ -106,17 +107,20 @@ def test_a_bug_stops_the_sweep_after_three_and_names_the_log(app):
     )
 
 
-@pytest.mark.parametrize(("mode", "retries", "status", "starts"), [
-    ("kill_once", 1, "completed", "xx"),
-    ("kill", 1, "failed", "xx"),
-    ("exit", 0, "failed", "x"),
-    ("text", 1, "failed", "x"),
-    ("'.nan'", 0, "completed", "x"),
-])  # fmt: skip
-def test_a_trial_that_dies_is_tried_again_and_spoils_no_other(app, mode, retries, status, starts):
-    sweep(app, f"mode={mode}", "hydra.sweeper.n_trials=2", f"hydra.sweeper.max_retries={retries}")
-    assert statuses(app) == [status] * 2
-    assert (app / "study" / "0" / "starts").read_text() == starts
+DYING = {
+    1: [("kill_once", "completed", "xx"), ("kill", "failed", "xx"), ("'.nan'", "completed", "x"), ("text", "failed", "x")],
+    0: [("exit", "failed", "x"), ("ok", "completed", "x"), ("kill", "failed", "x")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("retries", DYING)
+def test_a_trial_that_dies_is_tried_again_and_spoils_no_other(app, retries):
+    modes, expected, starts = zip(*DYING[retries], strict=True)
+    (app / "trials.json").write_text(json.dumps([{"x": 0.1 * n, "mode": mode} for n, mode in enumerate(modes)]))
+    arguments = ["hydra.sweeper.trials_file=trials.json", f"hydra.sweeper.n_trials={len(modes)}"]
+    sweep_by_worker(app, *arguments, f"hydra.sweeper.max_retries={retries}")
+    assert statuses(app) == list(expected)
+    assert [(app / "study" / str(n) / "starts").read_text() for n in range(len(modes))] == list(starts)
 
 
 def test_listed_trials_come_first_with_overrides_of_their_own(app):
@@ -182,9 +186,8 @@ def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
 
 
 def test_a_configuration_that_one_seed_ended_takes_no_harm_of_a_seed_that_runs_on(app):
-    sweep(
-        app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=2", "mode=one_seed_fails"
-    )
+    seeds = ["hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "mode=one_seed_fails"]
+    sweep_by_worker(app, *seeds, "hydra.sweeper.n_jobs=2")
     (row,) = table(app)
     assert (row["status"], row["reason"]) == ("failed", "RuntimeError: only with this seed")
 

@@ -52,7 +52,7 @@ def test_a_full_disk_under_the_runs_costs_no_trial_and_the_sweep_goes_on(app, tm
 
 
 def test_an_error_of_the_place_is_no_failure_and_no_try_of_the_trial(app):
-    output = sweep(app, "mode=full_once", "hydra.sweeper.n_trials=2", "hydra.sweeper.in_process=true")
+    output = sweep(app, "mode=full_once", "hydra.sweeper.n_trials=2")
     assert statuses(app) == ["completed"] * 2  # max_retries is 0 in this app
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
     assert "OSError: [Errno 28] No space left on device: 'best.pth'" in output
