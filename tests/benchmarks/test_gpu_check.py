@@ -198,8 +198,12 @@ def test_the_sweep_with_the_card_stands_still_until_the_other_asks(tmp_path, pla
 
     holder = start(hold, tmp_path / "holder.log")
     other = start(ask, place.folder / "second.log")
-    assert held_until_asked(place, holder, "second", other) == asks
-    assert (holder.wait(20), other.wait(20)) == (0, 0)
+    try:
+        assert held_until_asked(place, holder, "second", other) == asks
+        assert (holder.wait(20), other.wait(20)) == (0, 0)
+    finally:
+        holder.kill()
+        other.kill()
 
 
 def state_of(pid):

@@ -53,7 +53,9 @@ def test_each_choice_of_a_sweep_makes_a_valid_run(conf, name):
         else [distribution.low, distribution.high]
         for key, distribution in space.distributions.items()
     }
-    for number in range(max(map(len, choices.values()))):  # each choice once at least, with others of the other parameters
+    for number in range(
+        max(map(len, choices.values()))
+    ):  # each choice once at least, with others of the other parameters
         validate(composed(name, *space.overrides({key: own[number % len(own)] for key, own in choices.items()})))
 
 

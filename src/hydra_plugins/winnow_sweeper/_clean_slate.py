@@ -56,7 +56,9 @@ class _LoggerState:
         if self.flags:
             level, logger.propagate, logger.disabled = self.flags
             if logger.level != level:
-                logger.setLevel(level)  # makes all loggers forget what they have looked up: 1,000 of them, as often each
+                logger.setLevel(
+                    level
+                )  # makes all loggers forget what they have looked up: 1,000 of them, as often each
 
 
 _FRESH = _LoggerState()  # a logger that the job made: its library set it up once and will not do so again

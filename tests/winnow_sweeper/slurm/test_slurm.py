@@ -7,7 +7,17 @@ import signal
 
 import pytest
 from composed import REPOSITORY
-from sweep_parts import finished, read_until, start, start_program, statuses, sweep_by_worker, table, wait_until, write_app
+from sweep_parts import (
+    finished,
+    read_until,
+    start,
+    start_program,
+    statuses,
+    sweep_by_worker,
+    table,
+    wait_until,
+    write_app,
+)
 
 from winnow.sweep.stored_study import StoredStudy
 
