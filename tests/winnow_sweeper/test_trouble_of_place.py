@@ -124,18 +124,28 @@ def test_nothing_starts_until_the_place_can_be_written_again(tmp_path, quick_pau
     assert "can be written, after" in warnings[1]
 
 
-def test_pauses_grow_while_no_job_ends_well(tmp_path, quick_pauses):
+def test_pauses_grow_while_no_job_ends_well(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(_place, "time", clock)
     place = Place(tmp_path)
-    pauses = []
-    for ends_well in (False, False, True):
+    for ends_well, seconds in ((False, 2.0), (False, 4.0), (False, 8.0), (True, 2.0)):
         if ends_well:
             place.trouble_of(Finished(JOB, Outcome("completed", values=(1.0,))))
         assert place.trouble_of(Finished(JOB, interrupted_by_place("full"))) == "full"
         place.pause("3", "full")
-        pauses.append(until_usable(place))
-    assert pauses[0] == pytest.approx(0.1, abs=0.05)
-    assert pauses[1] == pytest.approx(0.2, abs=0.05)
-    assert pauses[2] == pytest.approx(0.1, abs=0.05)
+        clock.now += seconds - 0.5
+        assert not place.is_usable()
+        clock.now += 0.5
+        assert place.is_usable()
+
+
+class Clock:
+    """Stands in for ``time``: moves only when it is told to."""
+
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
 
 
 @pytest.fixture
