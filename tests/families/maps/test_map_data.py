@@ -159,7 +159,8 @@ def test_settings_that_can_not_be_drawn_are_refused(changed, message):
 
 def test_a_city_without_a_drive_is_refused_and_so_is_a_folder_without_any(shared_data, tmp_path):
     with pytest.raises(
-        ConfigError, match="no drive is in 'atlantis'; there are boston-seaport, singapore-hollandvillage"
+        ConfigError,
+        match="no drive of \\S+vector_map is in 'atlantis'; there are boston-seaport, singapore-hollandvillage",
     ):
         rendered(shared_data, val_cities=["atlantis"])
     with pytest.raises(DataError, match=r"vector_map holds no scene \(data\.root\)"):

@@ -74,13 +74,14 @@ def read_drives(root: Path, cities: Sequence[str]) -> Drives:
         raise DataError(f"{root / TRACKS} holds no scene (data.root)")
     keyframes, refused = read_infos(root / INFOS, "", "")
     if not keyframes:
-        why = f": {refused[0].kind}, {refused[0].detail}" if refused else ""
+        why = f": sample {refused[0].token:.60}: {refused[0].kind}, {refused[0].detail}" if refused else ""
         raise DataError(f"{root / INFOS} holds no sample whose six calibrations could be used{why}")
     drives = Drives(keyframes[0], [read_scene(path) for path in paths])
     unknown = sorted(set(cities) - set(drives.cities))
     if unknown:
         raise ConfigError(
-            f"data.train_cities and data.val_cities: no drive is in {unknown[0]!r}; there are {', '.join(drives.cities)}"
+            f"data.train_cities and data.val_cities: no drive of {root / TRACKS} is in {unknown[0]!r}; there are "
+            f"{', '.join(drives.cities)}"
         )
     return drives
 
