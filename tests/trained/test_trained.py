@@ -1,6 +1,7 @@
 """Trained models in use: loaded from a checkpoint alone, predicting on pictures, evaluated as their run was."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -169,6 +170,16 @@ def test_the_command_writes_coco_and_pictures(run, pictures, tmp_path, capsys):
     assert not (tmp_path / "refused").exists()
 
 
+def test_a_picture_whose_name_is_no_utf_8_is_written_with_it(run, pictures, tmp_path):
+    name = os.fsdecode(b"\xff \xc3\xa9.png")
+    (tmp_path / name).write_bytes(pictures[0].read_bytes())
+    out = tmp_path / "out"
+    assert main(["predict", str(run), str(tmp_path / name), "--output", str(out), "--no-pictures"]) == 0
+    written = (out / "predictions.json").read_text(encoding="utf-8")
+    assert "é" in written
+    assert json.loads(written)["images"][0]["file_name"] == str(tmp_path / name)
+
+
 def test_the_command_evaluates(run, here, capsys):
     assert main(["evaluate", str(run), "--which", "last", "--format", "json", "data.num_val=8"]) == 0
     shown = json.loads(capsys.readouterr().out)["metrics"]
@@ -226,6 +237,17 @@ def test_weights_of_another_model_are_refused(run, tmp_path):
 def test_an_odd_value_in_a_recorded_config_is_named_with_its_file(run, tmp_path, place, value, message):
     path = changed(run, tmp_path, lambda content: content["config"][place[0]].update({place[1]: value}))
     with pytest.raises(ConfigError, match=message):
+        winnow.load(path)
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("head_channels", 1 << 15, r"weights of \S+changed.pth don't fit .*\n"),  # 38 GB a layer
+    ("head_channels", 1 << 62, r"changed.pth: the model that its config names can't be built: Storage size calculation overfl"),
+    ("head_convs", 10**9, r"changed.pth: the model has more than \d+ weights, and the file holds \d+"),
+])  # fmt: skip
+def test_a_model_that_no_machine_could_hold_takes_no_memory_and_no_time(run, tmp_path, key, value, message):
+    path = changed(run, tmp_path, lambda content: content["config"]["model"].update({key: value}))
+    with pytest.raises(WeightsError, match=message):
         winnow.load(path)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from winnow.compare.comparison import ABSENT, Change, Comparison, Row
 from winnow.compare.words import best_columns, change_text, column, config_note, number_text, value_text
+from winnow.console import visible
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bar: #4a7fd4; --best: #2e8b57; }
@@ -45,6 +46,11 @@ def page(comparison: Comparison) -> str:
         _weights(comparison),
         "</body></html>",
     ])  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Return text as a page shows it: no markup, and no character that UTF-8 can't hold or that a reader would not see."""
+    return html.escape(visible(text))
 
 
 def _subjects(comparison: Comparison) -> str:

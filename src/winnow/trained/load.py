@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.folder import checkpoint_in
@@ -24,7 +27,7 @@ from winnow.engine.seeding import undisturbed_rng
 from winnow.engine.settings import amp_word
 from winnow.errors import CheckpointError, ConfigError, WeightsError
 from winnow.protocols import Task
-from winnow.reading import naming
+from winnow.reading import naming, reason
 from winnow.run.build import checked_evaluation
 from winnow.run.rehearsal import only_errors
 from winnow.settings import Settings, build_settings
@@ -129,20 +132,46 @@ def category_ids_of(content: Mapping[str, Any]) -> list[int]:
 
 def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> Task:
     """Return the task of ``config`` with ``weights``. It is built without its pretrained weights, which may be gone by now, and
-    with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit."""
+    with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit, before there is
+    memory for a model of another size."""
     nodes = [config["model"]]
     if nodes[0].get("pretrained", False) is not False:
         nodes.insert(0, {**nodes[0], "pretrained": False})
     for node in nodes:
+        build = partial(instantiate, {**config, "model": node}, "model", **arguments)
         with undisturbed_rng(), only_errors():  # not that it starts from random weights: it gets its own right after
-            task: Task = instantiate({**config, "model": node}, "model", **arguments)
-        wrong = _differences(weights, task.model.state_dict())
-        if not wrong:
-            task.model.load_state_dict(dict(weights))
-            return task
+            wrong = _differences(weights, _without_memory(build, len(weights)).model.state_dict())
+            if not wrong:
+                task: Task = build()
+                task.model.load_state_dict(dict(weights))
+                return task
     raise WeightsError(
         f"the weights of {path} don't fit the model that its config names:\n  " + "\n  ".join(wrong[:10])
     )
+
+
+def _without_memory(build: Callable[[], Task], num_weights: int) -> Task:
+    """Return a task whose weights have a shape and no values, or a whole one where its model reads them while it is built. Raises
+    WeightsError for a model that can't be built, or has many more parameters than ``num_weights``: a file may name one of any
+    size and depth."""
+    most, seen = 10 * num_weights + 1000, itertools.count(1)
+
+    def count(*_: Any) -> None:
+        if next(seen) > most:
+            raise WeightsError(f"the model has more than {most} weights, and the file holds {num_weights}")
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError, TypeError):
+        seen = itertools.count(1)
+        try:
+            return build()
+        except (MemoryError, RuntimeError, TypeError) as error:
+            raise WeightsError(f"the model that its config names can't be built: {reason(error)}") from error
+    finally:
+        counting.remove()
 
 
 def _used(config: Config) -> _Used:
