@@ -128,7 +128,7 @@ def test_a_class_that_only_train_has_is_in_both_and_one_that_only_val_has_is_ref
     assert [coco["categories"] for coco, _ in to_coco(voc_of_root(tmp_path)).values()] == [categories] * 2
     write_pair(tmp_path / "val", "c", an_object("cow"))
     with pytest.raises(
-        DataError, match=r"the val split has class 'cow', on .*c.jpg; the classes of train are cat, dog"
+        DataError, match=r"the val split has class 'cow', in .*c.xml; the classes of train are cat, dog"
     ):
         to_coco(voc_of_root(tmp_path))
 

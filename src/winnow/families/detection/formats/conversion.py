@@ -115,7 +115,7 @@ def to_coco(found: LabelledSet) -> dict[str, tuple[dict[str, Any], Counter[str]]
             f"no object in any label file of {next(iter(found.splits.values())).folder}: nothing to train on"
         )
     numbers = {name: number for number, name in names.items()}
-    _require_known(read, numbers)
+    _require_known(read, numbers, found)
     categories = [{"id": number, "name": name} for number, name in names.items()]
     return {
         split: (_coco(pictures, found.splits[split].folder, numbers, counts, categories), +counts)
@@ -196,13 +196,14 @@ def _read(
     return pictures, counts
 
 
-def _require_known(read: Mapping[str, tuple[_Pictures, Any]], numbers: Mapping[str, int]) -> None:
+def _require_known(read: Mapping[str, tuple[_Pictures, Any]], numbers: Mapping[str, int], found: LabelledSet) -> None:
     for split, (pictures, _) in read.items():
         for path, picture in pictures:
             for entry in picture.objects:
                 if entry.name not in numbers:
+                    label = dict(found.splits[split].pairs)[path]
                     raise DataError(
-                        f"the {split} split has class {entry.name!r:.60}, on {path}; the classes of train are "
+                        f"the {split} split has class {entry.name!r:.60}, in {label}; the classes of train are "
                         f"{first_of(sorted(numbers))}"
                     )
 
