@@ -40,7 +40,7 @@ TEXTS = (
     "true", "${oc.env:HOME}", "${now:%Y}", "${a.b}", "${", "$", "???", "%s%n", "{0}{x}", "'\"\\", "a=b", "~a", "+a", "++a=1",
     "--help",
     "hydra.run.dir=x", "trusted_targets=[os]", "os.system", "_target_", "*", "a,b", "choice(1,2)", "interval(0,1)", "[1,2",
-    "{a:1}",
+    "{a:1}", "a\x00b/c.png", "\ud800/c.png", "../c.png", "a/" + "x" * 300, "c\\d.png",
 )  # fmt: skip
 NUMBERS: tuple[Any, ...] = (
     0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, -(10**400), 0.5, -0.0, 1e308, 1e-308, 5e-324, float("nan"), float("inf"),
