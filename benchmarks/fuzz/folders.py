@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.labels import DETECTION, LOADING, changed_json, changed_xml, picture, show, train_on
-from fuzz.mutations import NUMBERS, TEXTS, encoded, mutated_bytes
+from fuzz.mutations import NUMBERS, OTHER_FILE, TEXTS, encoded, mutated_bytes
 from fuzz.pool import Case, Kind
 from fuzz.records import changed_yaml
 
@@ -175,7 +175,7 @@ def _yolo(rng: random.Random, shared: Path, folder: Path) -> Case:
     readers = _readers(check_yolo, yolo_data, YoloNode, values)
     readers["convert"] = lambda: write_converted(yolo_of_root(root), folder / "converted")
     readers["describe"] = lambda: describe_data(root)
-    return Case(readers, (path.name, *odd, "data.yaml", "instances_", "nothing to learn from"))
+    return Case(readers, (path.name, *odd, "data.yaml", "instances_", OTHER_FILE, "nothing to learn from"))
 
 
 def _prepare_roboflow(folder: Path) -> Any:
@@ -215,7 +215,7 @@ def _roboflow(rng: random.Random, shared: Any, folder: Path) -> Case:
     readers = _readers(check_coco, coco_data, CocoNode, values)
     readers["convert"] = lambda: write_coco(coco_of_root(root), folder / "converted")
     readers["describe"] = lambda: describe_data(root)
-    return Case(readers, (changed, *odd, "train and val", ".png", "nothing to learn from"))
+    return Case(readers, (changed, *odd, "train and val", ".png", OTHER_FILE, "nothing to learn from"))
 
 
 KINDS = (

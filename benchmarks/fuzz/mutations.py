@@ -32,10 +32,12 @@ TARGETS: tuple[Any, ...] = (
     {"_target_": 7},
     {"_target_": "torch.optim.AdamW", "_partial_": True, "params": {"_target_": "os.mkdir", "path": CANARY}},
 )
+OTHER_FILE = "etc/passwd"
+"""What a changed name may lead to: a file that is there and is none of the set's."""
 TEXTS = (
     "", " ", "\x00", "a\x00b", "\x1b[31mred", "\r\n\t", "\ud800", "\U0001f4a9", "é" * 3, "\u202e\u200b", "[/a/b]", "[bold]x",
     "[link=x]",
-    "[red", "x" * 5000, "../../../../etc/passwd", "/", ".", "~", "nan", "-inf", "1e999", "9" * 400, "9" * 5000, "1_000",
+    "[red", "x" * 5000, f"../../../../{OTHER_FILE}", "/", ".", "~", "nan", "-inf", "1e999", "9" * 400, "9" * 5000, "1_000",
     "0x1f", "null",
     "true", "${oc.env:HOME}", "${now:%Y}", "${a.b}", "${", "$", "???", "%s%n", "{0}{x}", "'\"\\", "a=b", "~a", "+a", "++a=1",
     "--help",

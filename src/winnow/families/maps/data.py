@@ -102,11 +102,11 @@ def nuscenes_map(*, loading: LoadingSettings, **values: Any) -> MapData:
     root, frame = Path(settings.root), settings.map_frame
     table = root / index.version / "sample_data.json"
     origin = f"the infos of {folder} (img_path)" if index.version == "infos" else f"{table} (filename)"
-    for part, own in (("train", train), ("val", val)):
-        _require_images(root, part, [keyframe for keyframe, _ in own], origin)
-    sources = [ConvertedSource(root, own, frame, origin) for own in (train, val)]
+    for name, chosen in (("train", train), ("val", val)):
+        _require_images(root, name, [keyframe for keyframe, _ in chosen], origin)
+    train_source, val_source = (ConvertedSource(root, chosen, frame, origin) for chosen in (train, val))
     return MapData(
-        *sources, {scene.city for scene in index.scenes},
+        train_source, val_source, {scene.city for scene in index.scenes},
         settings, loading, sha.hexdigest()[:16], num_val_lines, settings.wait_for_files_seconds, settings.max_bad_samples,
     )  # fmt: skip
 
