@@ -87,7 +87,7 @@ def read_drives(root: Path, cities: Sequence[str]) -> Drives:
 
 
 def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSettings) -> DriveScenes:
-    """Return the places of all drives in ``cities``, one per ``data.seconds``."""
+    """Return the places of all drives in ``cities``, one per ``data.seconds``. Raises DataError where none is that long."""
     from winnow.families.maps.city_map import Pose
 
     frame_to_ego = drives.keyframe.frame_to_ego(settings.map_frame)
@@ -99,4 +99,8 @@ def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSet
             city_map = partial(getattr, drive, "city_map")
             scenes.append(Scene(f"{drive.name}_{place}", drive.city, city_map, pose, own, [number, place]))
             lines.append(own)
+    if cities and not scenes:
+        names = ", ".join(drive.name for drive in drives.scenes if drive.city in cities)
+        folder, where = Path(settings.root) / TRACKS, ", ".join(cities)
+        raise DataError(f"{folder}: no drive in {where} lasts data.seconds={settings.seconds:g}: {names:.200}")
     return DriveScenes(scenes, lines)
