@@ -33,7 +33,7 @@ def write_coco(folder, bbox):
 
 def test_a_clean_data_set_exits_with_0(data_set, capsys):
     assert main(["data", "check", *data_set]) == 0
-    assert capsys.readouterr().out.endswith("no problems\n")
+    assert capsys.readouterr().out.endswith("train: cat 1\nno problems\n")
 
 
 def test_problems_exit_with_1_and_are_listed_by_file_and_annotation(data_set, tmp_path, capsys):
@@ -48,7 +48,8 @@ def test_json_is_the_only_thing_on_stdout(data_set, tmp_path, capsys):
     assert main(["data", "check", *data_set, "--format", "json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["is_clean"] is False
-    assert report["counts"] == {"box without area": 1, "image without annotation": 1}
+    assert report["counts"] == {"box without area": 1, "image without annotation": 1, "class without an object": 1}
+    assert report["objects"] == {"train": {"cat": 0}}
     assert report["findings"][0]["annotation"] == 4
 
 
@@ -105,6 +106,15 @@ def test_outside_of_a_project_the_configs_are_winnows_own(tmp_path, monkeypatch,
 def test_a_missing_annotation_file_exits_with_1_and_a_message(tmp_path, capsys):
     assert main(["data", "check", "--images", str(tmp_path), "--annotations", str(tmp_path / "none.json")]) == 1
     assert "none.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["data", "describe"], ["study"], ["sync"], ["data", "check", "data=voc"]])
+def test_a_path_that_the_system_does_not_look_at_is_one_message(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = "x" * 300
+    assert main([*command, f"data.root={path}" if "check" in command else path]) == 2
+    assert f"winnow: {path}" in (printed := capsys.readouterr().err)
+    assert "File name too long" in printed
 
 
 def test_the_data_can_be_named_as_for_training(data_set, monkeypatch, capsys):

@@ -33,11 +33,14 @@ MOVED_CHOICES = {
 
 ADDED: dict[str, Any] = {
     "report": True,
+    "training.balance_threshold": 0.001,
+    "training.class_balance": "none",
     "training.ema.also_raw": False,
     "training.frozen_source": None,
     "training.frozen_weights": "stored",
     "training.memory_format": "auto",
     "training.no_decay": [],
+    "training.subset_stratified": False,
 }
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""
 
@@ -80,11 +83,15 @@ _LABELS: dict[str, Callable[[Mapping[str, Any]], Any]] = _PIXELS | {
     "drop_duplicates": lambda _: False,
     "mend": lambda _: ["numbers", "file_names", "sizes", "masks", "jpeg_ends"],
 }
+_CHOSEN = {**_LABELS, "classes": lambda _: None, "ignore_categories": lambda _: []}
+_HELD_OUT = {**_CHOSEN, "val_part": lambda _: None, "folds": lambda _: None, "fold": lambda _: 0}
 _DATA = "winnow.families.detection.data"
 _PAIR_DATA = "winnow.families.pairs.data"
 ADDED_TO_DATA: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
-    f"{_DATA}.coco_data": {"root": lambda _: None, "cache": lambda _: ".cache/coco", **_LABELS},
-    **{f"{_DATA}.{name}_data": _LABELS for name in ("voc", "yolo", "bdd100k")},
+    f"{_DATA}.coco_data": {"root": lambda _: None, "cache": lambda _: ".cache/coco", **_HELD_OUT},
+    f"{_DATA}.voc_data": _HELD_OUT,
+    f"{_DATA}.yolo_data": _HELD_OUT,
+    f"{_DATA}.bdd100k_data": _CHOSEN,
     f"{_DATA}.digits_data": _PIXELS,
     **{f"{_PAIR_DATA}.{name}": _PIXELS for name in ("llvip", "kaist", "pairs_synthetic")},
 }

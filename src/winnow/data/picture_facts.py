@@ -51,7 +51,15 @@ UNREADABLE = PictureFacts(0, 0)
 
 
 def facts_of(paths: Sequence[str], cache: Path | None = None) -> list[PictureFacts]:
-    """Return the facts of each picture; those that can't be read are ``UNREADABLE``.
+    """Return the facts of each picture, as ``facts_table`` finds them."""
+    return [
+        PictureFacts(width, height, orientation, bits, bool(has_end))
+        for width, height, orientation, bits, has_end in facts_table(paths, cache).tolist()
+    ]
+
+
+def facts_table(paths: Sequence[str], cache: Path | None = None) -> np.ndarray:
+    """Return the facts of each picture, (N, 5) int32 in the order of ``PictureFacts``; of one that can't be read, ``UNREADABLE``.
 
     With ``cache``, a folder, they are kept there by path, size and time of the file, so that only what has changed is read again.
     """
@@ -68,10 +76,7 @@ def facts_of(paths: Sequence[str], cache: Path | None = None) -> list[PictureFac
             facts[row] = found
     if file is not None and rows:
         _keep(file, states, facts)
-    return [
-        PictureFacts(width, height, orientation, bits, bool(has_end))
-        for width, height, orientation, bits, has_end in facts.tolist()
-    ]
+    return facts
 
 
 def facts_of_file(path: str) -> PictureFacts:

@@ -91,6 +91,11 @@ class Objective(Settings):
     mode: Literal["max", "min"]
 
 
+def amp_word(value: object) -> object:
+    """Return ``training.amp`` as a word: ``true`` and ``false`` are ``auto`` and ``off``."""
+    return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 class TrainingSettings(Settings):
     """The ``training`` group; ``conf/training/default.yaml`` says what each key does and holds the defaults."""
 
@@ -112,6 +117,9 @@ class TrainingSettings(Settings):
     ema: EmaSettings
     subset_size: int | None = Field(gt=0)
     subset_seed: int
+    subset_stratified: bool = False
+    class_balance: Literal["none", "repeat_factor"] = "none"
+    balance_threshold: float = Field(default=0.001, gt=0, le=1)
     overfit: int | None = Field(gt=0)
     resize_schedule: list[Pair] | None
     eval_interval: int = Field(gt=0)
@@ -134,10 +142,7 @@ class TrainingSettings(Settings):
     sync_batch_norm: bool
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
-    @field_validator("amp", mode="before")
-    @classmethod
-    def _amp_word(cls, value: object) -> object:
-        return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
+    _amp_word = field_validator("amp", mode="before")(amp_word)
 
     @field_validator("resize_schedule")
     @classmethod
@@ -180,6 +185,8 @@ class TrainingSettings(Settings):
     def _fit_together(self) -> TrainingSettings:
         if self.overfit is not None and self.subset_size is not None and self.subset_size < self.overfit:
             raise ValueError(f"overfit={self.overfit} needs more samples than subset_size={self.subset_size} leaves")
+        if self.overfit is not None and self.class_balance != "none":
+            raise ValueError(f"overfit={self.overfit} trains on each sample once; give class_balance=none")
         late = [epoch for epoch in self.scheduler.milestones if epoch >= self.max_epochs]
         if late:
             raise ValueError(

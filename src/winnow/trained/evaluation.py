@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Data, Metric, Task
+from winnow.reading import naming
 from winnow.settings import build_settings
 
 if TYPE_CHECKING:
@@ -43,15 +45,18 @@ def evaluate_model(
     """Return ``val/…`` of the data that ``overrides`` make of the run's own; see ``TrainedModel.evaluate``."""
     if split not in SPLITS:
         raise ConfigError(f"split={split!r}; allowed: {', '.join(SPLITS)}")
-    config = {**model.config, "data": data_node(model.config, overrides)}
-    check_node(config, "data", ["loading"])
-    data: Data = instantiate(config, "data", loading=loading_of(config, batch_size))
+    is_own = not any(text.startswith("data=") for text in overrides)
+    with naming(model.path, "the data of the run of ") if is_own else contextlib.nullcontext():
+        config = {**model.config, "data": data_node(model.config, overrides)}
+        check_node(config, "data", ["loading"])
+        data: Data = instantiate(config, "data", loading=loading_of(config, batch_size))
     if split == "train":  # an overfit run is evaluated on all that it trains on
         loading = loading_of(config, batch_size).model_copy(update={"overfit": data.num_train_samples})
         data = instantiate(config, "data", loading=loading)
     if list(data.classes) != list(model.classes):
         raise ConfigError(
             f"the model of {model.path} knows the classes {list(model.classes)}, and this data has {list(data.classes)}"
+            + ("; data.classes=[…] chooses and orders them by name" if "classes" in config["data"] else "")
         )
     if not data.num_val_batches():
         raise DataError("the data has no validation images; split=train evaluates those that were trained on")
@@ -77,7 +82,7 @@ def loading_of(config: Config, batch_size: int | None) -> LoadingSettings:
     values = {name: training[name] for name in LoadingSettings.model_fields.keys() & training.keys()}
     if batch_size is not None:
         values["batch_size"] = batch_size
-    return build_settings(LoadingSettings, {**values, "drop_last": False}, "training")
+    return build_settings(LoadingSettings, {**values, "drop_last": False, "class_balance": "none"}, "training")
 
 
 def size_of(model: TrainedModel, config: Config) -> int:

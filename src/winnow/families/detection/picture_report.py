@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from winnow.data.grey_levels import LevelsLeft
 from winnow.data.image import QUARTER_TURNS, SAME_SIZE_TURNS, levels_of, turns
 from winnow.data.picture_facts import PictureFacts
 from winnow.data.pixel_rule import Exif, PixelRule
 from winnow.errors import DataError
-from winnow.families.detection.formats.coco import CocoSplit, ImageRecord, read_as_before, read_coco
+from winnow.families.detection.formats.coco import read_as_before, read_coco
+from winnow.families.detection.formats.records import CocoSplit, ImageRecord
 from winnow.families.detection.rules.label_rules import MENDS, Mend
 
 logger = logging.getLogger(__name__)
@@ -27,11 +30,11 @@ def turn_of(picture: PictureFacts, width: int, height: int, exif: Exif) -> int:
 
 def pixel_words(split: CocoSplit, rule: PixelRule) -> str:
     """Return what ``rule`` does to the pixels of ``split``, for its fingerprint; empty where that is nothing."""
-    if not split.pictures:  # nobody has looked at them
+    if not len(split.pictures):  # nobody has looked at them
         is_plain = rule.exif in ("auto", "by_size") and rule.depth == "upper8"
         return "" if is_plain else f" exif={rule.exif} depth={rule.depth}"
     words = [f"{record.image_id!r} turned {turn}" for record, turn in _turns(split, rule.exif) if turn != 1]
-    if rule.depth != "upper8" and any(picture.bits > 8 for picture in split.pictures):
+    if rule.depth != "upper8" and any(picture.bits > 8 for _, picture in _pictures(split)):
         words.append(f"depth={rule.depth}")
     if rule.mends_ends:
         words += [f"{record.image_id!r} without end" for record, picture in _pictures(split) if not picture.has_end]
@@ -80,7 +83,7 @@ def changes_of_reading(split: CocoSplit, rule: PixelRule) -> list[str]:
     old = read_as_before(split)
     if old is None:
         return [f"{split.annotations} was refused before"]
-    lines = [] if old.fingerprint == split.fingerprint else list(_changed_records(split))
+    lines = [] if split.fingerprint.startswith(old.fingerprint) else list(_changed_records(split))
     turned = sum(
         turn != old_turn
         for (_, turn), (_, old_turn) in zip(_turns(split, rule.exif), _turns(split, "by_size"), strict=True)
@@ -89,9 +92,9 @@ def changes_of_reading(split: CocoSplit, rule: PixelRule) -> list[str]:
         lines.append(
             f"{turned} images are turned otherwise by their EXIF orientation: data.exif=by_size takes them as before"
         )
-    if rule.depth != "upper8" and any(picture.bits > 8 for picture in split.pictures):
+    if rule.depth != "upper8" and any(picture.bits > 8 for _, picture in _pictures(split)):
         lines.append(f"data.depth={_shown(rule)} takes 16 bits otherwise: data.depth=upper8 takes them as before")
-    broken = sum(not picture.has_end for picture in split.pictures)
+    broken = sum(not picture.has_end for _, picture in _pictures(split))
     if broken and rule.mends_ends:
         lines.append(
             f"{broken} JPEGs that lack their end are read: {_without(split, 'jpeg_ends')} leaves them out as before"
@@ -112,7 +115,7 @@ def _changed_records(split: CocoSplit) -> Iterator[str]:
             other = read_coco(split.annotations, reading.images, replace(reading, labels=labels))
         except DataError:
             other = None
-        if other is None or other.fingerprint != split.fingerprint:
+        if other is None or not split.fingerprint.startswith(other.fingerprint):
             yield f"{split.annotations}: {mend} that are not as they should be are read: {_without(split, mend)} reads as before"
     if reading.labels.drop_duplicates:
         yield f"{split.annotations}: data.drop_duplicates=false keeps boxes that are there twice, as before"
@@ -126,7 +129,11 @@ def _without(split: CocoSplit, mend: Mend) -> str:
 
 
 def _pictures(split: CocoSplit) -> Iterator[tuple[ImageRecord, PictureFacts]]:
-    return zip(split.records, split.pictures, strict=False)  # no facts where nobody has looked
+    """Give the images of which there is something to say, with the facts; none where nobody has looked at them."""
+    plain = PictureFacts(0, 0)
+    for row in np.flatnonzero((split.pictures[:, 2:] != plain[2:]).any(axis=1)).tolist():
+        width, height, orientation, bits, has_end = split.pictures[row].tolist()
+        yield split.records[row], PictureFacts(width, height, orientation, bits, bool(has_end))
 
 
 def _turns(split: CocoSplit, exif: Exif) -> list[tuple[ImageRecord, int]]:

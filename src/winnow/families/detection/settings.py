@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from winnow.data.pixel_rule import MAX_PIXELS, Exif, PixelRule
 from winnow.families.detection.formats.digits import DigitsSettings
@@ -44,15 +44,66 @@ class DetectionSettings(Settings):
         return PixelRule(self.exif, self.depth, self.max_pixels, mends_ends)
 
 
-class FileSettings(DetectionSettings, LabelSettings):
-    """What detection data sets from label files have in common: the keys of ``conf/data/labels.yaml`` besides."""
+class ChosenSettings(DetectionSettings, LabelSettings):
+    """The keys of ``conf/data/annotated_images.yaml``, those of ``labels.yaml`` among them: ``classes`` to learn (None: all), by
+    label, ``ignore_categories`` whose objects are ignored; what files come to is kept under ``cache`` (None: found anew at each
+    start)."""
 
-    cache: Place
+    classes: list[str] | None = None
+    ignore_categories: list[str] = Field(default_factory=list)
+    cache: Place | None = None
+
+    @property
+    def cache_folder(self) -> Path | None:
+        return None if self.cache is None else Path(self.cache)
 
     def reading(self, native: Convention) -> Reading:
         """Return how their COCO files are read, whose boxes meant ``native`` as they were written."""
         labels = LabelSettings(**{name: getattr(self, name) for name in LabelSettings.model_fields})
-        return Reading(labels=labels, native=native, exif=self.exif, cache=Path(self.cache))
+        return Reading(labels=labels, native=native, exif=self.exif, cache=self.cache_folder)
+
+    @field_validator("classes", "ignore_categories")
+    @classmethod
+    def _names_differ(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError("names must differ")
+        return names
+
+    @field_validator("classes")
+    @classmethod
+    def _are_some(cls, names: list[str] | None) -> list[str] | None:
+        if names == []:
+            raise ValueError("name a class, or null for all")
+        return names
+
+
+class HeldOutSettings(ChosenSettings):
+    """Which part of one set is held out for validation: ``val_part`` of it, or fold ``fold`` (from 0) of ``folds``."""
+
+    val_part: float | None = Field(default=None, gt=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> HeldOutSettings:
+        if self.val_part is not None and self.folds is not None:
+            raise ValueError(f"val_part={self.val_part} and folds={self.folds} both hold a part out; give one of them")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold={self.fold} is none of folds={self.folds}: folds count from 0")
+        return self
+
+    @property
+    def holds_out(self) -> bool:
+        return self.val_part is not None or self.folds is not None
+
+    @property
+    def held_out_words(self) -> str:
+        """Return the keys that say what is held out, as on a command line."""
+        return (
+            f"data.val_part={self.val_part:g}"
+            if self.val_part is not None
+            else f"data.folds={self.folds} data.fold={self.fold}"
+        )
 
 
 class DigitsNode(DetectionSettings, DigitsSettings):
@@ -69,15 +120,14 @@ class PartPaths(Settings):
     annotations: Place | None
 
 
-class CocoNode(FileSettings):
-    """The keys of ``data=coco``: either ``root`` or the paths of each part; ``val`` may be null. What the headers of the pictures
-    say is kept under ``cache``."""
+class CocoNode(HeldOutSettings):
+    """The keys of ``data=coco``: either ``root`` or the paths of each part; ``val`` may be null."""
 
     name: str
     root: Place | None = None
     train: PartPaths
     val: PartPaths | None
-    cache: Place = ".cache/coco"
+    cache: Place | None = ".cache/coco"
 
 
 class VocPart(Settings):
@@ -87,24 +137,27 @@ class VocPart(Settings):
     annotations: Place | None
 
 
-class VocNode(FileSettings):
+class VocNode(HeldOutSettings):
     """The keys of ``data=voc``: either ``root`` or the folders of each split; conversions are kept under ``cache``."""
 
     name: str
     root: Place | None
     train: VocPart
     val: VocPart | None
+    cache: Place
 
 
-class YoloNode(FileSettings):
+class YoloNode(HeldOutSettings):
     """The keys of ``data=yolo``; conversions are kept under ``cache``."""
 
     name: str
     root: Place
+    cache: Place
 
 
-class Bdd100kNode(FileSettings):
+class Bdd100kNode(ChosenSettings):
     """The keys of ``data=bdd100k``; conversions are kept under ``cache``."""
 
     name: str
     root: Place
+    cache: Place

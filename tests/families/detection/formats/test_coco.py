@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from winnow.data.loader import is_gone
 from winnow.errors import DataError
-from winnow.families.detection.formats.coco import read_coco, require_same_classes
+from winnow.families.detection.formats.coco import read_coco
 from winnow.families.detection.formats.coco_pictures import find_missing_files
 
 CATEGORIES = [{"id": 90, "name": "zebra"}, {"id": 1, "name": "ant"}, {"id": 5, "name": "cat"}]
@@ -208,12 +209,11 @@ def test_a_folder_named_like_an_image_counts_as_missing(tmp_path):
     assert find_missing_files(paths) == paths
 
 
-def test_val_must_have_the_categories_of_train(tmp_path):
-    train = read(tmp_path)
-    val = read(tmp_path, categories=[*CATEGORIES[:2], {"id": 6, "name": "cat"}])
-    require_same_classes(train, train)
-    with pytest.raises(DataError, match="category 5: 'cat' in train, 'absent' in val; category 6"):
-        require_same_classes(train, val)
+@pytest.mark.parametrize("folder", ["a\0b", "\ud800", "x" * 300])
+def test_a_folder_that_can_not_be_is_not_there(folder, tmp_path):
+    paths = [str(tmp_path / folder / "a.jpg")]
+    assert find_missing_files(paths) == paths
+    assert is_gone(tmp_path / folder)
 
 
 def test_the_fingerprint_follows_the_content_not_the_place(tmp_path):

@@ -4,99 +4,102 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from winnow.data.picture_facts import PictureFacts
+from winnow.data.picture_facts import facts_table
 from winnow.errors import DataError
+from winnow.families.detection.formats.coco_pictures import find_missing_files
 from winnow.families.detection.formats.coco_rules import Rule
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
+from winnow.families.detection.formats.record_cache import keep_split, kept_split
+from winnow.families.detection.formats.records import CocoSplit, Columns, FlatRecords, Texts, ids_of
 from winnow.families.detection.rules.file_names import LOOKED_FOR
 from winnow.families.detection.rules.label_rules import Reading
+from winnow.reading import collector_paused
 
 logger = logging.getLogger(__name__)
 
+# Raise it when the same file and pictures give other records than before, or other words about them.
+_READER_VERSION = 2
 # What the fingerprint said of a file before it covered the records themselves.
 _OLD_READER = "coco1"
 _NUM_SHOWN = 5
 _SUSPICIOUS_FRACTION = 0.1
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ImageRecord:
-    """One image and its objects, in pixels of the image as annotated.
-
-    ``boxes`` (N, 4) float32 xyxy, clipped to the image by their corners, none without area; ``labels`` (N,) int64 in
-    0…n−1; ``areas`` (N,) float32 px², the annotation's own where it has one; ``crowd`` (N,) bool.
-    """
-
-    image_id: int | str
-    path: Path
-    width: int
-    height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class CocoSplit:
-    """All images of one annotation file, in the file's order; label i is ``class_names[i]`` and ``category_ids[i]``.
-
-    ``fingerprint`` covers the records; ``repairs`` counts what was mended or dropped, by kind. Of a file: how it was read
-    (``reading``, None where records were made otherwise), its own ``sha256``, the facts of its ``pictures`` in the order of the
-    records, empty where they were not looked at.
-    """
-
-    records: tuple[ImageRecord, ...]
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    fingerprint: str
-    repairs: Mapping[str, int]
-    annotations: Path | None = None
-    reading: Reading | None = None
-    sha256: str = ""
-    pictures: tuple[PictureFacts, ...] = ()
-
-    @property
-    def old_fingerprint(self) -> str:
-        """Return what stood for the split before fingerprints covered the records."""
-        return f"{_OLD_READER}-{self.sha256}" if self.sha256 else self.fingerprint
-
-
 def read_coco(annotations: Path, images: Path, reading: Reading | None = None) -> CocoSplit:
-    """Read the split that ``annotations`` describes, its file names relative to ``images``, by the rules of ``reading``.
+    """Read the split that ``annotations`` describes, its file names relative to ``images``, by the rules of ``reading``; what it
+    comes to is kept in the cache that ``reading`` names, and mapped into memory from there.
 
     Harmless faults are repaired and counted; raises DataError listing the entries that would corrupt training (`Rule`
     says which is which), or the image files that are missing.
     """
     annotations, reading = Path(annotations), replace(reading or Reading(), images=Path(images))
-    table = read_table(annotations, reading)
-    _refuse(table)
-    kept = np.flatnonzero(table.image_keep)
-    _require_files(table, kept)
-    repairs = {rule.label: len(rows) for rule, rows in table.violations.items() if rule.repair not in (None, "kept")}
-    _log_doubts(table, repairs)
-    records = _records(table, kept)
-    return CocoSplit(
-        records=records,
-        class_names=table.class_names,
-        category_ids=table.category_ids,
-        fingerprint=fingerprint_of(records, table.category_ids, table.class_names),
-        repairs=repairs,
-        annotations=annotations,
-        reading=reading,
-        sha256=table.sha256,
-        pictures=tuple(table.pictures[row] for row in kept.tolist()) if table.pictures else (),
-    )
+    key = key_of(annotations, reading) if reading.cache is not None else None
+    split = None
+    if reading.cache is not None and key is not None:
+        split = kept_split(reading.cache, key, Path(images))
+        if split is not None and not _holds(split, reading):
+            split = None
+    if split is None:
+        split = _read(annotations, reading)
+        # Which file is meant by another name depends on all files that are there: found anew at each start.
+        if reading.cache is not None and key is not None and Rule.OTHER_NAME.label not in split.repairs:
+            split = keep_split(split, reading.cache, key, Path(images))
+    for doubt in split.doubts:
+        logger.warning("%s: %s", annotations, doubt)
+    return replace(split, annotations=annotations, reading=reading)
+
+
+def key_of(annotations: Path, reading: Reading) -> str | None:
+    """Return a digest of what the records of a file depend on besides its pictures; None for a file that can't be read."""
+    rules = (reading.labels.model_dump_json(), reading.native, reading.exif, reading.knows_pictures)
+    try:
+        with annotations.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+    return f"{digest} {_READER_VERSION} {reading.images} {rules}"
+
+
+def _holds(split: CocoSplit, reading: Reading) -> bool:
+    """Tell whether the pictures of a split that was kept are there, and are as they were."""
+    assert isinstance(split.records, FlatRecords)
+    paths = split.records.paths()
+    if find_missing_files(paths):
+        return False
+    return not reading.knows_pictures or np.array_equal(facts_table(paths, reading.cache), split.pictures)
+
+
+def _read(annotations: Path, reading: Reading) -> CocoSplit:
+    with collector_paused():
+        table = read_table(annotations, reading)
+        _refuse(table)
+        kept = np.flatnonzero(table.image_keep)
+        _require_files(table, kept)
+        repairs = {
+            rule.label: len(rows) for rule, rows in table.violations.items() if rule.repair not in (None, "kept")
+        }
+        columns = _columns(table, kept)
+        return CocoSplit(
+            records=FlatRecords(columns, str(reading.images)),
+            class_names=table.class_names,
+            category_ids=table.category_ids,
+            fingerprint=fingerprint_of(columns, table.category_ids, table.class_names),
+            repairs=repairs,
+            doubts=tuple(_doubts(table, repairs)),
+            old_fingerprint=f"{_OLD_READER}-{table.sha256}",
+            pictures=np.array(table.pictures, dtype=np.int32).reshape(-1, 5)[kept if table.pictures else []],
+        )
 
 
 def read_as_before(split: CocoSplit) -> CocoSplit | None:
-    """Return ``split`` as it was read before there were rules for odd values; None where it was refused."""
+    """Return all of the file of ``split`` as it was read before there were rules for odd values; None where it was refused."""
     assert split.annotations is not None
     assert split.reading is not None
     assert split.reading.images is not None
@@ -106,36 +109,17 @@ def read_as_before(split: CocoSplit) -> CocoSplit | None:
         return None
 
 
-def fingerprint_of(records: Sequence[ImageRecord], category_ids: Sequence[int], class_names: Sequence[str]) -> str:
-    """Return a digest of all that training sees of ``records``, wherever their files lie."""
+def fingerprint_of(columns: Columns, category_ids: Sequence[int], class_names: Sequence[str]) -> str:
+    """Return a digest of all that training sees of ``columns``, wherever their files lie."""
     sha = hashlib.sha256(repr((list(category_ids), list(class_names))).encode(errors="surrogatepass"))
-    lines = [
-        f"{record.image_id!r} {record.path.name} {record.width} {record.height} {len(record.labels)}"
-        for record in records
-    ]
-    sha.update("\n".join(lines).encode(errors="surrogatepass"))
-    for name in ("boxes", "labels", "areas", "crowd"):
-        sha.update(b"".join(getattr(record, name).tobytes() for record in records))
-    return f"records1-{sha.hexdigest()}"
-
-
-def require_same_classes(train: CocoSplit, val: CocoSplit) -> None:
-    """Raise DataError listing the categories that ``train`` and ``val`` do not share by id and name."""
-    differences = category_differences(
-        dict(zip(train.category_ids, train.class_names, strict=True)),
-        dict(zip(val.category_ids, val.class_names, strict=True)),
+    images = zip(
+        columns.image_ids(), columns.names, columns.sizes.tolist(), np.diff(columns.starts).tolist(), strict=True
     )
-    if differences:
-        raise DataError(f"train and val must have the same categories; {_first(differences, '; ')}")
-
-
-def category_differences(train: Mapping[int, str], val: Mapping[int, str]) -> list[str]:
-    """Return one line for each category id whose name differs between ``train`` and ``val``, or that one of them lacks."""
-    return [
-        f"category {number}: {train.get(number, 'absent')!r} in train, {val.get(number, 'absent')!r} in val"
-        for number in sorted(train.keys() | val.keys())
-        if train.get(number) != val.get(number)
-    ]
+    lines = [f"{image_id!r} {os.path.basename(name)} {size[0]} {size[1]} {num}" for image_id, name, size, num in images]
+    sha.update("\n".join(lines).encode(errors="surrogatepass"))
+    for values in (columns.boxes, columns.labels, columns.areas, columns.crowd):
+        sha.update(np.ascontiguousarray(values).tobytes())
+    return f"records1-{sha.hexdigest()}"
 
 
 def _refuse(table: CocoTable) -> None:
@@ -194,37 +178,28 @@ def _first(items: Sequence[str], separator: str = ", ", count: int | None = None
     return separator.join(items[:_NUM_SHOWN]) + more
 
 
-def _log_doubts(table: CocoTable, repairs: Mapping[str, int]) -> None:
+def _doubts(table: CocoTable, repairs: Mapping[str, int]) -> Iterator[str]:
+    """Give what the log should warn of."""
     for rule, rows in table.violations.items():
         if rule.is_problem and rule.repair == "kept":
-            logger.warning("%s: %s: %d, left as they are", table.path, rule.label, len(rows))
+            yield f"{rule.label}: {len(rows)}, left as they are"
     num_boxes = sum(repairs.get(rule.label, 0) for rule in (Rule.EMPTY_BOX, Rule.BOX_OUTSIDE, Rule.BOX_CLIPPED))
     if num_boxes > _SUSPICIOUS_FRACTION * len(table.keep):
-        logger.warning(
-            "%s: %d of %d boxes do not fit their image; COCO boxes are x, y, width, height in pixels",
-            table.path,
-            num_boxes,
-            len(table.keep),
+        yield (
+            f"{num_boxes} of {len(table.keep)} boxes do not fit their image; COCO boxes are x, y, width, height in pixels"
         )
 
 
-def _records(table: CocoTable, kept: np.ndarray) -> tuple[ImageRecord, ...]:
+def _columns(table: CocoTable, kept: np.ndarray) -> Columns:
     rows = np.flatnonzero(table.keep)
     rows = rows[np.argsort(table.image_rows[rows], kind="stable")]
-    boxes, labels = table.boxes[rows], table.labels[rows]
-    areas, crowd = table.areas[rows].astype(np.float32), table.crowd[rows]
+    # Annotations of an image entry that is not kept are not either.
     starts = np.searchsorted(table.image_rows[rows], kept, side="left")
-    ends = np.searchsorted(table.image_rows[rows], kept, side="right")
-    return tuple(
-        ImageRecord(
-            image_id=table.image_ids[row],
-            path=Path(table.paths[row]),
-            width=int(table.widths[row]),
-            height=int(table.heights[row]),
-            boxes=boxes[start:end],
-            labels=labels[start:end],
-            areas=areas[start:end],
-            crowd=crowd[start:end],
-        )
-        for row, start, end in zip(kept.tolist(), starts.tolist(), ends.tolist(), strict=True)
-    )
+    beginning = os.path.join(str(table.reading.images), "")
+    return Columns(
+        ids_of([table.image_ids[row] for row in kept.tolist()]),
+        Texts.of([table.paths[row].removeprefix(beginning) for row in kept.tolist()]),
+        np.stack([table.widths[kept], table.heights[kept]], axis=1),
+        np.append(starts, len(rows)).astype(np.int64),
+        table.boxes[rows], table.labels[rows], table.areas[rows].astype(np.float32), table.crowd[rows],
+    )  # fmt: skip

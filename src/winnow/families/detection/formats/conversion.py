@@ -24,6 +24,7 @@ PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Split → the folders that tools write it into."""
 _NUM_SHOWN = 5
+_LONGEST = 400
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def link_images(folder: Path, link: Path) -> None:
 
 
 def to_coco(found: LabelledSet) -> dict[str, tuple[dict[str, Any], Counter[str]]]:
-    """Return each split as COCO, and counts of what was used, mended and left out. Raises DataError for a split without a
-    picture, for a set without a class, and for classes that the train split lacks."""
+    """Return each split as COCO, and counts of what was used, mended and left out; a split with classes that train lacks lists
+    them behind train's. Raises DataError for a split without a picture, and for a set without a class."""
     read = {split: _read(split, source, found.read) for split, source in found.splits.items()}
     names = found.classes
     if names is None:
@@ -116,11 +117,8 @@ def to_coco(found: LabelledSet) -> dict[str, tuple[dict[str, Any], Counter[str]]
         raise DataError(
             f"no object in any label file of {next(iter(found.splits.values())).folder}: nothing to train on"
         )
-    numbers = {name: number for number, name in names.items()}
-    _require_known(read, numbers)
-    categories = [{"id": number, "name": name} for number, name in names.items()]
     return {
-        split: (_coco(pictures, found.splits[split].folder, numbers, counts, categories), +counts)
+        split: (_coco(pictures, found.splits[split].folder, _with_foreign(names, pictures), counts), +counts)
         for split, (pictures, counts) in read.items()
     }
 
@@ -168,7 +166,8 @@ def split_folders(root: Path) -> dict[str, Path]:
 def first_of(items: Sequence[object]) -> str:
     """Return the first few in words, and how many more there are."""
     more = f" and {len(items) - _NUM_SHOWN} more" if len(items) > _NUM_SHOWN else ""
-    return ", ".join(map(str, items[:_NUM_SHOWN])) + more
+    shown = [words if len(words := str(item)) <= _LONGEST else f"{words[:_LONGEST]} …" for item in items[:_NUM_SHOWN]]
+    return ", ".join(shown) + more
 
 
 _Pictures = list[tuple[Path, LabelledPicture]]
@@ -189,31 +188,28 @@ def _read(
         pictures.append((path, picture))
         counts.update(picture.notes)
     if not pictures:
-        raise DataError(f"the {split} split in {source.folder} has no image that can be used")
+        used = first_of([path for path, _ in source.pairs]) or "none is there"
+        raise DataError(f"the {split} split in {source.folder} has no image that can be used: {used}")
     counts["images"] = len(pictures)
     counts["boxes"] = sum(len(picture.objects) for _, picture in pictures)
     counts["of them ignored"] = sum(entry.ignored for _, picture in pictures for entry in picture.objects)
     return pictures, counts
 
 
-def _require_known(read: Mapping[str, tuple[_Pictures, Any]], numbers: Mapping[str, int]) -> None:
-    for split, (pictures, _) in read.items():
-        for path, picture in pictures:
-            for entry in picture.objects:
-                if entry.name not in numbers:
-                    raise DataError(
-                        f"the {split} split has class {entry.name!r:.60}, on {path}; the classes of train are "
-                        f"{first_of(sorted(numbers))}"
-                    )
+def _with_foreign(names: Mapping[int, str], pictures: _Pictures) -> dict[int, str]:
+    """Return ``names`` by category id, and behind them, in alphabetical order, those of ``pictures`` that are not among them."""
+    foreign = {entry.name for _, picture in pictures for entry in picture.objects} - set(names.values())
+    return {**names, **dict(enumerate(sorted(foreign), start=max(names) + 1))}
 
 
 def _coco(
     pictures: _Pictures,
     folder: Path,
-    numbers: Mapping[str, int],
+    names: Mapping[int, str],
     counts: Counter[str],
-    categories: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    numbers = {name: number for number, name in names.items()}
+    categories = [{"id": number, "name": name} for number, name in names.items()]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (path, picture) in enumerate(pictures, start=1):
