@@ -134,7 +134,7 @@ def _task(
         load_qformer(qformer, settings.qformer.pretrained)
     width, num_instances = settings.width, settings.num_instances
     queries = MapQueries(num_instances, num_points, width)
-    decoder = MapDecoder(settings.decoder, width, num_instances, num_points, len(classes), settings.bypass)
+    decoder = MapDecoder(settings.decoder, width, num_instances, num_points, len(classes), settings.bypass, region)
     network = MapNetwork(vision, qformer, queries, decoder, width)
     logger.info(
         "%s parameters; %d scene tokens, %d queries", sum(parameter.numel() for parameter in network.parameters()),

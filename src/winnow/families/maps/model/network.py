@@ -31,7 +31,8 @@ class MapNetwork(nn.Module):
     def forward(self, images: Tensor, rays: Rays) -> MapOutputs:
         """Run on ``images`` (B·6, 3, H, W) uint8; ``rays`` are those of their tokens."""
         tokens = self.image_tokens(self.vision(images)).unflatten(0, (-1, NUM_CAMERAS)).flatten(1, 2)
-        scene = self.scene(self.qformer(tokens + self.positions(rays)))
+        of_tokens, of_cells = self.positions(rays)
+        scene = self.scene(self.qformer(tokens + of_tokens, of_cells))
         queries = self.queries(len(scene))
-        outputs: MapOutputs = self.decoder(queries, self.queries.references, scene)
+        outputs: MapOutputs = self.decoder(queries, self.queries.references, scene, rays.cells[rays.which])
         return outputs
