@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.families.maps.frame import Region
-from winnow.families.maps.model.positions import NUM_PLACE, place_features, two_layers
+from winnow.families.maps.model.positions import NUM_PLACE, look_at_alike, place_features, two_layers
 from winnow.settings import Settings
 
 CLASS_PRIOR = 0.01
@@ -70,8 +70,8 @@ class MapDecoderLayer(nn.Module):
         heads, dropout = settings.num_heads, settings.dropout
         self.instances, self.points = Attention(width, heads, dropout), Attention(width, heads, dropout)
         self.scene = Attention(width, heads, dropout) if sees_scene else None
-        if self.scene is not None:  # begin by looking at the scene tokens of nearby places
-            self.scene.key.weight.data.copy_(self.scene.query.weight)
+        if self.scene is not None:
+            look_at_alike(self.scene)
         self.ffn = nn.Sequential(
             nn.Linear(width, settings.ffn_width), nn.GELU(), nn.Dropout(dropout), nn.Linear(settings.ffn_width, width)
         )

@@ -24,7 +24,7 @@ class MapNetwork(nn.Module):
         self.image_tokens = nn.Sequential(nn.Linear(vision.channels, inner), nn.LayerNorm(inner))
         self.positions = PositionEncoding(inner)
         self.qformer = qformer
-        self.scene = nn.Linear(inner, width)
+        self.scene = nn.Sequential(nn.Linear(inner, width), nn.LayerNorm(width))
         self.queries = queries
         self.decoder = decoder
 

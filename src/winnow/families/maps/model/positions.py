@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ HORIZON_M = 1000.0
 """A ray that meets the ground further off, or never, counts as meeting it there."""
 UNIT_M = 15.0
 NUM_OCTAVES = 5
+SHARPNESS = 2.0
 NUM_ALONG, NUM_PLACE = 3 * NUM_DEPTHS, 4 * NUM_OCTAVES + 1
 NEAREST_CELL_M, FARTHEST_CELL_M = 3.0, 36.0
 """Cells of a camera lie at depths between these."""
@@ -156,6 +157,14 @@ class PositionEncoding(nn.Module):
         calibration of the batch."""
         along, places = rays.tokens.split([NUM_ALONG, NUM_PLACE], dim=-1)
         return (self.along(along) + self.places(places))[rays.which], self.places(rays.cells)[rays.which]
+
+
+@torch.no_grad()
+def look_at_alike(attention: Any) -> None:
+    """Let an attention begin by looking at keys that are like its queries, and sharply so: both are told their places, and by
+    chance alone each would see the mean of all, in which what differs between samples is lost."""
+    attention.query.weight.mul_(SHARPNESS)
+    attention.key.weight.copy_(attention.query.weight)
 
 
 def two_layers(num_features: int, width: int) -> nn.Sequential:

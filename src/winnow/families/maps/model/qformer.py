@@ -15,6 +15,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from winnow.checkpoints.state_dicts import FileWeights, LoadReport, compared, load_matching, read_state
 from winnow.errors import WeightsError
 from winnow.families.maps.frame import NUM_CAMERAS
+from winnow.families.maps.model.positions import look_at_alike
 from winnow.settings import Settings
 
 _BERT_LAYER = re.compile(r"^(?:.*\.)?encoder\.layer\.(\d+)\.(.+)$")
@@ -66,11 +67,8 @@ class QFormer(nn.Module):
         )
 
         for layer in self.model.encoder.layer:
-            if (
-                layer.has_cross_attention
-            ):  # begin by looking at what is alike: tokens are told where they and the images' look
-                attention = layer.crossattention.attention
-                attention.key.weight.data.copy_(attention.query.weight)
+            if layer.has_cross_attention:
+                look_at_alike(layer.crossattention.attention)
 
     def forward(self, image_tokens: Tensor, places: Tensor) -> Tensor:
         """Map (B, 6 T, width) image tokens, a camera's beside each other, to (B, 6 K, width); ``places`` (B, 6 K, width) are
