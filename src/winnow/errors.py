@@ -46,6 +46,10 @@ class CheckpointError(WinnowError):
     """A checkpoint is damaged, not a checkpoint, or belongs to another run: choose another file."""
 
 
+class ExportError(WinnowError):
+    """A model can't be exported, or what was exported does not do what the model does: use the model as it is."""
+
+
 class RankError(WinnowError):
     """Another process of a run on many ranks died or could not be reached: see to what it says, then resume."""
 

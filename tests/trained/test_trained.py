@@ -9,43 +9,12 @@ import torch
 import yaml
 from PIL import Image
 from test_ink_run import UNTRACKED as INK
+from trained_parts import RUN
 
 import winnow
 from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 from winnow.commands.cli import main
 from winnow.errors import CheckpointError, ConfigError, DataError, WeightsError
-
-RUN = [
-    "model=fcos_tiny", "tracking=off", "data.num_train=24", "data.num_val=8", "training.max_epochs=2", "training.batch_size=4",
-    "training.num_workers=0", "training.ema.decay=0.5", "training.scheduler.warmup_steps=2", "evaluation.score_threshold=0",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    return tmp_path_factory.mktemp("trained")
-
-
-@pytest.fixture(scope="module")
-def run(warm_program, workplace):
-    """Return the folder of a short run of a detector, with EMA."""
-    warm_program.run(workplace, *RUN, "hydra.run.dir=run")
-    return workplace / "run"
-
-
-@pytest.fixture
-def here(workplace, monkeypatch):
-    """Go to where the run was made: its data lies beside it."""
-    monkeypatch.chdir(workplace)
-    return workplace
-
-
-@pytest.fixture(scope="module")
-def pictures(workplace, run):
-    """Return the run's validation pictures."""
-    del run
-    return sorted(workplace.glob("data/digits/*/val/*"))
-
 
 def test_its_own_evaluation_is_the_run_s_to_the_last_bit(run, here):
     model = winnow.load(run, "last")

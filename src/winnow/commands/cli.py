@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from winnow.commands.compare import add_compare
 from winnow.commands.data import add_convert, add_data
+from winnow.commands.export import add_export
 from winnow.commands.new import add_new
 from winnow.commands.predict import add_evaluate, add_predict
 from winnow.commands.preflight import add_preflight
@@ -20,7 +21,7 @@ from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
 from winnow.masking import mask_output
 
 SUBCOMMANDS = (
-    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_compare, add_study, add_promote,
+    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_export, add_compare, add_study, add_promote,
     add_sync,
 )  # fmt: skip
 

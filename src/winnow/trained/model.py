@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,9 @@ from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Evaluation, Task
 from winnow.trained.pictures import Picture, in_batches, read_picture
+
+if TYPE_CHECKING:
+    from winnow.trained.export import ExportReport
 
 EXIF = ("auto", "never")
 
@@ -88,6 +91,17 @@ class TrainedModel:
         from winnow.trained.evaluation import evaluate_model
 
         return evaluate_model(self, [data] if isinstance(data, str) else list(data), split, batch_size)
+
+    def export(self, path: str | Path, data: Any = ()) -> ExportReport:
+        """Write the model as ONNX to ``path``, which is new, and compare it, run by onnxruntime, with the model on the validation
+        set of the run's own data, or of ``data`` as in ``evaluate``.
+
+        Load the model with ``device="cpu", precision="off"``: the file computes in float32. Raises ExportError, and leaves no
+        file, where the two differ; ConfigError for a family or model that can't be exported, or without the extra ``export``.
+        """
+        from winnow.trained.export import export_model
+
+        return export_model(self, Path(path), [data] if isinstance(data, str) else list(data))
 
     def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
         """Read pictures, and make a batch of those that can be read, and that the family can use."""

@@ -6,11 +6,14 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
+from winnow.data.unreadable import Unreadable
 from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, check_yolo
@@ -51,6 +54,7 @@ class DetectionData(SplitData):
             _log_counts("val", val, val_records)
         counts.require_some()
         self.category_ids = train.category_ids
+        self.val_split = "val"
         self.train_records, self.val_records = train_records, val_records
         self._max_bad_images = settings.max_bad_images
         self._problems: set[str] = set()
@@ -78,6 +82,18 @@ class DetectionData(SplitData):
     def collate(self) -> Collate:
         """Return what makes batches of samples."""
         return Collate(PAD_MULTIPLE)
+
+    def val_pictures(self, image_size: int) -> Iterator[tuple[np.ndarray, DetectionBatch]]:
+        """Yield each validation image as it lies on disk, (H, W, 3) uint8, and as the batch of one that evaluation would make of it.
+        Those that can't be read are named and left out."""
+        samples, collate = cast("DetectionSamples", self._val), self.collate()
+        for record in self.val_records:
+            image = samples.pixels(record)
+            if isinstance(image, Unreadable):
+                logger.error("%s; left out", image.problem)
+                continue
+            batch = collate([samples.resized(record, image, image_size)])
+            yield image.permute(1, 2, 0).numpy(), cast("DetectionBatch", batch)
 
     def checked(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
         """Pass on the batches while no more than ``data.max_bad_images`` different images can't be read."""
@@ -108,7 +124,7 @@ def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     (a file); ``val`` may be null.
     """
     settings = build_settings(CocoNode, values, "data")
-    return _data_of(find_coco(settings), settings, loading)
+    return _data_of(find_coco(settings, loading.val_split), settings, loading, loading.val_split)
 
 
 @builder(Bdd100kNode, check=check_bdd100k)
@@ -124,7 +140,7 @@ def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     under ``cache``.
     """
     settings = build_settings(VocNode, values, "data")
-    return _data_of(find_voc(settings), settings, loading)
+    return _data_of(find_voc(settings, loading.val_split), settings, loading, loading.val_split)
 
 
 @builder(YoloNode, check=check_yolo)
@@ -133,14 +149,19 @@ def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     ``cache``.
     """
     settings = build_settings(YoloNode, values, "data")
-    return _data_of(find_yolo(settings), settings, loading)
+    return _data_of(find_yolo(settings, loading.val_split), settings, loading, loading.val_split)
 
 
 def _data_of(
-    splits: Mapping[str, tuple[Path, Path]], settings: DetectionSettings, loading: LoadingSettings
+    splits: Mapping[str, tuple[Path, Path]],
+    settings: DetectionSettings,
+    loading: LoadingSettings,
+    val_split: str = "val",
 ) -> DetectionData:
     val = read_coco(*splits["val"]) if "val" in splits else None
-    return DetectionData(read_coco(*splits["train"]), val, settings, loading)
+    data = DetectionData(read_coco(*splits["train"]), val, settings, loading)
+    data.val_split = val_split
+    return data
 
 
 def _choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +76,14 @@ def onnx_detector(network: nn.Module, image_size: int, square: bool) -> ModelPro
     """
     from onnx import compose
 
+    for name in ("onnx_ir", "onnxscript"):  # they say of each of their passes what it removed
+        logging.getLogger(name).setLevel(logging.WARNING)
     looked_at = _traced(network.cpu().to(memory_format=torch.contiguous_format).eval())  # type: ignore[call-overload]
     prepared = compose.add_prefix(_preparation(image_size, square, looked_at.ir_version), "prepared/")
     joined = compose.merge_models(prepared, looked_at, io_map=[(f"prepared/{part}", part) for part in _PARTS])
     _rename_input(joined, f"prepared/{INPUT}")
+    for node in joined.graph.node:  # where in this machine's files each was traced
+        node.ClearField("metadata_props")
     return joined
 
 
