@@ -9,6 +9,8 @@ from winnow.masking import mask_output
 
 CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
 """What ``winnow …`` exits with."""
+EXIT_UNREAD = 141
+"""What a command exits with whose output nobody reads any more, as ``winnow … | head``: as shells say it."""
 EXIT_INTERRUPTED = 75
 """What a run or sweep that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one."""
 

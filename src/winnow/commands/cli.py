@@ -17,7 +17,8 @@ from winnow.commands.preflight import add_preflight
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.commands.train import add_train, train_with
-from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
+from winnow.console import drop_unwritten_output, is_unread, visible
+from winnow.errors import BAD_USAGE, EXIT_UNREAD, PROBLEMS, ConfigError, WinnowError
 from winnow.masking import mask_output
 
 SUBCOMMANDS = (
@@ -29,7 +30,19 @@ DISTRIBUTION = "winnow-train"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; return 0, 1 for problems found or data that cannot be used, 2 for bad usage."""
+    """Run one subcommand; return 0, 1 for problems found or data that cannot be used, 2 for bad usage, 141 where whoever read the
+    output has gone."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        if not is_unread():
+            raise
+        return EXIT_UNREAD
+    finally:
+        drop_unwritten_output()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["train"]:
         return train_with(arguments[1:])
@@ -39,8 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except WinnowError as error:
-        from winnow.console import visible
-
         print(f"winnow: {visible(error)}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, ConfigError) else PROBLEMS
 
