@@ -35,7 +35,7 @@ def picture(height, width, seed=0):
     """Return a picture with edges and slopes, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (max(2, height // 24), max(2, width // 24), 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST))
 
 
 @pytest.mark.parametrize("square", [False, True])

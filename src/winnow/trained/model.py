@@ -16,7 +16,7 @@ from winnow.engine.precision import Precision
 from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Evaluation, Task
-from winnow.trained.pictures import Picture, in_batches, read_picture
+from winnow.trained.pictures import Picture, in_batches, is_sample, read_sample
 
 if TYPE_CHECKING:
     from winnow.trained.export import ExportReport
@@ -43,19 +43,25 @@ class TrainedModel:
     metrics: Mapping[str, float] = field(repr=False)
 
     def predict(self, images: Any, batch_size: int | None = None, exif: str = "auto") -> list[Any]:
-        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of them.
+        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of them; a
+        model of pairs takes (visible, infrared) for each, None for one that is absent.
 
         For detectors that are ``FoundBoxes`` in pixels of the picture, turned as its EXIF orientation says unless ``exif`` is
         ``never``; an ink model gives ``FoundInk``. ``batch_size`` is training's by default. Raises DataError naming a picture
         that can't be read.
         """
-        single = isinstance(images, str | Path) or hasattr(images, "shape")
+        single = is_sample(images, self.picture_parts)
         found = []
         for picture, result in self.stream([images] if single else images, batch_size, exif):
             if picture.problem is not None:
                 raise DataError(picture.problem)
             found.append(result)
         return found
+
+    @property
+    def picture_parts(self) -> tuple[str, ...]:
+        """Return what the pictures of one sample are called, where it is several: ``("visible", "infrared")``."""
+        return tuple(getattr(self.evaluation, "picture_parts", ()))
 
     @torch.inference_mode()
     def stream(
@@ -105,7 +111,7 @@ class TrainedModel:
 
     def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
         """Read pictures, and make a batch of those that can be read, and that the family can use."""
-        pictures = [read_picture(source, number, exif) for number, source in batch]
+        pictures = [read_sample(source, number, exif, self.picture_parts) for number, source in batch]
         try:
             return pictures, self._batch(pictures)
         except DataError:  # one that is too small for a line of text, say: it is not the others' fault

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from pydantic import Field
 
 from winnow.builders import builder
 from winnow.families.detection.batch import Detections
+from winnow.families.detection.found import found_boxes
 from winnow.families.detection.trainable import warn_of_crowded
-from winnow.families.pairs.batch import PairBatch
+from winnow.families.pairs.batch import MODALITIES, PairBatch
+from winnow.families.pairs.found import FoundPair, Pair, batch_of_pairs
 from winnow.families.pairs.metrics.pair_metric import MISS_RATES, PairMetric
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
 from winnow.settings import Settings, build_settings
@@ -30,6 +32,7 @@ class PairEvaluation:
     """Obeys ``protocols.Evaluation``."""
 
     model_argument_names = ("classes", "new_metric", "max_detections", "score_threshold")
+    picture_parts = MODALITIES
 
     def __init__(self, settings: PairEvaluationSettings) -> None:
         self._settings = settings
@@ -53,6 +56,18 @@ class PairEvaluation:
     def look_over(self, task: Any, data: Any) -> None:
         """Warn of pairs with more objects than are evaluated."""
         warn_of_crowded("validation", data.val_records, "evaluation.ap_detections", self._settings.ap_detections)
+
+    def picture_batch(
+        self, pixels: Sequence[Pair], names: Sequence[str], data: Mapping[str, Any], image_size: int
+    ) -> PairBatch:
+        """Return pairs of pictures as a batch, sized as ``data``, the run's node, says, and of the modalities that it names."""
+        return batch_of_pairs(pixels, names, image_size, data.get("resize") == "square", data["modalities"])
+
+    def found(
+        self, predictions: Sequence[Detections], batch: PairBatch, classes: Sequence[str], category_ids: Sequence[int]
+    ) -> list[FoundPair]:
+        """Return what was found per pair of a ``picture_batch``."""
+        return [FoundPair(**vars(one)) for one in found_boxes(predictions, batch, classes, category_ids)]
 
     def draw(self, seen: Sequence[tuple[PairBatch, list[Detections]]], classes: Sequence[str], folder: Path) -> Path:
         path = folder / "val_detections.png"
