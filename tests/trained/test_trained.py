@@ -148,6 +148,49 @@ def test_the_command_evaluates(run, here, capsys):
     assert "data.nothing is not a key" in capsys.readouterr().err
 
 
+@pytest.fixture
+def three_splits(workplace, run, tmp_path):
+    """Return a folder in Roboflow's layout with the run's validation pictures: 2 to train on, none to validate, 6 to test."""
+    del run
+    (annotations,) = workplace.glob("data/digits/*/annotations/instances_val.json")
+    content = json.loads(annotations.read_text())
+    for split, images in (("train", content["images"][:2]), ("test", content["images"][2:])):
+        (tmp_path / split).mkdir()
+        ids = {image["id"] for image in images}
+        for image in images:
+            picture = next(workplace.glob(f"data/digits/*/val/{image['file_name']}"))
+            (tmp_path / split / image["file_name"]).write_bytes(picture.read_bytes())
+        kept = [one for one in content["annotations"] if one["image_id"] in ids]
+        (tmp_path / split / "_annotations.coco.json").write_text(
+            json.dumps({**content, "images": images, "annotations": kept})
+        )
+    return tmp_path
+
+
+def test_another_split_is_evaluated_or_what_there_is_is_said(run, here, three_splits, capsys):
+    model = winnow.load(run)
+    root = f"data.root={three_splits}"
+    explicit = [
+        f"data.{part}.{key}={three_splits / split / file}"
+        for part, split in (("train", "train"), ("val", "test"))
+        for key, file in (("images", ""), ("annotations", "_annotations.coco.json"))
+    ]
+    assert model.evaluate(["data=coco", root], split="test") == model.evaluate(["data=coco", *explicit])
+    for overrides, words in ((["data=coco", root], "train, test"), ([], "train, val")):
+        assert main(["evaluate", str(run), "--split", "holdout", *overrides]) == 2
+        assert f"split='holdout': this data has {words}" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no validation images"):
+        model.evaluate(["data=coco", root])
+
+
+def test_other_data_is_evaluated_at_the_run_s_own_size(run, here, three_splits):
+    model = winnow.load(run)
+    choice = ["data=coco", f"data.root={three_splits}"]
+    found = model.evaluate(choice, "test")
+    assert found == model.evaluate([*choice, "data.image_size=128", "data.resize=pad"], "test")
+    assert found != model.evaluate([*choice, "data.image_size=640"], "test")
+
+
 def changed(run, tmp_path, change):
     content = read_checkpoint(run / "checkpoints" / "best.pth")
     change(content)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from winnow.trained.export import ExportReport
 
 EXIF = ("auto", "never")
+MOST_READERS = 8
+"""Threads that read pictures, and so batches that lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class TrainedModel:
         self, images: Iterable[Any], batch_size: int | None = None, exif: str = "auto"
     ) -> Iterator[tuple[Picture, Any]]:
         """Yield (picture, what is found on it) one after the other, in constant memory; a picture that can't be read comes with
-        its ``problem`` and None. The next batch is read while the model looks at this one. Raises ConfigError for a model
-        whose family can't read pictures."""
+        its ``problem`` and None. The next batches are read, one per core but the first, while the model looks at this one. Raises
+        ConfigError for a model whose family can't read pictures."""
         if exif not in EXIF:
             raise ConfigError(f"exif={exif!r} must be auto or never")
         if not hasattr(self.evaluation, "picture_batch"):
@@ -77,15 +81,15 @@ class TrainedModel:
         size = self.config["training"]["batch_size"] if batch_size is None else batch_size
         if size < 1:
             raise ConfigError(f"batch_size={size} must be at least 1")
-        with ThreadPoolExecutor(1) as reader, uncompiled():
-            waiting = None
+        num_readers = max(1, min(MOST_READERS, _num_cores() - 1))
+        coming: deque[Future[tuple[list[Picture], Any]]] = deque()
+        with ThreadPoolExecutor(num_readers) as readers, uncompiled():
             for batch in in_batches(iter(enumerate(images)), size):
-                coming = reader.submit(self._read, batch, exif)
-                if waiting is not None:
-                    yield from self._found(*waiting.result())
-                waiting = coming
-            if waiting is not None:
-                yield from self._found(*waiting.result())
+                coming.append(readers.submit(self._read, batch, exif))
+                if len(coming) > num_readers:
+                    yield from self._found(*coming.popleft().result())
+            while coming:
+                yield from self._found(*coming.popleft().result())
 
     def evaluate(self, data: Any = (), split: str = "val", batch_size: int | None = None) -> dict[str, float]:
         """Return the numbers of ``val/…`` of the run's own evaluation, on its own data by default: the same to the last bit.
@@ -143,3 +147,8 @@ class TrainedModel:
             results = iter(self.evaluation.found(predictions, batch, self.classes, self.category_ids))  # type: ignore[attr-defined]
         for picture in pictures:
             yield picture, None if picture.problem is not None else next(results)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
