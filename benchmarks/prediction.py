@@ -1,8 +1,8 @@
 """How fast predictions on pictures are against the bare forward pass: python benchmarks/prediction.py [--folder JPEGS].
 
-Prints pictures per second of ``TrainedModel.stream`` over JPEG files (reading, resizing, forward, boxes with names) and over arrays, of
-the forward pass alone over batches that lie ready in memory, and their ratios; and by how much the memory grows from the first
-tenth of the files to the last. Interleaved rounds, medians, because machines drift.
+Prints pictures per second of ``TrainedModel.stream`` over JPEG files (reading, resizing, forward, boxes with names) and over
+arrays, of the forward pass alone over batches that lie ready in memory, and their ratios; and by how much the memory grows from
+the first tenth of the files to the last. Interleaved rounds, medians, because machines drift.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def main() -> None:
 def trained(name: str, image_size: int, folder: Path) -> Path:
     """Return the folder of a run of one step: what matters is how long its model takes."""
     command = [
-        sys.executable, str(TRAIN), f"model={name}", "tracking=off", "data.num_train=2", "data.num_val=2", f"data.size={image_size}",
-        f"data.image_size={image_size}", "training.max_iter=1", "training.batch_size=2", "training.num_workers=0",
-        f"hydra.run.dir={folder / name}",
+        sys.executable, str(TRAIN), f"model={name}", "tracking=off", "data.num_train=2", "data.num_val=2",
+        f"data.size={image_size}", f"data.image_size={image_size}", "training.max_iter=1", "training.batch_size=2",
+        "training.num_workers=0", f"hydra.run.dir={folder / name}",
     ]  # fmt: skip
     subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
     return folder / name
@@ -100,7 +100,9 @@ def compare(model: TrainedModel, name: str, files: list[Path], batch_size: int, 
             if number:  # the first round fills caches
                 rates[way].append(pictures / (time.perf_counter() - began))
     limit = statistics.median(rates["forward alone"])
-    print(f"{name}, batches of {batch_size}, {model.precision.device}, memory +{growth(model, files, batch_size):.1f} MB")
+    print(
+        f"{name}, batches of {batch_size}, {model.precision.device}, memory +{growth(model, files, batch_size):.1f} MB"
+    )
     for way, values in rates.items():
         rate = statistics.median(values)
         print(f"  {way:24s} {rate:8.1f} pictures/s   {rate / limit:5.2f} of the forward pass alone")

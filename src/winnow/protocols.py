@@ -78,10 +78,11 @@ class Task(Protocol):
     It may have ``class_rows``, a mapping of those of the model's entries that hold a row (or several) per class, in the order of
     ``classes``, to their rows per class; a background's come before. So weights of the same classes in another order fit.
 
-    For ``winnow export`` a detector has ``exportable()``: a module of its own, with copies of the weights, that gives for one picture
-    what ``predictions`` gives, in operations that ``torch.onnx.export`` takes. Its ``forward(images, pixel_mask, size,
-    original_size)`` gets a batch of one, padded to any multiple of 32 px, and height and width, (2,) int64, without the padding and
-    of the picture itself; it returns boxes (N, 4) xyxy in pixels of that picture, scores (N,) in descending order, labels (N,).
+    For ``winnow export`` a detector has ``exportable()``: a module of its own, with copies of the weights, that gives for one
+    picture what ``predictions`` gives, in operations that ``torch.onnx.export`` takes. Its ``forward(images, pixel_mask, size,
+    original_size)`` gets a batch of one, padded to any multiple of 32 px, and height and width, (2,) int64, without the padding
+    and of the picture itself; it returns boxes (N, 4) xyxy in pixels of that picture, scores (N,) in descending order, labels
+    (N,).
     """
 
     model: nn.Module

@@ -120,7 +120,9 @@ def found_is_true(run, pictures, model, tmp_path):
             pixels = opened.convert("RGB").crop((0, 0, 128, 80 + 11 * number))
         pixels.save(tmp_path / f"{number}.png")
         record = model.predict(tmp_path / f"{number}.png")[0].record()
-        images.append({"id": number, "file_name": f"{number}.png", "width": record["width"], "height": record["height"]})
+        images.append(
+            {"id": number, "file_name": f"{number}.png", "width": record["width"], "height": record["height"]}
+        )
         annotations += [{"image_id": number, **one} for one in record["annotations"][:6]]
     content = {
         "images": images,
@@ -163,7 +165,9 @@ def test_a_file_is_checked_and_says_what_it_knows(run, here, model, found_is_tru
 
     monkeypatch.setattr(BoxEvaluation, "onnx_model", with_other_weights)
     path.unlink()
-    with pytest.raises(ExportError, match=rf"model.onnx was deleted: by onnxruntime val/map is 0\..*{expected:.4f} on 4"):
+    with pytest.raises(
+        ExportError, match=rf"model.onnx was deleted: by onnxruntime val/map is 0\..*{expected:.4f} on 4"
+    ):
         model.export(path, found_is_true)
     assert [file for file in tmp_path.iterdir() if "onnx" in file.name] == []
 
@@ -171,19 +175,25 @@ def test_a_file_is_checked_and_says_what_it_knows(run, here, model, found_is_tru
 def test_what_can_t_be_exported_is_named(run, here, model, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     faster_rcnn = dataclasses.replace(model, task=object.__new__(FasterRcnnTask))
-    with pytest.raises(ConfigError, match="FasterRcnnTask can't be exported: it has no form that torch's exporter takes"):
+    with pytest.raises(
+        ConfigError, match="FasterRcnnTask can't be exported: it has no form that torch's exporter takes"
+    ):
         faster_rcnn.export(path)
     ink = dataclasses.replace(model, evaluation=ink_evaluation(skeleton_threshold=0.5, key_point_threshold=0.5))
     with pytest.raises(ConfigError, match=r"its family has no ONNX form \(InkEvaluation\)"):
         ink.export(path)
-    with pytest.raises(ConfigError, match=r"in torch.bfloat16, and a file computes in float32; load it with device=cpu"):
+    with pytest.raises(
+        ConfigError, match=r"in torch.bfloat16, and a file computes in float32; load it with device=cpu"
+    ):
         winnow.load(run, device="cpu", precision="bf16").export(path)
     with pytest.raises(ConfigError, match="nowhere is no folder"):
         model.export(tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(ConfigError, match="knows the classes"):
         model.export(path, _other_classes(tmp_path))
     monkeypatch.setattr(BoxEvaluation, "onnx_model", lambda *arguments: torch.zeros(2).view(3))
-    with pytest.raises(ExportError, match=r"FcosTask can't be exported: torch's exporter does not take it \(RuntimeError: shape"):
+    with pytest.raises(
+        ExportError, match=r"FcosTask can't be exported: torch's exporter does not take it \(RuntimeError: shape"
+    ):
         model.export(path)
     assert list(tmp_path.glob("*onnx*")) == []
 
@@ -203,7 +213,9 @@ def _other_classes(folder):
 def test_without_the_run_s_data_another_set_is_asked_for(run, model, tmp_path, monkeypatch):
     content = read_checkpoint(run / "checkpoints" / "best.pth")
     paths = {"images": str(tmp_path / "gone"), "annotations": str(tmp_path / "gone.json")}
-    node = compose_plain("data=coco", *(f"data.{part}.{key}={path}" for part in ("train", "val") for key, path in paths.items()))
+    node = compose_plain(
+        "data=coco", *(f"data.{part}.{key}={path}" for part in ("train", "val") for key, path in paths.items())
+    )
     content["config"]["data"] = node["data"]
     write_checkpoint(tmp_path / "moved.pth", content)
     moved = winnow.load(tmp_path / "moved.pth", device="cpu", precision="off")

@@ -80,12 +80,17 @@ def test_the_command_takes_two_folders(pair_run, here, records, tmp_path, capsys
     (tmp_path / "lwir/set00/2.png").unlink()
     command = ["predict", str(pair_run), str(tmp_path / "visible"), "--output", str(tmp_path / "out")]
     assert main(command) == 2
-    assert "looks at (visible, infrared); --infrared is for models of pairs, and they need it" in capsys.readouterr().err
+    assert (
+        "looks at (visible, infrared); --infrared is for models of pairs, and they need it" in capsys.readouterr().err
+    )
     assert main([*command, "--infrared", str(tmp_path / "lwir")]) == 1
     printed = capsys.readouterr()
     assert "2 pictures, " in printed.out
     written = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [image["file_name"].rpartition("/visible/")[2] for image in written["images"]] == ["set00/0.png", "set00/1.png"]
+    assert [image["file_name"].rpartition("/visible/")[2] for image in written["images"]] == [
+        "set00/0.png",
+        "set00/1.png",
+    ]
     with Image.open(tmp_path / "out/pictures/0.png") as drawn:
         assert drawn.size == (2 * 480, 384)
 

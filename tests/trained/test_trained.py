@@ -16,6 +16,7 @@ from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 from winnow.commands.cli import main
 from winnow.errors import CheckpointError, ConfigError, DataError, WeightsError
 
+
 def test_its_own_evaluation_is_the_run_s_to_the_last_bit(run, here):
     model = winnow.load(run, "last")
     recorded = json.loads((run / "result.json").read_text())["metrics"]
@@ -146,6 +147,21 @@ def test_the_command_evaluates(run, here, capsys):
     assert "says nothing of the data" in capsys.readouterr().err
     assert main(["evaluate", str(run), "data.nothing=3"]) == 2
     assert "data.nothing is not a key" in capsys.readouterr().err
+
+
+def test_the_command_measures(run, capsys):
+    command = ["benchmark", str(run), "--device", "cpu", "--batch-size", "2", "--repeats", "1"]
+    assert main([*command, "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    model = winnow.load(run).task.model
+    assert measured["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert measured["weights_mb"] == pytest.approx(4 * measured["parameters"] / 1e6, rel=0.01)
+    assert (measured["batch_size"], measured["shape"]) == (2, [128, 128])
+    assert 0 < measured["forward_ms"] < measured["predict_ms"]
+    assert measured["peak_mb"] > measured["weights_mb"]
+    assert main(command) == 0
+    assert "ms per picture" in capsys.readouterr().out
+    assert main([*command, "--repeats", "0"]) == 2
 
 
 @pytest.fixture

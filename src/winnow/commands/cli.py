@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from winnow.commands.benchmark import add_benchmark
 from winnow.commands.compare import add_compare
 from winnow.commands.data import add_convert, add_data
 from winnow.commands.export import add_export
@@ -22,8 +23,8 @@ from winnow.errors import BAD_USAGE, EXIT_UNREAD, PROBLEMS, ConfigError, WinnowE
 from winnow.masking import mask_output
 
 SUBCOMMANDS = (
-    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_export, add_compare, add_study, add_promote,
-    add_sync,
+    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_export, add_benchmark, add_compare,
+    add_study, add_promote, add_sync,
 )  # fmt: skip
 
 DISTRIBUTION = "winnow-train"

@@ -15,8 +15,8 @@ def add_export(commands: Any) -> None:
     export = commands.add_parser(
         "export",
         help="write a trained model as ONNX, checked by onnxruntime on the validation set",
-        description="Write a trained model as ONNX: one uint8 picture of any size in; boxes in its pixels, scores and labels out. "
-        "The file is run by onnxruntime over the validation set, and deleted where val/map is not the model's. "
+        description="Write a trained model as ONNX: one uint8 picture of any size in; boxes in its pixels, scores and labels "
+        "out. The file is run by onnxruntime over the validation set, and deleted where val/map is not the model's. "
         "Exit code: 0 written, 1 deleted or the data can't be read, 2 bad usage.",
     )
     add_model(export)

@@ -14,8 +14,8 @@ from winnow.settings import Settings
 
 class LoadingSettings(Settings):
     """The part of the ``training`` group that decides which samples are read, and how; ``resize_schedule`` holds (first epoch,
-    image size), None: all at the data's own size. ``val_split`` is what a model in use is evaluated on; data that can give another
-    split than ``val`` says which it gave as its own ``val_split``."""
+    image size), None: all at the data's own size. ``val_split`` is what a model in use is evaluated on; data that can give
+    another split than ``val`` says which it gave as its own ``val_split``."""
 
     batch_size: int = Field(gt=0)
     num_workers: int = Field(ge=0)

@@ -56,9 +56,7 @@ def evaluation_data(
     loading = loading_of(config, batch_size)
     if split == "train":  # an overfit run is evaluated on all that it trains on
         data: Data = instantiate(config, "data", loading=loading)
-        data = instantiate(
-            config, "data", loading=loading.model_copy(update={"overfit": data.num_train_samples})
-        )
+        data = instantiate(config, "data", loading=loading.model_copy(update={"overfit": data.num_train_samples}))
     else:
         data = instantiate(config, "data", loading=loading.model_copy(update={"val_split": split}))
         if split != "val" and getattr(data, "val_split", "val") != split:
@@ -81,14 +79,17 @@ def judged_by(model: TrainedModel, data: Data) -> Task:
 
 def data_node(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the node ``data``: the recorded one with single values changed, or another choice, composed from the project's
-    configs, at the size at which the run is evaluated unless another is asked for. Raises ConfigError for what is no override of ``data``."""
+    configs, at the size at which the run is evaluated unless another is asked for. Raises ConfigError
+    for what is no override of ``data``."""
     for text in overrides:
         if not text.lstrip("+~").startswith(("data=", "data.")):
             raise ConfigError(f"{text!r} says nothing of the data; allowed: data=CHOICE and data.KEY=VALUE")
     if any(text.startswith("data=") for text in overrides):
         node = dict(compose_command_line(None, overrides).config["data"])
         asked = {text.lstrip("+~").partition("=")[0] for text in overrides}
-        own = {key: config["data"][key] for key in _OF_EVALUATION if key in config["data"] and f"data.{key}" not in asked}
+        own = {
+            key: config["data"][key] for key in _OF_EVALUATION if key in config["data"] and f"data.{key}" not in asked
+        }
         return {**node, **{key: value for key, value in own.items() if key in node}}
     return dict(with_values({"data": config["data"]}, list(overrides))["data"])
 

@@ -94,7 +94,9 @@ def _data_to_check_on(model: TrainedModel, overrides: Sequence[str]) -> tuple[Co
     except DataError as error:
         if overrides:
             raise
-        raise DataError(f"{error}; where the run's own data is not at hand, --data names another to check the file on") from error
+        raise DataError(
+            f"{error}; where the run's own data is not at hand, --data names another to check the file on"
+        ) from error
 
 
 def _write(model: TrainedModel, node: dict[str, Any], size: int, file: Path) -> None:
@@ -104,7 +106,7 @@ def _write(model: TrainedModel, node: dict[str, Any], size: int, file: Path) -> 
     logger.info("exporting %s for pictures of %d px; that takes a minute", name, size)
     try:
         exported = model.evaluation.onnx_model(model.task, node, size)  # type: ignore[attr-defined]
-    except Exception as error:  # noqa: BLE001 - what a tracer raises on somebody's model is without end
+    except Exception as error:  # what a tracer raises on somebody's model is without end
         words = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"{name} can't be exported: torch's exporter does not take it ({type(error).__name__}: {words})"
@@ -113,10 +115,10 @@ def _write(model: TrainedModel, node: dict[str, Any], size: int, file: Path) -> 
     if model.has_category_ids:
         facts["category_ids"] = list(model.category_ids)
     else:
-        logger.warning("%s lacks the data set's category ids, so the file has none: its labels count from 0", model.path)
-    onnx.helper.set_model_props(
-        exported, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}
-    )
+        logger.warning(
+            "%s lacks the data set's category ids, so the file has none: its labels count from 0", model.path
+        )
+    onnx.helper.set_model_props(exported, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
     try:
         onnx.save(exported, file)
     except OSError as error:

@@ -47,8 +47,8 @@ class TrainedModel:
     metrics: Mapping[str, float] = field(repr=False)
 
     def predict(self, images: Any, batch_size: int | None = None, exif: str = "auto") -> list[Any]:
-        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of them; a
-        model of pairs takes (visible, infrared) for each, None for one that is absent.
+        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of
+        them; a model of pairs takes (visible, infrared) for each, None for one that is absent.
 
         For detectors that are ``FoundBoxes`` in pixels of the picture, turned as its EXIF orientation says unless ``exif`` is
         ``never``; an ink model gives ``FoundInk``. ``batch_size`` is training's by default. Raises DataError naming a picture

@@ -56,8 +56,8 @@ def read_picture(source: Any, number: int, exif: str) -> Picture:
 
 
 def partners_below(paths: Sequence[str | Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Return each picture of ``pictures_below`` with its partner in ``folder``: the file of the same place and name below it, of any
-    suffix of a picture. Where that is not there, the partner is the name that it should have. Raises DataError where ``folder``
+    """Return each picture of ``pictures_below`` with its partner in ``folder``: the file of the same place and name below it, of
+    any suffix of a picture. Where that is not there, the partner is the name that it should have. Raises DataError where ``folder``
     is none."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
@@ -72,12 +72,14 @@ def partners_below(paths: Sequence[str | Path], folder: Path) -> list[tuple[Path
 
 
 def read_sample(source: Any, number: int, exif: str, parts: Sequence[str]) -> Picture:
-    """Return sample ``number`` of a sequence: a picture as ``read_picture`` does, or of several ``parts`` as many of them, None for
-    one that is absent."""
+    """Return sample ``number`` of a sequence: a picture as ``read_picture`` does, or of several ``parts`` as many of them, None
+    for one that is absent."""
     if not parts:
         return read_picture(source, number, exif)
     if not is_sample(source, parts):
-        raise ConfigError(f"sample {number} is {source!r:.100}; this model looks at ({', '.join(parts)}), None where there is none")
+        raise ConfigError(
+            f"sample {number} is {source!r:.100}; this model looks at ({', '.join(parts)}), None where there is none"
+        )
     read = [None if one is None else read_picture(one, number, exif) for one in source]
     problems = [picture.problem for picture in read if picture is not None and picture.problem is not None]
     name = next(picture.name for picture in read if picture is not None)

@@ -84,8 +84,8 @@ class DetectionData(SplitData):
         return Collate(PAD_MULTIPLE)
 
     def val_pictures(self, image_size: int) -> Iterator[tuple[np.ndarray, DetectionBatch]]:
-        """Yield each validation image as it lies on disk, (H, W, 3) uint8, and as the batch of one that evaluation would make of it.
-        Those that can't be read are named and left out."""
+        """Yield each validation image as it lies on disk, (H, W, 3) uint8, and as the batch of one that evaluation would make of
+        it. Those that can't be read are named and left out."""
         samples, collate = cast("DetectionSamples", self._val), self.collate()
         for record in self.val_records:
             image = samples.pixels(record)

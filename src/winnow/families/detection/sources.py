@@ -18,8 +18,8 @@ Anything = TypeVar("Anything")
 
 
 def find_coco(settings: CocoNode, val_split: str = "val") -> dict[str, tuple[Path, Path]]:
-    """Find (annotation file, folder of its images) of train and val; no val where ``data.val`` is null or has no annotations. What
-    is found as val may be another ``val_split`` of the same root.
+    """Find (annotation file, folder of its images) of train and val; no val where ``data.val`` is null or has no annotations.
+    What is found as val may be another ``val_split`` of the same root.
 
     Raises ConfigError unless the data is named in one way, and whole.
     """
@@ -73,7 +73,7 @@ def _asked_for(found: LabelledSet, val_split: str) -> LabelledSet:
 
 
 def _with_val(splits: Mapping[str, Anything], val_split: str) -> dict[str, Anything]:
-    """Return train and, as val, ``val_split``, where there is one. Raises ConfigError for one that is not there and is not val."""
+    """Return train and, as val, ``val_split``, where there is one. Raises ConfigError for another than val that is not there."""
     if val_split != "val" and val_split not in splits:
         raise ConfigError(f"split={val_split!r}: this data has {', '.join(splits)}")
     wanted = {"train": "train", "val": val_split}

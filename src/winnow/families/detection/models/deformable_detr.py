@@ -150,8 +150,8 @@ class DeformableDetr:
 
 
 def best_boxes(outputs: SetOutputs, most: int) -> Tensor:
-    """Return the rows (x1, y1, x2, y2, score, label) of the ``most`` best scores of all query × class per image, (B, rows, 6), boxes
-    in fractions of the image without its padding and clipped to it."""
+    """Return the rows (x1, y1, x2, y2, score, label) of the ``most`` best scores of all query × class per image, (B, rows, 6),
+    boxes in fractions of the image without its padding and clipped to it."""
     scores = outputs.logits[-1].float().sigmoid()
     num_classes = scores.shape[-1]
     best, index = scores.flatten(1).topk(min(most, scores[0].numel()))

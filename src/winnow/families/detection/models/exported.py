@@ -1,4 +1,4 @@
-"""Detectors as modules that look at one picture, in operations that torch's exporter takes: what their tasks predict, and no more.
+"""Detectors as modules that look at one picture, in operations that torch's exporter takes: what their tasks predict.
 
 Each obeys what ``protocols.Task`` says of ``exportable``.
 """
