@@ -57,8 +57,8 @@ def read_picture(source: Any, number: int, exif: str) -> Picture:
 
 def partners_below(paths: Sequence[str | Path], folder: Path) -> list[tuple[Path, Path]]:
     """Return each picture of ``pictures_below`` with its partner in ``folder``: the file of the same place and name below it, of
-    any suffix of a picture. Where that is not there, the partner is the name that it should have. Raises DataError where ``folder``
-    is none."""
+    any suffix of a picture. Where that is not there, the partner is the name that it should have. Raises DataError where
+    ``folder`` is none."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
     pairs = []

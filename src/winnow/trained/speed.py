@@ -23,7 +23,8 @@ _SEED = 0
 @dataclass(frozen=True)
 class Speed:
     """``forward_ms`` and ``predict_ms`` are medians per picture, without and with what comes after the network; ``weights_mb``
-    what parameters and buffers take, ``peak_mb`` the most that the device had allocated, on a CPU the most that this process took."""
+    what parameters and buffers take, ``peak_mb`` the most that the device had allocated, on a CPU the most that this process
+    took."""
 
     parameters: int
     weights_mb: float
