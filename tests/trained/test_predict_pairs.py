@@ -51,6 +51,13 @@ def test_predictions_on_pairs_are_those_of_the_evaluation(pair_model, records):
         assert set(one.names) <= {"person"}
 
 
+def test_the_evaluation_of_pairs_is_the_run_s_to_the_last_bit(pair_run, here):
+    recorded = json.loads((pair_run / "result.json").read_text())["metrics"]
+    found = winnow.load(pair_run, "last").evaluate()
+    assert found == {name: recorded[name] for name in found}
+    assert "val/map" in found
+
+
 def test_arrays_single_pairs_and_absent_pictures(pair_model, records):
     visible, infrared = records[1][0]
     (expected,) = pair_model.predict([(visible, infrared)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from composed import compose_plain
 from PIL import Image
 from test_ink_run import UNTRACKED as INK
 from trained_parts import RUN
@@ -15,6 +16,8 @@ import winnow
 from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 from winnow.commands.cli import main
 from winnow.errors import CheckpointError, ConfigError, DataError, WeightsError
+from winnow.families.detection.models.deformable_detr import deformable_detr_tiny
+from winnow.trained.load import build_task
 
 
 def test_its_own_evaluation_is_the_run_s_to_the_last_bit(run, here):
@@ -72,6 +75,7 @@ def test_a_picture_is_turned_as_its_orientation_says(run, pictures, tmp_path):
     expected = model.predict(tmp_path / "upright.png")[0]
     found = model.predict(tmp_path / "turned.png")[0]
     assert found.size == expected.size == (96, 128)
+    assert (found.record()["height"], found.record()["width"]) == (96, 128)
     assert torch.equal(found.boxes, expected.boxes)
     assert model.predict(tmp_path / "turned.png", exif="never")[0].size == (128, 96)
 
@@ -265,7 +269,17 @@ def test_pretrained_weights_that_are_gone_are_not_missed(warm_program, workplace
     assert winnow.load("from_file").config["model"]["pretrained"] == "weights.pth"
 
 
-def test_an_ink_model_finds_lines(warm_program, workplace, tmp_path, caplog):
+def test_a_model_that_trained_with_a_gpu_s_kernel_is_used_without_one(tmp_path):
+    torch.manual_seed(0)
+    config = compose_plain("model=deformable_detr_tiny", "model.attention=kernel")
+    arguments = {"classes": ["a"], "new_metric": None, "max_detections": 5, "score_threshold": 0.0}
+    values = {key: value for key, value in config["model"].items() if key not in ("_target_", "attention")}
+    weights = deformable_detr_tiny(**arguments, **values).model.state_dict()
+    task = build_task(config, arguments, weights, tmp_path)
+    assert all(torch.equal(task.model.state_dict()[name], weights[name]) for name in weights)
+
+
+def test_an_ink_model_finds_lines(warm_program, workplace, here, tmp_path, caplog):
     warm_program.run(workplace, *INK, "training.max_epochs=1", "hydra.run.dir=ink")
     model = winnow.load(workplace / "ink")
     page = np.full((40, 150, 3), 230, dtype=np.uint8)
@@ -287,6 +301,9 @@ def test_an_ink_model_finds_lines(warm_program, workplace, tmp_path, caplog):
     with Image.open(tmp_path / "out" / "pictures" / "line.png") as drawn:
         assert drawn.size == (150, 40)
     assert "category ids" not in caplog.text
+    numbers = winnow.load(workplace / "ink", "last").evaluate()
+    recorded = json.loads((workplace / "ink/result.json").read_text())["metrics"]
+    assert numbers == {name: recorded[name] for name in numbers}
 
 
 def test_the_checkpoint_names_the_category_ids_of_its_data(run):

@@ -78,7 +78,7 @@ def onnx_detector(network: nn.Module, image_size: int, square: bool) -> ModelPro
 
     for name in ("onnx_ir", "onnxscript"):  # they say of each of their passes what it removed
         logging.getLogger(name).setLevel(logging.WARNING)
-    looked_at = _traced(network.cpu().to(memory_format=torch.contiguous_format).eval())  # type: ignore[call-overload]
+    looked_at = _traced(network.cpu().to(memory_format=torch.contiguous_format).eval())
     prepared = compose.add_prefix(_preparation(image_size, square, looked_at.ir_version), "prepared/")
     joined = compose.merge_models(prepared, looked_at, io_map=[(f"prepared/{part}", part) for part in _PARTS])
     _rename_input(joined, f"prepared/{INPUT}")
