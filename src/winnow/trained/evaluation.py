@@ -74,7 +74,8 @@ def judged_by(model: TrainedModel, data: Data) -> Task:
     """Return the model's task with the metric of ``data``, which may number its categories otherwise."""
     arguments = model.evaluation.model_arguments(data)
     judged: Any = _WithMetric(model.task, arguments["new_metric"]) if hasattr(data, "category_ids") else model.task
-    return judged  # type: ignore[no-any-return]
+    task: Task = judged
+    return task
 
 
 def data_node(config: Config, overrides: Sequence[str]) -> dict[str, Any]:

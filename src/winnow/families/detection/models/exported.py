@@ -52,14 +52,15 @@ class ExportedDeformableDetr(nn.Module):
 
     def __init__(self, model: nn.Module, max_detections: int, score_threshold: float) -> None:
         super().__init__()
-        self.model: Any = copy.deepcopy(model)
+        network: Any = copy.deepcopy(model)
+        self.model = network
         self._max_detections = max_detections
         self._score_threshold = score_threshold
-        for module in self.model.modules():
+        for module in network.modules():
             if isinstance(module, DeformableDetrMultiscaleDeformableAttention):
                 module.__class__ = _AnyShapeAttention
                 module.attn = MultiScaleDeformableAttention()
-        self.model.model.encoder.get_reference_points = reference_points
+        network.model.encoder.get_reference_points = reference_points
 
     def forward(self, images: Tensor, pixel_mask: Tensor, size: Tensor, original_size: Tensor) -> Found:
         rows = _above(best_boxes(self.model(images, pixel_mask), self._max_detections)[0], self._score_threshold)
@@ -69,10 +70,12 @@ class ExportedDeformableDetr(nn.Module):
 class _AnyShapeAttention(DeformableDetrMultiscaleDeformableAttention):
     """transformers' layer with the maps' shapes as values of the graph: the tensor that it is given is a constant there."""
 
-    def forward(self, *inputs: Any, spatial_shapes_list: Any = None, **others: Any) -> tuple[Tensor, Tensor]:
-        sides = [torch.scalar_tensor(side, dtype=torch.int64) for shape in spatial_shapes_list for side in shape]
-        others["spatial_shapes"] = torch.stack(sides).reshape(-1, 2)
-        attended: tuple[Tensor, Tensor] = super().forward(*inputs, spatial_shapes_list=spatial_shapes_list, **others)
+    def forward(self, *inputs: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        sides = [
+            torch.scalar_tensor(side, dtype=torch.int64) for shape in named["spatial_shapes_list"] for side in shape
+        ]
+        named["spatial_shapes"] = torch.stack(sides).reshape(-1, 2)
+        attended: tuple[Tensor, Tensor] = super().forward(*inputs, **named)
         return attended
 
 
