@@ -47,6 +47,8 @@ def main(cfg):
             time.sleep({4: 0.5, 5: 2.0}.get(cfg.training.seed, 0))
             if cfg.training.seed == 4:
                 raise RuntimeError("only with this seed")
+        case "folds":
+            return cfg.x + cfg.data.fold
         case "seeded":
             return cfg.x + cfg.training.seed
         case "two":

@@ -181,6 +181,30 @@ def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
     ]
 
 
+def test_each_configuration_is_run_on_every_fold_and_judged_by_the_mean(app):
+    folds = ["hydra.sweeper.repeat_over=data.fold", "+data.folds=3", "+data.fold=0"]
+    sweep(app, *folds, "hydra.sweeper.n_trials=1", "mode=folds")
+    (row,) = table(app)
+    assert float(row["final_map"]) == pytest.approx(float(row["param_x"]) + 1)
+    assert stored(app).trials[0].user_attrs["winnow:std"] == [pytest.approx(1.0)]
+    assert sorted(path.name for path in (app / "study" / "0").iterdir() if path.is_dir()) == [
+        "fold_0",
+        "fold_1",
+        "fold_2",
+    ]
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["hydra.sweeper.repeat_over=data.fold", "+data.fold=0"], "repeat_over=data.fold needs the number of folds: data.folds=5"),
+    (["hydra.sweeper.repeat_over=data.fold", "+data.fold=0", "+data.folds=3", "hydra.sweeper.seeds=[0,3]"], "3 is no fold of"),
+    (["hydra.sweeper.repeat_over=no.key"], "repeat_over=no.key: the config has no such key"),
+    (["hydra.sweeper.repeat_over=x", "hydra.sweeper.seeds=[0,1]"], "repeat_over=x: this key is searched too"),
+    (["hydra.sweeper.repeat_over=epochs"], "needs the numbers that it is to go through: hydra.sweeper.seeds="),
+])  # fmt: skip
+def test_what_cannot_be_repeated_is_refused(app, overrides, message):
+    assert message in sweep(app, *overrides, code=1)
+
+
 def test_a_configuration_that_one_seed_ended_takes_no_harm_of_a_seed_that_runs_on(app):
     sweep(
         app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=2", "mode=one_seed_fails"

@@ -67,7 +67,7 @@ def trial_tags() -> dict[str, str]:
     current = current_trial()
     if current is None:
         return {}
-    seed = {"winnow.seed": str(current.seed)} if current.seed is not None else {}
+    seed = {f"winnow.{current.repeated}": str(current.seed)} if current.seed is not None else {}
     return {"winnow.study": current.study, "winnow.trial": str(current.number), **seed}
 
 

@@ -31,14 +31,18 @@ def find_coco(settings: CocoNode, val_split: str = "val") -> dict[str, tuple[Pat
                 "name the data in one way: data.root, or images and annotations of data.train and data.val"
             )
         splits = coco_of_root(Path(settings.root))
-        return _with_val(splits, val_split)
+        return _with_val(splits, val_split, settings.val is not None)
     found: dict[str, tuple[Path, Path]] = {}
     for split, part in parts.items():
-        if part is None or (split == "val" and part.annotations is None and part.images is not None):
+        if part is None or (split == "val" and part.annotations is None and (part.images or settings.holds_out)):
             continue
         for key, value in (("images", part.images), ("annotations", part.annotations)):
             if value is None:
-                other = "data.root" if split == "train" else "data.val=null to train without evaluation"
+                other = (
+                    "data.root"
+                    if split == "train"
+                    else "data.val=null to train without evaluation, or data.val_part=0.15"
+                )
                 raise ConfigError(
                     f"data.{split}.{key} is null; name the {'folder' if key == 'images' else 'file'}, or give {other}"
                 )
@@ -59,7 +63,7 @@ def find_voc(settings: VocNode, val_split: str = "val") -> dict[str, tuple[Path,
     if (settings.root is None) == ("train" not in named):
         raise ConfigError("name the data in one way: data.root, or data.train.images and data.train.annotations")
     found = voc_of_parts(named) if settings.root is None else voc_of_root(Path(settings.root))
-    return convert_once(_asked_for(found, val_split), Path(settings.cache), "voc")
+    return convert_once(_asked_for(found, val_split, settings.val is not None), Path(settings.cache), "voc")
 
 
 def find_yolo(settings: YoloNode, val_split: str = "val") -> dict[str, tuple[Path, Path]]:
@@ -68,13 +72,14 @@ def find_yolo(settings: YoloNode, val_split: str = "val") -> dict[str, tuple[Pat
     return convert_once(found, Path(settings.cache), "yolo")
 
 
-def _asked_for(found: LabelledSet, val_split: str) -> LabelledSet:
-    return replace(found, splits=_with_val(found.splits, val_split))
+def _asked_for(found: LabelledSet, val_split: str, has_val: bool = True) -> LabelledSet:
+    return replace(found, splits=_with_val(found.splits, val_split, has_val))
 
 
-def _with_val(splits: Mapping[str, Anything], val_split: str) -> dict[str, Anything]:
-    """Return train and, as val, ``val_split``, where there is one. Raises ConfigError for another than val that is not there."""
+def _with_val(splits: Mapping[str, Anything], val_split: str, has_val: bool = True) -> dict[str, Anything]:
+    """Return train and, as val, ``val_split``, where there is one; val itself only where it is wanted (``has_val``). Raises
+    ConfigError for another than val that is not there."""
     if val_split != "val" and val_split not in splits:
         raise ConfigError(f"split={val_split!r}: this data has {', '.join(splits)}")
-    wanted = {"train": "train", "val": val_split}
+    wanted = {"train": "train"} | ({"val": val_split} if has_val or val_split != "val" else {})
     return {name: splits[source] for name, source in wanted.items() if source in splits}
