@@ -99,7 +99,7 @@ def resume(place: Place) -> Iterator[Figure]:
     """kill and resume with training.deterministic=true bit for bit, and two equal runs, in bf16 and fp16"""
     modes = list(itertools.product(RESUMED, ("bf16", "fp16")))
     if place.smoke:
-        modes = [("detection", "fp16"), ("ink", "bf16"), ("pairs", "bf16")]
+        modes = [(family, "bf16" if number else "fp16") for number, family in enumerate(RESUMED)]
     epochs = f"training.max_epochs={3 if place.smoke else 8}"
     commands = {f"{family} {amp}": [*RESUMED[family], *KILLED, epochs, f"training.amp={amp}"] for family, amp in modes}
     begun = {(mode, kind): begin(place, f"{mode} {kind}", commands[mode])

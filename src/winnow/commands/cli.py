@@ -20,7 +20,7 @@ from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.commands.train import add_train, train_with
 from winnow.console import drop_unwritten_output, is_unread, visible
-from winnow.errors import BAD_USAGE, EXIT_UNREAD, PROBLEMS, ConfigError, WinnowError
+from winnow.errors import BAD_USAGE, EXIT_UNREAD, PROBLEMS, ConfigError, WinnowError, refused_path
 from winnow.masking import mask_output
 
 SUBCOMMANDS = (
@@ -56,6 +56,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except WinnowError as error:
         print(f"winnow: {visible(error)}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, ConfigError) else PROBLEMS
+    except OSError as error:
+        words = refused_path(error)
+        if words is None:
+            raise
+        print(f"winnow: {visible(words)}", file=sys.stderr)
+        return BAD_USAGE
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Data, Metric, Task
+from winnow.reading import naming
 from winnow.settings import build_settings
 
 if TYPE_CHECKING:
@@ -51,16 +53,11 @@ def evaluation_data(
 ) -> tuple[Config, Data]:
     """Return the config of an evaluation on ``split``, and data whose validation batches are that split. Raises ConfigError for
     a split that the data has not, or for other classes than the model's; DataError where there is nothing to evaluate on."""
-    config = {**model.config, "data": data_node(model.config, overrides)}
-    check_node(config, "data", ["loading"])
-    loading = loading_of(config, batch_size)
-    if split == "train":  # an overfit run is evaluated on all that it trains on
-        data: Data = instantiate(config, "data", loading=loading)
-        data = instantiate(config, "data", loading=loading.model_copy(update={"overfit": data.num_train_samples}))
-    else:
-        data = instantiate(config, "data", loading=loading.model_copy(update={"val_split": split}))
-        if split != "val" and getattr(data, "val_split", "val") != split:
-            raise ConfigError(f"split={split!r}: this data has train, val")
+    is_own = not any(text.startswith("data=") for text in overrides)
+    with naming(model.path, "the data of the run of ") if is_own else contextlib.nullcontext():
+        config = {**model.config, "data": data_node(model.config, overrides)}
+        check_node(config, "data", ["loading"])
+        data = _data_of_split(config, loading_of(config, batch_size), split)
     if list(data.classes) != list(model.classes):
         raise ConfigError(
             f"the model of {model.path} knows the classes {list(model.classes)}, and this data has {list(data.classes)}"
@@ -69,6 +66,16 @@ def evaluation_data(
     if not data.num_val_batches():
         raise DataError("the data has no validation images; split=train evaluates those that were trained on")
     return config, data
+
+
+def _data_of_split(config: Config, loading: LoadingSettings, split: str) -> Data:
+    if split == "train":  # an overfit run is evaluated on all that it trains on
+        data: Data = instantiate(config, "data", loading=loading)
+        return instantiate(config, "data", loading=loading.model_copy(update={"overfit": data.num_train_samples}))
+    data = instantiate(config, "data", loading=loading.model_copy(update={"val_split": split}))
+    if split != "val" and getattr(data, "val_split", "val") != split:
+        raise ConfigError(f"split={split!r}: this data has train, val")
+    return data
 
 
 def judged_by(model: TrainedModel, data: Data) -> Task:
