@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
 from typing import Any
 
@@ -37,6 +38,16 @@ class PlainConsole(Console):
 
 
 CONSOLE = PlainConsole(soft_wrap=True)
+
+
+def is_unread() -> bool:
+    """Tell whether whoever read this process's output has gone, as ``head`` has after ten lines."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:  # it is no file
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def drop_unwritten_output() -> None:

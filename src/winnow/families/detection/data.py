@@ -6,13 +6,14 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
+from winnow.data.unreadable import Unreadable
 from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, check_yolo
@@ -68,6 +69,7 @@ class DetectionData(SplitData):
         _log_classes(train, train_records, val_records, loading)
         counts.require_some()
         self.category_ids = train.category_ids
+        self.val_split = "val"
         factors = balance(train_records, train.class_names, loading)
         self.train_records, self.val_records = train_records, val_records
         self._max_bad_images = settings.max_bad_images
@@ -96,6 +98,18 @@ class DetectionData(SplitData):
     def collate(self) -> Collate:
         """Return what makes batches of samples."""
         return Collate(PAD_MULTIPLE)
+
+    def val_pictures(self, image_size: int) -> Iterator[tuple[np.ndarray, DetectionBatch]]:
+        """Yield each validation image as it lies on disk, (H, W, 3) uint8, and as the batch of one that evaluation would make of
+        it. Those that can't be read are named and left out."""
+        samples, collate = cast("DetectionSamples", self._val), self.collate()
+        for record in self.val_records:
+            image = samples.pixels(record)
+            if isinstance(image, Unreadable):
+                logger.error("%s; left out", image.problem)
+                continue
+            batch = collate([samples.resized(record, image, image_size)])
+            yield image.permute(1, 2, 0).numpy(), cast("DetectionBatch", batch)
 
     def checked(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
         """Pass on the batches while no more than ``data.max_bad_images`` different images can't be read."""
@@ -126,7 +140,7 @@ def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     (a file); ``val`` may be null.
     """
     settings = build_settings(CocoNode, values, "data")
-    return _data_of(find_coco(settings), settings, loading)
+    return _data_of(find_coco(settings, loading.val_split), settings, loading, loading.val_split)
 
 
 @builder(Bdd100kNode, check=check_bdd100k)
@@ -142,7 +156,7 @@ def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     under ``cache``.
     """
     settings = build_settings(VocNode, values, "data")
-    return _data_of(find_voc(settings), settings, loading)
+    return _data_of(find_voc(settings, loading.val_split), settings, loading, loading.val_split)
 
 
 @builder(YoloNode, check=check_yolo)
@@ -151,24 +165,32 @@ def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     ``cache``.
     """
     settings = build_settings(YoloNode, values, "data")
-    return _data_of(find_yolo(settings), settings, loading)
+    return _data_of(find_yolo(settings, loading.val_split), settings, loading, loading.val_split)
 
 
 def _data_of(
-    splits: Mapping[str, tuple[Path, Path]], settings: ChosenSettings, loading: LoadingSettings
+    splits: Mapping[str, tuple[Path, Path]],
+    settings: ChosenSettings,
+    loading: LoadingSettings,
+    val_split: str = "val",
 ) -> DetectionData:
-    read = read_splits(splits, settings)
-    return DetectionData(read["train"], read.get("val"), settings, loading)
+    read = read_splits(splits, settings, holds_out=val_split == "val")
+    data = DetectionData(read["train"], read.get("val"), settings, loading)
+    data.val_split = val_split
+    return data
 
 
-def read_splits(splits: Mapping[str, tuple[Path, Path]], settings: ChosenSettings) -> dict[str, CocoSplit]:
+def read_splits(
+    splits: Mapping[str, tuple[Path, Path]], settings: ChosenSettings, holds_out: bool = True
+) -> dict[str, CocoSplit]:
     """Return train and, where there is one, val, of the (annotation file, folder of its images) of each, as the settings cut and
-    choose them."""
-    if isinstance(settings, HeldOutSettings):
-        require_no_val(splits, settings)
+    choose them; where not ``holds_out``, val is another split, and no part of train is held out."""
+    cuts = settings if holds_out and isinstance(settings, HeldOutSettings) else None
+    if cuts is not None:
+        require_no_val(splits, cuts)
     read = {part: read_coco(*paths, settings.cache_folder) for part, paths in splits.items()}
-    if isinstance(settings, HeldOutSettings):
-        read = with_held_out(read, settings)
+    if cuts is not None:
+        read = with_held_out(read, cuts)
     return chosen_classes(read, settings.classes, settings.ignore_categories)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, field_validator
 
 from winnow.builders import builder
@@ -16,6 +17,7 @@ from winnow.families.detection.batch import DetectionBatch, Detections, Target
 from winnow.families.detection.data import DetectionData
 from winnow.families.detection.found import FoundBoxes, batch_of_pictures, found_boxes
 from winnow.families.detection.metrics.coco_ap import CocoAp
+from winnow.families.detection.onnx_model import onnx_detector
 from winnow.families.detection.pictures import draw_grid, draw_training_batches
 from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
@@ -85,6 +87,14 @@ class BoxEvaluation:
     ) -> list[FoundBoxes]:
         """Return what was found per picture of a ``picture_batch``."""
         return found_boxes(predictions, batch, classes, category_ids)
+
+    def onnx_model(self, task: Any, data: Mapping[str, Any], image_size: int) -> Any:
+        """Return ``task`` as an ONNX model of one picture, resized as ``data``, the run's node, says."""
+        return onnx_detector(task.exportable(), image_size, data.get("resize") == "square")
+
+    def from_onnx(self, outputs: Sequence[np.ndarray]) -> list[Detections]:
+        """Return what the outputs of an ``onnx_model`` are as predictions on a batch of that picture."""
+        return [Detections(*(torch.from_numpy(output) for output in outputs))]
 
     def draw(
         self, seen: Sequence[tuple[DetectionBatch, list[Detections]]], classes: Sequence[str], folder: Path
