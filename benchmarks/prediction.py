@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 import torch
-from data import photographs  # beside this file
 
 import winnow
+from data import photographs  # beside this file
 from winnow.data.image import read_upright
 from winnow.trained.model import TrainedModel
 
