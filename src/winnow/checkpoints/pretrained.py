@@ -48,8 +48,8 @@ def load_or_start_random(
     start_random: Callable[[], Model],
 ) -> Model:
     """Build the model by ``model.pretrained``: ``true`` and a path must load, ``false`` starts random, ``if_available``
-    loads or, with a loud warning, starts random. By shapes alone nothing is loaded. Raises WeightsError if weights that must load are absent or do not
-    fit.
+    loads or, with a loud warning, starts random; by shapes alone nothing is loaded. Raises WeightsError if weights that must
+    load are absent or do not fit.
     """
     if pretrained is False or is_shapes_only():
         return start_random()

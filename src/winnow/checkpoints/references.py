@@ -65,7 +65,7 @@ def reader_of(name: str) -> Read:
             read = None
     if read is None or not getattr(read, _READER_MARK, False) or reader_name(read) != name:
         raise WeightsError(f"{name!r} is no reader of weights that winnow knows")
-    return read  # type: ignore[no-any-return]
+    return read
 
 
 def sha256_of(path: Path) -> str:
@@ -121,13 +121,15 @@ def filled(
     read: Read,
 ) -> dict[str, Any]:
     """Return the ``checkpoint`` of ``path`` with the tensors that it names, which ``read`` gives of a file, or the reader that
-    it names; its references then say where the files were found. ``frozen_source`` names a file that has moved, or the folder that it is in now. Raises
-    WeightsError where a file is missing or has changed."""
+    it names; its references then say where the files were found. ``frozen_source`` names a file that has moved, or the folder
+    that it is in now. Raises WeightsError where a file is missing or has changed."""
     recorded = checkpoint.get(KEY)
     if recorded is None:
         return dict(checkpoint)
     sources = [_found(source, path, frozen_source) for source in recorded["sources"]]
-    contents = [(reader_of(source["reader"]) if "reader" in source else read)(Path(source["file"])) for source in sources]
+    contents = [
+        (reader_of(source["reader"]) if "reader" in source else read)(Path(source["file"])) for source in sources
+    ]
     values: dict[str, Tensor] = {}
     for name, entry in recorded["tensors"].items():
         content, dtype = contents[entry["source"]], getattr(torch, entry["dtype"], None)

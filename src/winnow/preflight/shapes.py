@@ -76,7 +76,9 @@ def report_shapes(plan: RunPlan) -> ShapesReport:
     precision = Precision.choose(training.amp, torch.device("cpu"), training.memory_format)
     batches = []
     for size in (1, 2):
-        loading = loading_settings(plan, ALONE).model_copy(update={"batch_size": size, "num_workers": 0, "accumulate": 1})
+        loading = loading_settings(plan, ALONE).model_copy(
+            update={"batch_size": size, "num_workers": 0, "accumulate": 1}
+        )
         data: Data = instantiate(plan.config, "data", loading=loading)
         batches.append(next(data.train_batches(1, data.image_size)))
     with shapes_only():
@@ -100,20 +102,20 @@ def report_shapes(plan: RunPlan) -> ShapesReport:
 def held_by(
     task: Task, batches: Sequence[Batch], precision: Precision, switches: Sequence[Any]
 ) -> tuple[Held, Held | None]:
-    """Return what ``task`` holds of activations without and with activation checkpointing, which the attribute
-    ``activation_checkpointing`` of ``switches`` turns on (None where there are none); ``batches`` are of one sample and of two."""
-    found = []
-    for value in (False, True) if switches else (False,):
+    """Return what ``task`` holds of activations without and with activation checkpointing, which ``activation_checkpointing`` of
+    the ``switches`` turns on (None where there are none); ``batches`` are of one sample and of two."""
+
+    def held(checkpointed: bool) -> list[tuple[int, int]]:
         for module in switches:
-            module.activation_checkpointing = value
-        found.append([held_in_forward(task, batch, precision) for batch in batches])
-    (one, two), *rest = ([held for held, _ in parts] for parts in found)
-    layer = found[0][1][1] - found[0][0][1]
+            module.activation_checkpointing = checkpointed
+        return [held_in_forward(task, batch, precision) for batch in batches]
+
+    (one, one_layer), (two, two_layers) = held(False)
     activations = Held(two - one, 2 * one - two, 0)
-    if not rest:
+    if not switches:
         return activations, None
-    one, two = rest[0]
-    return activations, Held(two - one, 2 * one - two, layer)
+    (one, _), (two, _) = held(True)
+    return activations, Held(two - one, 2 * one - two, two_layers - one_layer)
 
 
 def held_in_forward(task: Task, batch: Batch, precision: Precision) -> tuple[int, int]:
@@ -152,8 +154,10 @@ def saved_tensors(model: nn.Module) -> Iterator[Saved]:
         saved.tensors.append(tensor)
         return tensor
 
-    def before(module: nn.Module, args: Any) -> None:
+    def before(module: nn.Module, args: Any, arguments: dict[str, Any]) -> None:
         begun.append(len(saved.tensors))
+        if getattr(module, "gradient_checkpointing", False):  # held by what computes the layer again, not by autograd
+            saved.tensors += [tensor for tensor in tree_leaves(arguments) if isinstance(tensor, Tensor)]
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         saved.largest_layer = max(saved.largest_layer, size_of(saved.tensors[begun.pop() :], own))
@@ -161,7 +165,7 @@ def saved_tensors(model: nn.Module) -> Iterator[Saved]:
     with contextlib.ExitStack() as stack:
         for layer in model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
-                stack.callback(layer.register_forward_pre_hook(before).remove)
+                stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
                 stack.callback(layer.register_forward_hook(after).remove)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
         yield saved
@@ -184,6 +188,4 @@ def _state_of(optimizer: Optimizer, trained: Sequence[nn.Parameter]) -> int:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return size_of(
-        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
-    )
+    return size_of(value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))

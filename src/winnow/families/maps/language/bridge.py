@@ -29,7 +29,11 @@ class LanguageBridge(nn.Module):
         self.llm: Any = language_model(settings)
         hidden = self.llm.config.hidden_size
         path = settings.llm_path
-        ids = fixed_ids(self.llm.config.vocab_size) if path is None else prompt_ids(settings.prompt, Path(path).expanduser())
+        ids = (
+            fixed_ids(self.llm.config.vocab_size)
+            if path is None
+            else prompt_ids(settings.prompt, Path(path).expanduser())
+        )
         self.register_buffer("prompt", torch.tensor(ids), persistent=False)
         scale = _word_scale(self.llm)
         self.scene_in, self.query_in = _projection(width, hidden, scale), _projection(width, hidden, scale)

@@ -42,10 +42,11 @@ class GgufTensors(Mapping[str, Tensor]):
             reader = self._gguf.GGUFReader(path)
             self.architecture = str(reader.fields["general.architecture"].contents())
             counts = {
-                name: reader.fields.get(f"{self.architecture}.attention.{name}") for name in ("head_count", "head_count_kv")
+                name: reader.fields.get(f"{self.architecture}.attention.{name}")
+                for name in ("head_count", "head_count_kv")
             }
-        except (ValueError, KeyError, IndexError, OSError) as error:
-            raise WeightsError(f"{path} can't be read as GGUF: {error}") from error
+        except Exception as error:  # of a damaged file the package reads what it may: its errors are of all kinds
+            raise WeightsError(f"{path} can't be read as GGUF: {error!r}") from error
         if self.architecture not in ARCHITECTURES or counts["head_count"] is None:
             raise WeightsError(f"{path} holds a {self.architecture}; allowed: {', '.join(ARCHITECTURES)}")
         num_heads = int(counts["head_count"].contents())

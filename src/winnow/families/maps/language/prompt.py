@@ -14,14 +14,18 @@ NUM_FIXED = 8
 
 
 def prompt_ids(prompt: str, path: Path) -> list[int]:
-    """Return the tokens of ``prompt`` by the tokenizer of a model's folder or GGUF file. Raises WeightsError where it has none."""
+    """Return the tokens of ``prompt`` by the tokenizer of a model's folder or GGUF file. Raises WeightsError where it has none,
+    or gives none."""
     where = (path.parent, {"gguf_file": path.name}) if is_gguf(path) else (path, {})
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(where[0], local_files_only=True, **where[1])
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # what reads tokenizers raises errors of all kinds, plain ones among them
+        reason = [*str(error).strip().splitlines(), type(error).__name__][0]
         raise WeightsError(f"model.llm_path={str(path)!r} has no tokenizer for model.prompt ({reason})") from error
-    return [int(token) for token in tokenizer(prompt)["input_ids"]]
+    ids = [int(token) for token in tokenizer(prompt)["input_ids"]]
+    if not ids:
+        raise WeightsError(f"model.prompt={prompt!r} has no tokens by the tokenizer of model.llm_path={str(path)!r}")
+    return ids
 
 
 def fixed_ids(vocab_size: int) -> list[int]:

@@ -37,7 +37,7 @@ class LoraSettings(Settings):
     """What ``llm=lora`` trains: pairs of narrow matrices beside the linear layers whose names end so."""
 
     rank: PositiveInt
-    alpha: float = Field(gt=0, strict=False)
+    alpha: PositiveInt
     targets: list[str] = Field(min_length=1)
 
 
@@ -59,7 +59,7 @@ class LanguageSettings(Settings):
     def _sees_the_scene(self) -> Self:
         if self.llm == "none" and not self.bypass:
             raise ValueError(
-                "llm=none with bypass=false: nothing would bring the scene to the map queries; allowed: bypass=true, or llm=frozen "
-                "or lora"
+                "llm=none with bypass=false: nothing would bring the scene to the map queries; allowed: bypass=true, llm=frozen, "
+                "llm=lora"
             )
         return self

@@ -74,7 +74,7 @@ def _existing(llm_path: str) -> Path:
     if is_gguf(path) or (path / "config.json").is_file():
         return path
     raise ConfigError(
-        f"model.llm_path={llm_path!r} is neither a folder of transformers (with config.json) nor a GGUF file; null: a random model"
+        f"model.llm_path={llm_path!r} is neither a folder of transformers, with config.json, nor a GGUF file; null: a random one"
     )
 
 
@@ -85,10 +85,12 @@ def _stored_config(path: Path) -> Any:
     where = (path.parent, {"gguf_file": path.name}) if is_gguf(path) else (path, {})
     try:
         config = AutoConfig.from_pretrained(where[0], local_files_only=True, **where[1])
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"model.llm_path={str(path)!r} has no config that can be read: {error}") from error
+    except Exception as error:  # transformers' parsers of damaged files raise errors of all kinds
+        raise WeightsError(f"model.llm_path={str(path)!r} has no config that can be read: {error!r}") from error
     if config.model_type not in ARCHITECTURES:
-        raise WeightsError(f"model.llm_path={str(path)!r} is a {config.model_type}; allowed: {', '.join(ARCHITECTURES)}")
+        raise WeightsError(
+            f"model.llm_path={str(path)!r} is a {config.model_type}; allowed: {', '.join(ARCHITECTURES)}"
+        )
     config.attention_dropout = 0.0
     return config
 
@@ -112,7 +114,9 @@ def _cut(config: Any, num_layers: int | None) -> Any:
     if num_layers is None:
         return config
     if num_layers > config.num_hidden_layers:
-        raise ConfigError(f"model.llm_layers={num_layers}, but the model has {config.num_hidden_layers}; null: all of them")
+        raise ConfigError(
+            f"model.llm_layers={num_layers}, but the model has {config.num_hidden_layers}; null: all of them"
+        )
     config.num_hidden_layers = num_layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:num_layers]
@@ -158,7 +162,7 @@ def _files_by_tensor(folder: Path) -> dict[str, Path]:
             index = json.loads((folder / _INDEX).read_text())
             return {name: folder / file for name, file in index["weight_map"].items()}
         with safe_open(folder / _WEIGHTS, "pt") as file:
-            return {name: folder / _WEIGHTS for name in file.keys()}  # noqa: SIM118 - no mapping
+            return dict.fromkeys(file.keys(), folder / _WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise WeightsError(f"{folder} holds no weights in safetensors that can be read: {error}") from error
 
