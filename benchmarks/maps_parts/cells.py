@@ -90,7 +90,9 @@ def table(results: Results, cells: Sequence[str]) -> Iterator[str]:
 
 
 def _shown(name: str) -> Sequence[str]:
-    return [name] if name.startswith("val/map_class/") or name in ("val_raw/map", "val/map_strict", "val/recall") else []
+    return (
+        [name] if name.startswith("val/map_class/") or name in ("val_raw/map", "val/map_strict", "val/recall") else []
+    )
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -135,7 +137,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     gguf = None if options.gguf is None else options.gguf.resolve()
     seeds = 0 if options.table else 1 if options.smoke else options.seeds
-    for line in table(run_cells(folder, options.data, gguf, seeds, SMOKE if options.smoke else ()), CELLS[options.data]):
+    for line in table(
+        run_cells(folder, options.data, gguf, seeds, SMOKE if options.smoke else ()), CELLS[options.data]
+    ):
         print(line)
 
 

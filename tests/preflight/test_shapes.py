@@ -7,6 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from winnow.checkpoints.shapes import is_shapes_only, shapes_only
 from winnow.engine.precision import Precision
+from winnow.errors import ConfigError
 from winnow.families.maps.language.bridge import LanguageBridge
 from winnow.families.maps.language.mask import structured_mask
 from winnow.families.maps.language.weights import language_model
@@ -86,3 +87,16 @@ def test_a_small_model_takes_what_its_shapes_say(checkpointed, attention):
         told, _ = held_in_forward(Bridge(shaped, 200), 4, FLOAT32)
     assert outputs.shape == (4, 100, 32)
     assert told == pytest.approx(taken, rel=0.03)
+
+
+class Looking(Bridge):
+    def forward(self, num_samples):
+        outputs = super().forward(num_samples)
+        return outputs if outputs.sum() > 0 else -outputs
+
+
+def test_a_model_that_looks_at_values_can_not_be_told():
+    with shapes_only():
+        model = LanguageBridge(language_settings(), 32, 5, 20)
+        with pytest.raises(ConfigError, match="forward pass of Looking depends on values, which shapes don't tell"):
+            held_in_forward(Looking(model, 10), 1, FLOAT32)

@@ -15,11 +15,12 @@ from transformers import AutoConfig, AutoModel
 
 from winnow.checkpoints.references import FileTensor, reader_name
 from winnow.checkpoints.shapes import is_shapes_only
-from winnow.checkpoints.state_dicts import mark_file_tensors, mark_loaded
+from winnow.checkpoints.state_dicts import mark_file_tensors, mark_loaded, shortened
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.maps.extra import require_package
 from winnow.families.maps.language.gguf import ARCHITECTURES, is_gguf, read_gguf
 from winnow.families.maps.language.settings import LanguageSettings, LoraSettings, RandomLanguageModelSettings
+from winnow.families.pretrained_folder import model_from_folder
 
 logger = logging.getLogger(__name__)
 
@@ -141,15 +142,12 @@ def _from_gguf(path: Path, source: str, config: Any, options: Mapping[str, Any])
 
 def _from_folder(path: Path, source: str, config: Any, options: Mapping[str, Any]) -> Any:
     files = _files_by_tensor(path)
-    try:
-        model, info = AutoModel.from_pretrained(
-            path, config=config, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
+    model, report = model_from_folder(AutoModel, path, config=config, use_safetensors=True, **options)
+    if report.random_names:
+        lacking = shortened(sorted(report.random_names))
+        raise WeightsError(
+            f"model.llm_path={source!r}: {len(report.random_names)} tensors are missing or misshapen: {lacking}"
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"no weights can be read from model.llm_path={source!r}: {error}") from error
-    lacking = [*sorted(info["missing_keys"]), *sorted(entry[0] for entry in info["mismatched_keys"])]
-    if lacking:
-        raise WeightsError(f"model.llm_path={source!r}: {len(lacking)} tensors are missing or misshapen: {lacking[:8]}")
     names = {name: next(n for n in (_PREFIX + name, name) if n in files) for name in model.state_dict()}
     _mark(model, source, {name: FileTensor(source, files[stored], stored) for name, stored in names.items()})
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from winnow.families.maps.frame import NUM_CAMERAS
+from winnow.families.maps.language.bridge import LanguageBridge
 from winnow.families.maps.model.decoder import MapDecoder, MapOutputs
 from winnow.families.maps.model.positions import PositionEncoding, Rays
 from winnow.families.maps.model.qformer import QFormer
@@ -13,10 +14,17 @@ from winnow.families.maps.model.vision import VisionEncoder
 
 
 class MapNetwork(nn.Module):
-    """Images → ``vision`` → ``qformer`` with ``positions`` → scene tokens → ``queries`` → ``decoder``."""
+    """Images → ``vision`` → ``qformer`` with ``positions`` → scene tokens → ``queries``, which a ``language`` model may change →
+    ``decoder``."""
 
     def __init__(
-        self, vision: VisionEncoder, qformer: QFormer, queries: MapQueries, decoder: MapDecoder, width: int
+        self,
+        vision: VisionEncoder,
+        qformer: QFormer,
+        queries: MapQueries,
+        language: LanguageBridge | None,
+        decoder: MapDecoder,
+        width: int,
     ) -> None:
         super().__init__()
         inner = qformer.tokens.shape[-1]
@@ -26,6 +34,7 @@ class MapNetwork(nn.Module):
         self.qformer = qformer
         self.scene = nn.Linear(inner, width)
         self.queries = queries
+        self.language = language
         self.decoder = decoder
 
     def forward(self, images: Tensor, rays: Rays) -> MapOutputs:
@@ -33,5 +42,7 @@ class MapNetwork(nn.Module):
         tokens = self.image_tokens(self.vision(images)).unflatten(0, (-1, NUM_CAMERAS)).flatten(1, 2)
         scene = self.scene(self.qformer(tokens + self.positions(rays)))
         queries = self.queries(len(scene))
+        if self.language is not None:
+            queries = self.language(scene, queries)
         outputs: MapOutputs = self.decoder(queries, self.queries.references, scene)
         return outputs
