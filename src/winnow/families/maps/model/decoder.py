@@ -28,8 +28,8 @@ class DecoderSettings(Settings):
 
 
 class MapOutputs(NamedTuple):
-    """Of all L decoder layers, the last one last: ``logits`` (L, B, I, C) and ``points`` (L, B, I, P, 2) float32, x and y as parts
-    of the region."""
+    """Of all L decoder layers, the last one last: ``logits`` (L, B, I, C) and ``points`` (L, B, I, P, 2) float32, x and y as
+    parts of the region."""
 
     logits: Tensor
     points: Tensor
@@ -47,6 +47,9 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        for linear in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         parts = self.query(queries), self.key(keys), self.value(values)

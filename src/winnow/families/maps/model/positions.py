@@ -17,7 +17,8 @@ NEAREST_M, FARTHEST_M = 1.0, 64.0
 HORIZON_M = 1000.0
 """A ray that meets the ground further off, or never, counts as meeting it there."""
 UNIT_M = 15.0
-NUM_FEATURES = 3 * NUM_DEPTHS + 3
+NUM_OCTAVES = 4
+NUM_FEATURES = 3 * NUM_DEPTHS + 4 * NUM_OCTAVES + 1
 _MOST_CACHED = 64
 
 
@@ -65,15 +66,17 @@ def ground_depths(origin: Tensor, rays: Tensor, ground: Tensor) -> Tensor:
 def ray_features(grid: Grid, frame_to_camera: Tensor, intrinsics: Tensor, ground: Tensor) -> Tensor:
     """Return (N, T, ``NUM_FEATURES``) float32 of the tokens of one sample's N cameras.
 
-    Of each: points along its ray, in units of ``UNIT_M``, wherever they lie; and where the ray meets the ground, as the direction
-    from the frame's origin (cos, sin) and the logarithm of the distance.
+    Of each: points along its ray, in units of ``UNIT_M``, wherever they lie; and where the ray meets the ground, as the angle of
+    its direction from the frame's origin and the logarithm of its distance, both as waves of ``NUM_OCTAVES`` lengths.
     """
     origin, rays = camera_rays(grid.centres(frame_to_camera.device), frame_to_camera, intrinsics)
     steps = torch.linspace(math.log(NEAREST_M), math.log(FARTHEST_M), NUM_DEPTHS, device=rays.device)
     along = points_at(origin, rays, steps.exp()) / UNIT_M
     on_ground = points_at(origin, rays, ground_depths(origin, rays, ground)[..., None])[:, :, 0, :2]
-    distance = on_ground.norm(dim=-1, keepdim=True).clamp(min=0.1)
-    return torch.cat([along.flatten(2), on_ground / distance, (distance / UNIT_M).log()], dim=-1)
+    distance = (on_ground.norm(dim=-1, keepdim=True).clamp(min=0.1) / UNIT_M).log()
+    place = torch.cat([torch.atan2(on_ground[..., 1:], on_ground[..., :1]), distance], dim=-1)
+    phases = (place[..., None] * 2.0 ** torch.arange(NUM_OCTAVES, device=rays.device)).flatten(2)
+    return torch.cat([along.flatten(2), distance, phases.cos(), phases.sin()], dim=-1)
 
 
 class Rays(NamedTuple):
@@ -119,11 +122,13 @@ class RayCache:
 
 
 class PositionEncoding(nn.Module):
-    """What a token is told of where it looks: two layers on its ray's features."""
+    """What a token is told of where it looks: two layers on its ray's features, normalised."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(NUM_FEATURES, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.layers = nn.Sequential(
+            nn.Linear(NUM_FEATURES, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width)
+        )
 
     def forward(self, rays: Rays) -> Tensor:
         """Return (B, 6 T, width); worked out once for each calibration of the batch."""

@@ -69,7 +69,8 @@ class ConvVision(VisionEncoder):
         layers: list[nn.Module] = []
         for before, after in pairwise((3, *channels)):
             layers += [*normalized_convolution(before, after, stride=2), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
+        # At last each channel by itself, and both its signs: what differs from place to place is what counts.
+        self.layers = nn.Sequential(*layers[:-2], nn.GroupNorm(channels[-1], channels[-1]))
 
     def tokens(self, pixels: Tensor) -> Tensor:
         return _flat(self.layers(pixels))
