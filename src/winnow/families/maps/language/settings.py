@@ -58,8 +58,5 @@ class LanguageSettings(Settings):
     @model_validator(mode="after")
     def _sees_the_scene(self) -> Self:
         if self.llm == "none" and not self.bypass:
-            raise ValueError(
-                "llm=none with bypass=false: nothing would bring the scene to the map queries; allowed: bypass=true, llm=frozen, "
-                "llm=lora"
-            )
+            raise ValueError("llm=none with bypass=false: nothing of the images would reach the lines; set one of them")
         return self
