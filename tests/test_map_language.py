@@ -14,8 +14,8 @@ from winnow.commands.cli import main
 FROZEN = [
     "model=map_qformer_tiny", "data=map_synthetic", "data.num_train=4", "data.num_val=2", "data.image_size=32",
     "data.num_points=6", "model.width=32", "model.num_instances=6", "model.decoder.num_layers=1", "model.qformer.width=32",
-    "model.llm=frozen", "model.prompt=draw", "training.batch_size=2", "training.max_epochs=2", "training.num_workers=0", "training.device=cpu",
-    "training.amp=off", "tracking=off",
+    "model.llm=frozen", "model.prompt=draw", "training.batch_size=2", "training.max_epochs=2", "training.num_workers=0",
+    "training.device=cpu", "training.amp=off", "tracking=off",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def train(name: str, data: str, seed: int, folder: Path, more: Sequence[str]) ->
     }  # fmt: skip
 
 
-def table(results: Results, cells: Sequence[str]) -> Iterator[str]:
+def table(results: Results, cells: Iterable[str]) -> Iterator[str]:
     """Return markdown: mean ± standard deviation over the seeds that are done."""
     found = list(results.values())
     columns = sorted({name for row in found for name in row["metrics"] if name == "val/map" or name in _shown(name)})

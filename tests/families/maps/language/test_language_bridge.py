@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from composed import compose_plain
 from map_language_parts import language_settings
 
 from winnow.checkpoints.state_dicts import frozen_parameters
@@ -94,6 +95,19 @@ def test_a_random_model_has_no_tokenizer_and_gets_fixed_tokens():
     assert bridge().prompt.tolist() == fixed_ids(32) == bridge(prompt="anything").prompt.tolist()
     assert len(set(fixed_ids(32))) == 8
     assert 0 <= min(fixed_ids(16)) <= max(fixed_ids(16)) < 16
+
+
+def test_what_a_random_model_adds_goes_by_the_scene_with_the_shipped_initialiser_only():
+    shipped = compose_plain("model=map_qformer_tiny", "data=map_synthetic")["model"]["llm_random"]
+    torch.manual_seed(0)
+    queries, scenes = torch.randn(1, INSTANCES * POINTS, WIDTH), torch.randn(2, 96, WIDTH)
+    part = {}
+    for width in (shipped["initializer_range"], 0.02):
+        made = bridge({**shipped, "initializer_range": width})
+        with torch.no_grad():
+            one, other = made(scenes, queries.expand(2, -1, -1)) - queries
+        part[width] = (one - other).norm() / (one.norm() * 2**0.5)
+    assert part[0.02] < 0.4 < 0.5 < part[shipped["initializer_range"]]
 
 
 def test_projections_come_near_to_the_words_in_size():
