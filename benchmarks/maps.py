@@ -1,8 +1,8 @@
 """What map models learn: python benchmarks/maps.py [FOLDER] [--parts PART …] [--more OVERRIDE …] [--smoke].
 
-Every run is `train.py model=map_qformer_tiny`, one after the other. Runs are kept in FOLDER: the same command again skips those that
-completed and goes on with the one that did not, from its last checkpoint. FOLDER/results.json is written after each run; --table
-only prints it. docs/maps.md says what the parts show.
+Every run is `train.py model=map_qformer_tiny`, one after the other. Runs are kept in FOLDER: the same command again skips those
+that completed and goes on with the one that did not, from its last checkpoint. FOLDER/results.json is written after each run;
+--table only prints it. docs/maps.md says what the parts show.
 
 overfit    eight drawn scenes by heart, in 1,000 steps
 recipes    the same by +experiment=maps and +experiment=maps_original

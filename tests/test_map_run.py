@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from composed import REPOSITORY
 from killed_parts import RECORDED, assert_same_end, record
 from PIL import Image
 from test_ranks import run_ranks
+
+from winnow.commands.cli import main
 
 SIZES = [
     "model=map_qformer_tiny", "data=map_synthetic", "data.image_size=32", "model.channels=[8,16]", "model.width=16",
@@ -32,6 +35,20 @@ def test_a_run_measures_raw_and_averaged_weights_and_draws_lines(warm_program, w
     assert terms | {"val/loss", "val/map", "val_raw/map", "val_raw/loss"} <= result["metrics"].keys()
     with Image.open(workplace / "alone/pictures/val_maps.png") as picture:
         assert picture.width > 1000
+
+
+@pytest.mark.slow
+def test_a_preflight_is_all_clear(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fixed = ["--config-path", str(REPOSITORY / "conf"), "--seconds", "0.1", "--json", "-"]
+    code = main(["preflight", *fixed, *TINY])
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    (stage,) = report["stages"]
+    assert (code, report["is_fine"], stage["errors"], stage["warnings"]) == (0, True, [], [])
+    assert set(stage["losses"]) == {
+        f"loss_{name}{layers}" for name in ("class", "points", "direction") for layers in ("", "_aux")
+    }
 
 
 @pytest.mark.slow

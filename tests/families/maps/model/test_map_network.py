@@ -20,8 +20,12 @@ from winnow.families.maps.frame import NUM_CAMERAS, Region, apply, inverse, proj
 from winnow.families.maps.model.decoder import DecoderSettings, MapDecoder, as_parts
 from winnow.families.maps.model.map_qformer import MapQformerSettings
 from winnow.families.maps.model.positions import (
+    FARTHEST_M,
     HORIZON_M,
+    NEAREST_M,
+    NUM_DEPTHS,
     NUM_FEATURES,
+    UNIT_M,
     Grid,
     RayCache,
     camera_rays,
@@ -72,6 +76,15 @@ def test_rays_meet_the_ground_where_it_is_and_those_to_the_sky_at_the_horizon():
     assert features.shape == (NUM_CAMERAS, grid.num_tokens, NUM_FEATURES)
     assert features.isfinite().all()
     assert float(features.abs().max()) > 3, "nothing is clamped to the region"
+
+
+def test_points_along_a_ray_lie_at_equal_steps_of_the_depths_logarithm():
+    grid = Grid(2, 2, 16)
+    frame_to_camera, intrinsics = torch.eye(4)[None], torch.tensor([[[20.0, 0, 16], [0, 20, 16], [0, 0, 1]]])
+    features = ray_features(grid, frame_to_camera, intrinsics, torch.tensor([0.0, 0.0, -1.0]))
+    depths = features[0, 0, : 3 * NUM_DEPTHS].unflatten(0, (NUM_DEPTHS, 3))[:, 2] * UNIT_M
+    expected = np.geomspace(NEAREST_M, FARTHEST_M, NUM_DEPTHS)
+    np.testing.assert_allclose(depths.numpy(), expected, rtol=1e-5)
 
 
 def test_calibrations_are_worked_out_once_each_and_by_themselves(monkeypatch):
@@ -140,8 +153,6 @@ def test_points_of_an_instance_start_apart_within_the_region_and_gradients_are_s
     sum(terms.values()).backward()
     spread = torch.stack([p.grad.norm() for p in task.model.parameters() if p.grad is not None]).norm()
     assert float(spread.detach()) < 100
-    with torch.no_grad():
-        task.model.queries.references.copy_(task.model.queries.references.mean(dim=1, keepdim=True).expand(-1, 20, -1))
 
 
 def test_queries_are_the_sum_of_their_instance_and_a_point_that_all_instances_share():
@@ -305,6 +316,15 @@ def test_a_checkpoint_of_the_hub_needs_an_encoder_from_there():
         ConfigError, match="checkpoint='a/b' with vision=resnet50: its weights are torchvision's; allowed with"
     ):
         build_settings(MapQformerSettings, values | {"vision": "resnet50", "checkpoint": "a/b"}, "model")
+
+
+def test_positives_are_the_lines_that_a_query_can_be_matched_with_and_class_rows_are_there():
+    task = tiny_map_task(num_instances=2)
+    sample = seen(0, 1, 2, 3)
+    assert task.loss_count(sample) == {"lines": 2 + 0 + 1 + 2}
+    state = task.model.state_dict()
+    assert {len(state[name]) for name in task.class_rows} == {len(task.classes)}
+    assert len(task.class_rows) == 2 * len(task.model.decoder.layers)
 
 
 def test_lines_are_given_in_metres_of_the_region():

@@ -112,14 +112,8 @@ class MapDecoder(nn.Module):
         self.layers = nn.ModuleList(MapDecoderLayer(width, settings, sees_scene) for _ in layers)
         self.places = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in layers)
-        self.class_heads = nn.ModuleList(nn.Linear(width, num_classes) for _ in layers)
-        self.point_heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2)) for _ in layers
-        )
-        for class_head, point_head in zip(self.class_heads, self.point_heads, strict=True):
-            nn.init.constant_(class_head.bias, -math.log(1 / CLASS_PRIOR - 1))
-            nn.init.zeros_(point_head[-1].weight)
-            nn.init.zeros_(point_head[-1].bias)
+        self.class_heads = nn.ModuleList(_class_head(width, num_classes) for _ in layers)
+        self.point_heads = nn.ModuleList(_point_head(width) for _ in layers)
 
     def forward(self, queries: Tensor, references: Tensor, scene: Tensor) -> MapOutputs:
         """Decode (B, I·P, width) ``queries`` that start at ``references`` (I, P, 2), logits, by ``scene`` (B, S, width)."""
@@ -137,3 +131,18 @@ class MapDecoder(nn.Module):
                 points.append(as_parts(moved))
             where = moved.detach()
         return MapOutputs(torch.stack(logits), torch.stack(points))
+
+
+def _class_head(width: int, num_classes: int) -> nn.Linear:
+    """Build a head whose scores begin at ``CLASS_PRIOR``."""
+    head = nn.Linear(width, num_classes)
+    nn.init.constant_(head.bias, -math.log(1 / CLASS_PRIOR - 1))
+    return head
+
+
+def _point_head(width: int) -> nn.Sequential:
+    """Build a head that begins by moving nothing."""
+    last = nn.Linear(width, 2)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
