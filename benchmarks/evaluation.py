@@ -1,4 +1,4 @@
-"""winnow's COCO AP against pycocotools and faster-coco-eval: python benchmarks/evaluation.py [--images 5000] [--quick].
+"""winnow's COCO AP by hotcoco against pycocotools: python benchmarks/evaluation.py [--images 5000] [--quick].
 
 Truth and detections are made once: the boxes of the real sets in ../shared/data (blood cells, driving, people at night),
 repeated with jitter until there are enough images, and per image 100 detections around them. Without these files boxes are drawn

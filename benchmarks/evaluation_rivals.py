@@ -1,10 +1,9 @@
-"""hotcoco and winnow's own COCO AP against pycocotools on random sets: python benchmarks/evaluation_rivals.py [--sets 5000].
+"""hotcoco against pycocotools on random sets: python benchmarks/evaluation_rivals.py [--sets 5000].
 
-Could a package take the place of ``families/detection/metrics``? Each set has crowds, ``ignore`` flags, areas that are not the
+It is what ``evaluation=boxes`` computes average precision with. Each set has crowds, ``ignore`` flags, areas that are not the
 box's, boxes without extent, empty images, equal scores and overlaps, up to 120 classes, and limits on detections. Compared bit
-for bit are the arrays of precision, recall and (hotcoco's) scores for all three of pycocotools' limits, and (hotcoco's) COCO's
-twelve means. Prints per kind of set how many differ and by how much, and ends with exit code 1 where any does. Needs: pip install
-hotcoco pycocotools.
+for bit are the arrays of precision, recall and scores for all three of pycocotools' limits, and COCO's twelve means. Prints per
+kind of set how many differ and by how much, and ends with exit code 1 where any does. Needs: pip install pycocotools.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow.families.detection.metrics.coco_matching import Boxes, evaluate_boxes
+from winnow.families.detection.metrics.coco_matching import Boxes
 
 COCO_LIMITS = [1, 10, 100]
 Random = np.random.Generator
@@ -79,7 +78,7 @@ def main() -> int:
     if missing:
         print(f"skipped: {' and '.join(missing)} is not installed")
         return 0
-    rivals = {"hotcoco": by_hotcoco, "winnow": by_winnow}
+    rivals = {"hotcoco": by_hotcoco}
     differing = Counter[tuple[str, str]]()
     worst, seconds = dict.fromkeys(rivals, 0.0), dict.fromkeys(rivals, 0.0)
     per_kind = -(-(3 * len(KINDS) if options.smoke else options.sets) // len(KINDS))
@@ -94,8 +93,8 @@ def main() -> int:
                 if difference:
                     differing[rival, name] += 1
                     worst[rival] = max(worst[rival], difference)
-        told = ", ".join(f"{rival} differs in {differing[rival, name]}" for rival in rivals)
-        print(f"{name:26} {per_kind} sets: {told}", flush=True)
+        line = ", ".join(f"{rival} differs in {differing[rival, name]}" for rival in rivals)
+        print(f"{name:26} {per_kind} sets: {line}", flush=True)
     for rival in rivals:
         print(f"{rival}: largest difference of any number {worst[rival]:.3g}; {seconds[rival]:.1f} s")
     return int(any(differing.values()))
@@ -132,15 +131,6 @@ def _boxes(kind: Kind, random: Random, most: int) -> Boxes:
     images = np.repeat(np.arange(kind.images), counts)
     xywh = np.concatenate([corners, sides], axis=1)
     return Boxes(images, random.integers(0, kind.classes, total), xywh, sides.prod(axis=1))
-
-
-def by_winnow(drawn: RandomSet) -> Numbers:
-    runs = [
-        evaluate_boxes(drawn.true, drawn.crowd, drawn.found, drawn.scores, drawn.kind.classes, limit)
-        for limit in drawn.kind.limits
-    ]
-    precisions, recalls = zip(*runs, strict=True)
-    return {"precision": np.stack(precisions, axis=-1), "recall": np.stack(recalls, axis=-1)}
 
 
 def by_pycocotools(drawn: RandomSet) -> Numbers:

@@ -1,5 +1,6 @@
 """Small batches and detections to test tasks and metrics on."""
 
+import numpy as np
 import torch
 
 from winnow.families.detection.batch import DetectionBatch, Detections, Target
@@ -42,3 +43,24 @@ def truth_as_detections(t, score=0.9):
 
 def nothing_found():
     return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+def jittered(rng, count=40, num_classes=3):
+    """Return truth and detections that are partly right, as a detector's are; some crowds, some images without boxes."""
+    truth, found = [], []
+    for image_id in range(count):
+        num = int(rng.integers(0, 6))
+        corners = rng.uniform(0, [60, 40], (num, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(4, 36, (num, 2))], axis=1)
+        labels = rng.integers(0, num_classes, num)
+        truth.append(
+            target(boxes.tolist(), labels.tolist(), (80, 100), (800, 1000), image_id, (rng.random(num) < 0.15).tolist())
+        )
+        guesses = np.concatenate([boxes + rng.normal(0, 3, boxes.shape), rng.uniform(0, 90, (3, 4))])
+        guesses[:, 2:] = np.maximum(guesses[:, 2:], guesses[:, :2] + 1)
+        scores = np.sort(rng.random(len(guesses)))[::-1].copy()
+        guessed = np.concatenate([labels, rng.integers(0, num_classes, 3)])
+        found.append(
+            Detections(torch.tensor(guesses).float() * 10, torch.tensor(scores).float(), torch.tensor(guessed))
+        )
+    return truth, found

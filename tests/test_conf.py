@@ -79,7 +79,7 @@ def test_what_does_not_fit_together_is_refused_before_data_is_read(overrides, me
 
 
 def test_a_model_brings_its_evaluation_and_its_objective_and_the_command_line_beats_both():
-    assert compose_plain()["evaluation"]["backend"] == "winnow"
+    assert compose_plain()["evaluation"]["backend"] == "hotcoco"
     ink = compose_plain("model=inktrace")
     assert "skeleton_threshold" in ink["evaluation"]
     assert ink["objective"] == {"metric": "val/f1_1px", "mode": "max"}

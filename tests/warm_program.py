@@ -182,7 +182,7 @@ class SessionLeader:
 
 USED_LATER = (
     "torch._dynamo",  # by the first optimizer
-    "faster_coco_eval.core.faster_eval_api", "matplotlib.backends.backend_agg", "sklearn.datasets",
+    "hotcoco", "matplotlib.backends.backend_agg", "sklearn.datasets",
     "hydra_plugins.winnow_sweeper._sweep",
 )  # fmt: skip
 """What a run imports only when it needs it, and nearly every run of the tests does."""

@@ -22,7 +22,6 @@ THERE = Path(__file__).with_name("installed_there.txt")
 MOST_BYTES = 50_000_000
 NOT_USED = {
     "mlflow": "tracking=off",
-    "faster-coco-eval": "evaluation.backend=winnow",
     "plotly": "hydra.sweeper.plots=false",
 }
 """What the check runs without, and by which setting."""

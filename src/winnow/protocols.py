@@ -42,7 +42,9 @@ class Metric(Protocol):
 
     Holds nothing on the GPU. ``merge`` takes what ``state`` of another rank's metric gave, so that ranks can be gathered.
     It may have ``worst``, a mapping of those of its ``names`` that have a worst value to that (0 for an average precision, 100
-    for a miss rate): early stopping begins to count at the first evaluation that gives another.
+    for a miss rate): early stopping begins to count at the first evaluation that gives another. And ``arrays()``, a mapping of
+    names to numpy arrays without objects: what was found and what is true, which a run keeps of its best evaluation, so that
+    reports and comparisons need no model.
     """
 
     @property
@@ -173,6 +175,10 @@ class Evaluation(Protocol):
     learn or give, which also stands in a preflight's report. And ``metric_modes``, a mapping of its metrics' names, without a
     split, to ``max`` or ``min``, whichever is better; ``map_class/*`` stands for all that begin so. By it a sweep refuses names
     that no run will give, and the worse direction of one, before it starts anything.
+
+    For a run's page it may have ``report(arrays, data, num_pictures)``: the ``winnow.sections`` of what ``Metric.arrays`` gave;
+    ``data`` is None where the data can't be had, ``num_pictures`` how many of the worst samples to show, None as many as usual.
+    It raises KeyError or ValueError where the arrays are not its own.
 
     For models in use (``winnow predict``) it has ``picture_batch(pixels, names, data, image_size)``, which makes a batch without
     truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from composed import REPOSITORY, compose_plain
 
-from hydra_plugins.winnow_sweeper._definition import Definition, flattened
+from hydra_plugins.winnow_sweeper._definition import MAY_CHANGE, Definition, flattened
 from winnow.config import moved
 from winnow.config.instantiate import check_node, target_of, trusted
 from winnow.config.moved import MOVED, MOVED_CHOICES, moved_target, with_moved_names
@@ -110,15 +110,7 @@ def assert_accepted(config):
 def definition_now(old, *overrides):
     base = compose_plain(*overrides)
     base["training"]["max_epochs"] = 2  # both stages' together
-    return replace(old, base=flattened(base, ("hydra", "tracking", "trusted_targets", *old.search_space, *LEFT_OUT)))
-
-
-LEFT_OUT = [
-    "data.root", "data.cache", "model.attention",
-    "training.num_workers", "training.device", "training.log_interval", "training.save_interval",
-    "training.keep_last_n", "training.save_every_steps", "training.resume", "training.oom_retry", "training.frozen_weights",
-    "training.frozen_source",
-]  # fmt: skip
+    return replace(old, base=flattened(base, (*MAY_CHANGE, *old.search_space)))
 
 
 @pytest.mark.parametrize("said", ["as it was", "by today's names"])

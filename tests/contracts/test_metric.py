@@ -19,7 +19,7 @@ from winnow.testing.metric import MetricContract
 
 
 class CocoApContract(MetricContract):
-    backend = "winnow"
+    backend = "hotcoco"
 
     def make_metric(self):
         return CocoAp(["car", "bus"], [1, 2], score_threshold=0.0, max_detections=10, backend=self.backend)
@@ -44,10 +44,6 @@ class TestCocoAp(CocoApContract):
 
 class TestCocoApByPycocotools(CocoApContract):
     backend = "pycocotools"
-
-
-class TestCocoApByFasterCocoEval(CocoApContract):
-    backend = "faster-coco-eval"
 
 
 class TestPairs(MetricContract):

@@ -3,6 +3,7 @@
 import pytest
 
 from winnow.testing.tracker import TrackerContract
+from winnow.tracking.epoch_table import EpochTable
 from winnow.tracking.mlflow_tracker import MlflowTracker
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.tensorboard import TensorBoardTracker
@@ -33,3 +34,8 @@ class TestTensorBoard(TrackerContract):
 
     def make_tracker(self, folder):
         return TensorBoardTracker(NullTracker(folder), folder)
+
+
+class TestEpochTable(TrackerContract):
+    def make_tracker(self, folder):
+        return EpochTable(NullTracker(folder), folder)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from engine_parts import VectorData, Vectors, VectorTask, training_settings
+from engine_parts import MeanError, VectorData, Vectors, VectorTask, training_settings
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
@@ -672,3 +673,22 @@ def test_frozen_weights_are_copied_once_for_all_saves(make_fit):
     before = run.task.model[0].weight.clone()
     run_fit(run)
     assert read_checkpoint(run.checkpoints.last)["model_state_dict"]["0.weight"].equal(before)
+
+
+class KeepsArrays(MeanError):  # noqa: N818, it is a metric
+    def arrays(self):
+        return {"errors": np.array(self.errors)}
+
+
+def test_arrays_of_the_best_evaluation_are_kept_beside_the_checkpoints(make_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(VectorTask, "new_metric", lambda self: KeepsArrays())
+    run = make_fit(max_epochs=4)
+    fit(run, StopRequest())
+    with np.load(tmp_path / "run" / "val_detections.npz", allow_pickle=False) as kept:
+        assert (int(kept["epoch"]), int(kept["step"])) == (run.state.best.epoch, run.state.best.step)
+        assert 1 / (1 + kept["errors"].mean()) == run.state.best.value
+
+
+def test_a_metric_without_arrays_keeps_none(make_fit, tmp_path):
+    fit(make_fit(max_epochs=1), StopRequest())
+    assert not (tmp_path / "run" / "val_detections.npz").exists()

@@ -18,10 +18,12 @@ from winnow.reading import parse_record, reason
 
 MAY_CHANGE = (
     "hydra",
+    "report",
     "tracking",
     "trusted_targets",
     "data.root",  # a place, and another on each machine of a study
     "data.cache",
+    "evaluation.backend",  # the same numbers bit for bit
     "model.attention",  # how the same formula is computed
     "training.num_workers",
     "training.device",
@@ -95,8 +97,8 @@ class Definition:
 
     def differences(self, new: Definition) -> list[str]:
         """Return each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
-        # What one of the two searches is told by the search space alone.
-        searched = [bare(name) for name in (*self.search_space, *new.search_space)]
+        # What one of the two searches is told by the search space alone, and what earlier studies recorded and may change now.
+        searched = [*MAY_CHANGE, *(bare(name) for name in (*self.search_space, *new.search_space))]
         if self.seeds is not None or new.seeds is not None:
             searched.append("training.seed")
         directions = ({"hydra.sweeper.direction": list(definition.directions)} for definition in (self, new))

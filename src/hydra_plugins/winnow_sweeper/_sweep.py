@@ -49,6 +49,8 @@ from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.masking import mask_output, remember, remember_looked_up
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
+from winnow.report.page import FILE
+from winnow.report.study import write_study_report
 from winnow.run.tracker import choose_tracker
 from winnow.run_folder import MadeFolders
 from winnow.sweep.claims import Claims
@@ -56,6 +58,7 @@ from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport, logging_refusal
 from winnow.sweep.storage import open_storage
+from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, rows_of
 from winnow.sweep.trial import StudyRef
 from winnow.tracking.null_tracker import NullTracker
@@ -117,11 +120,24 @@ def sweep(plan: Plan) -> str | None:
         with logging_refusal("optimization_results.yaml"):
             write_upstream_results(study, plan.folder)
         report.conclude(reason or why_all_done(plan, study), next_commands(plan, reason))
+        if plan.base.get("report"):
+            write_page(study, plan.folder, tracker)
         if failure is not None:
             tracker.finish("failed")
             raise failure
         tracker.finish("interrupted" if reason == INTERRUPTED else "completed")
     return reason
+
+
+def write_page(study: optuna.Study, folder: Path, tracker: Tracker) -> None:
+    """Write the study's page and track it; whatever goes wrong is a warning."""
+    try:
+        page = write_study_report(StoredStudy.of(folder, study), folder / FILE)
+    except Exception as error:  # noqa: BLE001
+        logger.warning("no page about the study: %s: %s", type(error).__name__, error)
+        return
+    tracker.log_artifact(page)
+    logger.info("a page about the study: %s", page.absolute())
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from winnow.commands.data import add_convert, add_data
 from winnow.commands.new import add_new
 from winnow.commands.predict import add_evaluate, add_predict
 from winnow.commands.preflight import add_preflight
+from winnow.commands.report import add_report
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.commands.train import add_train, train_with
@@ -20,7 +21,8 @@ from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
 from winnow.masking import mask_output
 
 SUBCOMMANDS = (
-    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_compare, add_study, add_promote,
+    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_compare, add_report, add_study,
+    add_promote,
     add_sync,
 )  # fmt: skip
 

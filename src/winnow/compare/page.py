@@ -1,114 +1,83 @@
-"""A comparison as one HTML page that needs nothing else: no script, no font, no picture from anywhere."""
+"""A comparison as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable
 
 from winnow.compare.comparison import ABSENT, Change, Comparison, Row
-from winnow.compare.words import best_columns, change_text, column, config_note, number_text, value_text
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bar: #4a7fd4; --best: #2e8b57; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1.25rem; }
-h1 { font-size: 1.5rem; margin: 0 0 1rem; } h2 { font-size: 1.1rem; margin: 2.25rem 0 .5rem; }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .75rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-tr:last-child > * { border-bottom: 0; } thead th { background: var(--soft); white-space: nowrap; }
-tbody th { font-weight: 400; white-space: nowrap; } td { overflow-wrap: anywhere; min-width: 7rem; }
-td.number { white-space: nowrap; min-width: 0; } .best { font-weight: 700; color: var(--best); }
-.quiet { opacity: .6; } .all > * { font-weight: 600; } p.note { margin: .5rem 0; }
-.bar { display: block; height: .3rem; border-radius: 2px; background: var(--bar); margin-top: .2rem; min-width: 1px; }
-"""
+from winnow.compare.words import best_columns, change_text, column, config_note, value_text
+from winnow.report.page import render
+from winnow.sections import Bars, Block, Cell, Section, Table, Text
 
 
 def page(comparison: Comparison) -> str:
     """Return the page's text, UTF-8 when written."""
     subjects = comparison.subjects
-    title = " · ".join(subject.label for subject in subjects)
-    return "\n".join([
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>winnow compare: {escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{len(subjects)} checkpoints compared</h1>",
-        _subjects(comparison),
-        "<h2>Config differences</h2>",
-        _note(config_note(comparison)),
-        _rows(comparison, comparison.config) if comparison.config else "",
-        "<h2>Metrics</h2>",
-        _rows(comparison, comparison.metrics) if comparison.metrics else _note("none in these files"),
-        "<h2>Weights</h2>",
-        _note("Relative change ‖A−B‖ / ‖A‖ of parameters, from A to each of the others."),
-        *map(_note, comparison.renamed),
-        _weights(comparison),
-        "</body></html>",
-    ])  # fmt: skip
-
-
-def _subjects(comparison: Comparison) -> str:
-    subjects = comparison.subjects
-    lines = [
-        _line("path", [escape(subject.label) for subject in subjects]),
-        _line("what", [escape(subject.kind) for subject in subjects]),
-        _line("from", ["<br>".join(map(escape, subject.origin)) for subject in subjects]),
+    title = f"{len(subjects)} checkpoints compared"
+    note = config_note(comparison)
+    sections = [
+        Section("Subjects", [_subjects(comparison)]),
+        Section("Config differences", [*([Text(note)] if note else []), *_rows(comparison, comparison.config)]),
+        Section("Metrics", _rows(comparison, comparison.metrics) or [Text("none in these files")]),
+        Section("Weights", _weights(comparison)),
     ]
-    lines += [
-        _line(row.name, [escape(value_text(value)) for value in row.values])
+    return render(title, " · ".join(subject.label for subject in subjects), sections)
+
+
+def _columns(comparison: Comparison) -> list[str]:
+    return ["", *map(column, range(len(comparison.subjects)))]
+
+
+def _subjects(comparison: Comparison) -> Table:
+    subjects = comparison.subjects
+    rows: list[list[str]] = [
+        ["path", *(subject.label for subject in subjects)],
+        ["what", *(subject.kind for subject in subjects)],
+        ["from", *("; ".join(subject.origin) for subject in subjects)],
+    ]
+    rows += [
+        [row.name, *map(value_text, row.values)]
         for row in comparison.facts
         if any(value is not ABSENT and value is not None for value in row.values)
     ]
-    return _table(["", *map(column, range(len(subjects)))], lines)
+    return Table(_columns(comparison), rows)
 
 
-def _rows(comparison: Comparison, rows: Iterable[Row]) -> str:
-    lines = []
-    for row in rows:
-        best = best_columns(comparison, row)
-        cells = [
-            f'<span class="best">{escape(value_text(value))}</span>' if index in best else escape(value_text(value))
-            for index, value in enumerate(row.values)
-        ]
-        lines.append(_line(row.name, cells))
-    return _table(["", *map(column, range(len(comparison.subjects)))], lines)
+def _rows(comparison: Comparison, rows: Iterable[Row]) -> list[Block]:
+    listed = list(rows)
+    if not listed:
+        return []
+    marked = {(number, 1 + place) for number, row in enumerate(listed) for place in best_columns(comparison, row)}
+    cells = [[row.name, *map(value_text, row.values)] for row in listed]
+    return [Table(_columns(comparison), cells, marked=frozenset(marked))]
 
 
-def _weights(comparison: Comparison) -> str:
+def _weights(comparison: Comparison) -> list[Block]:
     others = [f"‖A−{column(index)}‖ / ‖A‖" for index in range(1, len(comparison.subjects))]
-    known = [change.relative or 0.0 for row in comparison.weights for change in row.changes if _is_number(change)]
-    largest = max(known, default=0.0)
-    lines = []
-    for row in comparison.weights:
-        numbers = (f"{row.num_parameters:,}", number_text(float(f"{row.norm:.5g}")))
-        cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
-        changes = "".join(f"<td>{escape(change_text(change))}{_bar(change, largest)}</td>" for change in row.changes)
-        of = "" if row.kind == "all" else row.kind
-        lines.append(
-            f'<tr class="{row.kind}"><th>{escape(row.name)}</th><td class="quiet">{of}</td>{cells}{changes}</tr>'
-        )
-    return _table(["", "of", "parameters", "‖A‖", *others], lines)
+    rows: list[list[Cell]] = [
+        [
+            row.name,
+            "" if row.kind == "all" else row.kind,
+            row.num_parameters,
+            float(f"{row.norm:.5g}"),
+            *map(change_text, row.changes),
+        ]
+        for row in comparison.weights
+    ]
+    modules = [row for row in comparison.weights if row.kind == "module"]
+    charts = [
+        Bars(words, [row.name for row in modules], [_relative(row.changes[place]) for row in modules])
+        for place, words in enumerate(others)
+        if modules
+    ]
+    return [
+        Text("Relative change ‖A−B‖ / ‖A‖ of parameters, from A to each of the others."),
+        *map(Text, comparison.renamed),
+        *charts,
+        Table(["", "of", "parameters", "‖A‖", *others], rows),
+    ]
 
 
-def _bar(change: Change, largest: float) -> str:
-    """Draw a bar as long as the change is large, beside the largest on the page."""
-    if not _is_number(change) or not largest:
-        return ""
-    return f'<span class="bar" style="width:{100 * (change.relative or 0.0) / largest:.1f}%"></span>'
-
-
-def _is_number(change: Change) -> bool:
-    return change.relative is not None and math.isfinite(change.relative)
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"<tr><th>{escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _table(columns: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _note(text: str | None) -> str:
-    return "" if text is None else f'<p class="note quiet">{escape(text)}</p>'
+def _relative(change: Change) -> float:
+    return math.nan if change.relative is None else change.relative

@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from winnow import protocols
 from winnow.builders import check_arguments, mark_of, require_parameters, require_promised, require_protocol
 from winnow.config.moved import moved_target
-from winnow.errors import ConfigError, WinnowError
+from winnow.errors import ConfigError, DataError, WinnowError
 
 OWN = (
     "winnow.families.*", "winnow.tracking.mlflow_tracker.MlflowTracker",
@@ -28,7 +28,7 @@ _PROTOCOLS: dict[str, type] = {
 
 def instantiate(config: Mapping[str, Any], key: str, **injected: Any) -> Any:
     """Return the object of the node ``key``, built with what only code can give. Raises ConfigError for anything that the node
-    or its target does wrong."""
+    or its target does wrong, DataError where a data set's place can't be used."""
     require_builders(config[key], key, trusted(config))
     target, protocol = target_of(config[key], key, trusted(config)), _PROTOCOLS.get(key)
     if protocol is not None:
@@ -39,6 +39,8 @@ def instantiate(config: Mapping[str, Any], key: str, **injected: Any) -> Any:
         if isinstance(error.__cause__, WinnowError):
             raise error.__cause__ from None
         raise ConfigError(f"{key}: {error.__cause__ or error}") from error
+    except OSError as error:  # a place that can't be written to, or is full
+        raise (DataError if key == "data" else ConfigError)(f"{key}: {error}") from error
     if protocol is not None:
         require_protocol(built, protocol, key, target)
     return built

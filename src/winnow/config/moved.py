@@ -32,6 +32,7 @@ MOVED_CHOICES = {
 
 
 ADDED: dict[str, Any] = {
+    "report": True,
     "training.ema.also_raw": False,
     "training.frozen_source": None,
     "training.frozen_weights": "stored",

@@ -59,3 +59,4 @@ class RunSettings(Settings):
     evaluation: dict[str, Any]
     tracking: dict[str, Any]
     trusted_targets: list[str]
+    report: bool = True

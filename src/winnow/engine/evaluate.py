@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,10 +27,17 @@ logger = logging.getLogger(__name__)
 
 @torch.inference_mode()
 def evaluate(
-    task: Task, data: Data, image_size: int, precision: Precision, progress: Progress, ranks: Ranks = ALONE
+    task: Task,
+    data: Data,
+    image_size: int,
+    precision: Precision,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+    keep: Callable[[Metric], None] | None = None,
 ) -> dict[str, float]:
     """Return ``val/NAME`` of every number of the task's metric, and ``val/loss``, each term of it normalised by its own count
-    over the whole validation set; each rank computes its share, and all get the numbers of the whole."""
+    over the whole validation set; each rank computes its share, and all get the numbers of the whole. Rank 0 gives ``keep`` the
+    metric, which holds the whole then."""
     metric = task.new_metric()
     transfer = Transfer(precision)
     losses: list[dict[str, float]] = []
@@ -59,7 +66,10 @@ def evaluate(
     finally:
         task.model.train(was_training)
     parts = ranks.gather((metric.state(), _exact_sums(losses), _exact_sums(counts)))
-    return ranks.broadcast(_numbers(metric, parts) if ranks.is_main else {})
+    numbers = _numbers(metric, parts) if ranks.is_main else {}
+    if keep is not None and ranks.is_main:
+        keep(metric)
+    return ranks.broadcast(numbers)
 
 
 def _outputs_and_terms(task: Task, batch: Batch, divisor: Counts) -> tuple[Any, dict[str, Tensor]]:

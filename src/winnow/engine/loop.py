@@ -19,6 +19,7 @@ from winnow.checkpoints.disk_room import warn_of_little_room
 from winnow.checkpoints.folder import CheckpointFolder
 from winnow.checkpoints.host_copy import state_bytes
 from winnow.checkpoints.state_dicts import frozen_parameters
+from winnow.engine.best_arrays import write_best_arrays
 from winnow.engine.evaluate import evaluate
 from winnow.engine.frozen import changing_tensors, frozen_checksum, require_same_frozen
 from winnow.engine.progress import Progress
@@ -34,7 +35,7 @@ from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
 from winnow.engine.transfer import with_next
 from winnow.errors import CheckpointError, DataError, WinnowError
-from winnow.protocols import Batch, Data, Task, Tracker, Trial
+from winnow.protocols import Batch, Data, Metric, Task, Tracker, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -95,16 +96,18 @@ def fit_epochs(run: Fit, stop: StopRequest, save: Callable[[], None]) -> str:
         if run.ranks.any(stop.requested):
             save_last(run)
             return "interrupted"
-        metrics = state.epoch_losses.means()
+        metrics, judged = state.epoch_losses.means(), list[Metric]()
         evaluated = is_evaluation_due(run, state.epoch + 1)
         if evaluated and run.data.num_val_batches():
             broadcast_weights(run)
-            metrics |= retry_when_data_returns(partial(evaluate_weights, run), save, stop)
+            metrics |= retry_when_data_returns(partial(evaluate_weights, run, judged.append), save, stop)
         # Only now, so that a run that is stopped in its evaluation begins that again.
         state.epoch += 1
         state.sample = 0
         state.metrics = metrics
         is_best = evaluated and state.take_note(metrics, settings.early_stopping.min_delta)
+        if is_best and judged:
+            write_best_arrays(judged[-1], run.checkpoints.folder.parent, state.epoch, state.step)
         finish_epoch(run, is_best)
         if evaluated and run.ranks.any(is_pruned(run)):
             return "pruned"
@@ -153,13 +156,13 @@ def train_one_epoch(run: Fit, stop: StopRequest) -> None:
     run.tracker.log_metrics({**speed(images, seconds, waited, run.device), **run.step.counters()}, state.step)
 
 
-def evaluate_weights(run: Fit) -> dict[str, float]:
+def evaluate_weights(run: Fit, keep: Callable[[Metric], None] | None = None) -> dict[str, float]:
     """Evaluate the EMA weights where there are any, always at the final image size; the raw ones too if that is asked for
-    (training.ema.also_raw)."""
+    (training.ema.also_raw). ``keep`` gets the metric of the former."""
     began = time.perf_counter()
     parts = (run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
     with run.step.ema.applied() if run.step.ema is not None else nullcontext():
-        metrics = evaluate(*parts)
+        metrics = evaluate(*parts, keep=keep)
     if run.settings.ema.also_raw:
         metrics |= {f"val_raw/{name.removeprefix('val/')}": value for name, value in evaluate(*parts).items()}
     run.state.cost.seconds += time.perf_counter() - began

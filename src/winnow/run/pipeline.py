@@ -24,6 +24,7 @@ from winnow.engine.stop import StopRequest
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.protocols import Tracker
 from winnow.reading import UnreadableError, as_record, parse_json
+from winnow.report.pipeline import write_pipeline_report
 from winnow.run.pipeline_record import read_record, write_record
 from winnow.run.plan import RunPlan
 from winnow.run.record import flat, trial_tags
@@ -110,8 +111,21 @@ def run_stages(plans: Sequence[RunPlan], folder: Path, stop: StopRequest) -> Run
         finally:
             result = result_of_whole(status, reason, plans, folder, tracker)
             result.write(folder)
+            if plans[-1].settings.report and current is None and status in _ENDED:
+                write_page(tracker, result, folder)
             conclude(tracker, result, folder)
     return result
+
+
+def write_page(tracker: Tracker, result: RunResult, folder: Path) -> None:
+    """Write the pipeline's page and track it; whatever goes wrong is a warning."""
+    try:
+        page = write_pipeline_report(folder, asdict(result))
+    except Exception as error:  # noqa: BLE001
+        logger.warning("no page about the pipeline: %s: %s", type(error).__name__, error)
+        return
+    tracker.log_artifact(page)
+    logger.info("a page about the pipeline: %s", page.absolute())
 
 
 def prepare(plans: Sequence[RunPlan], folder: Path) -> list[RunPlan]:

@@ -17,6 +17,7 @@ from winnow.engine.loop import Fit
 from winnow.engine.memory import memory_explained
 from winnow.errors import WinnowError
 from winnow.protocols import Evaluation
+from winnow.report.run import write_run_report
 from winnow.run.plan import RunPlan
 from winnow.run.result import RunResult
 from winnow.run_folder import write_whole
@@ -70,8 +71,8 @@ def trial_tags() -> dict[str, str]:
     return {"winnow.study": current.study, "winnow.trial": str(current.number), **seed}
 
 
-def record_end(run: Fit, plan: RunPlan) -> None:
-    """Track the cost, pictures and files of a run that came to its end."""
+def record_end(run: Fit, plan: RunPlan, status: str) -> None:
+    """Track the cost, pictures, page and files of a run that came to its end."""
     state, tracker = run.state, run.tracker
     tracker.log_metrics(state.cost.metrics(), state.step)
     if run.data.num_val_batches():
@@ -82,10 +83,24 @@ def record_end(run: Fit, plan: RunPlan) -> None:
             )
         except WinnowError as error:
             logger.error("no pictures of the validation images: %s", error)
+    if plan.settings.report and current_trial() is None:
+        write_page(run, plan, status)
     if plan.settings.tracking.get("log_checkpoints"):
         for path in (run.checkpoints.best, run.checkpoints.last):
             if path.exists():
                 tracker.log_artifact(path, "checkpoints")
+
+
+def write_page(run: Fit, plan: RunPlan, status: str) -> None:
+    """Write the run's page and track it. It is about a run that has ended well: whatever goes wrong here is a warning."""
+    try:
+        evaluation: Evaluation = instantiate(plan.config, "evaluation")
+        page = write_run_report(plan.folder, evaluation, run.data, result=asdict(result_of(run, status, None)))
+    except Exception as error:  # noqa: BLE001
+        logger.warning("no page about the run: %s: %s", type(error).__name__, error)
+        return
+    run.tracker.log_artifact(page)
+    logger.info("a page about the run: %s", page.absolute())
 
 
 def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:

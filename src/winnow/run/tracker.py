@@ -1,4 +1,4 @@
-"""The tracker that a config chooses, with TensorBoard files beside it where it asks for them."""
+"""The tracker that a config chooses, with metrics.csv beside it, and TensorBoard files where it asks for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from winnow.config.instantiate import check_node, instantiate
 from winnow.errors import ConfigError
+from winnow.tracking.epoch_table import EpochTable
 
 if TYPE_CHECKING:  # torch comes with it
     from winnow.protocols import Tracker
@@ -21,15 +22,16 @@ def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: P
     """
     own, with_tensorboard = check_tracking(config)
     injected = {"parent_folder": parent_folder} if parent_folder is not None else {}
+    tracker = EpochTable(_instantiate(own, run_folder, injected), run_folder)
     if not with_tensorboard:
-        return _instantiate(own, run_folder, injected)
+        return tracker
     try:  # only here: TensorBoard's imports take a while
         from winnow.tracking.tensorboard import TensorBoardTracker
     except ImportError as error:
         raise ConfigError(
             f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install -e '.[tensorboard]'"
         ) from error
-    return TensorBoardTracker(_instantiate(own, run_folder, injected), run_folder)
+    return TensorBoardTracker(tracker, run_folder)
 
 
 def check_tracking(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

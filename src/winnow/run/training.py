@@ -110,7 +110,7 @@ def fit_and_record(run: Fit, plan: RunPlan, stop: StopRequest) -> RunResult:
     try:
         status = fit(run, stop)
         if status != "interrupted":
-            record_end(run, plan)
+            record_end(run, plan, status)
     except BaseException as error:
         status, reason = how_it_failed(error)
         raise

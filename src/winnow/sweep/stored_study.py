@@ -72,6 +72,11 @@ class StoredStudy:
             raise ConfigError(f"{masked(address)} holds no study named {description['study_name']!r}") from None
         return cls(folder, description, study)
 
+    @classmethod
+    def of(cls, folder: Path, study: optuna.Study) -> StoredStudy:
+        """Return the study in ``folder`` that the caller has open. Raises ConfigError where its description is damaged."""
+        return cls(folder, _read(folder / DESCRIPTION), study)
+
     @property
     def maximize(self) -> bool:
         return bool(self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE)

@@ -31,7 +31,7 @@ PACKAGES = (
     "hydra-core",
     "optuna",
     "mlflow",
-    "faster-coco-eval",
+    "hotcoco",
 )
 
 

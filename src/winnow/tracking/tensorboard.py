@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 from winnow.protocols import Tracker
 from winnow.tracking.disk_thread import DiskThread
+from winnow.tracking.epoch_table import numbers
 from winnow.tracking.event_files import EventFiles
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class TensorBoardTracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self._inner.log_metrics(metrics, step)
         if self._thread is not None:
-            self._thread.put((time.time(), int(step), _numbers(metrics)))
+            self._thread.put((time.time(), int(step), numbers(metrics)))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         self._inner.log_artifact(path, folder)
@@ -109,12 +109,3 @@ class _TensorBoardSink:
 
     def close(self) -> None:
         self._files.close()
-
-
-def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the values that are numbers; the tracker inside complains about the others."""
-    values = {}
-    for name, value in metrics.items():
-        with contextlib.suppress(TypeError, ValueError):
-            values[name] = float(value)
-    return values

@@ -15,6 +15,7 @@ from winnow.families.detection.formats.coco import CocoSplit, ImageRecord
 from winnow.families.detection.settings import DetectionSettings
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation, AugmentationSettings
+from winnow.settings import build_settings
 
 UNCHANGED = {
     "horizontal_flip": 0.0,
@@ -105,7 +106,7 @@ def test_an_overfit_run_keeps_small_boxes(caplog):
 def test_images_with_more_objects_than_can_be_given_are_told_of_with_the_numbers(caplog):
     crowded = [record([BOX] * 5, 7), record([BOX] * 3, 8), record([BOX] * 9, 9, crowd=[False] + [True] * 8)]
     given = data(crowded, [record([BOX] * 4, 17), record([BOX], 18)])
-    evaluation = BoxEvaluation(BoxSettings(score_threshold=0.05, max_detections=3, backend="winnow"))
+    evaluation = BoxEvaluation(BoxSettings(score_threshold=0.05, max_detections=3, backend="hotcoco"))
     evaluation.look_over(SimpleNamespace(num_queries=2), given)
     tail = "objects go beyond it; the most are in image id"
     assert [line.getMessage() for line in caplog.records] == [
@@ -114,7 +115,17 @@ def test_images_with_more_objects_than_can_be_given_are_told_of_with_the_numbers
         f"1 of 2 validation images hold more objects than evaluation.max_detections=3: 1 {tail} 17, 4",
     ]
     caplog.clear()
-    roomy = BoxEvaluation(BoxSettings(score_threshold=0.05, max_detections=4, backend="winnow"))
+    roomy = BoxEvaluation(BoxSettings(score_threshold=0.05, max_detections=4, backend="hotcoco"))
     roomy.look_over(SimpleNamespace(num_queries=5), given)
     roomy.look_over(SimpleNamespace(), data([record([BOX])]))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["winnow", "faster-coco-eval"])
+def test_a_backend_that_runs_were_recorded_with_means_todays(name, caplog):
+    with caplog.at_level("INFO"):
+        settings = build_settings(
+            BoxSettings, {"score_threshold": 0.05, "max_detections": 3, "backend": name}, "evaluation"
+        )
+    assert settings.backend == "hotcoco"
+    assert f"evaluation.backend={name} is now hotcoco, whose numbers are the same bit for bit" in caplog.text

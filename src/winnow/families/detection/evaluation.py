@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from winnow.builders import builder
 from winnow.families.detection.batch import DetectionBatch, Detections, Target
@@ -16,8 +17,12 @@ from winnow.families.detection.data import DetectionData
 from winnow.families.detection.found import FoundBoxes, batch_of_pictures, found_boxes
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.detection.pictures import draw_grid, draw_training_batches
+from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
+from winnow.sections import Section
 from winnow.settings import Settings, build_settings
+
+logger = logging.getLogger(__name__)
 
 
 class BoxSettings(Settings):
@@ -25,7 +30,16 @@ class BoxSettings(Settings):
 
     score_threshold: float = Field(ge=0, le=1)
     max_detections: int = Field(gt=0)
-    backend: Literal["winnow", "faster-coco-eval", "pycocotools"]
+    backend: Literal["hotcoco", "pycocotools"]
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _todays_backend(cls, value: Any) -> Any:
+        """Return what gives the numbers of a backend that is gone: runs that were recorded with one go on."""
+        if value not in ("winnow", "faster-coco-eval"):
+            return value
+        logger.info("evaluation.backend=%s is now hotcoco, whose numbers are the same bit for bit", value)
+        return "hotcoco"
 
 
 class BoxEvaluation:
@@ -84,6 +98,11 @@ class BoxEvaluation:
         path = folder / "val_detections.png"
         draw_grid(images, [found for _, detections in seen for found in detections], targets, classes, path)
         return path
+
+    def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
+        """Return the sections of a run's page; ``data`` gives the images' files."""
+        records = getattr(data, "val_records", ())
+        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures)
 
     def draw_training(self, batches: Sequence[DetectionBatch], classes: Sequence[str], path: Path, most: int) -> None:
         draw_training_batches(batches, classes, path, most)

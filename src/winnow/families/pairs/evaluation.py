@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from pydantic import Field
 
 from winnow.builders import builder
 from winnow.families.detection.batch import Detections
+from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
 from winnow.families.pairs.batch import PairBatch
 from winnow.families.pairs.metrics.pair_metric import MISS_RATES, PairMetric
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
+from winnow.sections import Section
 from winnow.settings import Settings, build_settings
 
 
@@ -58,6 +60,11 @@ class PairEvaluation:
         path = folder / "val_detections.png"
         draw_pairs(seen, classes, path)
         return path
+
+    def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
+        """Return the sections of a run's page, with the visible images."""
+        records = getattr(data, "val_records", ())
+        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures)
 
     def draw_training(self, batches: Sequence[PairBatch], classes: Sequence[str], path: Path, most: int) -> None:
         draw_training_pairs(batches, classes, path, most)

@@ -3,13 +3,10 @@ evaluator."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import io
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +14,14 @@ from torch import Tensor
 
 from winnow.errors import ConfigError
 from winnow.families.detection.batch import DetectionBatch, Detections
-from winnow.families.detection.metrics.coco_matching import Boxes, evaluate_boxes
+from winnow.families.detection.metrics.coco_evaluation import BACKENDS, precision_and_recall
+from winnow.families.detection.metrics.coco_matching import Boxes
+from winnow.families.detection.metrics.image_result import ImageResult, to_arrays
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("winnow", "faster-coco-eval", "pycocotools")
 AREA_NAMES = ("all", "small", "medium", "large")
-"""COCO's area ranges in the order in which both backends hold them: bounds 32² and 96² original pixels."""
-
-
-class ImageResult(NamedTuple):
-    """What one image adds: the truth and what was found, boxes as xywh in original pixels, size as (height, width)."""
-
-    image_id: int | str
-    size: tuple[int, int]
-    true_boxes: NDArray[np.float64]
-    true_labels: NDArray[np.int64]
-    true_areas: NDArray[np.float64]
-    true_crowd: NDArray[np.bool_]
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
+"""COCO's area ranges in the order in which the evaluation holds them: bounds 32² and 96² original pixels."""
 
 
 class CocoAp:
@@ -59,7 +43,7 @@ class CocoAp:
         category_ids: Sequence[int] | None = None,
         score_threshold: float = 0.05,
         max_detections: int = 100,
-        backend: str = "winnow",
+        backend: str = "hotcoco",
     ) -> None:
         if backend not in BACKENDS:
             raise ConfigError(f"evaluation.backend={backend!r} is not known; allowed: {', '.join(BACKENDS)}")
@@ -109,6 +93,11 @@ class CocoAp:
         self._images |= {image.image_id: image for image in state["images"]}
         self._num_dropped += state["num_dropped"]
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was gathered as arrays (see ``to_arrays``), with the ``classes`` and their ``category_ids``."""
+        classes = np.array(self.class_names, dtype=np.str_), np.array(self.category_ids, dtype=np.int64)
+        return {"classes": classes[0], "category_ids": classes[1], **to_arrays(self.sorted_images())}
+
     headlines: tuple[str, ...] = ("map", "map_50")
 
     @property
@@ -135,7 +124,9 @@ class CocoAp:
         if not any(len(image.true_labels) for image in self._images.values()):
             logger.warning("no average precision: %s images evaluated, none with an annotation", len(self._images))
             return {}
-        precision, recall = self._evaluate()
+        precision, recall = precision_and_recall(
+            self.sorted_images(), len(self.class_names), self.max_detections, self.backend
+        )
         values = {"map": _mean(precision[..., 0, 0])}
         values |= {
             f"map_{round(100 * iou)}": _mean(precision[index, ..., 0, 0]) for index, iou in ((0, 0.5), (5, 0.75))
@@ -168,31 +159,6 @@ class CocoAp:
     def sorted_images(self) -> list[ImageResult]:
         # Equal scores are ranked by image: a fixed order makes the result independent of ranks and shuffling.
         return sorted(self._images.values(), key=lambda image: (isinstance(image.image_id, str), image.image_id))
-
-    def _evaluate(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return (precision (10 IoUs, 101 recalls, classes, 4 areas, 1), recall (10, classes, 4, 1)), −1 where there is
-        no truth.
-        """
-        images = self.sorted_images()
-        if self.backend == "winnow":
-            return self._evaluate_arrays(images)
-        frame = {
-            "images": [{"id": i, "height": im.size[0], "width": im.size[1]} for i, im in enumerate(images, start=1)],
-            "categories": [{"id": k, "name": name} for k, name in enumerate(self.class_names)],
-        }
-        run = _run_pycocotools if self.backend == "pycocotools" else _run_faster_coco_eval
-        with _garbage_collection_paused():
-            truth = {**frame, "annotations": _with_ids(_true_annotations(images))}
-            found = {**frame, "annotations": _with_ids(_found_annotations(images))}
-            evaluation = run(truth, found, self.max_detections)
-        return np.asarray(evaluation["precision"]), np.asarray(evaluation["recall"])
-
-    def _evaluate_arrays(self, images: Sequence[ImageResult]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        is_crowd = np.concatenate([image.true_crowd for image in images])
-        scores = np.concatenate([image.scores for image in images])
-        true, found = boxes_of(images, True), boxes_of(images, False)
-        precision, recall = evaluate_boxes(true, is_crowd, found, scores, len(self.class_names), self.max_detections)
-        return precision[..., None], recall[..., None]
 
 
 def boxes_of(images: Sequence[ImageResult], true: bool) -> Boxes:
@@ -231,71 +197,3 @@ def _xywh(boxes: NDArray[Any]) -> NDArray[np.float64]:
 def _mean(values: NDArray[np.float64]) -> float | None:
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else None
-
-
-def _true_annotations(images: Iterable[ImageResult]) -> Iterable[dict[str, Any]]:
-    for index, image in enumerate(images, start=1):
-        columns = (image.true_boxes, image.true_labels, image.true_areas, image.true_crowd.astype(int))
-        for box, label, area, crowd in zip(*(column.tolist() for column in columns), strict=True):
-            yield {"image_id": index, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
-
-
-def _found_annotations(images: Iterable[ImageResult]) -> Iterable[dict[str, Any]]:
-    for index, image in enumerate(images, start=1):
-        areas = image.boxes[:, 2] * image.boxes[:, 3]
-        columns = (image.boxes, image.labels, areas, image.scores)
-        for box, label, area, score in zip(*(column.tolist() for column in columns), strict=True):
-            yield {"image_id": index, "category_id": label, "bbox": box, "area": area, "iscrowd": 0, "score": score}
-
-
-def _with_ids(annotations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    # From 1: the evaluators read a match with annotation 0 as no match.
-    numbered = list(annotations)
-    for index, annotation in enumerate(numbered, start=1):
-        annotation["id"] = index
-    return numbered
-
-
-@contextlib.contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    # The evaluators want a dict per box. Walking half a million of them again and again took more time than the evaluation.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _run_faster_coco_eval(truth: dict[str, Any], found: dict[str, Any], max_detections: int) -> dict[str, Any]:
-    from faster_coco_eval import COCO
-    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
-
-    evaluator = COCOeval_faster(COCO(truth), COCO(found), "bbox", print_function=logger.debug)
-    evaluator.params.maxDets = [max_detections]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return dict(evaluator.eval)
-
-
-def _run_pycocotools(truth: dict[str, Any], found: dict[str, Any], max_detections: int) -> dict[str, Any]:
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ConfigError(
-            f"evaluation.backend='pycocotools' can't be imported ({error}): pip install pycocotools"
-        ) from error
-    with contextlib.redirect_stdout(io.StringIO()):
-        datasets = []
-        for content in (truth, found):
-            dataset = COCO()
-            dataset.dataset = content
-            dataset.createIndex()
-            datasets.append(dataset)
-        evaluator = COCOeval(*datasets, "bbox")
-        evaluator.params.maxDets = [max_detections]
-        evaluator.evaluate()
-        evaluator.accumulate()
-    return dict(evaluator.eval)

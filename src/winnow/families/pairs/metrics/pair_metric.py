@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from winnow.families.detection.metrics.coco_ap import CocoAp, ImageResult, boxes_of
+from winnow.families.detection.metrics.coco_ap import CocoAp, boxes_of
+from winnow.families.detection.metrics.image_result import ImageResult
 from winnow.families.pairs.metrics.miss_rate import NOTHING_FOUND, Judged, is_reasonable, judge, log_average_miss_rate
 
 logger = logging.getLogger(__name__)

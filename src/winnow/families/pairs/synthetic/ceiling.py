@@ -29,7 +29,7 @@ def oracle(figures: Sequence[Figure], modality: int, rng: np.random.Generator) -
 
 def ceiling(pairs: Sequence[DrawnPair], modality: int, seed: int = 0) -> float:
     """Return the AP50 of ``oracle`` on ``pairs``: what a detector that sees visible (0) or infrared (1) alone can reach."""
-    metric = CocoAp(CLASS_NAMES, CATEGORY_IDS, score_threshold=0.0, max_detections=100, backend="winnow")
+    metric = CocoAp(CLASS_NAMES, CATEGORY_IDS, score_threshold=0.0, max_detections=100, backend="hotcoco")
     rng = np.random.default_rng(seed)
     for number, pair in enumerate(pairs):
         found = oracle(pair.figures, modality, rng)
