@@ -55,6 +55,12 @@ def test_queries_see_the_scene_and_points_only_their_own_instance():
     torch.testing.assert_close(change[0], change[0][:1].expand(POINTS))  # another instance's points: through it alone
 
 
+def test_a_query_keeps_what_it_was_beside_what_comes_out():
+    made, (scene, queries) = bridge(), inputs()
+    torch.nn.init.zeros_(made.query_out[1].weight)
+    assert torch.equal(made(scene, queries), queries)
+
+
 def test_activation_checkpointing_changes_no_bit():
     made, (scene, queries) = bridge(), inputs()
     made(scene, queries).square().sum().backward()
