@@ -63,6 +63,9 @@ class GgufTensors(Mapping[str, Tensor]):
         values = torch.from_numpy(self._gguf.dequantize(tensor.data, tensor.tensor_type).astype("float32", copy=True))
         return values if num_heads is None else _halves_apart(values, num_heads)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors  # Mapping's own would dequantise
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
