@@ -16,20 +16,23 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
 from winnow.errors import ConfigError, WeightsError
-from winnow.families.maps.frame import NUM_CAMERAS, Region, apply, inverse, project
+from winnow.families.maps.frame import CAMERAS, NUM_CAMERAS, Region, apply, inverse, project
 from winnow.families.maps.model.decoder import DecoderSettings, MapDecoder, as_parts
 from winnow.families.maps.model.map_qformer import MapQformerSettings
 from winnow.families.maps.model.positions import (
     FARTHEST_M,
     HORIZON_M,
     NEAREST_M,
+    NUM_ALONG,
     NUM_DEPTHS,
-    NUM_FEATURES,
+    NUM_PLACE,
     UNIT_M,
     Grid,
     RayCache,
     camera_rays,
+    cell_places,
     ground_depths,
+    place_features,
     points_at,
     ray_features,
 )
@@ -73,7 +76,7 @@ def test_rays_meet_the_ground_where_it_is_and_those_to_the_sky_at_the_horizon():
     assert float(height[is_met].abs().max()) < 0.01
     assert not is_met[:, : WIDTH // 4].any(), "the uppermost row looks at the sky"
     features = ray_features(grid, sample.frame_to_camera[0], sample.intrinsics[0], ground)
-    assert features.shape == (NUM_CAMERAS, grid.num_tokens, NUM_FEATURES)
+    assert features.shape == (NUM_CAMERAS, grid.num_tokens, NUM_ALONG + NUM_PLACE)
     assert features.isfinite().all()
     assert float(features.abs().max()) > 3, "nothing is clamped to the region"
 
@@ -87,12 +90,34 @@ def test_points_along_a_ray_lie_at_equal_steps_of_the_depths_logarithm():
     np.testing.assert_allclose(depths.numpy(), expected, rtol=1e-5)
 
 
+def test_cells_of_a_camera_lie_before_it_in_columns_of_its_image():
+    sample = seen(0)
+    places = cell_places(8, WIDTH, sample.frame_to_camera[0], sample.intrinsics[0])
+    assert places.shape == (NUM_CAMERAS, 8, 2)
+    front, back = places[CAMERAS.index("CAM_FRONT")], places[CAMERAS.index("CAM_BACK")]
+    assert (front[:, 1] > 3).all()
+    assert (back[:, 1] < -3).all()
+    points = np.column_stack([front.double().numpy(), np.full(8, float(sample.ground[0, 2]))])
+    pixels, depths = project(
+        points, sample.frame_to_camera[0, 0].double().numpy(), sample.intrinsics[0, 0].double().numpy()
+    )
+    np.testing.assert_allclose(pixels[:, 0], np.repeat((np.arange(4) + 0.5) * WIDTH / 4, 2), atol=0.5)
+    np.testing.assert_allclose(depths.reshape(4, 2), [[3.0, 36.0]] * 4, rtol=0.01)
+
+
+def test_places_differ_by_angle_and_distance_and_none_is_clamped():
+    near = place_features(torch.tensor([[3.0, 4.0], [-3.0, 4.0], [6.0, 8.0], [600.0, 800.0]]))
+    assert near.isfinite().all()
+    assert near[:, 0].tolist() == pytest.approx(np.log(np.array([5, 5, 10, 1000]) / UNIT_M).tolist(), abs=1e-5)
+    assert float((near[None] - near[:, None]).norm(dim=-1).add(torch.eye(4) * 9).min()) > 1
+
+
 def test_calibrations_are_worked_out_once_each_and_by_themselves(monkeypatch):
     calls = []
     monkeypatch.setattr(
         "winnow.families.maps.model.positions.ray_features", lambda *own: calls.append(own) or ray_features(*own)
     )
-    whole, cache, grid = seen(0, 1, 2), RayCache(), Grid(8, 16, 4)
+    whole, cache, grid = seen(0, 1, 2), RayCache(4), Grid(8, 16, 4)
     moved = whole.frame_to_camera.clone()
     moved[1, :, 0, 3] += 0.5
     whole = replace(whole, frame_to_camera=moved, calibration_ids=("a", "b", "a"))
@@ -101,11 +126,13 @@ def test_calibrations_are_worked_out_once_each_and_by_themselves(monkeypatch):
     assert len(calls) == 2
     again = cache(whole, grid)
     assert len(calls) == 2
-    assert again.features.equal(rays.features)
-    alone = RayCache()(replace(seen(1), frame_to_camera=moved[1:2]), grid)
-    assert alone.features[0].equal(rays.features[1])
-    unnamed = RayCache()(replace(whole, calibration_ids=()), grid)
-    assert unnamed.features[unnamed.which].equal(rays.features[rays.which])
+    alone = RayCache(4)(replace(seen(1), frame_to_camera=moved[1:2]), grid)
+    unnamed = RayCache(4)(replace(whole, calibration_ids=()), grid)
+    for name in ("tokens", "cells"):
+        known, own = getattr(again, name), getattr(rays, name)
+        assert known.equal(own)
+        assert getattr(alone, name)[0].equal(own[1])
+        assert getattr(unnamed, name)[unnamed.which].equal(own[rays.which])
 
 
 @torch.no_grad()
@@ -114,10 +141,15 @@ def test_a_cameras_tokens_look_at_its_own_image_only():
     for num_layers in (1, 2):
         torch.manual_seed(0)
         qformer = QFormer(SMALL.model_copy(update={"num_layers": num_layers})).eval()
-        tokens = torch.randn(2, NUM_CAMERAS * 5, 16)
+        tokens, places = torch.randn(2, NUM_CAMERAS * 5, 16), torch.randn(2, NUM_CAMERAS * 3, 16)
         changed = tokens.clone()
         changed[:, 2 * 5 : 3 * 5] += 1
-        difference = (qformer(tokens) - qformer(changed)).abs().unflatten(1, (NUM_CAMERAS, 3)).amax(dim=(0, 2, 3))
+        difference = (
+            (qformer(tokens, places) - qformer(changed, places))
+            .abs()
+            .unflatten(1, (NUM_CAMERAS, 3))
+            .amax(dim=(0, 2, 3))
+        )
         is_other = torch.arange(NUM_CAMERAS) != 2
         assert float(difference[2]) > 1e-2
         assert (difference[is_other] == 0).all() == (num_layers == 1)
@@ -168,14 +200,15 @@ def test_queries_are_the_sum_of_their_instance_and_a_point_that_all_instances_sh
 def test_each_layer_moves_the_points_of_the_last_one_whose_gradient_ends_there(sees_scene):
     torch.manual_seed(0)
     settings = DecoderSettings(num_layers=3, num_heads=2, ffn_width=16, dropout=0.0)
-    decoder = MapDecoder(settings, 8, 5, 4, 3, sees_scene)
+    decoder = MapDecoder(settings, 8, 5, 4, 3, sees_scene, REGION)
     queries, references = torch.randn(2, 20, 8), torch.randn(5, 4, 2, requires_grad=True)
     scene = torch.randn(2, 7, 8, requires_grad=True)
-    start = decoder(queries, references, scene)
-    assert start.points[-1].equal(as_parts(references).expand(2, -1, -1, -1)), "heads start at zero"
+    cells = place_features(torch.randn(2, 7, 2))
+    start = decoder(queries, references, scene, cells)
+    torch.testing.assert_close(start.points[-1], as_parts(references).expand(2, -1, -1, -1))  # heads start at zero
     for number, head in enumerate(decoder.point_heads):
         torch.nn.init.constant_(head[-1].bias, 0.1 * (number + 1))
-    moved = decoder(queries, references, scene)
+    moved = decoder(queries, references, scene, cells)
     for layer, total in enumerate((0.1, 0.3, 0.6)):
         torch.testing.assert_close(moved.points[layer], as_parts(references + total).expand(2, -1, -1, -1))
     moved.points[0].sum().backward(retain_graph=True)
@@ -188,7 +221,7 @@ def test_each_layer_moves_the_points_of_the_last_one_whose_gradient_ends_there(s
 
 def test_points_are_float32_under_autocast_and_reach_beyond_the_regions_edge():
     task = tiny_map_task().model.eval()
-    rays = RayCache()(seen(0), task.vision.grid(HEIGHT, WIDTH))
+    rays = RayCache(3)(seen(0), task.vision.grid(HEIGHT, WIDTH))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = task(seen(0).images, rays)
     assert outputs.points.dtype == outputs.logits.dtype == torch.float32

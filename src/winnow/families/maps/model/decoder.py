@@ -10,6 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from winnow.families.maps.frame import Region
+from winnow.families.maps.model.positions import NUM_PLACE, look_at_alike, place_features, two_layers
 from winnow.settings import Settings
 
 CLASS_PRIOR = 0.01
@@ -68,14 +70,16 @@ class MapDecoderLayer(nn.Module):
         heads, dropout = settings.num_heads, settings.dropout
         self.instances, self.points = Attention(width, heads, dropout), Attention(width, heads, dropout)
         self.scene = Attention(width, heads, dropout) if sees_scene else None
+        if self.scene is not None:
+            look_at_alike(self.scene)
         self.ffn = nn.Sequential(
             nn.Linear(width, settings.ffn_width), nn.GELU(), nn.Dropout(dropout), nn.Linear(settings.ffn_width, width)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4 if sees_scene else 3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor, places: Tensor, scene: Tensor) -> Tensor:
-        """``places`` (B, I, P, width) are added to what is compared, ``scene`` is (B, S, width)."""
+    def forward(self, states: Tensor, places: Tensor, scene: Tensor, scene_places: Tensor) -> Tensor:
+        """``places`` (B, I, P, width) and ``scene_places`` are added to what is compared; ``scene`` is (B, S, width)."""
         norms = iter(self.norms)
         shape = states.shape
         normed = next(norms)(states).mean(dim=2)
@@ -86,7 +90,7 @@ class MapDecoderLayer(nn.Module):
         states = states + self.dropout(self.points(placed, placed, normed).view(shape))
         if self.scene is not None:
             queries = (next(norms)(states) + places).flatten(1, 2)
-            states = states + self.dropout(self.scene(queries, scene, scene)).view(shape)
+            states = states + self.dropout(self.scene(queries, scene + scene_places, scene)).view(shape)
         return states + self.dropout(self.ffn(next(norms)(states)))
 
 
@@ -97,6 +101,8 @@ class MapDecoder(nn.Module):
     whatever autocast says: a bfloat16 coordinate has steps of up to 23 cm.
     """
 
+    sides: Tensor
+
     def __init__(
         self,
         settings: DecoderSettings,
@@ -105,25 +111,30 @@ class MapDecoder(nn.Module):
         num_points: int,
         num_classes: int,
         sees_scene: bool,
+        region: Region,
     ) -> None:
         super().__init__()
         self.shape = (num_instances, num_points)
+        self.register_buffer("sides", torch.tensor([region.width, region.length]), persistent=False)
         layers = range(settings.num_layers)
         self.layers = nn.ModuleList(MapDecoderLayer(width, settings, sees_scene) for _ in layers)
-        self.places = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
+        self.places = two_layers(NUM_PLACE, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in layers)
         self.class_heads = nn.ModuleList(_class_head(width, num_classes) for _ in layers)
         self.point_heads = nn.ModuleList(_point_head(width) for _ in layers)
 
-    def forward(self, queries: Tensor, references: Tensor, scene: Tensor) -> MapOutputs:
-        """Decode (B, I·P, width) ``queries`` that start at ``references`` (I, P, 2), logits, by ``scene`` (B, S, width)."""
+    def forward(self, queries: Tensor, references: Tensor, scene: Tensor, cells: Tensor) -> MapOutputs:
+        """Decode (B, I·P, width) ``queries`` that start at ``references`` (I, P, 2), logits, by ``scene`` (B, S, width), whose
+        tokens' places have the features ``cells`` (B, S, ``NUM_PLACE``)."""
         states = queries.unflatten(1, self.shape)
         where = references.float().expand(len(queries), -1, -1, -1)
+        of_scene = self.places(cells)
         logits, points = [], []
         for layer, norm, class_head, point_head in zip(
             self.layers, self.norms, self.class_heads, self.point_heads, strict=True
         ):
-            states = layer(states, self.places(2 * as_parts(where) - 1), scene)
+            metres = (as_parts(where.detach()) - 0.5) * self.sides
+            states = layer(states, self.places(place_features(metres)), scene, of_scene)
             with torch.autocast(queries.device.type, enabled=False):
                 normed = norm(states.float())
                 moved = where + point_head(normed)

@@ -133,7 +133,7 @@ def _task(
         load_qformer(qformer, settings.qformer.pretrained)
     width, num_instances = settings.width, settings.num_instances
     queries = MapQueries(num_instances, num_points, width)
-    decoder = MapDecoder(settings.decoder, width, num_instances, num_points, len(classes), settings.bypass)
+    decoder = MapDecoder(settings.decoder, width, num_instances, num_points, len(classes), settings.bypass, region)
     language = None if settings.llm == "none" else LanguageBridge(settings, width, num_instances, num_points)
     network = MapNetwork(vision, qformer, queries, language, decoder, width)
     logger.info(

@@ -32,7 +32,7 @@ class MapNetwork(nn.Module):
         self.image_tokens = nn.Sequential(nn.Linear(vision.channels, inner), nn.LayerNorm(inner))
         self.positions = PositionEncoding(inner)
         self.qformer = qformer
-        self.scene = nn.Linear(inner, width)
+        self.scene = nn.Sequential(nn.Linear(inner, width), nn.LayerNorm(width))
         self.queries = queries
         self.language = language
         self.decoder = decoder
@@ -40,9 +40,10 @@ class MapNetwork(nn.Module):
     def forward(self, images: Tensor, rays: Rays) -> MapOutputs:
         """Run on ``images`` (B·6, 3, H, W) uint8; ``rays`` are those of their tokens."""
         tokens = self.image_tokens(self.vision(images)).unflatten(0, (-1, NUM_CAMERAS)).flatten(1, 2)
-        scene = self.scene(self.qformer(tokens + self.positions(rays)))
+        of_tokens, of_cells = self.positions(rays)
+        scene = self.scene(self.qformer(tokens + of_tokens, of_cells))
         queries = self.queries(len(scene))
         if self.language is not None:
             queries = self.language(scene, queries)
-        outputs: MapOutputs = self.decoder(queries, self.queries.references, scene)
+        outputs: MapOutputs = self.decoder(queries, self.queries.references, scene, rays.cells[rays.which])
         return outputs

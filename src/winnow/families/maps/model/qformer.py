@@ -15,6 +15,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from winnow.checkpoints.state_dicts import FileWeights, LoadReport, compared, load_matching, read_state
 from winnow.errors import WeightsError
 from winnow.families.maps.frame import NUM_CAMERAS
+from winnow.families.maps.model.positions import look_at_alike
 from winnow.settings import Settings
 
 _BERT_LAYER = re.compile(r"^(?:.*\.)?encoder\.layer\.(\d+)\.(.+)$")
@@ -49,7 +50,7 @@ class QFormer(nn.Module):
     def __init__(self, settings: QFormerSettings) -> None:
         super().__init__()
         self.tokens_per_camera = settings.tokens_per_camera
-        self.tokens = nn.Parameter(torch.randn(NUM_CAMERAS * settings.tokens_per_camera, settings.width))
+        self.tokens = nn.Parameter(0.02 * torch.randn(NUM_CAMERAS * settings.tokens_per_camera, settings.width))
         self.model = Blip2QFormerModel(
             Blip2QFormerConfig(
                 hidden_size=settings.width,
@@ -65,11 +66,16 @@ class QFormer(nn.Module):
             )
         )
 
-    def forward(self, image_tokens: Tensor) -> Tensor:
-        """Map (B, 6 T, width) image tokens, a camera's beside each other, to (B, 6 K, width)."""
+        for layer in self.model.encoder.layer:
+            if layer.has_cross_attention:
+                look_at_alike(layer.crossattention.attention)
+
+    def forward(self, image_tokens: Tensor, places: Tensor) -> Tensor:
+        """Map (B, 6 T, width) image tokens, a camera's beside each other, to (B, 6 K, width); ``places`` (B, 6 K, width) are
+        added to the query tokens."""
         mask = camera_mask(self.tokens_per_camera, image_tokens.shape[1] // NUM_CAMERAS, image_tokens.device)
         outputs = self.model(
-            query_embeds=self.tokens.expand(len(image_tokens), -1, -1),
+            query_embeds=self.tokens + places,
             encoder_hidden_states=image_tokens,
             encoder_attention_mask=mask,
         )

@@ -20,8 +20,8 @@ class MapQueries(nn.Module):
 
     def __init__(self, num_instances: int, num_points: int, width: int) -> None:
         super().__init__()
-        self.instances = nn.Parameter(torch.randn(num_instances, width))
-        self.points = nn.Parameter(torch.randn(num_points, width))
+        self.instances = nn.Parameter(0.3 * torch.randn(num_instances, width))
+        self.points = nn.Parameter(0.3 * torch.randn(num_points, width))
         self.references = nn.Parameter(spread_references(num_instances, num_points).logit())
 
     def forward(self, num_samples: int) -> Tensor:

@@ -41,7 +41,7 @@ class MapTask:
         self._new_metric = new_metric
         self._region = region
         self._max_lines = max_lines
-        self._rays = RayCache()
+        self._rays = RayCache(model.qformer.tokens_per_camera)
 
     @property
     def class_rows(self) -> dict[str, int]:
