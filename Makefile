@@ -32,8 +32,8 @@ demo: setup
 	@echo "Then open http://127.0.0.1:5000; the run folder printed above holds the log, config, checkpoints and pictures."
 
 # One thread per process: two test processes with a thread pool each would wait for one another. With bytecode, for the tests
-# start hundreds of processes, and without it each compiles winnow first.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# start hundreds of processes, and without it each compiles winnow first. In the order of tests/conftest.py: long files first.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST) -m "not slow and not gpu"

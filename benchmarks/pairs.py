@@ -1,11 +1,12 @@
 """What fusion is worth on pairs: python benchmarks/pairs.py FOLDER [--arms ARM …] [--seeds N].
 
 Every arm is a run of `train.py model=pair_faster_rcnn_tiny`, on one thread, one run after the other, seed by seed.
-Those of the fusion ladder train on `data=pairs_synthetic`, and their last weights are then evaluated in other ways too
-(one modality alone, the wrong partner, the other score of late fusion); `llvip_mini` and `kaist_mini` overfit the nine
-annotated pairs of each excerpt. Runs are kept in FOLDER: the same command again skips those that completed, and begins
-the one that did not anew. Results are written after each run; `--table` only prints what is there. docs/pairs.md says
-what the arms are."""
+Those of the fusion ladder train on `data=pairs_synthetic`, each seed on pairs of its own (`data.seed` from 21 on: nothing
+was chosen on those), and their last weights are then evaluated in other ways too (one modality alone, the wrong partner,
+the other score of late fusion); `llvip_mini` and `kaist_mini` overfit the nine annotated pairs of each excerpt. Runs are
+kept in FOLDER: the same command again skips those that completed, goes on with the one that was stopped, and measures
+what was not. Results are written after each run; `--table` only prints what is there. docs/pairs.md says what the arms
+are."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,16 +28,21 @@ import yaml
 
 from winnow.checkpoints.state_dicts import read_state
 from winnow.data.plan import LoadingSettings
-from winnow.families.pairs.batch import PairBatch
+from winnow.families.pairs.batch import MODALITIES, PairBatch
 from winnow.families.pairs.data import PairData, pairs_synthetic
 from winnow.families.pairs.evaluation import pair_evaluation
 from winnow.families.pairs.models.pair_faster_rcnn import pair_faster_rcnn_tiny
 from winnow.families.pairs.models.task import PairFasterRcnnTask
-from winnow.families.pairs.synthetic.store import SyntheticSettings, make_pairs
+from winnow.families.pairs.synthetic.ceiling import ceiling
+from winnow.families.pairs.synthetic.drawing import draw_pair
+from winnow.families.pairs.synthetic.store import SPLITS, SyntheticSettings, make_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FUSIONS = ("visible", "infrared", "early", "mid", "gated", "late")
 SHUFFLED = "mid, trained on shuffled pairs"
+MACL = "mid with MACL"
+MACL_SHUFFLED = "mid with MACL, trained on shuffled pairs"
+UNTRAINED = "mid with MACL, untrained"
 SHARED = REPOSITORY.parent / "shared/data"
 OVERFIT = {
     "llvip_mini": ["data=llvip", f"data.llvip_root={SHARED}/llvip_mini", "data.llvip_split={train:['01'],val:['01']}",
@@ -50,9 +56,13 @@ MEMORISE = [
     *FLIP_ONLY, "data.image_size=320", "model.anchor_ratios=[2.4]", "training.batch_size=4", "training.max_iter=200",
     "training.max_epochs=1000", "training.save_interval=1000", "training.optimizer.weight_decay=0.0",
 ]  # fmt: skip
-ARMS = (*FUSIONS, SHUFFLED, *OVERFIT)
-FUSED = ("early", "mid", "gated", SHUFFLED)
-COLUMNS = ("map_50", "map", "only_visible", "only_infrared", "wrong_partner", "late_max", "cpu_seconds")
+ARMS = (*FUSIONS, SHUFFLED, MACL, *OVERFIT)
+FUSED = ("early", "mid", "gated", SHUFFLED, MACL)
+COLUMNS = ("map_50", "map", "ceiling", "only_visible", "only_infrared", "wrong_partner", "late_max", "cpu_seconds")
+NUM_TRAIN, NUM_VAL = 400, 100
+FIRST_DATA_SEED = 21
+MACL_WEIGHT = 0.2
+SMOKE = ["data.num_train=8", "data.num_val=50", "data.image_size=64", "training.max_iter=1"]
 
 
 @dataclass(frozen=True)
@@ -65,18 +75,27 @@ class Run:
     def folder(self, root: Path) -> Path:
         return root / f"{self.arm.replace(', ', '_').replace(' ', '_')}_{self.seed}"
 
+    @property
+    def data_seed(self) -> int:
+        """Return the seed of its drawn pairs."""
+        return FIRST_DATA_SEED + self.seed
+
     def numbers(self, root: Path) -> dict[str, float] | None:
         """Return what was measured, None unless the run completed."""
         path = self.folder(root) / "numbers.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def is_trained(self, root: Path) -> bool:
+        """Tell whether its training came to its end."""
+        return (self.folder(root) / "cpu_seconds.json").exists()
+
     def train(self, root: Path, more: Sequence[str]) -> None:
-        """Train anew, whatever is there, and measure. Raises RuntimeError with the end of what it printed."""
+        """Train, going on where an earlier try was stopped. Raises RuntimeError with the end of what it printed."""
         folder = self.folder(root)
-        shutil.rmtree(folder, ignore_errors=True)
         command = [
-            sys.executable, "train.py", "model=pair_faster_rcnn_tiny", *overrides(self.arm, root), f"training.seed={self.seed}",
-            "training.num_workers=0", "training.eval_interval=1000", "tracking=off", *more, f"hydra.run.dir={folder}",
+            sys.executable, "train.py", "model=pair_faster_rcnn_tiny", *self.overrides(root), f"training.seed={self.seed}",
+            "training.num_workers=0", "training.eval_interval=1000", "training.resume=auto", "tracking=off", *more,
+            f"hydra.run.dir={folder}",
         ]  # fmt: skip
         log, before = root / f"{folder.name}.log", _cpu_seconds_of_children()
         with log.open("w") as output:
@@ -86,28 +105,43 @@ class Run:
             )
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}\n{log.read_text()[-2000:]}")
-        numbers = {"cpu_seconds": _cpu_seconds_of_children() - before} | measured(folder, self.arm)
+        (folder / "cpu_seconds.json").write_text(json.dumps(_cpu_seconds_of_children() - before))
+
+    def measure(self, root: Path) -> dict[str, float]:
+        """Return what was measured of the trained run, kept beside it."""
+        folder = self.folder(root)
+        numbers = {"cpu_seconds": json.loads((folder / "cpu_seconds.json").read_text())} | measured(self, folder)
         (folder / "numbers.json").write_text(json.dumps(numbers))
+        return numbers
+
+    def overrides(self, root: Path) -> list[str]:
+        """Return what the arm trains and on what; drawn pairs are kept in ``root``."""
+        if self.arm in OVERFIT:
+            return [*OVERFIT[self.arm], *MEMORISE]
+        is_shuffled = self.arm in (SHUFFLED, MACL_SHUFFLED)
+        pairs = shuffled_pairs(root / "shuffled", self.data_seed) if is_shuffled else root / "pairs"
+        fusion = self.arm if self.arm in FUSIONS else "mid"
+        weight = MACL_WEIGHT if self.arm in (MACL, MACL_SHUFFLED, UNTRAINED) else 0.0
+        return [
+            "data=pairs_synthetic", f"data.root={pairs}", f"data.seed={self.data_seed}", f"model.fusion={fusion}",
+            f"model.macl.weight={weight}",
+            *(["training.max_iter=1", "training.optimizer.lr=1e-12"] if self.arm == UNTRAINED else []),
+        ]  # fmt: skip
 
 
-def overrides(arm: str, root: Path) -> list[str]:
-    """Return what an arm trains and on what; drawn pairs are kept in ``root``."""
-    if arm in OVERFIT:
-        return [*OVERFIT[arm], *MEMORISE]
-    pairs = shuffled_pairs(root / "shuffled") if arm == SHUFFLED else root / "pairs"
-    return ["data=pairs_synthetic", f"model.fusion={'mid' if arm == SHUFFLED else arm}", f"data.root={pairs}"]
-
-
-def measured(folder: Path, arm: str) -> dict[str, float]:
-    """Return average precision of the run's last weights by all ways of looking at the validation pairs that ``arm`` allows."""
+def measured(run: Run, folder: Path) -> dict[str, float]:
+    """Return average precision of the run's last weights by all ways of looking at the validation pairs that its arm allows."""
     result = json.loads((folder / "result.json").read_text())["metrics"]
     values = {name: result[f"val/{name}"] for name in ("map_50", "map")}
-    if arm in FUSED:
+    if run.arm in MODALITIES:
+        pairs = [draw_pair(run.data_seed, SPLITS.index("val"), index) for index in range(NUM_VAL)]
+        values["ceiling"] = ceiling(pairs, MODALITIES.index(run.arm))
+    if run.arm in FUSED:
         data, task = restored(folder)
-        for name in ("visible", "infrared"):
+        for name in MODALITIES:
             values[f"only_{name}"] = average_precision(task, restored(folder, modalities=[name])[0])
         values["wrong_partner"] = average_precision(task, data, with_wrong_partner)
-    if arm == "late":
+    if run.arm == "late":
         data, task = restored(folder, late_score="max")
         values["late_max"] = average_precision(task, data)
     return values
@@ -150,9 +184,9 @@ def with_wrong_partner(batch: PairBatch) -> PairBatch:
     return replace(batch, images=images.contiguous(memory_format=torch.channels_last))
 
 
-def shuffled_pairs(root: Path) -> Path:
+def shuffled_pairs(root: Path, seed: int) -> Path:
     """Return the root of the drawn data set in which each training pair has the infrared image of the next; made if need be."""
-    folder = make_pairs(root, SyntheticSettings(num_train=400, num_val=100, seed=0))
+    folder = make_pairs(root, SyntheticSettings(num_train=NUM_TRAIN, num_val=NUM_VAL, seed=seed))
     mark = folder / "is_shuffled"  # in the folder of this version: another version is drawn anew, and not shuffled yet
     if not mark.exists():
         files = sorted((folder / "infrared/train").glob("*.png"))
@@ -185,26 +219,45 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs are kept")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+def arguments(description: str, arms: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the options that both benchmarks of pairs have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="where the runs are kept")
+    parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--smoke", action="store_true", help="two arms, one step on 8 pairs: its figures mean nothing")
+    return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser, smoke_arms: Sequence[str]) -> argparse.Namespace:
+    """Return the options, with a folder that exists; ends the program where its runs have other overrides than ``--more``."""
     options = parser.parse_args()
-    root: Path = options.folder.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    asked, written = json.dumps(options.more), root / "plan.json"
+    if options.smoke:
+        options.temporary = tempfile.TemporaryDirectory()  # for as long as the options are
+        options.folder, options.arms, options.seeds = Path(options.temporary.name), list(smoke_arms), 1
+        options.more = SMOKE
+    if options.folder is None:
+        parser.error("name the folder where the runs are kept")
+    options.folder = options.folder.resolve()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    asked, written = json.dumps(list(options.more)), options.folder / "plan.json"
     if written.exists() and written.read_text() != asked:
-        parser.error(f"{root} holds runs with {written.read_text()}, not {asked}; choose another folder")
+        parser.error(f"{options.folder} holds runs with {written.read_text()}, not {asked}; choose another folder")
     written.write_text(asked)
+    return options
+
+
+def main() -> None:
+    options = read_arguments(arguments(__doc__, ARMS), ("visible", "mid"))
     # Seed by seed, so that what was stopped early still compares all arms.
     for run in (Run(arm, seed) for seed in range(options.seeds) for arm in options.arms):
-        if not options.table and run.numbers(root) is None:
-            run.train(root, options.more)
-            print(run.arm, run.seed, run.numbers(root), flush=True)
-    for line in _table(root, options.arms, options.seeds):
+        if not options.table and run.numbers(options.folder) is None:
+            if not run.is_trained(options.folder):
+                run.train(options.folder, options.more)
+            print(run.arm, run.seed, run.measure(options.folder), flush=True)
+    for line in _table(options.folder, options.arms, options.seeds):
         print(line)
 
 

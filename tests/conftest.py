@@ -1,5 +1,7 @@
 """What several test folders need."""
 
+import functools
+
 import pytest
 from composed import SHARED_DATA, compose_plain
 from hypothesis import HealthCheck, settings
@@ -31,11 +33,25 @@ def warm_program():
     return warm_program_of_all()
 
 
+WHOLE_PROGRAMS = {"dispatch_parts", "processes", "sweep_parts", "tracking_parts", "warm_program"}
+"""Modules that start processes."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("promise"):
             item.add_marker("slow")
+    # The long files first (Makefile: --no-loadscope-reorder): a worker that is done with its own then finds short ones left.
+    long = {item.path for item in items if "warm_program" in item.fixturenames}
+    long |= {item.path for item in items if WHOLE_PROGRAMS & modules_of_globals(item.module)}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@functools.cache
+def modules_of_globals(module):
+    """Return the names of the modules that what ``module`` imports by name is from."""
+    return {getattr(value, "__module__", None) for value in vars(module).values()}
 
 
 def pytest_sessionfinish():

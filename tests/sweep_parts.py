@@ -47,6 +47,8 @@ def main(cfg):
             time.sleep({4: 0.5, 5: 2.0}.get(cfg.training.seed, 0))
             if cfg.training.seed == 4:
                 raise RuntimeError("only with this seed")
+        case "folds":
+            return cfg.x + cfg.data.fold
         case "seeded":
             return cfg.x + cfg.training.seed
         case "two":
@@ -157,8 +159,12 @@ def end_all_started():
 
 
 def sweep(folder, *overrides, code=0):
-    """Return the console's text of a whole sweep, by one worker unless ``overrides`` say otherwise: each costs a second to
-    start."""
+    """Return the console's text of a whole sweep, whose trials run in its own process: a worker costs a second to start."""
+    return finished(start(folder, "hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true", *overrides), code)
+
+
+def sweep_by_worker(folder, *overrides, code=0):
+    """Return the same of one with a worker process, or as many as ``overrides`` say: for trials that die, and for launchers."""
     return finished(start(folder, "hydra.sweeper.n_jobs=1", *overrides), code)
 
 

@@ -24,6 +24,7 @@ ASKED = {
     ): "whether a file is hashed again; only that it differs is asked",
     ("src/winnow/families/detection/formats/bdd100k.py", "st_mtime"): "part of a fingerprint, compared for equality",
     ("src/winnow/families/detection/formats/conversion.py", "st_mtime"): "the same",
+    ("src/winnow/data/split_by_hash.py", "st_mtime"): "whether a picture is read again; only that it differs is asked",
     ("src/winnow/tracking/sync.py", "time.time("): "age of an outbox of another host, either way",
     ("src/winnow/tracking/sync.py", "st_mtime"): "the same",
     ("src/winnow/tracking/uploader.py", "time.time_ns"): "when a sample of the machine was taken",

@@ -18,7 +18,9 @@ from winnow.errors import ConfigError
 from winnow.run.build import checked_evaluation
 from winnow.settings import build_settings
 
-NOT_CHOICES = {"data=detection", "data=pairs", "data=pairs_of_cameras", "data=six_cameras"}
+NOT_CHOICES = {
+    f"data={name}" for name in ("annotated_images", "detection", "one_set", "pairs", "pairs_of_cameras", "six_cameras")
+}
 GROUPS = ("model", "data", "evaluation", "training", "training/optimizer", "budget", "stage", "tracking")
 CHOICES = [
     choice

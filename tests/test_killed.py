@@ -44,7 +44,9 @@ def killed_and_resumed(program, workplace, overrides, moment, *changes):
 
 
 @pytest.mark.parametrize(("moment", "changes"), [
-    (BETWEEN_STEPS, ["training.num_workers=2"]), (IN_EVALUATION, []), (WRITING_LAST, []), (WRITING_AFTER_EVALUATION, []),
+    (BETWEEN_STEPS, ["training.num_workers=2"]), (WRITING_LAST, []),
+    pytest.param(IN_EVALUATION, [], marks=pytest.mark.promise),
+    pytest.param(WRITING_AFTER_EVALUATION, [], marks=pytest.mark.promise),
 ])  # fmt: skip
 def test_killed_and_resumed_equals_uninterrupted_bit_by_bit(warm_program, workplace, whole, moment, changes):
     run, _ = killed_and_resumed(warm_program, workplace, [*EVERYTHING, RECORDED], moment, *changes)

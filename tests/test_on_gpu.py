@@ -30,6 +30,11 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 MODELS = {"fcos": FCOS, "deformable": [*DETR, "model.dropout=0.0"], "ink": [*INK, "model.mask_ratio=0.0"]}
+PAIRS = [
+    "model=pair_faster_rcnn_tiny", "data=pairs_synthetic", "data.image_size=64", "model.channels=[8,8,16,16]",
+    "model.pyramid_channels=16", "model.head_channels=16", "model.anchor_sizes=[8,12,20]",
+]  # fmt: skip
+STEPPED = MODELS | {"pairs": PAIRS}
 
 
 @pytest.fixture
@@ -72,10 +77,10 @@ def test_losses_and_gradients_are_a_cpus(made, exact, model):
     assert norms[1] == pytest.approx(norms[0], rel=1e-2)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", STEPPED)
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_steps_change_the_weights_in_each_precision(made, model, amp):
-    run = made(GPU, *MODELS[model], f"training.amp={amp}")
+    run = made(GPU, *STEPPED[model], f"training.amp={amp}")
     before = {name: value.clone() for name, value in run.task.model.state_dict().items()}
     run.task.model.train()
     for step, batch in enumerate(itertools.islice(run.data.train_batches(1, run.sizes.final), 4)):
@@ -85,9 +90,9 @@ def test_steps_change_the_weights_in_each_precision(made, model, amp):
     assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
 
 
-@pytest.mark.parametrize("model", ["fcos", "deformable"])
+@pytest.mark.parametrize("model", ["fcos", "deformable", "pairs"])
 def test_predictions_lie_on_the_cpu(made, model):
-    run = made(GPU, *MODELS[model], "training.amp=bf16")
+    run = made(GPU, *STEPPED[model], "training.amp=bf16")
     run.task.model.eval()
     host = next(run.data.val_batches(run.sizes.final))
     batch = host.to(run.device, run.step.precision.memory_format)

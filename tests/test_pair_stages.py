@@ -1,9 +1,11 @@
 """The stages of pairs on the excerpts of LLVIP and KAIST through ``train.py``: the recipes, the pipeline, kill and resume, and
 whether the small model can learn nine pairs by heart."""
 
+import itertools
 import json
 
 import pytest
+import yaml
 from composed import REPOSITORY, compose_plain
 from killed_parts import RECORDED, assert_same_end, record
 from PIL import Image
@@ -12,11 +14,12 @@ DATA = REPOSITORY.parent / "shared/data"
 LLVIP = [f"data.llvip_root={DATA / 'llvip_mini'}", "data.llvip_split={train: ['01'], val: ['01']}"]
 KAIST = f"data.kaist_root={DATA / 'kaist_mini'}"
 KAIST_SETS = "[set06, set08, set09, set10, set11]"
-PIPELINE = ["stage=pairs/all", "model=pair_faster_rcnn_tiny", *LLVIP, KAIST]
+KAIST_SPLIT = "data.kaist_split={train: [set09], val: [set06, set08, set10, set11]}"
+PIPELINE = ["stage=pairs/all", "model=pair_faster_rcnn_tiny", *LLVIP, KAIST, KAIST_SPLIT]
+"""The command on the first page of docs/pairs.md."""
 COMMAND = [
-    *PIPELINE, "data.kaist_split={train: [set09], val: [set06, set08, set10, set11]}", "data.image_size=96",
-    "training.batch_size=4", "training.num_workers=0", "training.max_iter=6", "training.save_every_steps=1",
-    "training.log_interval=1", "training.ema.decay=0.9", "model._target_=troubled.troubled_pairs",
+    *PIPELINE, "data.image_size=96", "training.batch_size=4", "training.num_workers=0", "training.max_iter=6",
+    "training.save_every_steps=1", "training.log_interval=1", "training.ema.decay=0.9", "model._target_=troubled.troubled_pairs",
     "trusted_targets=[troubled]", "tracking=off", RECORDED,
 ]  # fmt: skip
 """Losses are asked for 12 times in llvip (2 epochs of 3 steps and 3 evaluated batches), 18 times in kaist (6 of 1 and 2)."""
@@ -63,11 +66,49 @@ def test_the_recipe_of_each_stage(stage, epochs, lr, objective, init_from):
 
 
 @pytest.mark.parametrize("stage", ["llvip", "kaist"])
-def test_the_small_model_keeps_its_recipe_in_the_stages(stage):
+def test_the_small_model_keeps_its_size_and_its_recipe_in_the_stages(stage):
     alone = compose_plain("model=pair_faster_rcnn_tiny", f"data={stage}", *ROOTS)
     staged = compose_plain(f"stage=pairs/{stage}", "model=pair_faster_rcnn_tiny", *ROOTS)
     assert staged["training"] == alone["training"] | {"init_from": staged["stage"]["init_from"]}
-    assert (staged["model"], staged["data"]) == (alone["model"], alone["data"])
+    assert (staged["model"], staged["data"]) == (alone["model"], alone["data"] | {"image_size": 320})
+    smoke = compose_plain(f"stage=pairs/{stage}", "model=pair_faster_rcnn_tiny", "budget=smoke", *ROOTS)
+    assert smoke["data"]["image_size"] < 320
+
+
+def test_the_command_of_the_tests_is_that_of_the_first_page():
+    first_page = (REPOSITORY / "docs/pairs.md").read_text().split("## ")[0].replace("\\\n", "").replace('"', "")
+    assert " ".join(["python train.py", *PIPELINE]).replace(str(DATA), "../shared/data") in " ".join(first_page.split())
+
+
+@excerpts
+@pytest.mark.slow
+def test_the_documented_command_runs_through_with_nothing_else(warm_program, workplace):
+    warm_program.run(workplace, *PIPELINE, "hydra.run.dir=documented")
+    total = json.loads((workplace / "documented/result.json").read_text())
+    assert (total["status"], list(total["stages"])) == ("completed", ["llvip", "kaist"])
+    llvip = json.loads((workplace / "documented/llvip/result.json").read_text())
+    assert llvip["metrics"]["val/map_50"] > 0.1, "24 steps on nine pairs, evaluated on the same"
+
+
+@excerpts
+@pytest.mark.slow
+def test_the_pipeline_is_swept_over_its_fusion(warm_program, workplace):
+    few = ["training.max_iter=1", "data.image_size=64", "training.num_workers=0", "tracking=off"]
+    sweep = [
+        "hydra/sweeper=winnow",
+        "hydra.sweeper.direction=minimize",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_jobs=1",
+    ]
+    warm_program.run(
+        workplace, "-m", *PIPELINE, *few, *sweep, "model.fusion=choice(early,mid)", "hydra.sweep.dir=swept"
+    )
+    trials = {}
+    for path in (workplace / "swept").glob("*/result.json"):
+        for stage in ("llvip", "kaist"):
+            config = yaml.safe_load((path.parent / stage / "config.yaml").read_text())
+            trials[stage, config["model"]["fusion"]] = json.loads(path.read_text())["status"]
+    assert trials == dict.fromkeys(itertools.product(("llvip", "kaist"), ("early", "mid")), "completed")
 
 
 @excerpts

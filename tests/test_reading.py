@@ -44,6 +44,25 @@ def test_json_is_read_as_python_reads_it(value):
     assert parse_json(nested(MAX_DEPTH)) == json.loads(nested(MAX_DEPTH))
 
 
+@pytest.mark.parametrize("text", [
+    "NaN", "[1e400, -1e400]", "1" * 40, "-0.0", '"\\ud800"', '"\\ud83d\\ude00"', '{"a": 1, "a": 2}', "0.1234567890123456789", "é",
+    b'"\xed\xa0\x80"', "[1,]", "", "[" * 50 + "]" * 50, "'a'", '"\x01"', "9007199254740993",
+])  # fmt: skip
+def test_large_json_is_read_as_small_is(text):
+    size = 1 << 20
+    data = text if isinstance(text, bytes) else f'"{text}"'.encode() if text == "é" else text.encode()
+    large = b'["' + b"x" * size + b'", ' + data + b"]"
+    small = b'["", ' + data + b"]"
+    try:
+        expected = parse_json(small)
+    except UnreadableError:
+        with pytest.raises(UnreadableError, match="not JSON"):
+            parse_json(large)
+    else:
+        assert repr(parse_json(large)[1]) == repr(expected[1])
+        assert repr(parse_json(large.decode("utf-8", "surrogatepass"))[1]) == repr(expected[1])
+
+
 def laughs(levels=40):
     lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, levels))]
     return "\n".join(lines)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gpu_parts.forked import Forked, start_training
@@ -19,31 +20,21 @@ SWEEP = [
 
 
 def leases(place: Place) -> Iterator[Figure]:
-    """two sweeps at once on one card: trials never share it, the second sweep waits and says for what"""
+    """two sweeps started at once on one card: trials never share it, the later one waits and says for what"""
     card = "0" if place.on_gpu else f"rehearsal-{os.getpid()}"  # no card, but the lock is the same
-    first = begin(place, "first", card)
-    wait_for_trial(place, "first", first)
-    second = begin(place, "second", card)
-    codes = {"first": first.wait(math.inf), "second": second.wait(math.inf)}
-    said = (place.folder / "second.log").read_text(errors="replace")
-    error = " ".join(said.split())[-200:]
-    yield required("first sweep", codes["first"] == 0, f"ended with {codes['first']}", "completes")
-    yield required(
-        "second sweep", codes["second"] == 0, f"ended with {codes['second']}{'' if codes['second'] == 0 else ': ' + error}",
-        "waits, then completes",
-    )  # fmt: skip
-    names_holder = f"process {first.pid}" in said
-    yield required(
-        "says for what", names_holder, "names the holder" if names_holder else "does not", "names the holder"
-    )
-    times = {name: trial_times(place, name) for name in codes}
-    shared = [
-        (one, other) for one in times["first"] for other in times["second"] if one[0] < other[1] and other[0] < one[1]
-    ]
-    counts = " and ".join(str(len(trials)) for trials in times.values())
-    yield required(
-        "trials", not shared, f"{counts} trials, {len(shared)} pairs at the same time", "never share the card"
-    )
+    sweeps = {name: begin(place, name, card) for name in ("first", "second")}
+    holder = wait_for_trial(place, sweeps)
+    other = next(name for name in sweeps if name != holder)
+    said = held_until_asked(place, sweeps[holder], other, sweeps[other])
+    for name, sweep in sweeps.items():
+        code = sweep.wait(math.inf)
+        error = "" if code == 0 else f": {' '.join(log_of(place, name).split())[-200:]}"
+        yield required(f"{name} sweep", code == 0, f"ended with {code}{error}", "completes")
+    yield required("the later sweep", said, "names the holder" if said else "does not", "waits and names the holder")
+    one, two = (trial_times(place, name) for name in sweeps)
+    shared = sum(a[0] < b[1] and b[0] < a[1] for a in one for b in two)
+    words = f"{len(one)} and {len(two)} trials, {shared} pairs at the same time"
+    yield required("trials", bool(one and two) and not shared, words, "never share the card")
 
 
 def begin(place: Place, name: str, card: str) -> Forked:
@@ -56,10 +47,33 @@ def begin(place: Place, name: str, card: str) -> Forked:
     return start_training([*SWEEP, *fixed], place.folder, place.folder / f"{name}.log", place.is_warm, environment)
 
 
-def wait_for_trial(place: Place, name: str, sweep: Forked) -> None:
-    """Wait until the sweep's first trial trains, or the sweep has ended."""
-    while sweep.poll() is None and not list((place.folder / name).glob("*/config.yaml")):
+def wait_for_trial(place: Place, sweeps: Mapping[str, Forked]) -> str:
+    """Wait until a sweep's first trial trains, and return that sweep's name; the first one's where one has ended before that."""
+    while all(sweep.poll() is None for sweep in sweeps.values()):
+        for name in sweeps:
+            if list((place.folder / name).glob("*/config.yaml")):
+                return name
         time.sleep(0.02)
+    return next(iter(sweeps))
+
+
+def held_until_asked(place: Place, holder: Forked, name: str, other: Forked) -> bool:
+    """Return whether the sweep ``name`` says that it waits for ``holder``, which is stopped until then: on a busy machine it may
+    be done with all its trials before the other one asks for the card."""
+    words = f"process {holder.pid}"
+    if holder.poll() is None:
+        os.kill(holder.pid, signal.SIGSTOP)
+    while words not in log_of(place, name) and other.poll() is None:
+        time.sleep(0.02)
+    if holder.poll() is None:
+        os.kill(holder.pid, signal.SIGCONT)
+    return words in log_of(place, name)
+
+
+def log_of(place: Place, name: str) -> str:
+    """Return what the sweep has printed."""
+    path = place.folder / f"{name}.log"
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def trial_times(place: Place, name: str) -> list[tuple[float, float]]:

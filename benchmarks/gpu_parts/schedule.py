@@ -17,8 +17,9 @@ from gpu_parts.outcome import Outcome, Part, Place, Skipped, missing
 SCRIPT = REPOSITORY / "benchmarks" / "gpu_check.py"
 LEAST_SECONDS = 3.0
 """No part is begun with less."""
-REHEARSAL_SLACK = 4
-"""How much longer a part may take in a rehearsal, on a CPU that does other things, too."""
+REHEARSAL_SLACK = 10
+"""How much longer a part may take in a rehearsal, on a CPU that does other things, too: with a load of 17 on two cores the
+slowest took 3 times its limit."""
 
 
 def run_parts(

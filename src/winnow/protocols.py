@@ -174,7 +174,9 @@ class Evaluation(Protocol):
     It may have ``look_over(task, data)``, called once when a run is built: it logs as a warning what of the data the task can't
     learn or give, which also stands in a preflight's report. And ``metric_modes``, a mapping of its metrics' names, without a
     split, to ``max`` or ``min``, whichever is better; ``map_class/*`` stands for all that begin so. By it a sweep refuses names
-    that no run will give, and the worse direction of one, before it starts anything.
+    that no run will give, and the worse direction of one, before it starts anything. And ``draw_epoch(task, batches, folder,
+    epoch)``, called after each evaluation with a few validation batches, which are read as they are asked for: it draws into a
+    file in ``folder`` and returns that, or None.
 
     For a run's page it may have ``report(arrays, data, num_pictures)``: the ``winnow.sections`` of what ``Metric.arrays`` gave;
     ``data`` is None where the data can't be had, ``num_pictures`` how many of the worst samples to show, None as many as usual.

@@ -13,7 +13,8 @@ from composed import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
 
-from gpu_parts.leases import trial_times
+from gpu_parts.forked import start
+from gpu_parts.leases import held_until_asked, trial_times
 from gpu_parts.outcome import Figure, Outcome, Part, Place, Skipped, at_least, at_most, required
 from gpu_parts.report import table, write_results
 from gpu_parts.runs import COMPARED, differing
@@ -111,7 +112,7 @@ def test_what_a_part_started_ends_with_it(place):
     place.folder.mkdir()
     pid = int(run_part(Part("leaving", 10, leaving), place, 10).figures[0].value)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
+    while Path(f"/proc/{pid}").exists() and state_of(pid) != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -178,6 +179,37 @@ def test_checkpoints_differ_by_one_bit():
     assert differing(one, other) == ["model_state_dict"]
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_sweep_with_the_card_stands_still_until_the_other_asks(tmp_path, place, asks):
+    place.folder.mkdir()
+    over = tmp_path / "over"
+
+    def hold():
+        while not over.exists():
+            time.sleep(0.005)
+
+    def ask():
+        deadline = time.monotonic() + 20
+        while state_of(holder.pid) != "T":  # however long it takes to come to ask
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        sys.stdout.write(f"waiting: other sweeps hold 0 (process {holder.pid})" if asks else "shares the card")
+        over.touch()
+
+    holder = start(hold, tmp_path / "holder.log")
+    other = start(ask, place.folder / "second.log")
+    try:
+        assert held_until_asked(place, holder, "second", other) == asks
+        assert (holder.wait(20), other.wait(20)) == (0, 0)
+    finally:
+        holder.kill()
+        other.kill()
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_trial_lasts_from_its_config_to_its_result(place):
     for number, files in enumerate((("config.yaml", "result.json"), ("config.yaml",))):
         run = place.folder / "first" / str(number)
@@ -207,13 +239,17 @@ def test_the_list_of_what_is_there_reads():
     assert TARGET["python_version"] == "3.12"
 
 
-def test_without_a_device_everything_is_skipped(tmp_path):
+def test_without_a_device_everything_is_skipped(tmp_path, monkeypatch, capsys):
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), "--cold", "--only", "precision", "leases", "--out", str(tmp_path)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    for name in ("PYTORCH_NVML_BASED_CUDA_CHECK", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # as it was, afterwards: the script changes both
+    import gpu_check
+
+    own = ["gpu_check.py", "--cold", "--only", "precision", "leases", "--seconds", "1e6", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", own)
+    assert gpu_check.main() == 0
+    assert "2 skipped; no part is missing" in capsys.readouterr().out
     parts = json.loads((tmp_path / "results.json").read_text())["parts"]
     assert [(part["part"], part["verdict"], part["reason"]) for part in parts] == [
         ("precision", "skipped", "no CUDA device"), ("leases", "skipped", "no CUDA device"),

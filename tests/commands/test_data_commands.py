@@ -33,7 +33,7 @@ def write_coco(folder, bbox):
 
 def test_a_clean_data_set_exits_with_0(data_set, capsys):
     assert main(["data", "check", *data_set]) == 0
-    assert capsys.readouterr().out.endswith("no problems\n")
+    assert capsys.readouterr().out.endswith("train: cat 1\nno problems\n")
 
 
 def test_problems_exit_with_1_and_are_listed_by_file_and_annotation(data_set, tmp_path, capsys):
@@ -48,7 +48,8 @@ def test_json_is_the_only_thing_on_stdout(data_set, tmp_path, capsys):
     assert main(["data", "check", *data_set, "--format", "json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["is_clean"] is False
-    assert report["counts"] == {"box without area": 1, "image without annotation": 1}
+    assert report["counts"] == {"box without area": 1, "image without annotation": 1, "class without an object": 1}
+    assert report["objects"] == {"train": {"cat": 0}}
     assert report["findings"][0]["annotation"] == 4
 
 

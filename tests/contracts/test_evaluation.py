@@ -76,7 +76,7 @@ class TestPairs(EvaluationContract):
         return pairs_synthetic(loading=loading, **self.pairs)
 
     def make_task(self, arguments):
-        return tiny_task(**arguments)
+        return tiny_task(**arguments, macl={"weight": 0.2})
 
 
 class TestInk(EvaluationContract):

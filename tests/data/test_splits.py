@@ -2,7 +2,7 @@
 
 import pytest
 
-from winnow.data.plan import LoadingSettings
+from winnow.data.plan import LoadingSettings, SampleKey
 from winnow.data.splits import DataFacts, SplitData, chosen_samples
 from winnow.errors import ConfigError
 
@@ -45,7 +45,7 @@ def data(num_train=10, num_val=6, kind=Keys, **changes):
 @pytest.mark.parametrize("kind", [Keys, KeysTogether])
 def test_a_preview_is_the_first_validation_samples_in_batches_of_the_usual_size(kind):
     shown = list(data(kind=kind).preview(5, 16))
-    assert shown == [[(0, index, 16) for index in range(4)], [(0, 4, 16)]]
+    assert shown == [[SampleKey(0, index, 16) for index in range(4)], [SampleKey(0, 4, 16)]]
     assert [len(batch) for batch in data(kind=kind).preview(99, 16)] == [4, 2]
 
 

@@ -1,11 +1,16 @@
+import itertools
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from engine_parts import make_fit  # noqa: F401 - a fixture
 
 from winnow.engine.loop import fit
 from winnow.engine.stop import StopRequest
-from winnow.run.record import result_of
+from winnow.errors import DataError
+from winnow.run.record import epoch_drawer, result_of
+from winnow.tracking.null_tracker import NullTracker
 
 
 def worse_in_epoch_3(run):
@@ -42,6 +47,53 @@ def test_an_epoch_without_an_evaluation_leaves_the_metrics_of_the_last_one(make_
         run.task.losses = stopping(run, stop, 6 * epochs)
         assert fit(run, stop) == "interrupted"
     assert result_of(run, "interrupted", None).metrics["val/score"] == run.tracker.values("val/score")[0][1]
+
+
+class DrawsInitial:
+    """An evaluation that draws how its weights stand, but in ``bad_epoch``."""
+
+    def __init__(self, bad_epoch=None):
+        self._bad_epoch = bad_epoch
+
+    def draw_epoch(self, task, batches, folder, epoch):
+        if epoch == self._bad_epoch:
+            raise DataError("an image is gone")
+        torch.rand(3)
+        path = folder / f"{epoch}.txt"
+        path.write_text(f"{task.model.training} {sum(batch.num_samples for batch in batches)}")
+        return path
+
+
+def drawing(run, folder, evaluation):
+    run.data.preview = lambda count, image_size: itertools.islice(run.data.val_batches(image_size), 1)
+    draw = epoch_drawer(
+        evaluation, run.task, run.data, run.sizes.final, run.step.precision, NullTracker(folder), folder
+    )
+    return replace(run, draw_epoch=draw)
+
+
+def test_each_evaluation_is_drawn_and_changes_nothing_in_the_run(make_fit, tmp_path):  # noqa: F811
+    plain = make_fit("plain", eval_interval=2, max_epochs=4)
+    drawn = drawing(make_fit("drawn", eval_interval=2, max_epochs=4), tmp_path / "pictures", DrawsInitial())
+    streams = []
+    for run in (plain, drawn):
+        torch.manual_seed(5)
+        with StopRequest() as stop:
+            assert fit(run, stop) == "completed"
+        streams.append(torch.get_rng_state())
+    assert {path.name: path.read_text() for path in (tmp_path / "pictures").iterdir()} == dict.fromkeys(
+        ("2.txt", "4.txt"), f"False {next(iter(drawn.data.val_batches(8))).num_samples}"
+    )
+    assert all(drawn.task.model.state_dict()[name].equal(v) for name, v in plain.task.model.state_dict().items())
+    assert streams[0].equal(streams[1])
+
+
+def test_what_can_not_be_drawn_ends_no_run(make_fit, tmp_path, caplog):  # noqa: F811
+    run = drawing(make_fit(max_epochs=2), tmp_path, DrawsInitial(bad_epoch=1))
+    with StopRequest() as stop:
+        assert fit(run, stop) == "completed"
+    assert "no picture of epoch 1: an image is gone" in caplog.text
+    assert (tmp_path / "2.txt").exists()
 
 
 def stopping(run, stop, steps):

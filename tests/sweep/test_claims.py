@@ -122,12 +122,12 @@ def adopt_in_rounds(barrier, index, url, num_rounds):
     return won
 
 
-def test_of_eight_processes_that_adopt_a_trial_exactly_one_wins(storage_url, dead):
+def test_of_several_processes_that_adopt_a_trial_exactly_one_wins(storage_url, dead):
     num_rounds = 100 if storage_url.endswith(".log") else 8
     study, _ = open_claims(storage_url, owner=dead)
     for _ in range(num_rounds):
         study.ask()
-    won = run_at_once(8, adopt_in_rounds, storage_url, num_rounds)
+    won = run_at_once(4, adopt_in_rounds, storage_url, num_rounds)
     assert sorted(number for own in won for number in own) == list(range(num_rounds))
 
 
@@ -145,8 +145,8 @@ def work_until_the_quota(barrier, index, url, num_trials):
         told.append(trial.number)
 
 
-def test_eight_processes_share_a_quota_exactly(storage_url):
-    told = run_at_once(8, work_until_the_quota, storage_url, 16)
+def test_several_processes_share_a_quota_exactly(storage_url):
+    told = run_at_once(4, work_until_the_quota, storage_url, 16)
     assert sorted(number for own in told for number in own) == list(range(16))
     study, _ = open_claims(storage_url)
     states = [trial.state for trial in study.trials]

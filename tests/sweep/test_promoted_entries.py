@@ -248,8 +248,8 @@ def test_a_promotion_is_a_sweep_over_its_list(study, tmp_path, program, monkeypa
     assert set(told[5:-2]) == {
         "hydra.sweeper.study_name=search-promoted", "hydra.sweeper.n_trials=2", f"hydra.sweeper.trials_file={folder / LIST}",
         "hydra.sweeper.accept_changes=true", "hydra.sweeper.direction=[maximize]", "hydra.sweeper.pruner=null",
-        "hydra.sweeper.params=null", "hydra.sweeper.seeds=null", "hydra.sweeper.custom_search_space=null",
-        "hydra.sweeper.timeout=null", "hydra.sweeper.max_cost=null",
+        "hydra.sweeper.params=null", "hydra.sweeper.seeds=null", "hydra.sweeper.repeat_over=null",
+        "hydra.sweeper.custom_search_space=null", "hydra.sweeper.timeout=null", "hydra.sweeper.max_cost=null",
     }  # fmt: skip
     assert (folder / "promoted.csv").read_text().split() == [
         "training.lr,budget,training.max_epochs", "0.2,full,4", "0.3,full,4",

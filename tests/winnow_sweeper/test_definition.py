@@ -33,6 +33,7 @@ def old():
     (["training.freeze=[a]"], {}, 'training.freeze: [] in the study, ["a"] now'),
     ([], {"pruner": {"name": "median", "floor": 0.2}}, "hydra.sweeper.pruner.floor: 0.1 in the study, 0.2 now"),
     ([], {"seeds": [0, 1]}, "hydra.sweeper.seeds: null in the study, [0, 1] now"),
+    ([], {"seeds": [0, 1], "repeat_over": "data.fold"}, 'hydra.sweeper.repeat_over: null in the study, "data.fold" now'),
     ([], {"custom_search_space": "mine.extend"}, 'hydra.sweeper.custom_search_space: null in the study, "mine.extend" now'),
     ([], {"params": {"training__optimizer__lr": "tag(log,interval(1e-4,1e-2))", "x": "a,b"}},
      "search space: training.optimizer.lr was log(1e-05, 0.01), is log(0.0001, 0.01)"),
@@ -80,6 +81,16 @@ def test_a_definition_survives_as_json(old):
 
 def test_with_several_seeds_the_configs_own_is_left_out():
     assert "training.seed" not in definition(seeds=[0]).base
+    over_sizes = definition(seeds=[64, 96], repeat_over="data.image_size")
+    assert "data.image_size" not in over_sizes.base
+    assert "training.seed" in over_sizes.base
+    assert over_sizes.differences(definition("data.image_size=32", seeds=[64, 96], repeat_over="data.image_size")) == []
+
+
+def test_a_definition_of_before_repeats_over_seeds():
+    text = json.loads(definition(seeds=[0, 1]).to_json())
+    assert text.pop("repeat_over") is None
+    assert Definition.from_json(json.dumps(text)) == definition(seeds=[0, 1])
     assert "training.seed" in definition().base
 
 

@@ -34,7 +34,7 @@ class Hurried:
 class Opened:
     """A supply of its own process' stamp; ``recalled`` are the trials whose folders were told to go on."""
 
-    def __init__(self, url, host, n_trials=3, seeds=None, folder=None, extend=None, hurried=False):
+    def __init__(self, url, host, n_trials=3, seeds=None, folder=None, extend=None, hurried=False, **more):
         owner = ProcessStamp(host, "boot", "namespace", 1, "now")
         storage = open_storage(url, stamp={OWNER: owner.to_json()})
         self.study = create_study_once(storage, "s", ["maximize"])
@@ -43,7 +43,7 @@ class Opened:
         study = Hurried(self.study) if hurried else self.study
         self.supply = Supply(
             study, n_trials, {"x": FloatDistribution(0, 1)}, lambda params: tuple(f"{k}={v}" for k, v in params.items()),
-            extend, self.claims, seeds, folder, self.recalled.append, None, nullcontext(),
+            extend, self.claims, seeds, folder, self.recalled.append, None, nullcontext(), **more,
         )  # fmt: skip
 
     def adopt(self, running=(), settled=()):
@@ -133,6 +133,15 @@ def test_the_first_seed_runs_alone_and_the_others_follow_it(opened):
     ]  # fmt: skip
     one.supply.queue_other_seeds(others[0])  # only the first seed's end begins others
     assert one.supply.next() is None
+
+
+def test_what_is_repeated_over_folds_says_which_fold(opened):
+    one = opened(n_trials=1, seeds=[0, 1], repeated_key="data.fold")
+    first = one.supply.next()
+    assert (first.seed, first.subdir, first.overrides[1:]) == (0, "0/fold_0", ("data.fold=0",))
+    one.study._storage.set_trial_user_attr(0, outcome_key(0), Outcome("completed", (1.0,), seed=0).to_json())
+    one.supply.queue_other_seeds(first)
+    assert [(job.subdir, job.overrides[1:]) for job in drained(one.supply)] == [("0/fold_1", ("data.fold=1",))]
 
 
 def test_seeds_of_one_trial_do_not_stand_for_those_of_another(opened):

@@ -21,6 +21,7 @@ from sweep_parts import (
     start_program,
     statuses,
     sweep,
+    sweep_by_worker,
     table,
     wait_until,
     write_app,
@@ -95,7 +96,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process_and_all_goes_on(app)
 def test_spent_cost_ends_the_search_and_the_next_start_adds_none(app):
     arguments = ["mode=costly", "hydra.sweeper.max_cost={images:250}", "hydra.sweeper.n_trials=20"]
     for _ in range(2):
-        output = sweep(app, *arguments, "hydra.sweeper.n_jobs=1")
+        output = sweep(app, *arguments)
         assert "max_cost.images=250 is spent (300)" in output
         assert statuses(app) == ["completed"] * 3
 
@@ -124,7 +125,7 @@ def heartbeats(app):
 
 @pytest.mark.slow
 def test_a_trial_in_the_sweeps_own_process_keeps_its_heartbeat(app):
-    sweep(app, "sleep=6", "hydra.sweeper.n_trials=1", "hydra.sweeper.in_process=true")
+    sweep(app, "sleep=6", "hydra.sweeper.n_trials=1")
     assert heartbeats(app) >= 4  # in 18 s
 
 
@@ -191,7 +192,7 @@ def test_a_failed_trial_whose_second_try_was_cut_short_is_tried_again(app):
     starts = app / "study" / "0" / "starts"
     wait_until(lambda: starts.exists() and starts.read_text() == "xx")
     kill_with_children(process)
-    sweep(app, *arguments)
+    sweep_by_worker(app, *arguments)
     assert statuses(app) == ["completed"]
     assert starts.read_text() == "xxx"
 
@@ -241,7 +242,7 @@ def test_a_killed_sweeps_jobs_give_way_to_the_next_start_and_its_notes_go(app):
     process.kill()
     process.wait()
     (left,) = (app / "study").glob(".jobs-*")
-    sweep(app, *arguments)
+    sweep_by_worker(app, *arguments)
     assert statuses(app) == ["completed"] * 2
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
     for number in range(2):

@@ -17,6 +17,7 @@ from sweep_parts import (
     start_python,
     statuses,
     sweep,
+    sweep_by_worker,
     table,
     wait_until,
     write_app,
@@ -66,7 +67,7 @@ def test_a_killed_sweep_goes_on_with_the_same_trials(app):
     wait_until(lambda: all((app / "study" / str(number) / "starts").exists() for number in range(2)))
     kill_with_children(process)
     (app / "go").touch()
-    sweep(app, "mode=wait", "hydra.sweeper.n_trials=3")
+    sweep_by_worker(app, "mode=wait", "hydra.sweeper.n_trials=3")
     assert statuses(app) == ["completed"] * 3
     assert len(stored(app).trials) == 3
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
@@ -77,7 +78,7 @@ def test_a_worker_that_outlives_its_sweep_is_waited_for_and_not_doubled(app):
     process = start(app, "sleep=2", "hydra.sweeper.n_trials=2")
     wait_until(lambda: (app / "study" / "0" / "starts").exists())
     process.kill()
-    sweep(app, "sleep=2", "hydra.sweeper.n_trials=2")
+    sweep_by_worker(app, "sleep=2", "hydra.sweeper.n_trials=2")
     process.communicate()
     assert statuses(app) == ["completed"] * 2
     assert len(stored(app).trials) == 2
@@ -106,17 +107,20 @@ def test_a_bug_stops_the_sweep_after_three_and_names_the_log(app):
     )
 
 
-@pytest.mark.parametrize(("mode", "retries", "status", "starts"), [
-    ("kill_once", 1, "completed", "xx"),
-    ("kill", 1, "failed", "xx"),
-    ("exit", 0, "failed", "x"),
-    ("text", 1, "failed", "x"),
-    ("'.nan'", 0, "completed", "x"),
-])  # fmt: skip
-def test_a_trial_that_dies_is_tried_again_and_spoils_no_other(app, mode, retries, status, starts):
-    sweep(app, f"mode={mode}", "hydra.sweeper.n_trials=2", f"hydra.sweeper.max_retries={retries}")
-    assert statuses(app) == [status] * 2
-    assert (app / "study" / "0" / "starts").read_text() == starts
+DYING = {
+    1: [("kill_once", "completed", "xx"), ("kill", "failed", "xx"), ("'.nan'", "completed", "x"), ("text", "failed", "x")],
+    0: [("exit", "failed", "x"), ("ok", "completed", "x"), ("kill", "failed", "x")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("retries", DYING)
+def test_a_trial_that_dies_is_tried_again_and_spoils_no_other(app, retries):
+    modes, expected, starts = zip(*DYING[retries], strict=True)
+    (app / "trials.json").write_text(json.dumps([{"x": 0.1 * n, "mode": mode} for n, mode in enumerate(modes)]))
+    arguments = ["hydra.sweeper.trials_file=trials.json", f"hydra.sweeper.n_trials={len(modes)}"]
+    sweep_by_worker(app, *arguments, f"hydra.sweeper.max_retries={retries}")
+    assert statuses(app) == list(expected)
+    assert [(app / "study" / str(n) / "starts").read_text() for n in range(len(modes))] == list(starts)
 
 
 def test_listed_trials_come_first_with_overrides_of_their_own(app):
@@ -148,13 +152,13 @@ def test_a_finite_space_is_covered_over_starts_samplers_and_listed_trials_and_th
     assert len(table(app)) == 7
 
 
-@pytest.mark.parametrize("override", ["x=1.0", "x=choice(1.0)"])
-def test_a_sweep_that_varies_nothing_is_refused_but_a_repeated_one_is_not(app, override):
-    assert "the sweep varies nothing: " in sweep(app, override, code=1)
-    assert not (app / "study").exists()
-    assert "points of the space: 1, done: 0; trials in all: 1 " in sweep(
-        app, override, "hydra.sweeper.seeds=[1,2]", "epochs=1"
-    )
+def test_a_sweep_that_varies_nothing_is_refused_but_a_repeated_one_is_not(app):
+    for override in ("x=1.0", "x=choice(1.0)"):
+        assert "the sweep varies nothing: " in sweep(app, override, code=1)
+        assert not (app / "study").exists()
+        repeated = [override, "hydra.sweeper.seeds=[1,2]", "epochs=1", "hydra.sweeper.dry_run=true"]
+        assert "points of the space: 1, done: 0; trials in all: 1 " in sweep(app, *repeated)
+    assert "; 1/1: 1 completed" in sweep(app, *repeated[:-1])
 
 
 def test_a_bad_list_of_trials_names_each_mistake_and_starts_nothing(app):
@@ -181,10 +185,33 @@ def test_each_configuration_is_run_with_every_seed_and_judged_by_the_mean(app):
     ]
 
 
+def test_each_configuration_is_run_on_every_fold_and_judged_by_the_mean(app):
+    folds = ["hydra.sweeper.repeat_over=data.fold", "+data.folds=3", "+data.fold=0"]
+    sweep(app, *folds, "hydra.sweeper.n_trials=1", "mode=folds")
+    (row,) = table(app)
+    assert float(row["final_map"]) == pytest.approx(float(row["param_x"]) + 1)
+    assert stored(app).trials[0].user_attrs["winnow:std"] == [pytest.approx(1.0)]
+    assert sorted(path.name for path in (app / "study" / "0").iterdir() if path.is_dir()) == [
+        "fold_0",
+        "fold_1",
+        "fold_2",
+    ]
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["hydra.sweeper.repeat_over=data.fold", "+data.fold=0"], "repeat_over=data.fold needs the number of folds: data.folds=5"),
+    (["hydra.sweeper.repeat_over=data.fold", "+data.fold=0", "+data.folds=3", "hydra.sweeper.seeds=[0,3]"], "3 is no fold of"),
+    (["hydra.sweeper.repeat_over=no.key"], "repeat_over=no.key: the config has no such key"),
+    (["hydra.sweeper.repeat_over=x", "hydra.sweeper.seeds=[0,1]"], "repeat_over=x: this key is searched too"),
+    (["hydra.sweeper.repeat_over=epochs"], "needs the numbers that it is to go through: hydra.sweeper.seeds="),
+])  # fmt: skip
+def test_what_cannot_be_repeated_is_refused(app, overrides, message):
+    assert message in sweep(app, *overrides, code=1)
+
+
 def test_a_configuration_that_one_seed_ended_takes_no_harm_of_a_seed_that_runs_on(app):
-    sweep(
-        app, "hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=2", "mode=one_seed_fails"
-    )
+    seeds = ["hydra.sweeper.seeds=[3,4,5]", "hydra.sweeper.n_trials=1", "mode=one_seed_fails"]
+    sweep_by_worker(app, *seeds, "hydra.sweeper.n_jobs=2")
     (row,) = table(app)
     assert (row["status"], row["reason"]) == ("failed", "RuntimeError: only with this seed")
 

@@ -47,14 +47,16 @@ def test_each_choice_of_a_sweep_makes_a_valid_run(conf, name):
     build_pruner(sweeper.pruner, config.training.max_epochs)
     space = SearchSpace.parse(sweeper.params, [])
     assert space.distributions
-    for key, distribution in space.distributions.items():
-        choices = (
-            distribution.choices
-            if isinstance(distribution, CategoricalDistribution)
-            else [distribution.low, distribution.high]
-        )
-        for choice in choices:
-            validate(composed(name, *space.overrides({key: choice})))
+    choices = {
+        key: distribution.choices
+        if isinstance(distribution, CategoricalDistribution)
+        else [distribution.low, distribution.high]
+        for key, distribution in space.distributions.items()
+    }
+    for number in range(
+        max(map(len, choices.values()))
+    ):  # each choice once at least, with others of the other parameters
+        validate(composed(name, *space.overrides({key: own[number % len(own)] for key, own in choices.items()})))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -52,7 +52,7 @@ def test_a_full_disk_under_the_runs_costs_no_trial_and_the_sweep_goes_on(app, tm
 
 
 def test_an_error_of_the_place_is_no_failure_and_no_try_of_the_trial(app):
-    output = sweep(app, "mode=full_once", "hydra.sweeper.n_trials=2", "hydra.sweeper.in_process=true")
+    output = sweep(app, "mode=full_once", "hydra.sweeper.n_trials=2")
     assert statuses(app) == ["completed"] * 2  # max_retries is 0 in this app
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(2)] == ["xx"] * 2
     assert "OSError: [Errno 28] No space left on device: 'best.pth'" in output
@@ -124,18 +124,28 @@ def test_nothing_starts_until_the_place_can_be_written_again(tmp_path, quick_pau
     assert "can be written, after" in warnings[1]
 
 
-def test_pauses_grow_while_no_job_ends_well(tmp_path, quick_pauses):
+def test_pauses_grow_while_no_job_ends_well(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(_place, "time", clock)
     place = Place(tmp_path)
-    pauses = []
-    for ends_well in (False, False, True):
+    for ends_well, seconds in ((False, 2.0), (False, 4.0), (False, 8.0), (True, 2.0)):
         if ends_well:
             place.trouble_of(Finished(JOB, Outcome("completed", values=(1.0,))))
         assert place.trouble_of(Finished(JOB, interrupted_by_place("full"))) == "full"
         place.pause("3", "full")
-        pauses.append(until_usable(place))
-    assert pauses[0] == pytest.approx(0.1, abs=0.05)
-    assert pauses[1] == pytest.approx(0.2, abs=0.05)
-    assert pauses[2] == pytest.approx(0.1, abs=0.05)
+        clock.now += seconds - 0.5
+        assert not place.is_usable()
+        clock.now += 0.5
+        assert place.is_usable()
+
+
+class Clock:
+    """Stands in for ``time``: moves only when it is told to."""
+
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
 
 
 @pytest.fixture

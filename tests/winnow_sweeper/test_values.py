@@ -30,7 +30,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(VALUES)
 def test_an_override_is_read_by_hydra_as_the_value_it_was_written_for(value):
     override = OverridesParser.create().parse_override(f"some.key={override_text(value)}")

@@ -13,7 +13,7 @@ from winnow.sweep.stored_study import StoredStudy
 TINY = [
     "data.num_train=24", "data.num_val=6", "data.size=64", "data.image_size=64", "training.num_workers=0",
     "training.max_epochs=2", "model.channels=[8,8,16,16]", "model.head_channels=32", "tracking.system_metrics_seconds=null",
-    "tracking.log_checkpoints=false",
+    "tracking.log_checkpoints=false", "tracking.drain_seconds=60",
 ]  # fmt: skip
 SWEEP = ["+sweep=lr_bs", *TINY, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
 
@@ -33,7 +33,8 @@ def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     (folder / "train.py").symlink_to(REPOSITORY / "train.py")
     (folder / "conf").symlink_to(REPOSITORY / "conf")
-    return folder, finished(search(folder, *SWEEP))
+    # A training in a worker process is swept in tests/test_your_family.py.
+    return folder, finished(search(folder, *SWEEP, "hydra.sweeper.in_process=true"))
 
 
 def are_alike(folder):

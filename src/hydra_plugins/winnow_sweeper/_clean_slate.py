@@ -55,7 +55,10 @@ class _LoggerState:
                     handler.close()
         if self.flags:
             level, logger.propagate, logger.disabled = self.flags
-            logger.setLevel(level)
+            if logger.level != level:
+                logger.setLevel(
+                    level
+                )  # makes all loggers forget what they have looked up: 1,000 of them, as often each
 
 
 _FRESH = _LoggerState()  # a logger that the job made: its library set it up once and will not do so again

@@ -15,6 +15,7 @@ from winnow.config.moved import added_keys, with_moved_targets
 from winnow.errors import ConfigError
 from winnow.masking import masked_tree
 from winnow.reading import parse_record, reason
+from winnow.sweep.trial import SEED_KEY
 
 MAY_CHANGE = (
     "hydra",
@@ -50,6 +51,7 @@ class Definition:
     seeds: tuple[int, ...] | None
     custom_search_space: str | None
     base: dict[str, Any]
+    repeat_over: str | None = None
 
     @classmethod
     def of(
@@ -60,12 +62,13 @@ class Definition:
         pruner: Mapping[str, Any] | None,
         seeds: Iterable[int] | None,
         custom_search_space: str | None,
+        repeat_over: str | None = None,
     ) -> Self:
         """Build the definition; ``base`` is the composed config with the fixed overrides, as plain values. It is recorded, so
         its secrets are masked."""
         left_out = {*MAY_CHANGE, *(bare(name) for name in space.distributions)}
         if seeds is not None:
-            left_out.add("training.seed")
+            left_out.add(repeat_over or SEED_KEY)
         return cls(
             {name: distribution_to_json(distribution) for name, distribution in space.distributions.items()},
             tuple(directions),
@@ -73,6 +76,7 @@ class Definition:
             None if seeds is None else tuple(seeds),
             custom_search_space,
             masked_tree(flattened(base, left_out)),
+            repeat_over,
         )
 
     def to_json(self) -> str:
@@ -99,8 +103,7 @@ class Definition:
         """Return each difference to ``new`` as a line: ``training.max_epochs: 12 in the study, 20 now``."""
         # What one of the two searches is told by the search space alone, and what earlier studies recorded and may change now.
         searched = [*MAY_CHANGE, *(bare(name) for name in (*self.search_space, *new.search_space))]
-        if self.seeds is not None or new.seeds is not None:
-            searched.append("training.seed")
+        searched += [one.repeat_over or SEED_KEY for one in (self, new) if one.seeds is not None]
         directions = ({"hydra.sweeper.direction": list(definition.directions)} for definition in (self, new))
         return [
             *_space_differences(self, new),
@@ -193,6 +196,7 @@ def _settings(definition: Definition) -> dict[str, Any]:
     return {
         **{f"hydra.sweeper.pruner.{key}": value for key, value in flattened(definition.pruner or {}).items()},
         "hydra.sweeper.seeds": None if definition.seeds is None else list(definition.seeds),
+        "hydra.sweeper.repeat_over": definition.repeat_over,
         "hydra.sweeper.custom_search_space": definition.custom_search_space,
     }
 

@@ -14,6 +14,7 @@ from optuna.pruners import BasePruner
 from hydra_plugins.winnow_sweeper._definition import Definition
 from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
+from hydra_plugins.winnow_sweeper._repeats import with_repeats
 from hydra_plugins.winnow_sweeper._secrets import hide_secrets, require_secrets
 from hydra_plugins.winnow_sweeper._settings import SweeperSettings
 from hydra_plugins.winnow_sweeper._space import SearchSpace
@@ -55,8 +56,9 @@ class Plan:
     def definition(self) -> Definition:
         settings = self.settings
         return Definition.of(
-            self.space, self.base, settings.direction, settings.pruner, settings.seeds, settings.custom_search_space
-        )
+            self.space, self.base, settings.direction, settings.pruner, settings.seeds, settings.custom_search_space,
+            settings.repeat_over,
+        )  # fmt: skip
 
     @property
     def points(self) -> Points | None:
@@ -105,6 +107,7 @@ def make_plan(
     space = SearchSpace.parse(settings.params, arguments)
     base = composed_run(hydra_context, config, space.fixed_overrides).config
     require_secrets(base)
+    settings = with_repeats(settings, base, space)
     trusted = base.get("trusted_targets") or ()
     epochs = base.get("training", {}).get("max_epochs") if isinstance(base.get("training"), dict) else None
     pruner = build_pruner(settings.pruner, epochs, len(settings.direction), trusted)

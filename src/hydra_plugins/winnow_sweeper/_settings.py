@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from winnow.settings import Settings
+from winnow.sweep.trial import SEED_KEY
 
 COSTS = ("images", "images_640", "seconds")
 Positive = Annotated[float, Field(gt=0)]
@@ -30,6 +32,7 @@ class SweeperSettings(Settings):
     devices: Literal["auto"] | list[int | str] | None
     trials_file: str | None
     seeds: list[int] | None
+    repeat_over: str | None
     max_retries: int = Field(ge=0)
     max_failures: int | None = Field(gt=0)
     timeout: Positive | None
@@ -67,6 +70,18 @@ class SweeperSettings(Settings):
         if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
             raise ValueError("must be different numbers, or null")
         return seeds
+
+    @field_validator("repeat_over")
+    @classmethod
+    def _is_key(cls, key: str | None) -> str | None:
+        if key is not None and not re.fullmatch(r"\w+(\.\w+)*", key):
+            raise ValueError("must name a key of the config, as data.fold")
+        return key
+
+    @property
+    def repeated_key(self) -> str:
+        """Return the key that tells the runs of one configuration apart."""
+        return self.repeat_over or SEED_KEY
 
     @field_validator("max_cost")
     @classmethod

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.winnow_sweeper._job import Job
 from hydra_plugins.winnow_sweeper._points import Points
-from hydra_plugins.winnow_sweeper._trial_task import SEED_KEY
 from winnow.checkpoints.seal import has_whole_checkpoint
 from winnow.config.from_file import require_run_overrides
 from winnow.config.moved import with_moved_target
@@ -24,7 +23,7 @@ from winnow.reading import naming
 from winnow.sweep.claims import Claims
 from winnow.sweep.listed import given_values, withdraw
 from winnow.sweep.outcome import OUTCOME, OWNER, RELEASED, STARTED, overrides_of
-from winnow.sweep.trial import outcome_key
+from winnow.sweep.trial import SEED_KEY, outcome_key, repeat_folder
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,9 @@ class Supply:
         points: Points | None,
         turn: AbstractContextManager[object],
         is_spent: Callable[[], bool] = lambda: False,
+        repeated_key: str = SEED_KEY,
     ) -> None:
+        self._repeated_key = repeated_key
         self._study = study
         self._n_trials = n_trials
         self._distributions = dict(distributions)
@@ -189,8 +190,8 @@ class Supply:
         queued = {job.seed for job in self._ready if job.number == trial.number}
         for seed in self._seeds[1:] if first_seed_done else self._seeds[:1]:
             if outcome_key(seed) not in trial.user_attrs and seed not in queued:
-                subdir = f"{trial.number}/seed_{seed}"
-                own = (*overrides, f"{SEED_KEY}={seed}")
+                subdir = f"{trial.number}/{repeat_folder(self._repeated_key, seed)}"
+                own = (*overrides, f"{self._repeated_key}={seed}")
                 self._ready.append(Job(trial.number, self._resuming(own, subdir) if has_started else own, subdir, seed))
 
     def _resuming(self, overrides: tuple[str, ...], subdir: str) -> tuple[str, ...]:

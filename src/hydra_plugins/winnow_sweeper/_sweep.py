@@ -157,7 +157,7 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
         plan.name, storage_reference(plan.config, plan.storage), str(plan.folder.absolute()), plan.pruner,
         len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
-        counts_cost=settings.max_cost is not None,
+        counts_cost=settings.max_cost is not None, repeated_key=settings.repeated_key,
     )  # fmt: skip
     slots = open_slots(
         Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan.settings),
@@ -186,6 +186,7 @@ def new_loop(plan: Plan, study: optuna.Study, claims: Claims, slots: Slots, repo
         study, most_trials(plan, study), plan.space.distributions, lambda params: job_overrides(plan, params),
         extender(plan), claims, settings.seeds, plan.folder if plan.is_winnow_run else None,
         functools.partial(recall, plan.folder), plan.points, turn_of(plan), lambda: limits.spent() is not None,
+        settings.repeated_key,
     )  # fmt: skip
     judge = Judge(study, settings.seeds)
     return SweepLoop(supply, slots, judge, limits, claims, report, settings.max_retries, plan.folder)

@@ -28,7 +28,6 @@ from winnow.sweep.trial import StoredTrial, StudyRef, store_outcome, stored_outc
 
 logger = logging.getLogger(__name__)
 
-SEED_KEY = "training.seed"
 _ORPHAN_SECONDS = 120
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryExhaustedError")
 
@@ -49,7 +48,7 @@ class TrialTask:
         referred_to(self._ref.storage)  # a job that can't find its study must not train for nothing
         job = HydraConfig.get()
         folder = Path(job.runtime.output_dir)
-        seed = int(OmegaConf.select(cfg, SEED_KEY)) if self._ref.seeds is not None else None
+        seed = int(OmegaConf.select(cfg, self._ref.repeated_key)) if self._ref.seeds is not None else None
         with _alone(folder) as had_to_wait:
             done = stored_outcome(self._ref, job.job.num, seed) if had_to_wait else None
             if done is not None:
@@ -61,7 +60,8 @@ class TrialTask:
     def _outcome(self, cfg: DictConfig, folder: Path, number: int, seed: int | None) -> Outcome:
         began = time.monotonic()
         trial = StoredTrial(self._ref, number, seed, folder)
-        with running(CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed)):
+        name = self._ref.repeated_key.rpartition(".")[2]
+        with running(CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed, name)):
             outcome = self._run(cfg, folder)
         result = _result(folder)
         metrics = result.get("metrics", {})

@@ -34,6 +34,8 @@ class WinnowSweeperConf(OptunaSweeperConf):
     trials_file: str | None = None
     # each configuration is run with every seed and judged by the mean
     seeds: list[int] | None = None
+    # the key that `seeds` are given to; data.fold: every fold of data.folds, without naming them; null = training.seed
+    repeat_over: str | None = None
     # a crashed or killed trial is tried again, from its own checkpoint
     max_retries: int = 1
     # in a row; null = 3 while nothing has ever completed, 10 from then on

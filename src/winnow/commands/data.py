@@ -255,6 +255,7 @@ def _as_json(report: DataReport) -> dict[str, Any]:
             }
             for split, part in report.splits.items()
         },
+        "objects": report.objects,
         "counts": Counter(finding.kind for _, finding in findings),
         "findings": [{"split": split, **asdict(finding)} for split, finding in findings],
     }
@@ -264,6 +265,7 @@ def _print_table(report: DataReport, limit: int) -> None:
     from rich.table import Table
 
     from winnow.console import PlainConsole, visible
+    from winnow.families.detection.class_counts import count_words
 
     findings = report.findings()
     counts = Counter((split, finding.kind) for split, finding in findings)
@@ -286,5 +288,7 @@ def _print_table(report: DataReport, limit: int) -> None:
         print(f"{split}: {count} × {kind}" + (f", {limit} shown (--limit 0: all)" if 0 < limit < count else ""))
     for split, part in report.splits.items():
         print(f"{split}: {part.num_images} images, {part.num_annotations} annotations read")
+    for split, objects in report.objects.items():
+        print(f"{split}: {visible(count_words(objects))}")
     num_problems = sum(finding.is_problem for _, finding in findings)
     print(f"{num_problems} problems" if num_problems else "no problems")

@@ -33,11 +33,14 @@ MOVED_CHOICES = {
 
 ADDED: dict[str, Any] = {
     "report": True,
+    "training.balance_threshold": 0.001,
+    "training.class_balance": "none",
     "training.ema.also_raw": False,
     "training.frozen_source": None,
     "training.frozen_weights": "stored",
     "training.memory_format": "auto",
     "training.no_decay": [],
+    "training.subset_stratified": False,
 }
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""
 
@@ -69,8 +72,17 @@ ADDED_TO_MODEL: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
 }
 """Target of a model → key that its recorded node may lack → what happened before, by the rest of the node."""
 
+_DETECTION = "winnow.families.detection.data"
+_CHOSEN: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "classes": lambda _: None,
+    "ignore_categories": lambda _: [],
+}
+_HELD_OUT = {**_CHOSEN, "val_part": lambda _: None, "folds": lambda _: None, "fold": lambda _: 0}
 ADDED_TO_DATA: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "winnow.families.detection.data.coco_data": {"root": lambda _: None},
+    f"{_DETECTION}.coco_data": {"root": lambda _: None, "cache": lambda _: ".cache/coco", **_HELD_OUT},
+    f"{_DETECTION}.voc_data": _HELD_OUT,
+    f"{_DETECTION}.yolo_data": _HELD_OUT,
+    f"{_DETECTION}.bdd100k_data": _CHOSEN,
 }
 """The same of data sets."""
 

@@ -52,10 +52,12 @@ class SplitReport:
 
 @dataclass(frozen=True, eq=False)
 class DataReport:
-    """The splits by name, and what is wrong ``between`` them, as an image that is in both."""
+    """The splits by name, what is wrong ``between`` them, as an image that is in both, and how many ``objects`` each class has in
+    what is trained on and in what is validated on, where the family has classes."""
 
     splits: Mapping[str, SplitReport]
     between: tuple[Finding, ...] = field(default=())
+    objects: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def findings(self) -> list[tuple[str, Finding]]:
         """Return all of them as (split, finding), those between splits as ``both``."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from torch.utils.data import Dataset
 
+from winnow.data.balance import Objects, stratified_subset
 from winnow.data.loader import BatchLoader, require_batch
 from winnow.data.plan import BatchPlan, LoadingSettings, SampleKey
 from winnow.errors import ConfigError
@@ -38,8 +39,9 @@ class SplitData:
     """Obeys ``protocols.Data`` over the samples of two splits; ``val`` may be empty.
 
     ``collate`` makes a batch of what ``train`` or ``val`` give for the keys of one; there may be none. Samples with
-    ``__getitems__`` give all of them at once. ``patience_seconds`` is how long a folder that is gone is waited for. Raises
-    ConfigError where no training batch is left.
+    ``__getitems__`` give all of them at once. ``patience_seconds`` is how long a folder that is gone is waited for. ``factors``
+    say how often each training sample comes in an epoch (``training.class_balance``). Raises ConfigError where no training batch
+    is left, and where classes are to be balanced without factors.
     """
 
     def __init__(
@@ -50,14 +52,17 @@ class SplitData:
         collate: Callable[[Any], Any],
         loading: LoadingSettings,
         patience_seconds: float = 0.0,
+        factors: np.ndarray | None = None,
     ) -> None:
+        if loading.class_balance != "none" and factors is None and loading.overfit is None:
+            raise ConfigError(f"training.class_balance={loading.class_balance}: this data has no classes to balance")
         self.classes, self.fingerprint, self.image_size = facts.classes, facts.fingerprint, facts.image_size
-        self.num_train_samples = len(train)
         size, rank, ranks = loading.batch_size, loading.rank, loading.ranks
         shuffle_seed = None if loading.overfit is not None else loading.seed
         self._batch_size, self._ranks = size, ranks
         self._val, self._collate = val, collate
-        self._train_plan = BatchPlan(len(train), size, shuffle_seed, loading.drop_last, rank, ranks)
+        self._train_plan = BatchPlan(len(train), size, shuffle_seed, loading.drop_last, rank, ranks, factors)
+        self.num_train_samples = self._train_plan.num_samples
         self._val_plan = BatchPlan(len(val), size, None, drop_last=False, rank=rank, ranks=ranks)
         self._train_loader, self._val_loader = (
             BatchLoader(cast("Dataset[Any]", samples), plan, collate, loading.num_workers, patience_seconds)
@@ -108,11 +113,17 @@ def read_samples(samples: Samples, keys: Sequence[SampleKey]) -> Any:
     return read_all(list(keys)) if read_all is not None else [samples[key] for key in keys]
 
 
-def chosen_samples(num_samples: int, loading: LoadingSettings) -> list[int]:
-    """Return the indices, of ``num_samples``, that a run trains on: all, a random subset, or the first few for an overfit run,
-    which is to be evaluated on them too."""
+def chosen_samples(num_samples: int, loading: LoadingSettings, objects: Objects | None = None) -> list[int]:
+    """Return the indices, of ``num_samples``, that a run trains on: all, a random subset, one that is stratified by the classes
+    of ``objects``, or the first few for an overfit run, which is to be evaluated on them too. Raises ConfigError where a subset
+    is to be stratified and there are no classes."""
     chosen = list(range(num_samples))
-    if loading.subset_size is not None and loading.subset_size < num_samples:
+    if loading.subset_stratified and objects is None:
+        raise ConfigError("training.subset_stratified=true: this data has no classes")
+    if loading.subset_size is not None and loading.subset_size < num_samples and loading.subset_stratified:
+        assert objects is not None
+        chosen = stratified_subset(objects, loading.subset_size, loading.subset_seed).tolist()
+    elif loading.subset_size is not None and loading.subset_size < num_samples:
         order = np.random.default_rng(loading.subset_seed).permutation(num_samples)
         chosen = sorted(order[: loading.subset_size].tolist())
     if loading.overfit is not None and loading.overfit > len(chosen):

@@ -55,6 +55,8 @@ class Fit:
     tracker: Tracker
     trial: Trial | None
     progress: Progress
+    draw_epoch: Callable[[int], None] | None = None
+    """Draws something of the weights that an epoch was evaluated with, given its number."""
 
     @property
     def ranks(self) -> Ranks:
@@ -163,6 +165,8 @@ def evaluate_weights(run: Fit, keep: Callable[[Metric], None] | None = None) -> 
     parts = (run.task, run.data, run.sizes.final, run.step.precision, run.progress, run.ranks)
     with run.step.ema.applied() if run.step.ema is not None else nullcontext():
         metrics = evaluate(*parts, keep=keep)
+        if run.draw_epoch is not None and run.ranks.is_main:
+            run.draw_epoch(run.state.epoch + 1)
     if run.settings.ema.also_raw:
         metrics |= {f"val_raw/{name.removeprefix('val/')}": value for name, value in evaluate(*parts).items()}
     run.state.cost.seconds += time.perf_counter() - began

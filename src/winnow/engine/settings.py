@@ -112,6 +112,9 @@ class TrainingSettings(Settings):
     ema: EmaSettings
     subset_size: int | None = Field(gt=0)
     subset_seed: int
+    subset_stratified: bool = False
+    class_balance: Literal["none", "repeat_factor"] = "none"
+    balance_threshold: float = Field(default=0.001, gt=0, le=1)
     overfit: int | None = Field(gt=0)
     resize_schedule: list[Pair] | None
     eval_interval: int = Field(gt=0)
@@ -180,6 +183,8 @@ class TrainingSettings(Settings):
     def _fit_together(self) -> TrainingSettings:
         if self.overfit is not None and self.subset_size is not None and self.subset_size < self.overfit:
             raise ValueError(f"overfit={self.overfit} needs more samples than subset_size={self.subset_size} leaves")
+        if self.overfit is not None and self.class_balance != "none":
+            raise ValueError(f"overfit={self.overfit} trains on each sample once; give class_balance=none")
         late = [epoch for epoch in self.scheduler.milestones if epoch >= self.max_epochs]
         if late:
             raise ValueError(

@@ -31,6 +31,7 @@ from winnow.engine.step import TrainStep
 from winnow.errors import ConfigError
 from winnow.protocols import Data, Evaluation, Task, Tracker
 from winnow.run.plan import RunPlan
+from winnow.run.record import epoch_drawer
 from winnow.sweep.current import current_trial
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def build(plan: RunPlan, tracker: Tracker, ranks: Ranks = ALONE) -> Fit:
         checkpoints=CheckpointFolder(folder / "checkpoints", training.save_interval, training.keep_last_n),
         snapshot=Snapshot(step, plan.recorded, list(data.classes), metadata, references, training.frozen_source), tracker=tracker,
         trial=current.trial if current is not None else None, progress=Progress(shown=ranks.is_main),
+        draw_epoch=epoch_drawer(evaluation, task, data, sizes.final, precision, tracker, folder / "pictures"),
     )  # fmt: skip
 
 

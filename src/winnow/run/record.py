@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 
 from winnow.config.flat import flat
 from winnow.config.instantiate import instantiate
+from winnow.engine.compilation import uncompiled
 from winnow.engine.loop import Fit
 from winnow.engine.memory import memory_explained
+from winnow.engine.precision import Precision
+from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import WinnowError
-from winnow.protocols import Evaluation
+from winnow.protocols import Data, Evaluation, Task, Tracker
 from winnow.report.run import write_run_report
 from winnow.run.plan import RunPlan
 from winnow.run.result import RunResult
@@ -67,7 +71,7 @@ def trial_tags() -> dict[str, str]:
     current = current_trial()
     if current is None:
         return {}
-    seed = {"winnow.seed": str(current.seed)} if current.seed is not None else {}
+    seed = {f"winnow.{current.repeated}": str(current.seed)} if current.seed is not None else {}
     return {"winnow.study": current.study, "winnow.trial": str(current.number), **seed}
 
 
@@ -116,6 +120,42 @@ def draw_val_grid(run: Fit, evaluation: Evaluation, folder: Path) -> Path:
                 seen.append((host_batch, run.task.predictions(run.task.forward(batch), batch)))
     folder.mkdir(parents=True, exist_ok=True)
     return evaluation.draw(seen, run.data.classes, folder)
+
+
+def epoch_drawer(
+    evaluation: Evaluation,
+    task: Task,
+    data: Data,
+    image_size: int,
+    precision: Precision,
+    tracker: Tracker,
+    folder: Path,
+) -> Callable[[int], None] | None:
+    """Return what draws the pictures of an epoch into ``folder``, None where the evaluation draws none. It disturbs neither the
+    weights nor random numbers, and what can't be drawn ends no run."""
+    draws: Callable[..., Path | None] | None = getattr(evaluation, "draw_epoch", None)
+    if draws is None:
+        return None
+
+    def draw(epoch: int) -> None:
+        was_training = task.model.training
+        task.model.eval()
+        batches = (
+            batch.to(precision.device, precision.memory_format) for batch in data.preview(_NUM_PICTURES, image_size)
+        )
+        try:
+            with uncompiled(), undisturbed_rng(), torch.inference_mode(), precision.autocast():
+                folder.mkdir(parents=True, exist_ok=True)
+                path = draws(task, batches, folder, epoch)
+        except (WinnowError, OSError) as error:
+            logger.error("no picture of epoch %d: %s", epoch, error)
+            return
+        finally:
+            task.model.train(was_training)
+        if path is not None:
+            tracker.log_artifact(path, "pictures")
+
+    return draw
 
 
 def result_of(run: Fit, status: str, reason: str | None) -> RunResult:

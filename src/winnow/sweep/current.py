@@ -12,13 +12,15 @@ from winnow.protocols import Trial
 
 @dataclass(frozen=True)
 class CurrentTrial:
-    """``trial`` listens; ``number`` is its own in the study named ``study``, whose folder is ``study_folder``."""
+    """``trial`` listens; ``number`` is its own in the study named ``study``, whose folder is ``study_folder``. ``seed`` tells the
+    runs of one configuration apart, the number of a ``repeated`` thing: seed, fold."""
 
     trial: Trial
     number: int
     study: str
     study_folder: Path
     seed: int | None = None
+    repeated: str = "seed"
 
 
 _current: list[CurrentTrial] = []

@@ -171,7 +171,7 @@ def run_folder(source: StoredStudy, row: Row) -> Path:
     """Return where the run of a trial lies: in the study's folder, wherever that was moved to."""
     recorded = Path(row.outcome.run_folder or "")
     inside = [source.folder / str(row.number) / recorded.name, source.folder / str(row.number)]
-    own = inside if recorded.name.startswith("seed_") else inside[1:]
+    own = inside[1:] if recorded.name == str(row.number) else inside
     return next((folder for folder in own if os.path.isdir(folder)), recorded)
 
 

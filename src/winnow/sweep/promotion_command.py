@@ -24,7 +24,7 @@ from winnow.masking import is_masked, masked, masked_tree, usable
 from winnow.reading import parse_yaml
 from winnow.sweep.stored_study import DESCRIPTION, StoredStudy
 
-OF_THE_SEARCH = ("pruner", "params", "seeds", "custom_search_space", "timeout", "max_cost")
+OF_THE_SEARCH = ("pruner", "params", "seeds", "repeat_over", "custom_search_space", "timeout", "max_cost")
 """Settings of the sweeper that hold for the search and not for the full trainings."""
 _NOT_KEPT = (
     "hydra.mode", "hydra.searchpath", "hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.sweeper.sampler",

@@ -28,6 +28,8 @@ from winnow.sweep.storage import open_storage
 logger = logging.getLogger(__name__)
 
 REPORTS = "reports.json"
+SEED_KEY = "training.seed"
+"""The key that ``seeds`` are given to, unless ``hydra.sweeper.repeat_over`` names another."""
 _REPORT_PATIENCE_SECONDS = 10.0
 _OUTCOME_PATIENCE_SECONDS = 600.0
 
@@ -37,8 +39,8 @@ class StudyRef:
     """All that a job needs to find its study, on whatever machine it runs.
 
     ``folder`` is the study's own, ``metrics`` the names of several objectives in a winnow run's ``result.json`` (null: what the
-    run returns), ``seeds`` those that each configuration is run with. ``storage`` may be a reference to the job's environment.
-    ``counts_cost`` where the study has a limit of cost, and its runs tell what they have spent.
+    run returns), ``seeds`` those that each configuration is run with, given to ``repeated_key``. ``storage`` may be a reference
+    to the job's environment. ``counts_cost`` where the study has a limit of cost, and its runs tell what they have spent.
     """
 
     name: str
@@ -49,6 +51,7 @@ class StudyRef:
     metrics: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     counts_cost: bool = False
+    repeated_key: str = SEED_KEY
 
 
 class StoredTrial:
@@ -174,6 +177,11 @@ def stored_outcome(ref: StudyRef, number: int, seed: int | None) -> Outcome | No
     """Return what ``store_outcome`` kept; None if there is nothing yet."""
     trial = open_trial(ref, number, _OUTCOME_PATIENCE_SECONDS)
     return outcome_of(trial, outcome_key(seed))
+
+
+def repeat_folder(repeated_key: str, seed: int) -> str:
+    """Return the folder, in the trial's own, of its run with ``seed``: ``seed_3``, ``fold_0``."""
+    return f"{repeated_key.rpartition('.')[2]}_{seed}"
 
 
 def outcome_key(seed: int | None) -> str:

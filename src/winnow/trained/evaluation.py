@@ -52,6 +52,7 @@ def evaluate_model(
     if list(data.classes) != list(model.classes):
         raise ConfigError(
             f"the model of {model.path} knows the classes {list(model.classes)}, and this data has {list(data.classes)}"
+            + ("; data.classes=[…] chooses and orders them by name" if "classes" in config["data"] else "")
         )
     if not data.num_val_batches():
         raise DataError("the data has no validation images; split=train evaluates those that were trained on")
@@ -77,7 +78,7 @@ def loading_of(config: Config, batch_size: int | None) -> LoadingSettings:
     values = {name: training[name] for name in LoadingSettings.model_fields.keys() & training.keys()}
     if batch_size is not None:
         values["batch_size"] = batch_size
-    return build_settings(LoadingSettings, {**values, "drop_last": False}, "training")
+    return build_settings(LoadingSettings, {**values, "drop_last": False, "class_balance": "none"}, "training")
 
 
 def size_of(model: TrainedModel, config: Config) -> int:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from winnow.errors import DataError
-from winnow.families.detection.check import check_split, compare_splits
+from winnow.families.detection.check import check_split, check_splits, compare_splits
 from winnow.families.detection.formats.coco import read_coco
 
 
@@ -137,12 +137,18 @@ def test_an_equal_name_with_other_content_is_no_problem(tmp_path):
     assert (finding.kind, finding.is_problem) == ("same file name in train and val", False)
 
 
-def test_different_categories_are_found(tmp_path):
-    train = check(tmp_path / "train")
-    write_images(tmp_path / "val", "b.jpg", seed=1)
-    val = check_split(write_coco(tmp_path / "val.json", ("b.jpg",), categories=("cat", "dog")), tmp_path / "val")
-    (finding,) = compare_splits(train, val)
-    assert (finding.kind, finding.detail) == ("categories differ", "category 2: 'absent' in train, 'dog' in val")
+def test_classes_are_compared_by_name_and_those_without_an_object_are_named(tmp_path):
+    write_images(tmp_path / "images", "a.jpg")
+    write_images(tmp_path / "images", "b.jpg", seed=1)
+    train = write_coco(tmp_path / "train.json", ("a.jpg",), [box(1)], categories=("cat", "cow"))
+    val = write_coco(tmp_path / "val.json", ("b.jpg",), [box(1, category_id=2)], categories=("dog", "cat"))
+    report = check_splits({"train": (train, tmp_path / "images"), "val": (val, tmp_path / "images")}, lambda *_: None)
+    assert report.objects == {"train": {"cat": 1, "cow": 0}, "val": {"cat": 1, "cow": 0}}
+    assert [(split, finding.kind, finding.detail, finding.is_problem) for split, finding in report.findings()] == [
+        ("train", "class without an object", "'cow' has none in train", False),
+        ("val", "class without an object", "'cow' has none in val", False),
+        ("both", "class that train lacks", "'dog' is in val alone", True),
+    ]
 
 
 def test_a_real_data_set_decodes_whole_and_clean(shared_data):

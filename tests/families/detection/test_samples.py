@@ -10,7 +10,7 @@ from winnow.data.loader import FolderGone, NothingReadable
 from winnow.data.plan import SampleKey
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.data import LoadingSettings, digits_data
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import ImageRecord
 from winnow.families.detection.samples import Collate, DetectionSamples
 
 COMMON = {"num_train": 20, "num_val": 6, "size": 64, "image_size": 64}

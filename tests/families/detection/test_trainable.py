@@ -11,7 +11,7 @@ from winnow.data.plan import LoadingSettings
 from winnow.errors import DataError
 from winnow.families.detection.data import DetectionData
 from winnow.families.detection.evaluation import BoxEvaluation, BoxSettings
-from winnow.families.detection.formats.coco import CocoSplit, ImageRecord
+from winnow.families.detection.formats.records import CocoSplit, ImageRecord
 from winnow.families.detection.settings import DetectionSettings
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation, AugmentationSettings

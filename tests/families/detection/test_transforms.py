@@ -146,17 +146,17 @@ def test_a_box_stays_around_what_it_surrounds_whatever_is_done(square):
 
 
 def test_a_crop_has_the_size_that_was_asked_for_and_lies_anywhere():
-    images = [augmented(seed, 1000, crop=1.0, crop_scale=(0.5, 0.75))[0] for seed in range(300)]
-    # The longer side becomes 1,000 px, so the crop's sides show as their ratio.
+    images = [augmented(seed, 300, crop=1.0, crop_scale=(0.5, 0.75))[0] for seed in range(300)]
+    # The longer side becomes 300 px, so the crop's sides show as their ratio.
     ratios = [image.shape[2] / image.shape[1] for image in images]
     assert 0.95 < min(ratios) < 1.15 and 2.0 < max(ratios) < 2.3  # noqa: PT018 - one range
     corners = set()
-    for seed in range(300):
+    for seed in range(60):
         image, _, _ = augmented(seed, WIDTH // 2, crop=1.0, crop_scale=(0.5, 0.5), boxes=((0, 0, WIDTH, 1),))
         assert image.shape == (3, HEIGHT // 2, WIDTH // 2)
         corners.add(bool((image[:, 0] > 127).all()))
     assert corners == {False, True}
-    for seed in range(200):
+    for seed in range(60):
         image, boxes, _ = augmented(seed, crop=1.0, boxes=((0, 0, WIDTH, HEIGHT),))
         assert image.min() == 255, "a crop lies inside the image"
         assert boxes[0].tolist() == pytest.approx([0, 0, image.shape[2], image.shape[1]])

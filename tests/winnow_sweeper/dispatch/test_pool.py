@@ -20,11 +20,13 @@ def study(tmp_path, number):
     return tmp_path / "multirun" / "study" / str(number)
 
 
-def test_each_of_32_jobs_on_4_slots_knows_its_own_number_and_overrides(tmp_path, open_pool):
-    ended = run_all(open_pool(4), [job(number) for number in range(32)])
-    assert sorted(finish.job.number for finish in ended) == list(range(32))
+def test_each_of_16_jobs_knows_its_own_number_and_overrides(shared, new_jobs):
+    (slots, folder), jobs = shared, [new_jobs() for _ in range(16)]
+    ended = run_all(slots, jobs)
+    assert sorted(finish.job.number for finish in ended) == [one.number for one in jobs]
+    assert len({facts(folder, one.number)["pid"] for one in jobs}) == 2
     for finish in ended:
-        said = facts(tmp_path, finish.job.number)
+        said = facts(folder, finish.job.number)
         assert said["job"] == said["x"] == finish.job.number
         assert finish.outcome.values == (finish.job.number,)
 

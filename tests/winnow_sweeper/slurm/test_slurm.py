@@ -7,7 +7,17 @@ import signal
 
 import pytest
 from composed import REPOSITORY
-from sweep_parts import finished, read_until, start, start_program, statuses, sweep, table, wait_until, write_app
+from sweep_parts import (
+    finished,
+    read_until,
+    start,
+    start_program,
+    statuses,
+    sweep_by_worker,
+    table,
+    wait_until,
+    write_app,
+)
 
 from winnow.sweep.stored_study import StoredStudy
 
@@ -34,7 +44,7 @@ def beats(app, number):
 def test_a_freed_place_gets_the_next_trial_and_no_job_is_left(app, slurm):
     trials = [{"x": 0.5, "sleep": 8}, *({"x": x / 10} for x in range(4))]
     (app / "trials.json").write_text(json.dumps(trials))
-    sweep(app, *SLURM, "hydra.sweeper.trials_file=trials.json", "hydra.sweeper.n_trials=5", "epochs=2")
+    sweep_by_worker(app, *SLURM, "hydra.sweeper.trials_file=trials.json", "hydra.sweeper.n_trials=5", "epochs=2")
     assert statuses(app) == ["completed"] * 5
     assert [(app / "study" / str(number) / "starts").read_text() for number in range(5)] == ["x"] * 5
     first_ended = (app / "study" / "0" / "beats").stat().st_mtime
@@ -52,7 +62,7 @@ def test_ctrl_c_leaves_no_job_running_or_queued_and_the_same_command_goes_on(app
     finished(process, 75)
     assert all(state == "COMPLETING" for *_, state in slurm.jobs())
     assert set(statuses(app)) == {"interrupted"}
-    sweep(app, *arguments, "sleep=0.2", "epochs=2", "hydra.sweeper.accept_changes=true")
+    sweep_by_worker(app, *arguments, "sleep=0.2", "epochs=2", "hydra.sweeper.accept_changes=true")
     assert statuses(app) == ["completed"] * 6
 
 
@@ -74,7 +84,7 @@ def test_a_killed_sweeps_jobs_give_way_to_the_next_starts(app, slurm):
     wait_until(lambda: beats(app, 0) and len(slurm.jobs()) == 6)
     process.kill()
     process.communicate()
-    sweep(app, *arguments)
+    sweep_by_worker(app, *arguments)
     assert statuses(app) == ["completed"] * 6
     assert len(StoredStudy.open(app / "study").study.trials) == 6
     for number in range(6):
@@ -155,8 +165,8 @@ def test_a_trial_whose_node_was_lost_goes_on_from_its_own_checkpoint(tmp_path, s
 
 
 def test_jobs_that_slurm_refuses_cost_no_trial(app, slurm):
-    output = sweep(app, *SLURM, "hydra.launcher.partition=nosuch", "hydra.sweeper.n_trials=2", code=1)
+    output = sweep_by_worker(app, *SLURM, "hydra.launcher.partition=nosuch", "hydra.sweeper.n_trials=2", code=1)
     assert "end before they start" in output
     assert "invalid partition" in output
-    sweep(app, *SLURM, "hydra.sweeper.n_trials=2")
+    sweep_by_worker(app, *SLURM, "hydra.sweeper.n_trials=2")
     assert statuses(app) == ["completed"] * 2

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +15,21 @@ import numpy as np
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
 from winnow.data.image import ImageSizeError, read_image
 from winnow.errors import DataError
+from winnow.families.detection.check_classes import SplitClasses, absent_classes, foreign_classes, objects_in_parts
 from winnow.families.detection.formats.bdd100k import find_bdd100k
-from winnow.families.detection.formats.coco import category_differences, find_missing_files
+from winnow.families.detection.formats.coco import find_missing_files
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
 from winnow.families.detection.formats.digits import make_digits
-from winnow.families.detection.settings import Bdd100kNode, CocoNode, DigitsNode, VocNode, YoloNode
+from winnow.families.detection.held_out import require_no_val
+from winnow.families.detection.settings import (
+    Bdd100kNode,
+    ChosenSettings,
+    CocoNode,
+    DigitsNode,
+    HeldOutSettings,
+    VocNode,
+    YoloNode,
+)
 from winnow.families.detection.sources import find_coco, find_voc, find_yolo
 
 # Decoding and hashing release the interpreter lock, so threads suffice.
@@ -28,21 +38,21 @@ _MAX_THREADS = 8
 
 @dataclass(frozen=True, eq=False)
 class CheckReport(SplitReport):
-    """What ``check_split`` found; besides, by file name each image's hash."""
+    """What ``check_split`` found; besides, by file name each image's hash, and its classes."""
 
-    categories: dict[int, str]
+    classes: SplitClasses = field(repr=False)
     hashes: dict[str, str] = field(repr=False)
     file_names: frozenset[str] = field(repr=False)
 
 
 def check_coco(settings: CocoNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=coco``."""
-    return check_splits(find_coco(settings), progress)
+    return check_splits(find_coco(settings), progress, settings)
 
 
 def check_bdd100k(settings: Bdd100kNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=bdd100k``, converted first where they are not."""
-    return check_splits(find_bdd100k(Path(settings.root), Path(settings.cache)), progress)
+    return check_splits(find_bdd100k(Path(settings.root), Path(settings.cache)), progress, settings)
 
 
 def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
@@ -56,18 +66,36 @@ def check_digits(settings: DigitsNode, progress: SplitProgress) -> DataReport:
 
 def check_voc(settings: VocNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=voc``, converted first where they are not."""
-    return check_splits(find_voc(settings), progress)
+    return check_splits(find_voc(settings), progress, settings)
 
 
 def check_yolo(settings: YoloNode, progress: SplitProgress) -> DataReport:
     """Check the splits of ``data=yolo``, converted first where they are not."""
-    return check_splits(find_yolo(settings), progress)
+    return check_splits(find_yolo(settings), progress, settings)
 
 
-def check_splits(splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress) -> DataReport:
-    """Check each split, (annotation file, folder of its images), and train against val where both are there."""
+def check_splits(
+    splits: Mapping[str, tuple[Path, Path]], progress: SplitProgress, settings: ChosenSettings | None = None
+) -> DataReport:
+    """Check each split, (annotation file, folder of its images), and train against val where both are there; ``settings`` choose
+    classes and what is held out of train. Raises ConfigError where they name what is not there."""
+    if isinstance(settings, HeldOutSettings):
+        require_no_val(splits, settings)
     reports = {split: check_split(*paths, partial(progress, split)) for split, paths in splits.items()}
-    return DataReport(reports, compare_splits(*reports.values()) if len(reports) == 2 else ())
+    classes = {split: report.classes for split, report in reports.items()}
+    objects = objects_in_parts(classes, settings)
+    absent = absent_classes(objects)
+    between = [
+        *foreign_classes(classes, settings),
+        *(found for part in absent if part not in reports for found in absent[part]),
+    ]
+    if len(reports) == 2:
+        between += compare_splits(*reports.values())
+    return DataReport(
+        {split: replace(report, findings=(*report.findings, *absent[split])) for split, report in reports.items()},
+        tuple(between),
+        objects,
+    )
 
 
 def check_split(annotations: Path, images: Path, progress: Progress | None = None) -> CheckReport:
@@ -91,7 +119,7 @@ def check_split(annotations: Path, images: Path, progress: Progress | None = Non
         annotations=annotations,
         num_images=len(table.image_ids),
         num_annotations=len(table.keep),
-        categories=dict(zip(table.category_ids, table.class_names, strict=True)),
+        classes=SplitClasses.of(table, hashes),
         findings=tuple(found),
         hashes=hashes,
         file_names=frozenset(table.file_names),
@@ -99,16 +127,13 @@ def check_split(annotations: Path, images: Path, progress: Progress | None = Non
 
 
 def compare_splits(train: CheckReport, val: CheckReport) -> tuple[Finding, ...]:
-    """Return images that are in both splits, by content, and differences of their categories.
+    """Return images that are in both splits, by content.
 
     An equal name with other content is listed as no problem: many data sets number the images of each split anew.
     """
-    found = [
-        Finding("categories differ", "", None, line) for line in category_differences(train.categories, val.categories)
-    ]
     train_file_of = {digest: name for name, digest in train.hashes.items()}
     same = {name: train_file_of[digest] for name, digest in val.hashes.items() if digest in train_file_of}
-    found += [
+    found = [
         Finding("same image in train and val", name, None, f"same content as {other} in train")
         for name, other in same.items()
     ]

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from winnow.data.image import read_image
 from winnow.errors import DataError
 from winnow.families.detection.diagnosis import ERRORS, RECALLS, Diagnosis, JudgedImage
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import ImageRecord
 from winnow.families.detection.metrics.image_result import ImageResult, from_arrays
 from winnow.families.pictures import Colour, font_of
 from winnow.sections import Bars, Block, Gallery, Lines, Matrix, Picture, Section, Series, Table, Text

@@ -18,7 +18,7 @@ from winnow.data.shared_memory import new_tensor
 from winnow.data.unreadable import Replaced, Unreadable, replace_unreadable
 from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch, Target
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import ImageRecord
 from winnow.families.detection.transforms import Augmentation, resize
 
 
@@ -62,7 +62,7 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
         if self._augmentation is None:
             image, boxes = resize(image, boxes, key.image_size, self._square)
         else:
-            with seeded(sample_seed(self._seed, key.epoch, key.sample)):
+            with seeded(sample_seed(self._seed, key.epoch, key.sample, key.repeat)):
                 image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
         return Sample(image, target_of(record, image, boxes, labels, self._with_truth))
 

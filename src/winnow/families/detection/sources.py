@@ -26,14 +26,19 @@ def find_coco(settings: CocoNode) -> dict[str, tuple[Path, Path]]:
                 "name the data in one way: data.root, or images and annotations of data.train and data.val"
             )
         splits = coco_of_root(Path(settings.root))
-        return {split: paths for split, paths in splits.items() if split != "test"}
+        wanted = ("train",) if settings.val is None else ("train", "val")
+        return {split: paths for split, paths in splits.items() if split in wanted}
     found = {}
     for split, part in parts.items():
-        if part is None or (split == "val" and part.annotations is None and part.images is not None):
+        if part is None or (split == "val" and part.annotations is None and (part.images or settings.holds_out)):
             continue
         for key, value in (("images", part.images), ("annotations", part.annotations)):
             if value is None:
-                other = "data.root" if split == "train" else "data.val=null to train without evaluation"
+                other = (
+                    "data.root"
+                    if split == "train"
+                    else "data.val=null to train without evaluation, or data.val_part=0.15"
+                )
                 raise ConfigError(
                     f"data.{split}.{key} is null; name the {'folder' if key == 'images' else 'file'}, or give {other}"
                 )
@@ -54,7 +59,10 @@ def find_voc(settings: VocNode) -> dict[str, tuple[Path, Path]]:
     if (settings.root is None) == ("train" not in named):
         raise ConfigError("name the data in one way: data.root, or data.train.images and data.train.annotations")
     found = voc_of_parts(named) if settings.root is None else voc_of_root(Path(settings.root))
-    return convert_once(_without_test(found), Path(settings.cache), "voc")
+    found = _without_test(found)
+    if settings.val is None:
+        found = replace(found, splits={"train": found.splits["train"]})
+    return convert_once(found, Path(settings.cache), "voc")
 
 
 def find_yolo(settings: YoloNode) -> dict[str, tuple[Path, Path]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from winnow.errors import DataError
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import Columns, ImageRecord, columns_of
 from winnow.families.detection.transforms import MIN_SIDE, resized_size
 
 logger = logging.getLogger(__name__)
@@ -28,12 +28,12 @@ class BoxCounts:
     def of(cls, records: Sequence[ImageRecord], sizes: Sequence[int], square: bool, drops_small: bool) -> BoxCounts:
         """Count those of ``records`` at image ``sizes``, uncropped; ``drops_small`` says that boxes with a side below 1 px are
         left out."""
-        crowd = np.concatenate([record.crowd for record in records])
-        boxes = np.concatenate([record.boxes for record in records])[~crowd]
-        owners = np.repeat(np.arange(len(records)), [len(record.crowd) for record in records])[~crowd]
+        columns = columns_of(records)
+        crowd = columns.crowd
+        boxes, owners = columns.boxes[~crowd], columns.owners[~crowd]
         trainable = {}
         for size in sizes:
-            sides = (boxes.reshape(-1, 2, 2) * _ratios(records, size, square)[owners][:, None]).astype(np.float32)
+            sides = (boxes.reshape(-1, 2, 2) * _ratios(columns, size, square)[owners][:, None]).astype(np.float32)
             is_large = ((sides[:, 1] - sides[:, 0]) >= MIN_SIDE).all(axis=1)
             trainable[size] = int(is_large.sum()) if drops_small else len(boxes)
         return cls(len(crowd), int(crowd.sum()), trainable)
@@ -64,7 +64,8 @@ class BoxCounts:
 
 def warn_of_crowded(part: str, records: Sequence[ImageRecord], key: str, limit: int) -> None:
     """Warn where images of a ``part`` hold more objects than ``limit``, which the config's ``key`` sets."""
-    counts = np.array([int((~record.crowd).sum()) for record in records], dtype=np.int64)
+    columns = columns_of(records)
+    counts = np.bincount(columns.owners[~columns.crowd], minlength=columns.num)
     over = int((counts > limit).sum())
     if over:
         most = int(counts.argmax())
@@ -74,8 +75,8 @@ def warn_of_crowded(part: str, records: Sequence[ImageRecord], key: str, limit: 
         )  # fmt: skip
 
 
-def _ratios(records: Sequence[ImageRecord], size: int, square: bool) -> np.ndarray:
+def _ratios(columns: Columns, size: int, square: bool) -> np.ndarray:
     """Return (N, 2) float32, what x and y of each image are multiplied by."""
-    sides = [(record.height, record.width) for record in records]
-    new = [resized_size(height, width, size, square) for height, width in sides]
-    return (np.array(new, dtype=np.float64) / np.array(sides, dtype=np.float64))[:, ::-1].astype(np.float32)
+    sides, which = np.unique(columns.sizes, axis=0, return_inverse=True)
+    new = [resized_size(height, width, size, square)[::-1] for width, height in sides.tolist()]
+    return (np.array(new, dtype=np.float64).reshape(-1, 2) / sides)[which.reshape(-1)].astype(np.float32)

@@ -15,7 +15,7 @@ from torch import Tensor
 from winnow.families.detection.models.faster_rcnn import image_list, in_float32, torchvision_targets
 from winnow.families.pairs.batch import MODALITIES, PairBatch
 from winnow.families.pairs.models.fusion import Pyramid
-from winnow.families.pairs.models.macl import AlignmentHead, background_boxes, contrast, masked_candidates
+from winnow.families.pairs.models.macl import AlignmentHead, background_boxes, chance, contrast, masked_candidates
 from winnow.families.pairs.models.task import PairFasterRcnnTask, shown_in_both
 
 NUM_CROPS = 49
@@ -145,14 +145,12 @@ class Alignment:
             visible, infrared = (self._crops(pair, name, regions) for name in MODALITIES)
             is_positive = torch.ones(len(pair.boxes), dtype=torch.bool, device=regions.device)
             losses += float(contrast(visible, infrared, regions, is_positive, self.head.temperature))
-            alike = torch.ones_like(visible)
-            chances += float(contrast(alike, alike, regions, is_positive, self.head.temperature))
+            chances += float(chance(regions, is_positive))
             is_masked = masked_candidates(regions, torch.arange(len(pair.boxes), device=regions.device))
             scores = (visible[: len(pair.boxes)] @ infrared.T).masked_fill(is_masked, -math.inf)
             places += [_place(of_object, row) for row, of_object in enumerate(scores)]
             candidates += (~is_masked).sum(dim=1).tolist()
         ranks = Ranks(torch.tensor(places), sum(candidates) / len(candidates))
-        # Of features that are all alike the loss is ln of the candidates that are not masked.
         losses, chances = losses / len(places), chances / len(places)
         guess = sum(len(pair.boxes) > 0 for pair in self.pairs) / len(places)
         return ranks.numbers("in_pair") | {

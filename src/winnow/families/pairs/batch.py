@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from winnow.families.detection.batch import DetectionBatch
+from winnow.families.detection.batch import DetectionBatch, Detections
 
 MODALITIES = ("visible", "infrared")
 CHANNELS = (slice(0, 3), slice(3, 4))
@@ -51,6 +51,15 @@ class PairBatch(DetectionBatch):
     def pin_memory(self) -> Self:
         seen_in = None if self.seen_in is None else [seen.pin_memory() for seen in self.seen_in]
         return replace(super().pin_memory(), present=self.present.pin_memory(), seen_in=seen_in)
+
+
+class AlignedDetections(list[Detections]):
+    """The detections of each pair; ``beside_chance`` (B, 3) says of each how many objects both of its images show, their
+    contrastive loss, and what that is by chance, on the CPU."""
+
+    def __init__(self, detections: Iterable[Detections], beside_chance: Tensor) -> None:
+        super().__init__(detections)
+        self.beside_chance = beside_chance
 
 
 def _batch_from_arrays(values: dict[str, Any]) -> PairBatch:

@@ -11,7 +11,7 @@ from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import Samples
 from winnow.families.detection.data import PAD_MULTIPLE, DetectionData
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import ImageRecord
 from winnow.families.detection.settings import DetectionSettings
 from winnow.families.pairs.check import check_kaist, check_llvip, check_synthetic
 from winnow.families.pairs.frames import first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from winnow.builders import builder
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
+from winnow.families.pairs.alignment import Alignment, draw_alignment
 from winnow.families.pairs.batch import PairBatch
-from winnow.families.pairs.metrics.pair_metric import MISS_RATES, PairMetric
+from winnow.families.pairs.metrics.pair_metric import MACL, MACL_CHANCE, MISS_RATES, PairMetric
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
 from winnow.sections import Section
 from winnow.settings import Settings, build_settings
@@ -39,7 +40,7 @@ class PairEvaluation:
     @property
     def metric_modes(self) -> dict[str, str]:
         names = [*PairMetric([], max_detections=self._settings.ap_detections).names, "map_class/*"]
-        return {name: "min" if name in MISS_RATES else "max" for name in names}
+        return {name: "min" if name in (*MISS_RATES, MACL) else "max" for name in names if name != MACL_CHANCE}
 
     def model_arguments(self, data: Any) -> dict[str, Any]:
         settings = self._settings
@@ -59,6 +60,21 @@ class PairEvaluation:
     def draw(self, seen: Sequence[tuple[PairBatch, list[Detections]]], classes: Sequence[str], folder: Path) -> Path:
         path = folder / "val_detections.png"
         draw_pairs(seen, classes, path)
+        return path
+
+    def draw_epoch(self, task: Any, batches: Iterable[PairBatch], folder: Path, epoch: int) -> Path | None:
+        """Draw the objects of ``batches`` as MACL projects them; None without MACL, or where both images show fewer than two."""
+        head = getattr(task.model, "alignment", None)
+        if head is None:
+            return None
+        alignment = Alignment(head)
+        for batch in batches:
+            alignment.add(task, batch)
+        visible, infrared = alignment.objects()
+        if len(visible) < 2:
+            return None
+        path = folder / f"alignment_epoch_{epoch}.png"
+        draw_alignment(visible, infrared, path, f"epoch {epoch}")
         return path
 
     def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:

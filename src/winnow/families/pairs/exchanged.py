@@ -44,12 +44,12 @@ def exchanged(visible: Sequence[np.ndarray], infrared: Sequence[np.ndarray]) -> 
     if len(visible) > _AT_ONCE:
         rest = exchanged(visible[_AT_ONCE:], infrared[_AT_ONCE:])
         return exchanged(visible[:_AT_ONCE], infrared[:_AT_ONCE]) + [(a + _AT_ONCE, b + _AT_ONCE) for a, b in rest]
-    seen, felt = _standardised(visible), _standardised(infrared)
+    of_visible, of_infrared = _standardised(visible), _standardised(infrared)
     found = []
-    for one in range(len(seen)):
-        others = np.arange(one + 1, min(one + 1 + _WINDOW, len(seen)))
-        own = (seen[others] * felt[others]).sum(axis=1) + seen[one] @ felt[one]
-        gain = seen[one] @ felt[others].T + seen[others] @ felt[one] - own
+    for one in range(len(of_visible)):
+        others = np.arange(one + 1, min(one + 1 + _WINDOW, len(of_visible)))
+        own = (of_visible[others] * of_infrared[others]).sum(axis=1) + of_visible[one] @ of_infrared[one]
+        gain = of_visible[one] @ of_infrared[others].T + of_visible[others] @ of_infrared[one] - own
         found += [(one, int(other)) for other in others[gain > _GAIN]]
     return found
 

@@ -73,12 +73,13 @@ def list_images(folder: Path) -> dict[str, Path]:
 
 def paired(visible: Path, infrared: Path, prefix: str, sequence_of: Callable[[str], str], is_test: bool) -> list[Frame]:
     """Return the frames in two folders whose images have equal names; one that has no partner is a frame too."""
-    seen, felt = list_images(visible), list_images(infrared)
+    of_visible, of_infrared = list_images(visible), list_images(infrared)
     frames = []
-    for name in sorted(seen.keys() | felt.keys()):
-        other = seen.get(name) or felt[name]
-        paths = seen.get(name, visible / other.name), felt.get(name, infrared / other.name)
-        frames.append(Frame(prefix + name, sequence_of(name), *paths, (name in seen, name in felt), is_test))
+    for name in sorted(of_visible.keys() | of_infrared.keys()):
+        one = of_visible.get(name) or of_infrared[name]
+        paths = of_visible.get(name, visible / one.name), of_infrared.get(name, infrared / one.name)
+        exists = name in of_visible, name in of_infrared
+        frames.append(Frame(prefix + name, sequence_of(name), *paths, exists, is_test))
     return frames
 
 

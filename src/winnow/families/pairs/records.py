@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from winnow.families.detection.formats.coco import ImageRecord
+from winnow.families.detection.formats.records import ImageRecord
 
 CLASS_NAMES = ("person",)
 CATEGORY_IDS = (1,)

@@ -72,19 +72,20 @@ class PairSamples(Dataset[PairSample | Unreadable]):
         if self._augmentation is None:
             image, boxes = resize(image, boxes, key.image_size, self._square)
         else:
-            with seeded(sample_seed(self._seed, key.epoch, key.sample)):
+            with seeded(sample_seed(self._seed, key.epoch, key.sample, key.repeat)):
                 image, boxes, kept = self._augmentation(image, boxes, kept, key.image_size, self._square)
         labels = torch.from_numpy(record.labels[wanted])[kept]
         seen_in = None if record.seen_in is None else torch.from_numpy(record.seen_in[wanted])[kept]
         target = target_of(record, image, boxes, labels, self._with_truth)
-        seed = sample_seed(self._seed, key.epoch, key.sample)
+        seed = sample_seed(self._seed, key.epoch, key.sample, key.repeat)
         return PairSample(with_absent(image, present), target, present, seen_in, seed)
 
     def _present(self, record: PairRecord, key: SampleKey) -> tuple[bool, bool]:
         """Return which of visible and infrared the sample has; one of those that it could have is always left."""
         visible, infrared = (exists and is_used for exists, is_used in zip(record.exists, self._used, strict=True))
         if visible and infrared and any(self._dropout):
-            chance = np.random.default_rng([self._seed, key.epoch, key.sample, 1]).random()
+            again = [key.repeat] if key.repeat else []
+            chance = np.random.default_rng([self._seed, key.epoch, key.sample, 1, *again]).random()
             visible = chance >= self._dropout[0]
             infrared = not self._dropout[0] <= chance < sum(self._dropout)
         return bool(visible), bool(infrared)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from winnow.errors import DataError
-from winnow.families.detection.formats.coco import CocoSplit
+from winnow.families.detection.formats.records import CocoSplit
 from winnow.families.pairs.batch import MODALITIES
 from winnow.families.pairs.frames import Frame, FrameLabels, PairSource, first, labels_of, size_of
 from winnow.families.pairs.records import CATEGORY_IDS, CLASS_NAMES, PairRecord

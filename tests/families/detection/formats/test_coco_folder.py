@@ -50,6 +50,14 @@ def test_known_layouts_are_found(tmp_path, places):
     assert find_coco(settings(f"data.root={tmp_path}")) == expected
 
 
+def test_no_validation_is_taken_of_a_root_where_none_is_wanted(tmp_path):
+    for split in ("train", "valid"):
+        write_split(tmp_path / split / "_annotations.coco.json", tmp_path / split)
+    assert list(find_coco(settings(f"data.root={tmp_path}", "data.val=null", "data.val_part=0.2"))) == ["train"]
+    named = [f"data.train.images={tmp_path}", f"data.train.annotations={tmp_path}/a.json", "data.val_part=0.2"]
+    assert list(find_coco(settings(*named))) == ["train"], "what is held out needs no data.val=null"
+
+
 def test_a_folder_without_train_says_what_was_looked_for(tmp_path):
     write_split(tmp_path / "valid/_annotations.coco.json", tmp_path / "valid")
     with pytest.raises(DataError, match=r"no COCO files of a train split; looked for train/_annotations.coco.json"):

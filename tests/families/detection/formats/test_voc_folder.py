@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from annotated_parts import LOADING
 from composed import SHARED_DATA, compose_plain
 from PIL import Image
 
 from winnow.data.image import read_image
+from winnow.data.plan import LoadingSettings
 from winnow.errors import ConfigError, DataError
 from winnow.families.detection.check import check_voc, find_voc
+from winnow.families.detection.data import voc_data
 from winnow.families.detection.formats.coco import read_coco
 from winnow.families.detection.formats.conversion import to_coco
 from winnow.families.detection.formats.voc_folder import voc_of_parts, voc_of_root
@@ -48,6 +51,14 @@ def settings(tmp_path, **values):
     node = compose_plain("data=voc")["data"]
     del node["_target_"]
     return build_settings(VocNode, {**node, "cache": str(tmp_path / "cache"), **values}, "data")
+
+
+def build_voc(root, **values):
+    node = (
+        compose_plain("data=voc")["data"] | {"root": str(root), "cache": str(root / "cache"), "image_size": 32} | values
+    )
+    del node["_target_"]
+    return voc_data(loading=LoadingSettings(**LOADING), **node)
 
 
 def coco_of(root, split="train"):
@@ -126,11 +137,14 @@ def test_a_class_that_only_train_has_is_in_both_and_one_that_only_val_has_is_ref
     write_pair(tmp_path / "val", "b", an_object())
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert [coco["categories"] for coco, _ in to_coco(voc_of_root(tmp_path)).values()] == [categories] * 2
-    write_pair(tmp_path / "val", "c", an_object("cow"))
-    with pytest.raises(
-        DataError, match=r"the val split has class 'cow', on .*c.jpg; the classes of train are cat, dog"
-    ):
-        to_coco(voc_of_root(tmp_path))
+    write_pair(tmp_path / "val", "c", an_object("cow"), an_object("dog"))
+    assert coco_of(tmp_path)["categories"] == categories
+    assert coco_of(tmp_path, "val")["categories"] == [*categories, {"id": 3, "name": "cow"}]
+    with pytest.raises(DataError, match="val has 1 of its 3 classes that train lacks: 'cow'"):
+        build_voc(tmp_path)
+    chosen = build_voc(tmp_path, classes=["dog"])
+    assert [record.labels.tolist() for record in chosen.val_records] == [[], [0]]
+    assert len(build_voc(tmp_path, ignore_categories=["cow"]).val_records[1].crowd) == 3
 
 
 def test_what_is_missing_is_named(tmp_path):

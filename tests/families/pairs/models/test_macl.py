@@ -1,15 +1,23 @@
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
-from pair_model_parts import pair_batch, persons, tiny_task
+from pair_model_parts import CLASSES, pair_batch, persons, tiny_task
 from torch.nn.functional import normalize
 
 from winnow.engine.counts import add_counts
+from winnow.engine.precision import Precision
+from winnow.engine.ranks import ALONE
+from winnow.engine.schedule import LrSchedule
+from winnow.engine.settings import SchedulerSettings
+from winnow.engine.step import TrainStep
 from winnow.errors import ConfigError
+from winnow.families.pairs.metrics.pair_metric import PairMetric
 from winnow.families.pairs.models.macl import AlignmentHead, background_boxes, contrast, masked_candidates
 from winnow.families.pairs.models.task import shown_in_both
+from winnow.testing.ranks import run_as_ranks
 
 BOXES = ([10, 5, 24, 33], [40, 20, 60, 60])
 
@@ -62,6 +70,79 @@ def test_the_term_alone_has_the_gradient_of_one_batch_in_micro_batches(data):
     for name, value in cut.model.named_parameters():
         if name in whole:
             torch.testing.assert_close(value.grad, whole[name], rtol=1e-4, atol=1e-6)
+
+
+class TermAlone:
+    """A task that learns by its contrastive term and by nothing else."""
+
+    counted_by: ClassVar = {"loss_macl": "objects"}
+
+    def __init__(self):
+        self._task = tiny_task(macl={"weight": 1.0})
+        self.model, self.forward = self._task.model, self._task.forward
+
+    def loss_count(self, batch):
+        return {"objects": self._task.loss_count(batch)["objects"]}
+
+    def losses(self, outputs, batch, count):
+        return {"loss_macl": self._task.losses(outputs, batch, count | {"images": 1.0})["loss_macl"]}
+
+
+def weights_after_a_step(task, batches, ranks):
+    optimizer = torch.optim.SGD([{"params": list(task.model.parameters()), "lr": 1.0, "base_lr": 1.0, "name": "all"}])
+    schedule = LrSchedule(SchedulerSettings(name="constant", warmup_steps=0), 100, 100)
+    step = TrainStep(task, optimizer, schedule, Precision.choose("off", torch.device("cpu")), None, None, 3, ranks)
+    assert step(batches, 0) is not None
+    return {name: value.detach().clone() for name, value in task.model.named_parameters()}
+
+
+def test_two_ranks_take_the_step_of_one_by_the_term_alone():
+    """The ranks have three objects and one that their pairs show in both images: by the mean of each it would be another step."""
+    four = pair_batch(
+        persons(*BOXES), persons([4, 4, 20, 36], image_id=2), persons([8, 8, 20, 32], image_id=3), persons(image_id=4)
+    )
+    shares = [part_of(four, rows) for rows in ([0, 1], [2, 3])]
+    before = {name: value.detach().clone() for name, value in TermAlone().model.named_parameters()}
+    alone = weights_after_a_step(TermAlone(), [four], ALONE)
+    tasks = [TermAlone() for _ in shares]  # before there are threads, which share torch's random numbers
+    both = run_as_ranks(2, lambda ranks: weights_after_a_step(tasks[ranks.rank], [shares[ranks.rank]], ranks))
+    assert max(float((alone[name] - before[name]).abs().max()) for name in alone) > 0.01
+    for found in both:
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_predictions_say_the_term_beside_chance_and_the_metric_means_them_over_objects(data):
+    task = tiny_task(macl={"weight": 0.5})
+    found = task.predictions(task.forward(data), data)
+    assert found.beside_chance[:, 0].tolist() == [2, 1, 0]
+    metric = PairMetric(CLASSES)
+    for rows in ([0], [1, 2]):  # as two ranks, whatever their batches
+        of_rank, part = PairMetric(CLASSES), part_of(data, rows)
+        of_rank.update(task.predictions(task.forward(part), part), part)
+        metric.merge(of_rank.state())
+    values = metric.compute()
+    assert set(values) <= set(metric.names)
+    (term,) = (
+        v for name, v in task.losses(task.forward(data), data, task.loss_count(data)).items() if name == "loss_macl"
+    )
+    assert values["macl"] == pytest.approx(float(term.detach()) / 0.5, rel=1e-5)
+    regions = [
+        torch.cat([t.boxes, background_boxes(t.boxes, (64, 64), seed)])
+        for t, seed in zip(data.targets, data.seeds, strict=True)
+    ]
+    candidates = [
+        int((~row).sum())
+        for where, n in zip(regions, (2, 1), strict=False)
+        for row in masked_candidates(where, torch.arange(n))
+    ]
+    assert values["macl_chance"] == pytest.approx(sum(math.log(n) for n in candidates) / 3, rel=1e-5)
+
+
+def test_without_macl_there_is_nothing_beside_chance(data):
+    task, metric = tiny_task(), PairMetric(CLASSES)
+    metric.update(task.predictions(task.forward(data), data), data)
+    assert not {"macl", "macl_chance"} & metric.compute().keys()
 
 
 def part_of(batch, rows):

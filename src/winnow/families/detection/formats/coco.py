@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ import numpy as np
 from winnow.errors import DataError
 from winnow.families.detection.formats.coco_rules import Rule
 from winnow.families.detection.formats.coco_table import CocoTable, read_table
+from winnow.families.detection.formats.record_cache import keep_split, kept_split
+from winnow.families.detection.formats.records import CocoSplit, Columns, FlatRecords, Texts, ids_of
+from winnow.reading import collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -22,82 +25,59 @@ _NUM_SHOWN = 5
 _SUSPICIOUS_FRACTION = 0.1
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ImageRecord:
-    """One image and its objects, in pixels of the image as annotated.
-
-    ``boxes`` (N, 4) float32 xyxy, clipped to the image by their corners, none without area; ``labels`` (N,) int64 in
-    0…n−1; ``areas`` (N,) float32 px², the annotation's own where it has one; ``crowd`` (N,) bool.
-    """
-
-    image_id: int | str
-    path: Path
-    width: int
-    height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class CocoSplit:
-    """All images of one annotation file, in the file's order; label i is ``class_names[i]`` and ``category_ids[i]``.
-
-    ``fingerprint`` changes when the records may; ``repairs`` counts what was mended or dropped, by kind.
-    """
-
-    records: tuple[ImageRecord, ...]
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    fingerprint: str
-    repairs: Mapping[str, int]
-
-
-def read_coco(annotations: Path, images: Path) -> CocoSplit:
-    """Read the split that ``annotations`` describes, its file names relative to ``images``.
+def read_coco(annotations: Path, images: Path, cache: Path | None = None) -> CocoSplit:
+    """Read the split that ``annotations`` describes, its file names relative to ``images``; what it comes to is kept in
+    ``cache``, and mapped into memory from there.
 
     Harmless faults are repaired and counted; raises DataError listing the entries that would corrupt training (`Rule`
     says which is which), or the image files that are missing.
     """
     annotations, images = Path(annotations), Path(images)
-    table = read_table(annotations)
-    _refuse(table)
-    kept = np.flatnonzero(table.image_keep)
-    paths = [os.path.join(images, table.file_names[row]) for row in kept]
-    missing = find_missing_files(paths)
+    key = key_of(annotations) if cache is not None else None
+    split = None if cache is None or key is None else kept_split(cache, key, images)
+    if split is None:
+        split = _read(annotations, images)
+        if cache is not None and key is not None:
+            split = keep_split(split, cache, key, images)
+    _require_images(split, annotations, images)
+    for doubt in split.doubts:
+        logger.warning("%s: %s", annotations, doubt)
+    return split
+
+
+def key_of(annotations: Path) -> str | None:
+    """Return a digest of all that the records of a file depend on; None for a file that can't be read."""
+    try:
+        with annotations.open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {_READER_VERSION}"
+    except OSError:
+        return None
+
+
+def _read(annotations: Path, images: Path) -> CocoSplit:
+    with collector_paused():
+        table = read_table(annotations)
+        _refuse(table)
+        repairs = {
+            rule.label: len(rows) for rule, rows in table.violations.items() if rule.repair not in (None, "kept")
+        }
+        return CocoSplit(
+            records=FlatRecords(_columns(table), str(images)),
+            class_names=table.class_names,
+            category_ids=table.category_ids,
+            fingerprint=f"coco{_READER_VERSION}-{table.sha256}",
+            repairs=repairs,
+            doubts=tuple(_doubts(table, repairs)),
+        )
+
+
+def _require_images(split: CocoSplit, annotations: Path, images: Path) -> None:
+    assert isinstance(split.records, FlatRecords)
+    missing = find_missing_files(split.records.paths())
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(paths)} images of {annotations} are not in {images}: {_first(missing)}"
+            f"{len(missing)} of {len(split.records)} images of {annotations} are not in {images}: {_first(missing)}"
         )
-    repairs = {rule.label: len(rows) for rule, rows in table.violations.items() if rule.repair not in (None, "kept")}
-    _log_doubts(table, repairs)
-    return CocoSplit(
-        records=_records(table, kept, paths),
-        class_names=table.class_names,
-        category_ids=table.category_ids,
-        fingerprint=f"coco{_READER_VERSION}-{table.sha256}",
-        repairs=repairs,
-    )
-
-
-def require_same_classes(train: CocoSplit, val: CocoSplit) -> None:
-    """Raise DataError listing the categories that ``train`` and ``val`` do not share by id and name."""
-    differences = category_differences(
-        dict(zip(train.category_ids, train.class_names, strict=True)),
-        dict(zip(val.category_ids, val.class_names, strict=True)),
-    )
-    if differences:
-        raise DataError(f"train and val must have the same categories; {_first(differences, '; ')}")
-
-
-def category_differences(train: Mapping[int, str], val: Mapping[int, str]) -> list[str]:
-    """Return one line for each category id whose name differs between ``train`` and ``val``, or that one of them lacks."""
-    return [
-        f"category {number}: {train.get(number, 'absent')!r} in train, {val.get(number, 'absent')!r} in val"
-        for number in sorted(train.keys() | val.keys())
-        if train.get(number) != val.get(number)
-    ]
 
 
 def find_missing_files(paths: Sequence[str]) -> list[str]:
@@ -152,37 +132,28 @@ def _first(items: Sequence[str], separator: str = ", ", count: int | None = None
     return separator.join(items[:_NUM_SHOWN]) + more
 
 
-def _log_doubts(table: CocoTable, repairs: Mapping[str, int]) -> None:
+def _doubts(table: CocoTable, repairs: Mapping[str, int]) -> Iterator[str]:
+    """Give what the log should warn of."""
     for rule, rows in table.violations.items():
         if rule.is_problem and rule.repair == "kept":
-            logger.warning("%s: %s: %d, left as they are", table.path, rule.label, len(rows))
+            yield f"{rule.label}: {len(rows)}, left as they are"
     num_boxes = sum(repairs.get(rule.label, 0) for rule in (Rule.EMPTY_BOX, Rule.BOX_OUTSIDE, Rule.BOX_CLIPPED))
     if num_boxes > _SUSPICIOUS_FRACTION * len(table.keep):
-        logger.warning(
-            "%s: %d of %d boxes do not fit their image; COCO boxes are x, y, width, height in pixels",
-            table.path,
-            num_boxes,
-            len(table.keep),
+        yield (
+            f"{num_boxes} of {len(table.keep)} boxes do not fit their image; COCO boxes are x, y, width, height in pixels"
         )
 
 
-def _records(table: CocoTable, kept: np.ndarray, paths: Sequence[str]) -> tuple[ImageRecord, ...]:
+def _columns(table: CocoTable) -> Columns:
+    kept = np.flatnonzero(table.image_keep)
     rows = np.flatnonzero(table.keep)
     rows = rows[np.argsort(table.image_rows[rows], kind="stable")]
-    boxes, labels = table.boxes[rows], table.labels[rows]
-    areas, crowd = table.areas[rows].astype(np.float32), table.crowd[rows]
+    # Annotations of an image entry that is not kept are not either.
     starts = np.searchsorted(table.image_rows[rows], kept, side="left")
-    ends = np.searchsorted(table.image_rows[rows], kept, side="right")
-    return tuple(
-        ImageRecord(
-            image_id=table.image_ids[row],
-            path=Path(path),
-            width=int(table.widths[row]),
-            height=int(table.heights[row]),
-            boxes=boxes[start:end],
-            labels=labels[start:end],
-            areas=areas[start:end],
-            crowd=crowd[start:end],
-        )
-        for row, path, start, end in zip(kept.tolist(), paths, starts.tolist(), ends.tolist(), strict=True)
-    )
+    return Columns(
+        ids_of([table.image_ids[row] for row in kept.tolist()]),
+        Texts.of([table.file_names[row] for row in kept.tolist()]),
+        np.stack([table.widths[kept], table.heights[kept]], axis=1),
+        np.append(starts, len(rows)).astype(np.int64),
+        table.boxes[rows], table.labels[rows], table.areas[rows].astype(np.float32), table.crowd[rows],
+    )  # fmt: skip

@@ -102,8 +102,8 @@ def link_images(folder: Path, link: Path) -> None:
 
 
 def to_coco(found: LabelledSet) -> dict[str, tuple[dict[str, Any], Counter[str]]]:
-    """Return each split as COCO, and counts of what was used, mended and left out. Raises DataError for a split without a
-    picture, for a set without a class, and for classes that the train split lacks."""
+    """Return each split as COCO, and counts of what was used, mended and left out; a split with classes that train lacks lists
+    them behind train's. Raises DataError for a split without a picture, and for a set without a class."""
     read = {split: _read(split, source, found.read) for split, source in found.splits.items()}
     names = found.classes
     if names is None:
@@ -113,11 +113,8 @@ def to_coco(found: LabelledSet) -> dict[str, tuple[dict[str, Any], Counter[str]]
         raise DataError(
             f"no object in any label file of {next(iter(found.splits.values())).folder}: nothing to train on"
         )
-    numbers = {name: number for number, name in names.items()}
-    _require_known(read, numbers)
-    categories = [{"id": number, "name": name} for number, name in names.items()]
     return {
-        split: (_coco(pictures, found.splits[split].folder, numbers, counts, categories), +counts)
+        split: (_coco(pictures, found.splits[split].folder, _with_foreign(names, pictures), counts), +counts)
         for split, (pictures, counts) in read.items()
     }
 
@@ -193,24 +190,20 @@ def _read(
     return pictures, counts
 
 
-def _require_known(read: Mapping[str, tuple[_Pictures, Any]], numbers: Mapping[str, int]) -> None:
-    for split, (pictures, _) in read.items():
-        for path, picture in pictures:
-            for entry in picture.objects:
-                if entry.name not in numbers:
-                    raise DataError(
-                        f"the {split} split has class {entry.name!r:.60}, on {path}; the classes of train are "
-                        f"{first_of(sorted(numbers))}"
-                    )
+def _with_foreign(names: Mapping[int, str], pictures: _Pictures) -> dict[int, str]:
+    """Return ``names`` by category id, and behind them, in alphabetical order, those of ``pictures`` that are not among them."""
+    foreign = {entry.name for _, picture in pictures for entry in picture.objects} - set(names.values())
+    return {**names, **dict(enumerate(sorted(foreign), start=max(names) + 1))}
 
 
 def _coco(
     pictures: _Pictures,
     folder: Path,
-    numbers: Mapping[str, int],
+    names: Mapping[int, str],
     counts: Counter[str],
-    categories: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    numbers = {name: number for number, name in names.items()}
+    categories = [{"id": number, "name": name} for number, name in names.items()]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (path, picture) in enumerate(pictures, start=1):

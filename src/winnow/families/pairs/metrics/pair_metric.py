@@ -1,21 +1,27 @@
-"""What is measured of pairs: COCO's average precision and, on KAIST's images, the log-average miss rate."""
+"""What is measured of pairs: COCO's average precision, on KAIST's images the log-average miss rate, and MACL's loss against
+chance."""
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from winnow.families.detection.batch import DetectionBatch, Detections
 from winnow.families.detection.metrics.coco_ap import CocoAp, boxes_of
 from winnow.families.detection.metrics.image_result import ImageResult
+from winnow.families.pairs.batch import AlignedDetections
 from winnow.families.pairs.metrics.miss_rate import NOTHING_FOUND, Judged, is_reasonable, judge, log_average_miss_rate
 
 logger = logging.getLogger(__name__)
 
 PERSON = "person"
 MISS_RATES = ("miss_rate", "miss_rate_day", "miss_rate_night")
+MACL, MACL_CHANCE = "macl", "macl_chance"
 NIGHT_SETS = frozenset({3, 4, 5, 9, 10, 11})
 """KAIST's sets that were taken at night; 0–2 and 6–8 were taken by day."""
 _KAIST_ID = re.compile(r"set(\d\d)/")
@@ -27,22 +33,48 @@ class PairMetric(CocoAp):
 
     A person is ignored in the miss rate where the truth marks a crowd, which is what the reader of KAIST does with other
     categories, with ``ignore`` and with heavy occlusion; or if it is too small or too near the border (``miss_rate``).
+
+    Of ``AlignedDetections`` it also gives the contrastive loss of an object, without its weight, as ``macl``, and beside it
+    ``macl_chance``, ln of the candidates.
     """
 
-    headlines: tuple[str, ...] = ("map", "map_50", "miss_rate")
+    headlines: tuple[str, ...] = ("map", "map_50", "miss_rate", MACL, MACL_CHANCE)
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._beside_chance: dict[int | str, list[float]] = {}
+
+    def update(self, predictions: Sequence[Detections], batch: DetectionBatch) -> None:
+        """Add one batch, as ``CocoAp`` does."""
+        super().update(predictions, batch)
+        if isinstance(predictions, AlignedDetections):
+            self._beside_chance |= dict(zip(batch.image_ids, predictions.beside_chance.tolist(), strict=True))
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"beside_chance": self._beside_chance}
+
+    def merge(self, state: dict[str, Any]) -> None:
+        super().merge(state)
+        self._beside_chance |= state["beside_chance"]
 
     @property
     def names(self) -> list[str]:
-        return [*super().names, *MISS_RATES]
+        return [*super().names, *MISS_RATES, MACL, MACL_CHANCE]
 
     @property
     def worst(self) -> dict[str, float]:
-        return super().worst | dict.fromkeys(MISS_RATES, NOTHING_FOUND)
+        values = super().worst | dict.fromkeys(MISS_RATES, NOTHING_FOUND)
+        return {name: value for name, value in values.items() if name not in (MACL, MACL_CHANCE)}
 
     def compute(self) -> dict[str, float]:
-        """Return what ``CocoAp`` gives, and the miss rates: none of images that are not KAIST's, none of a time of day that no
-        image was taken at."""
-        return super().compute() | self._miss_rates()
+        """Return what ``CocoAp`` gives; the miss rates, none of images that are not KAIST's, none of a time of day that no
+        image was taken at; and with MACL its loss and chance."""
+        return super().compute() | self._miss_rates() | self._macl()
+
+    def _macl(self) -> dict[str, float]:
+        rows = list(self._beside_chance.values())
+        objects, loss, chance = (math.fsum(row[column] for row in rows) for column in range(3))
+        return {MACL: loss / objects, MACL_CHANCE: chance / objects} if objects else {}
 
     def _miss_rates(self) -> dict[str, float]:
         images = self.sorted_images()

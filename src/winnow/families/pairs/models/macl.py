@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,25 +89,57 @@ def masked_candidates(regions: Tensor, rows: Tensor) -> Tensor:
     return is_masked
 
 
-def macl_sum(
-    head: AlignmentHead,
-    pyramids: Mapping[str, Pyramid],
-    boxes: Sequence[Tensor],
-    positives: Sequence[Tensor],
-    sizes: Sequence[tuple[int, int]],
-    seeds: Sequence[int],
-) -> Tensor:
+def chance(regions: Tensor, is_positive: Tensor) -> Tensor:
+    """Return what ``contrast`` is where nothing tells regions apart: ln of the candidates, summed over the objects."""
+    return (~masked_candidates(regions, is_positive.nonzero()[:, 0])).sum(dim=1).float().log().sum()
+
+
+class ProjectedPairs(NamedTuple):
+    """The regions of each pair, its objects before the background, with their projections from both images, and which of the
+    objects (n,) are positives."""
+
+    regions: Sequence[Tensor]
+    visible: Sequence[Tensor]
+    infrared: Sequence[Tensor]
+    positives: Sequence[Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        head: AlignmentHead,
+        pyramids: Mapping[str, Pyramid],
+        boxes: Sequence[Tensor],
+        positives: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        seeds: Sequence[int],
+    ) -> ProjectedPairs:
+        """Draw the background of each pair from its seed, and project everything."""
+        regions = [
+            torch.cat([of_pair, background_boxes(of_pair, size, seed)])
+            for of_pair, size, seed in zip(boxes, sizes, seeds, strict=True)
+        ]
+        lengths = [len(one) for one in regions]
+        visible, infrared = (head(pyramids[name], regions, sizes).split(lengths) for name in ("visible", "infrared"))
+        return cls(regions, visible, infrared, positives)
+
+
+def macl_sum(head: AlignmentHead, pairs: ProjectedPairs) -> Tensor:
     """Return the contrastive loss summed over the objects of all pairs; 0, on the weights' graph, where there are none."""
-    regions = [
-        torch.cat([of_pair, background_boxes(of_pair, size, seed)])
-        for of_pair, size, seed in zip(boxes, sizes, seeds, strict=True)
-    ]
-    lengths = [len(one) for one in regions]
-    visible, infrared = (head(pyramids[name], regions, sizes).split(lengths) for name in ("visible", "infrared"))
-    zero = sum((part.sum() * 0.0 for part in (*visible, *infrared)), head.log_temperature * 0.0)
+    zero = sum((part.sum() * 0.0 for part in (*pairs.visible, *pairs.infrared)), head.log_temperature * 0.0)
     terms = [
         contrast(one, other, where, is_positive, head.temperature)
-        for one, other, where, is_positive in zip(visible, infrared, regions, positives, strict=True)
+        for where, one, other, is_positive in zip(*pairs, strict=True)
         if is_positive.any()
     ]
     return sum(terms, zero)
+
+
+def beside_chance(head: AlignmentHead, pairs: ProjectedPairs) -> Tensor:
+    """Return per pair (B, 3) float32: how many objects are positives, their contrastive loss, and what it is by chance."""
+    numbers = torch.zeros(len(pairs.regions), 3, device=head.log_temperature.device)
+    for row, where, one, other, is_positive in zip(numbers, *pairs, strict=True):
+        if is_positive.any():
+            row[0] = is_positive.sum()
+            row[1] = contrast(one, other, where, is_positive, head.temperature)
+            row[2] = chance(where, is_positive)
+    return numbers

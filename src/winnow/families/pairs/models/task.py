@@ -16,9 +16,9 @@ from winnow.families.detection.models.faster_rcnn import (
     in_float32,
     torchvision_targets,
 )
-from winnow.families.pairs.batch import MODALITIES, PairBatch
+from winnow.families.pairs.batch import MODALITIES, AlignedDetections, PairBatch
 from winnow.families.pairs.models.detector import PairDetector
-from winnow.families.pairs.models.macl import macl_sum
+from winnow.families.pairs.models.macl import AlignmentHead, ProjectedPairs, beside_chance, macl_sum
 from winnow.families.pairs.models.network import PairFeatures, PairNetwork
 from winnow.families.pairs.models.pooling import pooled
 from winnow.protocols import Metric
@@ -94,19 +94,29 @@ class PairFasterRcnnTask:
                     share = sampler.num_drawn / (sampler.batch_size_per_image * count["images"])
                     terms |= {self._term(term, name): value * share for term, value in losses.items()}
             if self._network.alignment is not None:
-                terms[MACL_TERM] = self._macl(outputs, batch) * (self._macl_weight / count["objects"])
+                macl = macl_sum(self._network.alignment, self._projected(self._network.alignment, outputs, batch))
+                terms[MACL_TERM] = macl * (self._macl_weight / count["objects"])
         return terms
 
-    def _macl(self, outputs: PairFeatures, batch: PairBatch) -> Tensor:
-        head = self._network.alignment
-        assert head is not None
+    def _projected(self, head: AlignmentHead, outputs: PairFeatures, batch: PairBatch) -> ProjectedPairs:
         pyramids = {name: in_float32(pyramid) for name, pyramid in outputs.modalities.items()}
         boxes = [target["boxes"] for target in torchvision_targets(batch)]
-        return macl_sum(head, pyramids, boxes, shown_in_both(batch), image_list(batch).image_sizes, batch.seeds)
+        return ProjectedPairs.of(
+            head, pyramids, boxes, shown_in_both(batch), image_list(batch).image_sizes, batch.seeds
+        )
 
     @torch.no_grad()
     def predictions(self, outputs: PairFeatures, batch: PairBatch) -> list[Detections]:
-        """Return the boxes of the detector; of two, pooled ones, of which a modality that is absent has none."""
+        """Return the boxes of the detector; of two, pooled ones, of which a modality that is absent has none. With MACL, and
+        where the truth is known, they are ``AlignedDetections``."""
+        found = self._found(outputs, batch)
+        head = self._network.alignment
+        if head is None or not any(len(target.boxes) for target in batch.targets):
+            return found
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return AlignedDetections(found, beside_chance(head, self._projected(head, outputs, batch)).cpu())
+
+    def _found(self, outputs: PairFeatures, batch: PairBatch) -> list[Detections]:
         found = []
         with torch.autocast(batch.images.device.type, enabled=False):
             images = image_list(batch)

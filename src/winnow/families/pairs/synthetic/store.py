@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field
 
 from winnow.errors import DataError
-from winnow.families.detection.formats.coco import CocoSplit
+from winnow.families.detection.formats.records import CocoSplit
 from winnow.families.pairs.records import CATEGORY_IDS, CLASS_NAMES, PairRecord
 from winnow.families.pairs.synthetic.drawing import HEIGHT, WIDTH, DrawnPair, draw_pair
 from winnow.reading import UnreadableError, as_record, read_json
