@@ -92,7 +92,8 @@ def runs_of(part: str, root: Path) -> list[Run]:
         return [Run("rendered", ("data=map_rendered", f"data.root={NUSCENES}", *sizes))]
     if part == "keyframe":
         sizes = ("data.image_size=224", "training.overfit=1", "training.batch_size=1", "training.max_epochs=300")
-        data = ("data=nuscenes_map", f"data.root={NUSCENES}", f"data.ground_truth={root / 'keyframe_truth'}")
+        truth = (f"data.ground_truth={root / 'keyframe_truth'}", "data.boundary_layers=[drivable_area]")
+        data = ("data=nuscenes_map", f"data.root={NUSCENES}", *truth)
         return [Run("keyframe", (*data, "training=overfit", *sizes))]
     return [Run("overfit", tuple(EIGHT))]
 
