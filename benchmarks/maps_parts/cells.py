@@ -47,7 +47,7 @@ CELLS = {
 COMMON = {
     # 14 tokens of the prompt, 96 of the scene, 20 instances, 400 points: 530 positions
     "rendered": [
-        "data=map_rendered", f"data.root={SHARED}/nuscenes_mini", "model.num_instances=20", "training.batch_size=2",
+        "data=map_rendered", f"data.root={SHARED}/nuscenes_mini", "model.num_instances=20", "training.batch_size=4",
         "training.max_iter=1000",
     ],
     "synthetic": ["data=map_synthetic", "training.batch_size=8", "training.max_iter=1500"],
