@@ -25,12 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1] / "tests")]
 
 import torch  # noqa: E402
-from fuzz import labels, maps, overrides, pairs, pixels, records, studies, weights  # noqa: E402
+from fuzz import folders, labels, maps, overrides, pairs, pixels, records, studies, trained, weights  # noqa: E402
 from fuzz.pool import Kind, Verdict, kind_of, run_cases  # noqa: E402
 
-MODULES = (labels, pairs, pixels, weights, overrides, records, studies, maps)
+MODULES = (labels, pairs, pixels, weights, overrides, records, studies, maps, folders, trained)
 KINDS: tuple[Kind, ...] = tuple(kind for module in MODULES for kind in module.KINDS)
 CASES_OF_A_SEED = 10**6
+SHOWN_EVERY = 500
 
 
 def fuzz(numbers: Sequence[int], num_workers: int, is_shown: bool = False, seconds: float = math.inf) -> list[Verdict]:
@@ -49,6 +50,11 @@ def fuzz(numbers: Sequence[int], num_workers: int, is_shown: bool = False, secon
         seen: set[tuple[str, str]] = set()
         for verdict in run_cases(KINDS, shared, numbers, num_workers, Path(folder)):
             verdicts.append(verdict)
+            if len(verdicts) % SHOWN_EVERY == 0:
+                faults = sum(bool(one.fault) for one in verdicts)
+                print(
+                    f"{len(verdicts)} cases, {faults} faults, {(time.monotonic() - began) / 60:.1f} minutes", flush=True
+                )
             if time.monotonic() - began > seconds:
                 break
             if is_shown:

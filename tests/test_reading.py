@@ -94,6 +94,12 @@ def test_bytes_that_are_no_xml_give_one_reason(data, reason):
         parse_xml(data)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300])
+def test_a_name_that_no_file_can_have_is_refused_as_one_that_is_not_there(tmp_path, name):
+    with pytest.raises(DataError, match="can't be read as a COCO file: "):
+        read_json(tmp_path / name, "a COCO file", DataError)
+
+
 def test_errors_name_the_file_and_what_it_was_to_be(tmp_path):
     path = tmp_path / "x"
     for read in (read_json, read_yaml, read_xml):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz.mutations import RAW_JSON, encoded, json_text, mutated, mutated_bytes, odd_value
+from fuzz.mutations import OTHER_FILE, RAW_JSON, encoded, json_text, mutated, mutated_bytes, odd_value
 from fuzz.pool import Case, Kind
 from PIL import Image, ImageDraw
 
@@ -107,7 +107,7 @@ def _coco(rng: random.Random, shared: Any, folder: Path) -> Case:
             "check": lambda: show(check_splits({"train": (path, images), "val": (val, images)}, _ignore)),
             "build": lambda: train_on(coco_data(loading=LOADING, **parts, **DETECTION)),
         },
-        (path.name, "train and val", ".png", "nothing to learn from"),
+        (path.name, "train and val", ".png", OTHER_FILE, "nothing to learn from"),
     )
 
 
@@ -155,7 +155,7 @@ def _bdd100k(rng: random.Random, shared: Any, folder: Path) -> Case:
             "build": lambda: train_on(bdd100k_data(loading=LOADING, **values, **DETECTION)),
             "convert": lambda: convert_bdd100k(root, folder / "converted"),
         },
-        (Path(name).name, "instances_train_", "instances_train.json", ".png", "nothing to learn from"),
+        (Path(name).name, "instances_train_", "instances_train.json", ".png", OTHER_FILE, "nothing to learn from"),
     )
 
 

@@ -167,7 +167,7 @@ def _drives(rng: random.Random, shared: Any, folder: Path) -> Case:
             "check": lambda: show(check_map_rendered(settings, _ignore)),
             "build": lambda: train_on(map_rendered(loading=LOADING, **values)),
         },
-        (changed.name, "no drive is in", "leaves no batch", "no sample to train on"),
+        (changed.name, TRACKS),
     )
 
 

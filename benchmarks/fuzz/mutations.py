@@ -32,15 +32,17 @@ TARGETS: tuple[Any, ...] = (
     {"_target_": 7},
     {"_target_": "torch.optim.AdamW", "_partial_": True, "params": {"_target_": "os.mkdir", "path": CANARY}},
 )
+OTHER_FILE = "etc/passwd"
+"""What a changed name may lead to: a file that is there and is none of the set's."""
 TEXTS = (
     "", " ", "\x00", "a\x00b", "\x1b[31mred", "\r\n\t", "\ud800", "\U0001f4a9", "é" * 3, "\u202e\u200b", "[/a/b]", "[bold]x",
     "[link=x]",
-    "[red", "x" * 5000, "../../../../etc/passwd", "/", ".", "~", "nan", "-inf", "1e999", "9" * 400, "9" * 5000, "1_000",
+    "[red", "x" * 5000, f"../../../../{OTHER_FILE}", "/", ".", "~", "nan", "-inf", "1e999", "9" * 400, "9" * 5000, "1_000",
     "0x1f", "null",
     "true", "${oc.env:HOME}", "${now:%Y}", "${a.b}", "${", "$", "???", "%s%n", "{0}{x}", "'\"\\", "a=b", "~a", "+a", "++a=1",
     "--help",
     "hydra.run.dir=x", "trusted_targets=[os]", "os.system", "_target_", "*", "a,b", "choice(1,2)", "interval(0,1)", "[1,2",
-    "{a:1}",
+    "{a:1}", "a\x00b/c.png", "\ud800/c.png", "../c.png", "a/" + "x" * 300, "c\\d.png",
 )  # fmt: skip
 NUMBERS: tuple[Any, ...] = (
     0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, -(10**400), 0.5, -0.0, 1e308, 1e-308, 5e-324, float("nan"), float("inf"),

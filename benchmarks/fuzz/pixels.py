@@ -30,6 +30,12 @@ _FORMATS = {
 
 
 def _prepare_images(folder: Path) -> Any:
+    del folder
+    return image_files()
+
+
+def image_files() -> list[bytes]:
+    """Return small image files of every format and mode, some of them turned by their EXIF orientation."""
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 4), dtype=np.uint8)
     files = []
     for mode in ("RGB", "L", "P", "RGBA", "1", "I;16", "CMYK", "F", "LA", "YCbCr"):

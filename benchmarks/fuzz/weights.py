@@ -88,7 +88,7 @@ def train_one_step(fit: Fit) -> None:
     fit.step([next(iter(fit.data.train_batches(1, 8)))], fit.state.step)
 
 
-def _prepare(folder: Path) -> Any:
+def prepare_checkpoint(folder: Path) -> Any:
     command = compose_command_line(REPOSITORY / "conf", [*TINY, "training.resume=auto"])
     config = RunPlan.of(command.config, folder, {}, None, None).config
     fit = tiny_fit(folder, config)
@@ -135,11 +135,11 @@ def _odd_for_weights(rng: random.Random) -> Any:
     return odd_value(rng, own=rng.choice((tensors, tensors, others)))
 
 
-def _changed(rng: random.Random, content: Any) -> Any:
+def changed_content(rng: random.Random, content: Any) -> Any:
     return mutated(rng, copy.deepcopy(content), partial(_odd_for_weights, rng))
 
 
-def _written(write: Callable[[], Any]) -> None:
+def written(write: Callable[[], Any]) -> None:
     """Write until it works: not every change can be pickled, or belongs into a file."""
     for _ in range(50):
         try:
@@ -225,7 +225,7 @@ def _whole(rng: random.Random, shared: Any, folder: Path) -> Case:
 def _resealed(rng: random.Random, shared: Any, folder: Path) -> Case:
     path = folder / "checkpoints" / "last.pth"
     path.parent.mkdir()
-    _written(lambda: write_checkpoint(path, _changed(rng, shared["content"])))
+    written(lambda: write_checkpoint(path, changed_content(rng, shared["content"])))
     return Case(_readers(path, shared, folder), (path.name, "checkpoint"))
 
 
@@ -279,12 +279,14 @@ def _foreign(rng: random.Random, shared: Any, folder: Path) -> Case:
             )
         torch.save(content, path, _use_new_zipfile_serialization=is_new)
 
-    _written(write)
+    written(write)
     if rng.random() < 0.4:
         path.write_bytes(mutated_bytes(rng, path.read_bytes()))
     return Case(_readers(path, shared, folder), (path.name,))
 
 
 KINDS = (
-    Kind("checkpoint", _prepare, _whole), Kind("resealed", _prepare, _resealed), Kind("foreign", _prepare, _foreign),
-)  # fmt: skip
+    Kind("checkpoint", prepare_checkpoint, _whole),
+    Kind("resealed", prepare_checkpoint, _resealed),
+    Kind("foreign", prepare_checkpoint, _foreign),
+)

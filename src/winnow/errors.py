@@ -1,5 +1,6 @@
 """The kinds of error winnow raises on purpose, by who must act on them, and how a program ends with one."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -56,6 +57,17 @@ class DivergedError(WinnowError):
 
 class MemoryExhaustedError(WinnowError):
     """A batch needs more memory than there is: make batches smaller, as the message says."""
+
+
+def refused_path(error: BaseException) -> str | None:
+    """Return which path the system does not even look at, and why: a name of over 255 bytes, a folder that is closed to this
+    user, links that lead in a circle; None for any other error."""
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return None
+
+
+_REFUSED = frozenset((errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP))
 
 
 def show_errors_as_messages() -> None:

@@ -235,6 +235,8 @@ def _read(path: Path, as_what: str, error: type[WinnowError], parse: Callable[[b
         raise error(f"{path} can't be read as {as_what}: {cause.strerror or cause}") from cause
     except UnreadableError as cause:
         raise error(f"{path} can't be read as {as_what}: {cause}") from cause
+    except ValueError as cause:  # a name with a character that no file's can have
+        raise error(f"{path} can't be read as {as_what}: {reason(cause)}") from cause
 
 
 def _parse_text(data: bytes) -> str:

@@ -108,6 +108,15 @@ def test_a_missing_annotation_file_exits_with_1_and_a_message(tmp_path, capsys):
     assert "none.json cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["data", "describe"], ["study"], ["sync"], ["data", "check", "data=voc"]])
+def test_a_path_that_the_system_does_not_look_at_is_one_message(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = "x" * 300
+    assert main([*command, f"data.root={path}" if "check" in command else path]) == 2
+    assert f"winnow: {path}" in (printed := capsys.readouterr().err)
+    assert "File name too long" in printed
+
+
 def test_the_data_can_be_named_as_for_training(data_set, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     overrides = [f"data.train.images={data_set[1]}", f"data.train.annotations={data_set[3]}", "data.val=null"]

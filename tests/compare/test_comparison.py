@@ -159,6 +159,14 @@ def test_the_page_is_whole_without_the_network_and_escapes_what_it_shows(save, s
     assert page.count("<table>") == page.count("</table>") == 4
 
 
+def test_what_is_no_character_is_written_as_its_escape(save, state, tmp_path):
+    one, other = save("a.pth", state, {"name": "half \ud800"}), save("b.pth", state, {"name": "red \x1b[31m"})
+    target = tmp_path / "page.html"
+    assert main(["compare", one, other, "--format", "html", "--output", str(target)]) == 0
+    for shown in (r"half \ud800", r"red \x1b[31m"):
+        assert shown in target.read_text()
+
+
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (["nowhere.pth", "nowhere.pth"], 2, "nowhere.pth does not exist"),
     (["{one}", "{one}", "--output", "x.txt"], 2, "--output needs --format json or html"),

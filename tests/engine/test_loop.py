@@ -16,7 +16,7 @@ from engine_parts import MeanError, VectorData, Vectors, VectorTask, training_se
 from winnow.checkpoints.file import read_checkpoint
 from winnow.engine.evaluate import evaluate
 from winnow.engine.gradients import FirstLook
-from winnow.engine.loop import fit, fit_epochs, restore
+from winnow.engine.loop import fit, fit_epochs, restore, speed
 from winnow.engine.step import TrainStep
 from winnow.engine.stop import StopRequest
 from winnow.errors import CheckpointError, DataError, DivergedError, TransientDataError
@@ -69,6 +69,18 @@ def test_it_learns(make_fit):
     scores = [value for _, value in run.tracker.values("val/score")]
     assert len(scores) == 20
     assert scores[-1] > 1.5 * scores[0]
+
+
+def test_it_is_evaluated_after_each_interval_of_epochs_and_at_the_end(make_fit):
+    run = make_fit(max_epochs=5, eval_interval=2)
+    assert run_fit(run) == "completed"
+    assert [step for step, _ in run.tracker.values("val/score")] == [12, 24, 30]
+
+
+def test_speed_is_images_over_time_and_the_part_of_it_that_data_was_waited_for():
+    cpu = torch.device("cpu")
+    assert speed(8, 2.0, 0.5, cpu) == {"perf/images_per_second": 4.0, "perf/data_wait_fraction": 0.25}
+    assert speed(8, 0.0, 1e-9, cpu) == pytest.approx({"perf/images_per_second": 8e9, "perf/data_wait_fraction": 1.0})
 
 
 def test_the_line_of_an_epoch_shows_the_losses_the_headlines_and_the_objective(make_fit, caplog):

@@ -20,6 +20,7 @@ PARTS = ("train", "val")
     (["-m", "training.optimizer.lr=interval(0.1,0.2)"], "hydra/sweeper=winnow searches intervals"),
     (["-m", "+sweep=lr_bs", "hydra.sweeper.n_trials=0"], "ConfigError: hydra.sweeper.n_trials=0: input should be greater than 0"),
     (["-m", "+sweep=lr_bs", "hydra.sweep.dir=/proc/none"], "ConfigError: hydra.sweep.dir=/proc/none can't be made"),
+    ([f"training.resume={'x' * 300}", "hydra.run.dir=new/run"], "xxx: File name too long"),
     (["hydra.run.dir=/proc/none/run"], "the run's folder or log can't be made: "),
     ([f"hydra.run.dir=new/{'x' * 300}/run"], "the run's folder or log can't be made: "),
     (["model.head_convs=abc", "hydra.run.dir=new/run"], "ConfigError: model.head_convs='abc': input should be a valid integer"),

@@ -26,6 +26,7 @@ from winnow.sweep.promotion import (
     promotion_folder,
     promotion_table,
     run_folder,
+    tell_choice,
 )
 from winnow.sweep.stored_study import StoredStudy
 
@@ -293,6 +294,30 @@ def test_full_trainings_that_failed_have_no_value_and_three_tell_how_they_were_r
     assert promotion.rank_correlation == pytest.approx(0.5)
     assert not promotion.is_whole
     assert compared(best[2:], entries[2:], stored(tmp_path, full)).rank_correlation is None
+
+
+def test_trainings_that_are_all_worth_the_same_rank_nothing(study, tmp_path):
+    full = optuna.create_study(direction="maximize")
+    entries = [texts_of(searched(study, {"training.optimizer.lr": value}, value)) for value in (0.3, 0.2, 0.1)]
+    enqueue_listed(full, [({}, [f"{key}={text}" for key, text in entry.items()]) for entry in entries])
+    for trial in [full.ask() for _ in entries]:
+        full.tell(trial, 0.5)
+    promotion = compared(best_configurations(stored(tmp_path, study), 3), entries, stored(tmp_path, full))
+    assert [run.full for run in promotion.runs] == [0.5] * 3
+    assert promotion.rank_correlation is None
+
+
+@pytest.mark.filterwarnings("ignore:.*set_metric_names is experimental")
+def test_of_several_objectives_it_is_told_by_which_was_chosen_and_how_to_choose_by_the_others(tmp_path, caplog):
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+    study.set_metric_names(["val/map", "val/loss", "seconds"])
+    for values in ([0.5, 1.0, 3.0], [0.4, 0.9, 2.0]):
+        study.add_trial(optuna.create_trial(values=values))
+    source = stored(tmp_path, study)
+    with caplog.at_level("INFO"):
+        tell_choice(source, best_configurations(source, 1, 1), 1)
+    words = "promoted: trials 1, the best by val/loss; for the best by another objective: --by val/map or seconds"
+    assert words in caplog.messages
 
 
 def test_the_table_of_a_promotion_shows_both_values():

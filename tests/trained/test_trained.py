@@ -1,6 +1,7 @@
 """Trained models in use: loaded from a checkpoint alone, predicting on pictures, evaluated as their run was."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -169,6 +170,16 @@ def test_the_command_writes_coco_and_pictures(run, pictures, tmp_path, capsys):
     assert not (tmp_path / "refused").exists()
 
 
+def test_a_picture_whose_name_is_no_utf_8_is_written_with_it(run, pictures, tmp_path):
+    name = os.fsdecode(b"\xff \xc3\xa9.png")
+    (tmp_path / name).write_bytes(pictures[0].read_bytes())
+    out = tmp_path / "out"
+    assert main(["predict", str(run), str(tmp_path / name), "--output", str(out), "--no-pictures"]) == 0
+    written = (out / "predictions.json").read_text(encoding="utf-8")
+    assert "é" in written
+    assert json.loads(written)["images"][0]["file_name"] == str(tmp_path / name)
+
+
 def test_the_command_evaluates(run, here, capsys):
     assert main(["evaluate", str(run), "--which", "last", "--format", "json", "data.num_val=8"]) == 0
     shown = json.loads(capsys.readouterr().out)["metrics"]
@@ -214,6 +225,47 @@ def test_weights_of_another_model_are_refused(run, tmp_path):
         winnow.load(changed(run, tmp_path, narrow))
 
 
+@pytest.mark.parametrize(("place", "value", "message"), [
+    (("data", "image_size"), 2**31, r"changed.pth: data.image_size=2147483648: input should be less than or equal to 16384"),
+    (("data", "image_size"), "64", r"changed.pth: data.image_size='64': input should be a valid integer"),
+    (("training", "resize_schedule"), [], r"changed.pth: training.resize_schedule="),
+    (("training", "batch_size"), "4", r"changed.pth: training.batch_size='4': input should be a valid integer"),
+    (("training", "amp"), 3, r"changed.pth: training.amp=3: input should be 'auto', 'off', 'bf16' or 'fp16'"),
+    (("model", "pretrained"), 0, r"changed.pth: model.pretrained.*=0: input should be a valid"),
+    (("evaluation", "score_threshold"), "x", r"changed.pth: evaluation.score_threshold='x': input should be"),
+])  # fmt: skip
+def test_an_odd_value_in_a_recorded_config_is_named_with_its_file(run, tmp_path, place, value, message):
+    path = changed(run, tmp_path, lambda content: content["config"][place[0]].update({place[1]: value}))
+    with pytest.raises(ConfigError, match=message):
+        winnow.load(path)
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("head_channels", 1 << 15, r"weights of \S+changed.pth don't fit .*\n"),  # 38 GB a layer
+    ("head_channels", 1 << 62, r"changed.pth: the model that its config names can't be built: Storage size calculation overfl"),
+    ("head_convs", 10**9, r"changed.pth: the model has more than \d+ weights, and the file holds \d+"),
+])  # fmt: skip
+def test_a_model_that_no_machine_could_hold_takes_no_memory_and_no_time(run, tmp_path, key, value, message):
+    path = changed(run, tmp_path, lambda content: content["config"]["model"].update({key: value}))
+    with pytest.raises(WeightsError, match=message):
+        winnow.load(path)
+
+
+def test_amp_may_be_recorded_as_true_or_false(run, tmp_path):
+    path = changed(run, tmp_path, lambda content: content["config"]["training"].update(amp=False))
+    assert winnow.load(path, device="cpu").precision.dtype is None
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("name", 7, "data.name=7: input should be a valid string"),
+    ("augmentation", {"crop": torch.zeros(3)}, "that is no config of a run: "),
+])  # fmt: skip
+def test_an_odd_value_in_the_recorded_data_is_named_with_its_file(run, here, tmp_path, key, value, message):
+    model = winnow.load(changed(run, tmp_path, lambda content: content["config"]["data"].update({key: value})))
+    with pytest.raises(ConfigError, match=r"the data of the run of \S+changed.pth: " + message):
+        model.evaluate(["data.num_val=4"])
+
+
 @pytest.mark.parametrize(("arguments", "kind", "message"), [
     (("nowhere",), CheckpointError, "nowhere does not exist; name a run folder or a checkpoint"),
     ((".",), ConfigError, r"\. holds several runs, name one of them: .*run"),
@@ -221,6 +273,7 @@ def test_weights_of_another_model_are_refused(run, tmp_path):
     (("run", "newest"), ConfigError, "which='newest' must be best or last"),
     (("run", "best", "cpu", "fp8"), ConfigError, "precision='fp8' must be off"),
     (("run", "best", "cuda:7"), ConfigError, "cuda:7"),
+    (("x" * 300,), CheckpointError, "xxx does not exist; name a run folder or a checkpoint"),
 ])  # fmt: skip
 def test_what_can_t_be_loaded_is_said(run, here, arguments, kind, message):
     with pytest.raises(kind, match=message):

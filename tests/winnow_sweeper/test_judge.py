@@ -105,9 +105,10 @@ def test_the_worst_seed_ends_the_trial_though_others_are_missing(others, worst, 
     assert STD not in trial.user_attrs
 
 
-def test_one_seed_alone_has_no_deviation():
-    outcome, trial = judged(Outcome("completed", (0.4,), seed=7, run_folder=None), seeds=[7])
-    assert (trial.value, outcome.run_folder) == (0.4, None)
+@pytest.mark.parametrize(("run", "folder"), [(None, None), ("/study/0/seed_7", "/study/0")])
+def test_one_seed_alone_has_no_deviation(run, folder):
+    outcome, trial = judged(Outcome("completed", (0.4,), seed=7, run_folder=run), seeds=[7])
+    assert (trial.value, outcome.run_folder) == (0.4, folder)
     assert STD not in trial.user_attrs
 
 

@@ -17,7 +17,7 @@ from winnow.commands.report import add_report
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.commands.train import add_train, train_with
-from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError
+from winnow.errors import BAD_USAGE, PROBLEMS, ConfigError, WinnowError, refused_path
 from winnow.masking import mask_output
 
 SUBCOMMANDS = (
@@ -44,6 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"winnow: {visible(error)}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, ConfigError) else PROBLEMS
+    except OSError as error:
+        words = refused_path(error)
+        if words is None:
+            raise
+        from winnow.console import visible
+
+        print(f"winnow: {visible(words)}", file=sys.stderr)
+        return BAD_USAGE
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:

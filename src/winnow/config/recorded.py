@@ -86,12 +86,14 @@ def followed_config(content: Mapping[str, Any], trusted: list[str], source: str)
 def with_values(config: Config, overrides: list[str]) -> Config:
     """Return ``config`` with the single values that ``overrides`` give. Raises ConfigError for one that can't be read, or whose
     key is not there."""
-    changed = OmegaConf.create(config)
     try:
+        changed = OmegaConf.create(config)
         for override in OverridesParser.create().parse_overrides(overrides):
             _apply(changed, override.get_key_element().lstrip("+~"), override)
     except HydraException as error:
         raise ConfigError(str(error)) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"that is no config of a run: {reason(error)}") from error
     return plain_config(changed)
 
 

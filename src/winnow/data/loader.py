@@ -115,7 +115,7 @@ def is_gone(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
-    except OSError:
+    except (OSError, ValueError):
         return True
 
 

@@ -91,6 +91,11 @@ class Objective(Settings):
     mode: Literal["max", "min"]
 
 
+def amp_word(value: object) -> object:
+    """Return ``training.amp`` as a word: ``true`` and ``false`` are ``auto`` and ``off``."""
+    return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 class TrainingSettings(Settings):
     """The ``training`` group; ``conf/training/default.yaml`` says what each key does and holds the defaults."""
 
@@ -137,10 +142,7 @@ class TrainingSettings(Settings):
     sync_batch_norm: bool
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
-    @field_validator("amp", mode="before")
-    @classmethod
-    def _amp_word(cls, value: object) -> object:
-        return {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value
+    _amp_word = field_validator("amp", mode="before")(amp_word)
 
     @field_validator("resize_schedule")
     @classmethod

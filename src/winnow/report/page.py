@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from winnow.console import visible
 from winnow.report.charts import bars_svg, lines_svg, matrix_table, number_text, parallel_svg
 from winnow.sections import Cell, Link, Section, Table
 
@@ -19,15 +20,17 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Return the page's text, to be written as UTF-8. Whatever stands in ``sections`` is escaped."""
+    """Return the page's text, to be written as UTF-8. Whatever stands in ``sections`` is escaped, and so is each character that
+    UTF-8 can't hold or a reader would not see."""
     shown = [section for section in sections if section.blocks]
-    return _environment().get_template("page.html.j2").render(
+    text = _environment().get_template("page.html.j2").render(
         title=title,
         subtitle=subtitle,
         sections=shown,
         style=Markup((_TEMPLATES / "page.css").read_text()),
         script=Markup((_TEMPLATES / "page.js").read_text()),
     )  # fmt: skip
+    return visible(text)
 
 
 @cache

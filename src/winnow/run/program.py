@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.console import drop_unwritten_output
-from winnow.errors import WinnowError
+from winnow.errors import WinnowError, refused_path
 
 FULL = "HYDRA_FULL_ERROR"
 EXIT_KILLED = 130
@@ -71,7 +71,7 @@ def message_of(error: Exception) -> str | None:
         return (
             f"the run's folder or log can't be made: {error}; choose another hydra.run.dir, of a sweep hydra.sweep.dir"
         )
-    return None
+    return refused_path(error)
 
 
 def _is_hydras(error: OSError) -> bool:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as pictures
 
+from winnow.console import visible
 from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def write_plots(study: optuna.Study, folder: Path, metrics: Sequence[str], nothi
             if page is not None:
                 sections.append(_section(page, is_first=not sections))
     if sections:
-        title = html.escape(study.study_name)
+        title = html.escape(visible(study.study_name))
         note = "" if nothing is None else f"<p>{html.escape(nothing)}</p>"
         text = f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{note}{''.join(sections)}"
         path = _attempt("study.html", lambda: _stored(folder / "study.html", text))

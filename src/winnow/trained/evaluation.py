@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from winnow.engine.evaluate import evaluate
 from winnow.engine.progress import Progress
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Data, Metric, Task
+from winnow.reading import naming
 from winnow.settings import build_settings
 
 if TYPE_CHECKING:
@@ -43,9 +45,11 @@ def evaluate_model(
     """Return ``val/…`` of the data that ``overrides`` make of the run's own; see ``TrainedModel.evaluate``."""
     if split not in SPLITS:
         raise ConfigError(f"split={split!r}; allowed: {', '.join(SPLITS)}")
-    config = {**model.config, "data": data_node(model.config, overrides)}
-    check_node(config, "data", ["loading"])
-    data: Data = instantiate(config, "data", loading=loading_of(config, batch_size))
+    is_own = not any(text.startswith("data=") for text in overrides)
+    with naming(model.path, "the data of the run of ") if is_own else contextlib.nullcontext():
+        config = {**model.config, "data": data_node(model.config, overrides)}
+        check_node(config, "data", ["loading"])
+        data: Data = instantiate(config, "data", loading=loading_of(config, batch_size))
     if split == "train":  # an overfit run is evaluated on all that it trains on
         loading = loading_of(config, batch_size).model_copy(update={"overfit": data.num_train_samples})
         data = instantiate(config, "data", loading=loading)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, field_validator
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.folder import checkpoint_in
@@ -19,13 +24,40 @@ from winnow.engine.precision import Precision, choose_device
 from winnow.engine.restorable import require_content
 from winnow.engine.schedule import SizeSchedule
 from winnow.engine.seeding import undisturbed_rng
+from winnow.engine.settings import amp_word
 from winnow.errors import CheckpointError, ConfigError, WeightsError
 from winnow.protocols import Task
+from winnow.reading import naming, reason
 from winnow.run.build import checked_evaluation
 from winnow.run.rehearsal import only_errors
+from winnow.settings import Settings, build_settings
 from winnow.trained.model import TrainedModel
 
 Which = Literal["best", "last"]
+
+MAX_IMAGE_SIZE = 1 << 14
+"""In px. A file that records a larger one would take the memory of the machine."""
+_Size = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)]
+
+
+class _UsedTraining(Settings):
+    batch_size: int = Field(gt=0)
+    amp: Literal["auto", "off", "bf16", "fp16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    resize_schedule: list[Annotated[tuple[int, _Size], Field(strict=False)]] | None = Field(None, min_length=1)
+
+    _amp_word = field_validator("amp", mode="before")(amp_word)
+
+
+class _UsedData(Settings):
+    image_size: _Size | None = None  # not every family has one
+
+
+class _Used(Settings):
+    """What of a recorded config a model in use goes by, besides its nodes ``model`` and ``evaluation``."""
+
+    training: _UsedTraining
+    data: _UsedData
 
 
 @dataclass(frozen=True)
@@ -59,18 +91,20 @@ def load(
     if precision not in (None, "off", "bf16", "fp16", "auto"):
         raise ConfigError(f"precision={precision!r} must be off, bf16, fp16 or auto")
     path = Path(run)
-    if not path.exists():
+    if not os.path.exists(path):  # also false for a name that no file can have
         raise CheckpointError(f"{path} does not exist; name a run folder or a checkpoint")
     path = checkpoint_in(path, which) if path.is_dir() else path
     content = with_frozen_weights(read_checkpoint(path), path, frozen_source)
     require_content(content, path)
     config = followed_config(content, list(trusted_targets), str(path))
-    training = config["training"]
-    amp = training["amp"] if precision is None else precision
-    chosen = Precision.choose(amp, choose_device(device), training.get("memory_format", "auto"))
+    with naming(path, "the config of "):
+        used = _used(config)
+    amp = used.training.amp if precision is None else precision
+    chosen = Precision.choose(amp, choose_device(device), used.training.memory_format)
     known = KnownClasses(content["classes"], category_ids_of(content))
-    evaluation = checked_evaluation(config)
-    task = build_task(config, evaluation.model_arguments(known), content["model_state_dict"], path)
+    with naming(path, "the config of "):
+        evaluation = checked_evaluation(config)
+        task = build_task(config, evaluation.model_arguments(known), content["model_state_dict"], path)
     task.model.to(chosen.device).to(memory_format=chosen.memory_format)
     task.model.eval()
     return TrainedModel(
@@ -82,7 +116,7 @@ def load(
         classes=tuple(known.classes),
         category_ids=tuple(known.category_ids),
         has_category_ids="category_ids" in content["metadata"],
-        image_size=final_size(config),
+        image_size=SizeSchedule.of(used.training.resize_schedule, used.data.image_size or 0).final,
         epoch=content["epoch"],
         metrics=dict(content["metrics"]),
     )
@@ -98,27 +132,54 @@ def category_ids_of(content: Mapping[str, Any]) -> list[int]:
 
 def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> Task:
     """Return the task of ``config`` with ``weights``. It is built without its pretrained weights, which may be gone by now, and
-    with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit."""
+    with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit, before there is
+    memory for a model of another size."""
     nodes = [config["model"]]
     if nodes[0].get("pretrained", False) is not False:
         nodes.insert(0, {**nodes[0], "pretrained": False})
     for node in nodes:
+        build = partial(instantiate, {**config, "model": node}, "model", **arguments)
         with undisturbed_rng(), only_errors():  # not that it starts from random weights: it gets its own right after
-            task: Task = instantiate({**config, "model": node}, "model", **arguments)
-        wrong = _differences(weights, task.model.state_dict())
-        if not wrong:
-            task.model.load_state_dict(dict(weights))
-            return task
+            wrong = _differences(weights, _without_memory(build, len(weights)).model.state_dict())
+            if not wrong:
+                task: Task = build()
+                task.model.load_state_dict(dict(weights))
+                return task
     raise WeightsError(
         f"the weights of {path} don't fit the model that its config names:\n  " + "\n  ".join(wrong[:10])
     )
 
 
-def final_size(config: Config) -> int:
-    """Return the image size in pixels at which the run was evaluated."""
-    size = config["data"].get("image_size")
-    schedule = config["training"].get("resize_schedule")
-    return SizeSchedule.of(schedule, size if isinstance(size, int) else 0).final
+def _without_memory(build: Callable[[], Task], num_weights: int) -> Task:
+    """Return a task whose weights have a shape and no values, or a whole one where its model reads them while it is built. Raises
+    WeightsError for a model that can't be built, or has many more parameters than ``num_weights``: a file may name one of any
+    size and depth."""
+    most, seen = 10 * num_weights + 1000, itertools.count(1)
+
+    def count(*_: Any) -> None:
+        if next(seen) > most:
+            raise WeightsError(f"the model has more than {most} weights, and the file holds {num_weights}")
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError, TypeError):
+        seen = itertools.count(1)
+        try:
+            return build()
+        except (MemoryError, RuntimeError, TypeError) as error:
+            raise WeightsError(f"the model that its config names can't be built: {reason(error)}") from error
+    finally:
+        counting.remove()
+
+
+def _used(config: Config) -> _Used:
+    values = {
+        node: {name: config[node][name] for name in kind.model_fields.keys() & config[node].keys()}
+        for node, kind in (("training", _UsedTraining), ("data", _UsedData))
+    }
+    return build_settings(_Used, values, "")
 
 
 def _differences(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "predictions.json"
+_ESCAPED = "backslashreplace"
+"""What of a name is no character, as a byte of a file name in another encoding, is written as JSON's escape of it."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ class CocoWriter:
         self._num = {"images": 0, "annotations": 0}
 
     def __enter__(self) -> CocoWriter:
-        self._files = {name: path.open("w+", encoding="utf-8") for name, path in self._parts.items()}
+        self._files = {name: path.open("w+", encoding="utf-8", errors=_ESCAPED) for name, path in self._parts.items()}
         return self
 
     def add(self, record: dict[str, Any]) -> int:
@@ -73,7 +75,7 @@ class CocoWriter:
 
     def _join(self) -> None:
         unfinished = unfinished_name(self._path)
-        with unfinished.open("w", encoding="utf-8") as whole:
+        with unfinished.open("w", encoding="utf-8", errors=_ESCAPED) as whole:
             whole.write(self._head[:-1])
             for name, file in self._files.items():
                 whole.write(f',\n"{name}": [')

@@ -1,6 +1,7 @@
 """``winnow convert nuscenes-map`` and ``data=nuscenes_map``: keyed, resumable, parallel, counted; and read back for training."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -269,16 +270,23 @@ def test_a_missing_image_is_replaced_by_another_sample_up_to_a_limit(root, caplo
     (root / "samples/CAM_BACK/scene-0061_1.jpg").unlink()
     (batch,) = data(root, {"batch_size": 3}).train_batches(1, 64)
     assert batch.num_samples == 3
-    assert "sample scene-0061_1: image" in caplog.text
+    assert re.search(r"sample scene-0061_1 of \S+sample_data.json \(filename\): image", caplog.text)
     with pytest.raises(DataError, match=r"1 samples can't be read, more than data\.max_bad_samples=0"):
         list(data(root, {"batch_size": 3}, max_bad_samples=0).train_batches(1, 64))
 
 
 def test_a_folder_of_images_that_is_not_there_is_refused_before_a_run_waits_for_it(root):
     (root / "samples/CAM_BACK").rename(root / "samples/elsewhere")
-    with pytest.raises(
-        DataError, match=r"folders of images that \S+truth names are not below data.root=\S+: \S+CAM_BACK"
-    ):
+    where = r"v1.0-mini/sample_data.json \(filename\): 3 of 18 images of train are not below data.root=\S+: "
+    with pytest.raises(DataError, match=where + "'samples/CAM_BACK/scene-0061_0.jpg' …"):
+        data(root)
+
+
+def test_a_part_of_which_no_sample_has_all_its_images_is_refused_by_the_table_that_names_them(root):
+    for number in range(3):
+        (root / f"samples/CAM_FRONT/scene-0103_{number}.jpg").unlink()
+    where = r"v1.0-mini/sample_data.json \(filename\): 3 of 18 images of val are not below data.root=\S+: "
+    with pytest.raises(DataError, match=where + "'samples/CAM_FRONT/scene-0103_0.jpg' …"):
         data(root)
 
 

@@ -159,9 +159,12 @@ def test_settings_that_can_not_be_drawn_are_refused(changed, message):
 
 def test_a_city_without_a_drive_is_refused_and_so_is_a_folder_without_any(shared_data, tmp_path):
     with pytest.raises(
-        ConfigError, match="no drive is in 'atlantis'; there are boston-seaport, singapore-hollandvillage"
+        ConfigError,
+        match="no drive of \\S+vector_map is in 'atlantis'; there are boston-seaport, singapore-hollandvillage",
     ):
         rendered(shared_data, val_cities=["atlantis"])
+    with pytest.raises(DataError, match=r"vector_map: no drive in \S+, .* lasts data.seconds=1000: scene-"):
+        rendered(shared_data, seconds=1000.0)
     with pytest.raises(DataError, match=r"vector_map holds no scene \(data\.root\)"):
         map_rendered(loading=loading_settings(), **values("map_rendered", f"data.root={tmp_path}"))
 

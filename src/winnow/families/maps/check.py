@@ -79,7 +79,7 @@ def _check_images(root: Path, keyframe: Keyframe) -> list[Finding]:
         except ImageSizeError as error:
             found.append(Finding("size mismatch", camera.path, keyframe.token, str(error)))
         except DataError as error:
-            kind = "unreadable image" if (root / camera.path).exists() else "missing image"
+            kind = "unreadable image" if os.path.exists(root / camera.path) else "missing image"
             found.append(Finding(kind, camera.path, keyframe.token, str(error)))
     return found
 

@@ -100,23 +100,31 @@ def nuscenes_map(*, loading: LoadingSettings, **values: Any) -> MapData:
     for part in (train, val):
         sha.update("\n".join(keyframe.token for keyframe, _ in part).encode(errors="surrogatepass") + b"\n\n")
     root, frame = Path(settings.root), settings.map_frame
-    _require_folders(root, [keyframe for keyframe, _ in [*train, *val]], folder)
+    table = root / index.version / "sample_data.json"
+    origin = f"the infos of {folder} (img_path)" if index.version == "infos" else f"{table} (filename)"
+    for name, chosen in (("train", train), ("val", val)):
+        _require_images(root, name, [keyframe for keyframe, _ in chosen], origin)
+    train_source, val_source = (ConvertedSource(root, chosen, frame, origin) for chosen in (train, val))
     return MapData(
-        ConvertedSource(root, train, frame), ConvertedSource(root, val, frame), {scene.city for scene in index.scenes},
+        train_source, val_source, {scene.city for scene in index.scenes},
         settings, loading, sha.hexdigest()[:16], num_val_lines, settings.wait_for_files_seconds, settings.max_bad_samples,
     )  # fmt: skip
 
 
-def _require_folders(root: Path, keyframes: Sequence[Keyframe], ground_truth: Path) -> None:
-    """Raise DataError where a folder of images of ``keyframes`` is not below ``root``: one that is gone in mid-run is waited
-    for."""
-    folders = dict.fromkeys(
-        os.path.dirname(root / camera.path) for keyframe in keyframes for camera in keyframe.cameras
-    )
-    missing = [folder for folder in folders if not os.path.isdir(folder)]
+def _require_images(root: Path, part: str, keyframes: Sequence[Keyframe], origin: str) -> None:
+    """Raise DataError where a folder of images of ``keyframes`` is not below ``root`` (one that is gone in mid-run is waited
+    for), and where each of the samples lacks an image. ``origin`` says what names the images."""
+    paths = [camera.path for keyframe in keyframes for camera in keyframe.cameras]
+    folders = {folder: os.path.isdir(root / folder) for folder in dict.fromkeys(map(os.path.dirname, paths))}
+    missing = [path for path in paths if not folders[os.path.dirname(path)]]
+    is_any_whole = any(all(os.path.isfile(root / camera.path) for camera in own.cameras) for own in keyframes)
+    if not missing and not is_any_whole:
+        missing = [path for path in paths if not os.path.isfile(root / path)]
     if missing:
-        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
-        raise DataError(f"folders of images that {ground_truth} names are not below data.root={root}: {shown}")
+        raise DataError(
+            f"{origin}: {len(missing)} of {len(paths)} images of {part} are not below data.root={root}: {missing[0]!r:.200}"
+            + (" …" if len(missing) > 1 else "")
+        )
 
 
 @builder(MapSyntheticSettings, check=check_map_synthetic)

@@ -74,19 +74,20 @@ def read_drives(root: Path, cities: Sequence[str]) -> Drives:
         raise DataError(f"{root / TRACKS} holds no scene (data.root)")
     keyframes, refused = read_infos(root / INFOS, "", "")
     if not keyframes:
-        why = f": {refused[0].kind}, {refused[0].detail}" if refused else ""
+        why = f": sample {refused[0].token:.60}: {refused[0].kind}, {refused[0].detail}" if refused else ""
         raise DataError(f"{root / INFOS} holds no sample whose six calibrations could be used{why}")
     drives = Drives(keyframes[0], [read_scene(path) for path in paths])
     unknown = sorted(set(cities) - set(drives.cities))
     if unknown:
         raise ConfigError(
-            f"data.train_cities and data.val_cities: no drive is in {unknown[0]!r}; there are {', '.join(drives.cities)}"
+            f"data.train_cities and data.val_cities: no drive of {root / TRACKS} is in {unknown[0]!r}; there are "
+            f"{', '.join(drives.cities)}"
         )
     return drives
 
 
 def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSettings) -> DriveScenes:
-    """Return the places of all drives in ``cities``, one per ``data.seconds``."""
+    """Return the places of all drives in ``cities``, one per ``data.seconds``. Raises DataError where none is that long."""
     from winnow.families.maps.city_map import Pose
 
     frame_to_ego = drives.keyframe.frame_to_ego(settings.map_frame)
@@ -98,4 +99,8 @@ def drive_scenes(drives: Drives, cities: Sequence[str], settings: MapRenderedSet
             city_map = partial(getattr, drive, "city_map")
             scenes.append(Scene(f"{drive.name}_{place}", drive.city, city_map, pose, own, [number, place]))
             lines.append(own)
+    if cities and not scenes:
+        names = ", ".join(drive.name for drive in drives.scenes if drive.city in cities)
+        folder, where = Path(settings.root) / TRACKS, ", ".join(cities)
+        raise DataError(f"{folder}: no drive in {where} lasts data.seconds={settings.seconds:g}: {names:.200}")
     return DriveScenes(scenes, lines)

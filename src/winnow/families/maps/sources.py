@@ -31,10 +31,13 @@ _COLOURS = 2
 
 
 class ConvertedSource:
-    """Keyframes with their images below ``root``, and their lines."""
+    """Keyframes with their images below ``root``, and their lines; ``origin`` says what names the images."""
 
-    def __init__(self, root: Path, samples: Sequence[tuple[Keyframe, MapLines]], map_frame: MapFrame) -> None:
+    def __init__(
+        self, root: Path, samples: Sequence[tuple[Keyframe, MapLines]], map_frame: MapFrame, origin: str
+    ) -> None:
         self._root = root
+        self._origin = origin
         self._samples = samples
         self._map_frame = map_frame
 
@@ -53,7 +56,7 @@ class ConvertedSource:
         for camera in keyframe.cameras:
             image = self._image(camera, width, height)
             if isinstance(image, Unreadable):
-                return image._replace(problem=f"sample {keyframe.token}: {image.problem}")
+                return image._replace(problem=f"sample {keyframe.token} of {self._origin}: {image.problem}")
             images.append(image)
         intrinsics = [scaled_intrinsics(c.intrinsics, c.width, c.height, width, height) for c in keyframe.cameras]
         ground = ground_of(keyframe.frame_to_ego(self._map_frame))

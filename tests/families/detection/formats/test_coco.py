@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from winnow.data.loader import is_gone
 from winnow.errors import DataError
 from winnow.families.detection.formats.coco import find_missing_files, read_coco
 
@@ -205,6 +206,13 @@ def test_a_folder_named_like_an_image_counts_as_missing(tmp_path):
     (tmp_path / "a.jpg").mkdir()
     paths = [str(tmp_path / "a.jpg"), str(tmp_path / "none" / "b.jpg")]
     assert find_missing_files(paths) == paths
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "\ud800", "x" * 300])
+def test_a_folder_that_can_not_be_is_not_there(folder, tmp_path):
+    paths = [str(tmp_path / folder / "a.jpg")]
+    assert find_missing_files(paths) == paths
+    assert is_gone(tmp_path / folder)
 
 
 def test_the_fingerprint_follows_the_content_not_the_place(tmp_path):

@@ -164,6 +164,26 @@ def test_what_is_missing_is_named(tmp_path):
         to_coco(voc_of_root(tmp_path))
 
 
+@pytest.mark.parametrize(("names", "message"), [
+    ("\n", r"Main/train.txt names no image"),
+    ("a\n" + "x" * 5000, r"Main/train.txt names 1 images without an XML in \S+Annotations: x{400} …"),
+])  # fmt: skip
+def test_a_list_that_can_not_be_followed_is_named_and_a_long_name_in_it_is_cut(tmp_path, names, message):
+    write_pair(tmp_path / "JPEGImages", "a", labels=tmp_path / "Annotations")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(names)
+    with pytest.raises(DataError, match=message + "$"):
+        voc_of_root(tmp_path)
+
+
+def test_a_split_without_a_usable_picture_names_some(tmp_path):
+    write_pair(tmp_path, "a", size=None)
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"the train split in \S+ has no image that can be used: \S+/a.jpg$"):
+        to_coco(voc_of_root(tmp_path))
+
+
 def test_the_data_is_named_in_one_way(tmp_path):
     with pytest.raises(ConfigError, match=r"data.root, or data.train.images and data.train.annotations"):
         find_voc(settings(tmp_path))

@@ -94,7 +94,7 @@ def test_a_list_of_classes_beside_pictures_and_texts_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("0 0.5 0.5 0.25 0.5\n2 0.5 0.5 0.1 0.1", r"a.txt: line 2: class '2' is not one of the 2 classes"),
+    ("0 0.5 0.5 0.25 0.5\n2 0.5 0.5 0.1 0.1", r"a.txt: line 2: class '2' is not one of the 2 classes of \S+data.yaml, "),
     ("cat 0.5 0.5 0.1 0.1", r"line 1: class 'cat' is not one of"),
     ("0 0.5 x 0.1 0.1", r"line 1: 'x' is no number"),
     ("0 0.5 nan 0.1 0.1", r"line 1: 'nan' is no number"),
@@ -114,6 +114,8 @@ def test_a_line_that_can_not_be_used_is_named_by_file_and_line(tmp_path, text, m
     ("names: [cat]\n", "there is no train"),
     ("names: [cat]\ntrain: elsewhere\n", r"train: 'elsewhere' is not there; looked for .*/elsewhere"),
     ("names: [cat]\ntrain: 3\n", "train: 3 is not there"),
+    (f"names: [cat]\ntrain: {'x' * 300}\n", "train: 'x{199} is not there; looked for "),
+    (f"names: [cat]\ntrain: {'../' * 9}{'x' * 300}\n", "is not there; looked for "),
     ("names: [cat]\ntrain: labels\n", "train: 'labels' holds no images"),
     ("- cat\n", "is no mapping"),
     ("names: [cat\n", "can't be read as YOLO's data.yaml"),
@@ -124,11 +126,18 @@ def test_a_data_yaml_that_can_not_be_used_says_why(tmp_path, yaml, message):
         yolo_of_root(tmp_path)
 
 
+def test_a_list_of_pictures_names_those_that_are_not_there_however_long_their_names(tmp_path):
+    write_set(tmp_path, yaml="names: [cat, dog]\ntrain: train.txt\n")
+    (tmp_path / "train.txt").write_text(f"images/train/a.jpg\nb.jpg\n{'x' * 5000}\n")
+    with pytest.raises(DataError, match=r"train.txt lists 2 images that are not there: \S+/b.jpg, \S+x …$"):
+        yolo_of_root(tmp_path)
+
+
 def test_pictures_of_which_none_has_a_text_are_refused(tmp_path):
     write_set(tmp_path)
     for split in ("train", "val"):
         (tmp_path / f"labels/{split}/a.txt").unlink()
-    with pytest.raises(DataError, match=r"none of the 1 images in .* has a label file"):
+    with pytest.raises(DataError, match=r"data.yaml: train: none of the 1 images has a label file, as \S+/a.txt"):
         yolo_of_root(tmp_path)
     with pytest.raises(DataError, match="neither a data.yaml with names nor a list of its classes"):
         yolo_of_root(tmp_path / "images")

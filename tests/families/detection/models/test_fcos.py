@@ -270,6 +270,11 @@ def test_a_location_just_at_the_radius_is_not_positive():
     assert sorted(matches.points[matches.wins].tolist()) == [[64, 64], [64, 80], [80, 64], [80, 80]]
 
 
+def test_a_location_on_the_edge_of_the_image_belongs_to_a_box_that_reaches_over_it():
+    matches = match_locations(batch(target([[-10, -10, 12, 12]], [0], size=(64, 64))), STRIDES)
+    assert sorted(matches.points[matches.wins].tolist()) == [[0, 0], [0, 8], [8, 0], [8, 8]]
+
+
 def test_autocast_gives_float32_losses():
     task, data = tiny(), crowded()
     with torch.autocast("cpu", dtype=torch.bfloat16):

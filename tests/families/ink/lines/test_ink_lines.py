@@ -210,6 +210,7 @@ def test_a_malformed_line_of_alto_is_named(pages, lines, message):
     ({"image": {"file_name": "x" * 5000}}, "annotation id 7: its page .*xxx is missing"),
     ({"annotation": {"image_id": [5]}}, r"annotation id 8: image_id=\[5\] is not among the images"),
     ({"image": {"width": float("inf")}}, "lines.json, image id 1: width and height must be numbers of px"),
+    ({"image": {"width": 10**400}}, r"lines.json, annotation id 7: its page is 10{19}×300 px large; allowed: up to 1048576"),
     ({"image": {"width": None}}, "lines.json, image id 1: width and height must be numbers of px"),
 ])  # fmt: skip
 def test_a_malformed_line_of_coco_is_named(pages, change, message):
@@ -223,6 +224,7 @@ def test_a_malformed_line_of_coco_is_named(pages, change, message):
     ("<html/>", "page_a.xml is not ALTO: its root is <html>"),
     (ALTO.format(unit="mm10", name="page_a.png", lines=""), "MeasurementUnit is 'mm10'; only pixel is allowed"),
     (ALTO.format(unit="pixel", name="page_a.png", lines="").replace("400", "wide"), "Page must have WIDTH and HEIGHT in px"),
+    (ALTO.format(unit="pixel", name="page_a.png", lines=alto_line("l", 20)).replace("400", "1e308"), "its page is 1000000000"),
 ])  # fmt: skip
 def test_a_file_that_is_not_alto_in_pixels_is_named(pages, content, message):
     (pages / "alto" / "page_a.xml").write_text(content)
@@ -237,7 +239,9 @@ def test_a_page_that_is_missing_or_of_another_size_is_named(pages):
     ):
         lines_data(pages)
     Image.new("L", (200, 100)).save(pages / "page_a.png")
-    with pytest.raises(DataError, match="page_a.png has 200×100 pixels, but is annotated as 400×300"):
+    with pytest.raises(
+        DataError, match=r"a page of \S+alto: \S+ \S+page_a.png has 200×100 pixels, but is annotated as 400×300"
+    ):
         lines_data(pages)
 
 

@@ -74,6 +74,8 @@ def forget(token, key):
     ("sample", put("scene-0061_0", timestamp="early"), r"v1\.0-mini: sample\.json: scene-0061_0: its timestamp is 'early'"),
     ("sample", put("scene-0061_0", scene_token="gone"), r"sample\.json: scene-0061_0 names the scene 'gone', which is not in"),
     ("log", put("log_scene-0061", location=3), r"log\.json: log_scene-0061: its location is 3"),
+    ("log", put("log_scene-0061", location="a\0b"), r"log\.json: log_scene-0061: its location is 'a\\x00b'"),
+    ("log", put("log_scene-0061", location="../x"), r"log\.json: log_scene-0061: its location is '../x'"),
     ("log", drop(lambda record: record["token"] == "log_scene-0061"), r"the log 'log_scene-0061', which is not in log\.json"),
     ("sample_data", put("scene-0061_0_CAM_BACK_True", ego_pose_token=7), r"names the ego_pose 7, which is not in ego_pose\.json"),
     ("sample_data", put("scene-0061_0_CAM_BACK_True", calibrated_sensor_token="no"), "names the calibrated_sensor 'no'"),

@@ -97,7 +97,7 @@ def _file_names(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries if not entry.is_dir())
-    except OSError:
+    except (OSError, ValueError):  # not there, or a name that no folder can have
         return frozenset()
 
 

@@ -23,6 +23,7 @@ PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
 """Split → the folders that tools write it into."""
 _NUM_SHOWN = 5
+_LONGEST = 400
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def split_folders(root: Path) -> dict[str, Path]:
 def first_of(items: Sequence[object]) -> str:
     """Return the first few in words, and how many more there are."""
     more = f" and {len(items) - _NUM_SHOWN} more" if len(items) > _NUM_SHOWN else ""
-    return ", ".join(map(str, items[:_NUM_SHOWN])) + more
+    shown = [words if len(words := str(item)) <= _LONGEST else f"{words[:_LONGEST]} …" for item in items[:_NUM_SHOWN]]
+    return ", ".join(shown) + more
 
 
 _Pictures = list[tuple[Path, LabelledPicture]]
@@ -183,7 +185,8 @@ def _read(
         pictures.append((path, picture))
         counts.update(picture.notes)
     if not pictures:
-        raise DataError(f"the {split} split in {source.folder} has no image that can be used")
+        used = first_of([path for path, _ in source.pairs]) or "none is there"
+        raise DataError(f"the {split} split in {source.folder} has no image that can be used: {used}")
     counts["images"] = len(pictures)
     counts["boxes"] = sum(len(picture.objects) for _, picture in pictures)
     counts["of them ignored"] = sum(entry.ignored for _, picture in pictures for entry in picture.objects)

@@ -113,6 +113,8 @@ def _source(images: Path, labels: Path, listed: Path | None = None) -> Source:
         raise DataError(f"there is no XML in {labels}; VOC has one for each image")
     if listed is not None:
         names = _names(listed)
+        if not names:
+            raise DataError(f"{listed} names no image")
         absent = sorted(names - {path.stem for path in files})
         if absent:
             raise DataError(f"{listed} names {len(absent)} images without an XML in {labels}: {first_of(absent)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,9 +39,9 @@ def yolo_of_root(root: Path) -> LabelledSet:
 
     Raises DataError naming what was looked for.
     """
-    if root.is_file():
+    if os.path.isfile(root):
         return _by_yaml(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{root} is no folder and no data.yaml")
     yaml = yaml_in(root)
     if yaml is not None:
@@ -53,7 +54,7 @@ def yolo_of_root(root: Path) -> LabelledSet:
     lines = read_text(listed, "list of classes", DataError).splitlines()
     classes = _distinct(dict(enumerate(line.strip() for line in lines if line.strip())))
     folders = split_folders(root) or split_folders(root / "images") or {"train": root}
-    splits = {split: _source(root, files_below(folder, PICTURE_SUFFIXES)) for split, folder in folders.items()}
+    splits = {split: _source(root, files_below(place, PICTURE_SUFFIXES), place) for split, place in folders.items()}
     return _labelled_set(splits, classes, listed, has_points=False)
 
 
@@ -70,10 +71,11 @@ def class_list_in(folder: Path) -> Path | None:
 
 
 def read_labels(
-    path: Path | None, picture: Path, classes: Mapping[int, str], has_points: bool
+    path: Path | None, picture: Path, classes: Mapping[int, str], has_points: bool, definition: Path
 ) -> LabelledPicture | None:
     """Read the text file of a picture, a line per object: class, centre and size as fractions of the picture, or the corners of
-    a polygon, which become its box. ``has_points``: key points follow the box. Without a file there is no object.
+    a polygon, which become its box. ``has_points``: key points follow the box. Without a file there is no object. ``definition``
+    is the file that names the classes.
 
     Raises DataError naming file and line. None if the picture can't be read.
     """
@@ -85,7 +87,7 @@ def read_labels(
         return LabelledPicture(size, ())
     lines = read_text(path, "YOLO labels", DataError).splitlines()
     objects = [
-        _object(line.split(), f"{path}: line {number}", classes, size, has_points)
+        _object(line.split(), f"{path}: line {number}", classes, size, has_points, definition)
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -94,11 +96,18 @@ def read_labels(
 
 
 def _object(
-    words: Sequence[str], place: str, classes: Mapping[int, str], size: tuple[int, int], has_points: bool
+    words: Sequence[str],
+    place: str,
+    classes: Mapping[int, str],
+    size: tuple[int, int],
+    has_points: bool,
+    definition: Path,
 ) -> tuple[LabelledObject, bool]:
     number, *values = map(as_float, words)
     if number not in classes:
-        raise DataError(f"{place}: class {words[0]!r:.40} is not one of the {len(classes)} classes, numbered from 0")
+        raise DataError(
+            f"{place}: class {words[0]!r:.40} is not one of the {len(classes)} classes of {definition}, numbered from 0"
+        )
     wrong = [word for word, value in zip(words[1:], values, strict=True) if not math.isfinite(value)]
     if wrong:
         raise DataError(f"{place}: {wrong[0]!r:.40} is no number")
@@ -137,21 +146,21 @@ def _by_yaml(path: Path) -> LabelledSet:
             raise DataError(f"{path}: there is no train")
         if value is None or (split == "test" and _resolved(path, content, value) is None):
             continue
-        splits[split] = _source(path.parent, _pictures(path, content, split, value))
+        splits[split] = _source(path.parent, _pictures(path, content, split, value), f"{path}: {split}")
     return _labelled_set(splits, classes, path, has_points="kpt_shape" in content)
 
 
 def _labelled_set(
     splits: Mapping[str, Source], classes: Mapping[int, str], definition: Path, has_points: bool
 ) -> LabelledSet:
-    read = partial(_read_pair, classes=classes, has_points=has_points)
+    read = partial(_read_pair, classes=classes, has_points=has_points, definition=definition)
     return LabelledSet(splits, read, classes, (definition,))
 
 
 def _read_pair(
-    picture: Path, label: Path | None, *, classes: Mapping[int, str], has_points: bool
+    picture: Path, label: Path | None, *, classes: Mapping[int, str], has_points: bool, definition: Path
 ) -> LabelledPicture | None:
-    return read_labels(label, picture, classes, has_points)
+    return read_labels(label, picture, classes, has_points, definition)
 
 
 def _names(names: Any, path: Path) -> dict[int, str]:
@@ -202,7 +211,7 @@ def _pictures(yaml: Path, content: Mapping[str, Any], split: str, value: Any) ->
 def _listed(path: Path) -> list[Path]:
     lines = [line.strip() for line in read_text(path, "list of images", DataError).splitlines()]
     pictures = [path.parent / line for line in lines if line]
-    absent = [picture for picture in pictures if not picture.is_file()]
+    absent = [picture for picture in pictures if not os.path.isfile(picture)]  # nor is a name of 5,000 letters
     if absent:
         raise DataError(f"{path} lists {len(absent)} images that are not there: {first_of(absent)}")
     return pictures
@@ -215,7 +224,7 @@ def _resolved(yaml: Path, content: Mapping[str, Any], value: Any) -> Path | None
     if not isinstance(value, str):
         return None
     candidates = _candidates(yaml, content, value)
-    found = next((path for path in candidates if path.exists()), None)
+    found = next((path for path in candidates if os.path.exists(path)), None)
     if found is not None and found != candidates[0]:
         logger.info("%s: %s is not there, %s is taken", yaml, candidates[0], found)
     return found
@@ -230,12 +239,12 @@ def _candidates(yaml: Path, content: Mapping[str, Any], value: str) -> list[Path
     return list(dict.fromkeys([*(base / name for base in bases), *(base / tail for base in bases)]))
 
 
-def _source(folder: Path, pictures: Sequence[Path]) -> Source:
+def _source(folder: Path, pictures: Sequence[Path], place: object) -> Source:
     pairs = tuple((picture, _label_of(picture)) for picture in pictures)
     without = sum(label is None for _, label in pairs)
     if pairs and without == len(pairs):
         raise DataError(
-            f"none of the {len(pairs)} images in {folder} has a label file, as {pairs[0][0].with_suffix('.txt')} or, for "
+            f"{place}: none of the {len(pairs)} images has a label file, as {pairs[0][0].with_suffix('.txt')} or, for "
             "images/…, labels/….txt"
         )
     return Source(folder, pairs, Counter({"images without label file, taken as without objects": without}))

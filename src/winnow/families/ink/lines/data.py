@@ -22,6 +22,7 @@ from winnow.families.ink.lines.settings import InkLinesSettings, PagesSettings
 from winnow.families.ink.lines.strips import InkStrips, make_strips
 from winnow.families.ink.store import stored
 from winnow.families.ink.tiles import InkTiles, no_tiles
+from winnow.reading import naming
 from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
@@ -31,10 +32,11 @@ _VERSION = 2
 
 
 class CutLines:
-    """The strips of ``lines``: those of a size are cut once and kept in ``cache``."""
+    """The strips of ``lines``, which ``annotations`` names: those of a size are cut once and kept in ``cache``."""
 
-    def __init__(self, lines: Sequence[PageLine], cache: Path) -> None:
+    def __init__(self, lines: Sequence[PageLine], cache: Path, annotations: str) -> None:
         self.lines = lines
+        self._annotations = annotations
         self._cache = cache
         self._digest = _digest(lines)
         self._of_size: dict[int, InkStrips] = {}
@@ -42,7 +44,8 @@ class CutLines:
     def strips(self, size: int) -> InkStrips:
         if size not in self._of_size:
             path = self._cache / f"strips_v{_VERSION}_{size}px_{self._digest}.npz"
-            self._of_size[size] = stored(path, InkStrips, lambda: make_strips(self.lines, size))
+            with naming(self._annotations, "a page of "):
+                self._of_size[size] = stored(path, InkStrips, lambda: make_strips(self.lines, size))
         return self._of_size[size]
 
 
@@ -121,19 +124,20 @@ def ink_lines(*, loading: LoadingSettings, **values: Any) -> SplitData:
     """Build the data of tiles of pages of your own; ``data.val`` may be null: then a part of the training pages is held out."""
     settings = build_settings(InkLinesSettings, values, "data")
     train_lines = _read(settings.train)
+    val_pages = settings.val or settings.train
     if settings.val is not None:
         val_lines = _read(settings.val)
     else:
         train_lines, val_lines = split_lines(train_lines, settings.val_part, settings.split_by)
     size, cache = settings.image_size, Path(settings.cache)
-    cut = CutLines(train_lines, cache)
+    cut = CutLines(train_lines, cache, settings.train.annotations)
     grid = cut.strips(size).grid()
     places = [grid[index] for index in chosen_samples(len(grid), loading)]
     if loading.overfit is not None:
         train = val = LineTiles(cut, size, places, 0, loading.seed)
         val_lines, val_cut = train_lines, cut
     else:
-        val_cut = CutLines(val_lines, cache)
+        val_cut = CutLines(val_lines, cache, val_pages.annotations)
         train = LineTiles(cut, size, places, settings.shift, loading.seed)
         val = LineTiles(val_cut, size, val_cut.strips(size).grid(), 0, loading.seed)
     sha = hashlib.sha256(f"{_VERSION} {settings.shift} {places} {loading.overfit}".encode(errors="surrogatepass"))

@@ -19,6 +19,8 @@ from winnow.reading import read_json, read_xml
 OnRefusal = Callable[[Path, str | None, DataError], None]
 """Called with the file, the line's own id (None: the whole file) and what is wrong with it."""
 
+_LARGEST = 1 << 20
+"""Px of a page's side; no picture that is read is as large."""
 _FARTHEST = 10
 """Sides of the page that a point may lie off: farther away it is no place on it, and a line as long takes all memory."""
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
@@ -212,6 +214,8 @@ def _line(
     baseline: NDArray[np.float64],
     place: str,
 ) -> PageLine:
+    if max(size) > _LARGEST:
+        raise DataError(f"{place}: its page is {size[0]!s:.20}×{size[1]!s:.20} px large; allowed: up to {_LARGEST}")
     far = max(*size, 1) * _FARTHEST
     for what, points in (("polygon", polygon), ("baseline", baseline)):
         if np.abs(points).max() > far:

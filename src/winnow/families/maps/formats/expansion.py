@@ -17,7 +17,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from winnow.errors import DataError
 from winnow.families.maps.city_map import CityMap, line_of, polygon_of
 from winnow.families.maps.frame import FARTHEST_M, Array
-from winnow.reading import as_float, read_json
+from winnow.reading import as_float, read_json, reason
 
 OLDEST = 1.3
 DIVIDER_LAYERS = ("road_divider", "lane_divider")
@@ -37,6 +37,8 @@ def checksum_of(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise DataError(f"the map {path} can't be read: {error.strerror or error}") from error
+    except ValueError as error:  # a name with a character that no file's can have
+        raise DataError(f"the map {path} can't be read: {reason(error)}") from error
 
 
 def read_expansion(path: Path, boundary_layers: Sequence[str]) -> CityMap:

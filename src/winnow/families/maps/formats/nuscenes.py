@@ -5,6 +5,7 @@ An own reader: the devkit asks for numpy < 2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from winnow.families.maps.keyframe import Camera, Keyframe, Refused
 from winnow.reading import naming, read_json
 
 LIDAR = "LIDAR_TOP"
+_CITY = re.compile(r"\w[\w .-]*")
 VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
 _COLUMNS = {
     "log": ("location",),
@@ -57,7 +59,7 @@ def read_keyframes(folder: Path) -> tuple[list[Keyframe], list[Refused]]:
 def _keyframes(tables: Mapping[str, Table]) -> tuple[list[Keyframe], list[Refused]]:
     scenes = {token: _follow(tables, "scene", token, "log_token", "log") for token in tables["scene"]}
     for log in scenes.values():
-        if not isinstance(log["location"], str):
+        if not isinstance(log["location"], str) or not _CITY.fullmatch(log["location"]):  # it becomes a file's name
             raise DataError(
                 f"log.json: {log['token']}: its location is {log['location']!r:.40}, and should be a city's name"
             )

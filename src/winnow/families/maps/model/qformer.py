@@ -66,7 +66,8 @@ class QFormer(nn.Module):
             )
         )
 
-        for layer in self.model.encoder.layer:
+        layers: Any = self.model.encoder.layer
+        for layer in layers:
             if layer.has_cross_attention:
                 look_at_alike(layer.crossattention.attention)
 

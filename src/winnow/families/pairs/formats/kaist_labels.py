@@ -11,7 +11,7 @@ from winnow.errors import DataError
 from winnow.families.detection.formats.voc import read_voc
 from winnow.families.pairs.frames import Frame, FrameLabels, labels_of, size_of
 from winnow.families.pairs.records import CLASS_NAMES
-from winnow.reading import as_float, read_json
+from winnow.reading import as_float, read_json, read_text
 
 HEAVY_OCCLUSION = 2
 _TXT_FIELDS = 12
@@ -89,10 +89,7 @@ def is_ignored(name: str, occlusion: float, is_marked: bool) -> bool:
 
 def read_txt(path: Path) -> tuple[list[_Box], list[bool]]:
     """Return boxes (xyxy) and which of them are ignored. Raises DataError naming the file and the line that can't be used."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read as KAIST annotations: {error}") from error
+    lines = read_text(path, "KAIST annotations", DataError).splitlines()
     if not lines or not lines[0].startswith("% bbGt version=3"):
         raise DataError(f"{path}: line 1 is {(lines or [''])[0]!r:.60}, not '% bbGt version=3'")
     boxes: list[_Box] = []
