@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from winnow.builders import builder
 from winnow.checkpoints.class_order import ClassHead
 from winnow.checkpoints.pretrained import check_pretrained, find_weights
+from winnow.checkpoints.shapes import is_shapes_only
 from winnow.checkpoints.state_dicts import load_pretrained
 from winnow.families.convolution import CHANNELS_PER_GROUP
 from winnow.families.maps.frame import Region
+from winnow.families.maps.language.bridge import LanguageBridge
+from winnow.families.maps.language.settings import LanguageSettings
 from winnow.families.maps.model.decoder import DecoderSettings, MapDecoder
 from winnow.families.maps.model.losses import CriterionSettings, MapCriterion
 from winnow.families.maps.model.network import MapNetwork
@@ -22,12 +25,12 @@ from winnow.families.maps.model.queries import MapQueries
 from winnow.families.maps.model.task import MapTask
 from winnow.families.maps.model.vision import CHECKPOINTS, ConvVision, Vision, VisionEncoder, build_vision
 from winnow.protocols import Metric
-from winnow.settings import Settings, build_settings
+from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
 
 
-class MapModelSettings(Settings):
+class MapModelSettings(LanguageSettings):
     """What both models have in common; ``conf/model/map_qformer.yaml`` says what each key does."""
 
     width: int = Field(gt=0)
@@ -35,8 +38,6 @@ class MapModelSettings(Settings):
     qformer: QFormerSettings
     decoder: DecoderSettings
     criterion: CriterionSettings
-    llm: Literal["none"]
-    bypass: bool
     pretrained: bool | str
     offline: bool
 
@@ -44,8 +45,6 @@ class MapModelSettings(Settings):
     def _fit_together(self) -> Self:
         if self.width % self.decoder.num_heads:
             raise ValueError(f"decoder.num_heads={self.decoder.num_heads} does not divide width={self.width}")
-        if self.llm == "none" and not self.bypass:
-            raise ValueError("llm=none with bypass=false: nothing of the images would reach the lines; set one of them")
         return self
 
 
@@ -130,12 +129,13 @@ def _task(
     region: Region,
 ) -> MapTask:
     qformer = QFormer(settings.qformer)
-    if settings.qformer.pretrained is not None:
+    if settings.qformer.pretrained is not None and not is_shapes_only():
         load_qformer(qformer, settings.qformer.pretrained)
     width, num_instances = settings.width, settings.num_instances
     queries = MapQueries(num_instances, num_points, width)
     decoder = MapDecoder(settings.decoder, width, num_instances, num_points, len(classes), settings.bypass, region)
-    network = MapNetwork(vision, qformer, queries, decoder, width)
+    language = None if settings.llm == "none" else LanguageBridge(settings, width, num_instances, num_points)
+    network = MapNetwork(vision, qformer, queries, language, decoder, width)
     logger.info(
         "%s parameters; %d scene tokens, %d queries", sum(parameter.numel() for parameter in network.parameters()),
         len(qformer.tokens), num_instances * num_points,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from winnow.families.maps.frame import NUM_CAMERAS
+from winnow.families.maps.language.bridge import LanguageBridge
 from winnow.families.maps.model.decoder import MapDecoder, MapOutputs
 from winnow.families.maps.model.positions import PositionEncoding, Rays
 from winnow.families.maps.model.qformer import QFormer
@@ -13,10 +14,17 @@ from winnow.families.maps.model.vision import VisionEncoder
 
 
 class MapNetwork(nn.Module):
-    """Images → ``vision`` → ``qformer`` with ``positions`` → scene tokens → ``queries`` → ``decoder``."""
+    """Images → ``vision`` → ``qformer`` with ``positions`` → scene tokens → ``queries``, which a ``language`` model may change →
+    ``decoder``."""
 
     def __init__(
-        self, vision: VisionEncoder, qformer: QFormer, queries: MapQueries, decoder: MapDecoder, width: int
+        self,
+        vision: VisionEncoder,
+        qformer: QFormer,
+        queries: MapQueries,
+        language: LanguageBridge | None,
+        decoder: MapDecoder,
+        width: int,
     ) -> None:
         super().__init__()
         inner = qformer.tokens.shape[-1]
@@ -26,6 +34,7 @@ class MapNetwork(nn.Module):
         self.qformer = qformer
         self.scene = nn.Sequential(nn.Linear(inner, width), nn.LayerNorm(width))
         self.queries = queries
+        self.language = language
         self.decoder = decoder
 
     def forward(self, images: Tensor, rays: Rays) -> MapOutputs:
@@ -34,5 +43,7 @@ class MapNetwork(nn.Module):
         of_tokens, of_cells = self.positions(rays)
         scene = self.scene(self.qformer(tokens + of_tokens, of_cells))
         queries = self.queries(len(scene))
+        if self.language is not None:
+            queries = self.language(scene, queries)
         outputs: MapOutputs = self.decoder(queries, self.queries.references, scene, rays.cells[rays.which])
         return outputs
