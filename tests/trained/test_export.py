@@ -227,4 +227,4 @@ def test_without_the_extra_it_says_what_to_install(run, tmp_path, capsys, monkey
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", str(run), "--output", str(tmp_path / "model.onnx")]) == 2
     assert "needs the package onnxruntime" in (printed := capsys.readouterr().err)
-    assert "pip install 'winnow-train[export]'" in printed
+    assert "pip install -e '.[export]'" in printed

@@ -70,8 +70,7 @@ def require_extra() -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise ConfigError(
-                f"winnow export needs the package {package} ({error}): pip install 'winnow-train[export]', "
-                "in a clone pip install -e '.[export]'"
+                f"winnow export needs the package {package} ({error}): pip install -e '.[export]'"
             ) from error
 
 
