@@ -50,7 +50,7 @@ def add_preflight(commands: Any) -> None:
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from winnow.console import visible
+    from winnow.output import visible
     from winnow.preflight.preflight import preflight
 
     if options.json not in (None, "-") and not Path(options.json).parent.is_dir():

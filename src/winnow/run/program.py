@@ -10,8 +10,8 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.console import drop_unwritten_output, is_unread
 from winnow.errors import EXIT_UNREAD, WinnowError, refused_path
+from winnow.output import drop_unwritten_output, is_unread
 
 FULL = "HYDRA_FULL_ERROR"
 EXIT_KILLED = 130

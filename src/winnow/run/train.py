@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def train(conf: Path | None = None) -> None:
     show_errors_as_messages()
     refuse_sweep(sys.argv)
     if is_follower():
+        # Where rank 0 ends first, torch would show a lost connection with a page of frames; what happened is said in a line.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         from winnow.run.follower import follow
 
         follow()
