@@ -1,6 +1,7 @@
 """What several test folders need."""
 
 import functools
+import logging
 
 import pytest
 from composed import SHARED_DATA, compose_plain
@@ -11,6 +12,17 @@ from warm_program import warm_program as warm_program_of_all
 # The same examples in every run, however slow the machine is: a test that fails by chance tells nobody what he broke.
 settings.register_profile("winnow", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("winnow")
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_it_was():
+    """Undo what a test's commands made of the root logger: Hydra's, and winnow's own, would speak in all tests after it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in [one for one in root.handlers if one not in handlers]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture

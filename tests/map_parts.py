@@ -2,11 +2,10 @@
 
 import numpy as np
 import torch
-from torch import nn
 
 from winnow.families.maps.batch import MapBatch, MapTarget
 from winnow.families.maps.lines import CLASSES, MapLines
-from winnow.families.maps.predictions import MapPredictions, top_lines
+from winnow.families.maps.predictions import MapPredictions
 
 CITIES = ("here", "there")
 
@@ -49,39 +48,3 @@ def random_lines(rng, count):
             line = np.concatenate([line, line[:1]])
         made.append(line)
     return MapLines.of(made, rng.integers(0, len(CLASSES), count).tolist())
-
-
-class PlainLines:
-    """Obeys ``protocols.Task``: as many lines as asked for, from the mean colours of the images by one linear layer."""
-
-    def __init__(self, classes, new_metric, max_lines, num_points, region):
-        self.classes, self._new_metric = classes, new_metric
-        self.counted_by = {"loss_points": "lines", "loss_scores": "samples"}
-        self._most, self._shape, self._region = max_lines, (8, num_points, 2), region
-        self.model = nn.Linear(18, 8 * (2 * num_points + len(classes)))
-
-    def new_metric(self):
-        return self._new_metric()
-
-    def forward(self, batch):
-        colours = batch.images.float().mean(dim=(2, 3)).view(batch.num_samples, 18) / 255
-        outputs = self.model(colours).view(batch.num_samples, 8, -1)
-        points = outputs[..., : -len(self.classes)].reshape(batch.num_samples, *self._shape)
-        return points * self._region.width, outputs[..., -len(self.classes) :]
-
-    def loss_count(self, batch):
-        return {"lines": sum(min(8, len(target.labels)) for target in batch.targets), "samples": batch.num_samples}
-
-    def losses(self, outputs, batch, count):
-        points, scores = outputs
-        near = [
-            (own[: len(target.points)] - target.points[:8]).abs().sum()
-            for own, target in zip(points, batch.targets, strict=True)
-        ]
-        return {
-            "loss_points": sum(near, points.sum() * 0) / count["lines"],
-            "loss_scores": scores.square().sum() / count["samples"],
-        }
-
-    def predictions(self, outputs, batch):
-        return [top_lines(points, scores.sigmoid(), self._most) for points, scores in zip(*outputs, strict=True)]

@@ -10,7 +10,8 @@ import optuna
 import pytest
 from rich.table import Table
 
-from winnow.console import ConsoleHandler, PlainConsole, PlainFormatter, visible
+from winnow.console import ConsoleHandler, PlainConsole, PlainFormatter
+from winnow.output import visible
 from winnow.sweep.report import ranking_table
 from winnow.sweep.table import rows_of
 
@@ -66,7 +67,8 @@ def test_log_lines_are_printed_so_too(capsys):
 
 FULL_DISK = """
 import logging
-from winnow.console import CONSOLE, ConsoleHandler, drop_unwritten_output
+from winnow.console import CONSOLE, ConsoleHandler
+from winnow.output import drop_unwritten_output
 logger = logging.getLogger("full")
 logger.addHandler(ConsoleHandler())
 for number in range(3):

@@ -28,6 +28,7 @@ from winnow.builders import builder
 from winnow.families.detection.data import digits_data
 from winnow.families.detection.models.fcos_tiny import FcosTinySettings, fcos_tiny
 from winnow.families.ink.model.inktrace import InktraceSettings, inktrace
+from winnow.families.maps.model.map_qformer import MapQformerTinySettings, map_qformer_tiny
 from winnow.families.pairs.models.pair_faster_rcnn import PairFasterRcnnTinySettings, pair_faster_rcnn_tiny
 from winnow.tracking.history import Entry, History
 from winnow.tracking.null_tracker import NullTracker
@@ -134,6 +135,12 @@ def troubled_ink(**values: Any) -> Troubled:
 def troubled_pairs(**values: Any) -> Troubled:
     """Return the task of ``model=pair_faster_rcnn_tiny``."""
     return Troubled(pair_faster_rcnn_tiny(**values), "TROUBLE")
+
+
+@builder(MapQformerTinySettings)
+def troubled_maps(**values: Any) -> Troubled:
+    """Return the task of ``model=map_qformer_tiny``."""
+    return Troubled(map_qformer_tiny(**values), "TROUBLE")
 
 
 def unchecked_data(*, loading: Any, **values: Any) -> Any:

@@ -63,6 +63,7 @@ class WarmProgram:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "HYDRA", "TROUBLE"))}
         self._environment = clean | {
             "OMP_NUM_THREADS": "1",
+            "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch reads it once; a program that is not warm sets it for its ranks
             "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}",
             MARK: str(os.getpid()),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import math
@@ -24,7 +25,14 @@ FAMILIES = {
     "pairs, pair_faster_rcnn": [
         "model=pair_faster_rcnn", "model.pretrained=false", "data=pairs_synthetic", "training=smoke", "training.max_iter=4",
     ],
+    "maps": ["model=map_qformer_tiny", "data=map_synthetic", "training=smoke", "training.max_iter=20"],
+    "maps, map_qformer": [
+        "model=map_qformer", "model.pretrained=false", "data=map_synthetic", "training=smoke", "training.max_iter=4",
+        "training.batch_size=4",
+    ],
 }  # fmt: skip
+HAS_SHAPELY = importlib.util.find_spec("shapely") is not None
+NO_SHAPELY = "the package shapely is not installed"
 FEW = ["data.num_train=16", "data.num_val=4"]
 DIGITS = ["data.size=64", "data.image_size=64", "model.channels=[8,8,16,16]", "model.head_channels=32"]
 INK = [
@@ -35,7 +43,11 @@ PAIRS = [
     "model=pair_faster_rcnn_tiny", "data=pairs_synthetic", "data.image_size=64", "model.channels=[8,8,16,16]",
     "model.pyramid_channels=16", "model.head_channels=16", "model.anchor_sizes=[8,12,20]", "training.max_iter=null",
 ]  # fmt: skip
-RESUMED = {"detection": DIGITS, "ink": INK, "pairs": PAIRS}
+MAPS = [
+    "model=map_qformer_tiny", "data=map_synthetic", "data.image_size=32", "model.channels=[8,16]", "model.width=16",
+    "model.num_instances=6", "model.qformer.width=16", "model.qformer.num_heads=2", "model.decoder.num_heads=2",
+]  # fmt: skip
+RESUMED = {"detection": DIGITS, "ink": INK, "pairs": PAIRS, "maps": MAPS}
 KILLED = [
     "training.deterministic=true", "training.resume=auto", "data.num_train=44", "data.num_val=6", "training.batch_size=4",
     "training.accumulate=2", "training.save_every_steps=2", "training.keep_last_n=1",
@@ -80,7 +92,10 @@ def marked_tests(place: Place) -> Iterator[Figure]:
 def one_of_each(place: Place) -> Iterator[Figure]:
     """one short run of each family, all at once"""
     began = time.monotonic()
-    runs = {name: begin(place, name, [*command, *(FEW if place.smoke else [])]) for name, command in FAMILIES.items()}
+    for name in [name for name in FAMILIES if name.startswith("maps") and not HAS_SHAPELY]:
+        yield Figure(name, NO_SHAPELY, verdict="skipped")
+    commands = {name: command for name, command in FAMILIES.items() if HAS_SHAPELY or not name.startswith("maps")}
+    runs = {name: begin(place, name, [*command, *(FEW if place.smoke else [])]) for name, command in commands.items()}
     for name, process in runs.items():
         code = process.wait(math.inf)
         folder = run_folder(place, name)
@@ -100,6 +115,9 @@ def resume(place: Place) -> Iterator[Figure]:
     modes = list(itertools.product(RESUMED, ("bf16", "fp16")))
     if place.smoke:
         modes = [(family, "bf16" if number else "fp16") for number, family in enumerate(RESUMED)]
+    if not HAS_SHAPELY:
+        modes = [(family, amp) for family, amp in modes if family != "maps"]
+        yield Figure("maps", NO_SHAPELY, verdict="skipped")
     epochs = f"training.max_epochs={3 if place.smoke else 8}"
     commands = {f"{family} {amp}": [*RESUMED[family], *KILLED, epochs, f"training.amp={amp}"] for family, amp in modes}
     begun = {(mode, kind): begin(place, f"{mode} {kind}", commands[mode])
@@ -140,8 +158,8 @@ def kill_in_the_middle(place: Place, runs: dict[str, Forked]) -> None:
 def begin(place: Place, name: str, command: Sequence[str]) -> Forked:
     """Start a run; its folder is named by ``name``."""
     fixed = ["tracking=off", f"training.device={place.device}", f"hydra.run.dir={run_folder(place, name)}"]
-    root = f"data.root={place.data}"
-    return start_training([*command, *fixed, root], place.folder, log_of(place, name), place.is_warm)
+    root = [] if "data=map_synthetic" in command else [f"data.root={place.data}"]  # those maps are drawn in memory
+    return start_training([*command, *fixed, *root], place.folder, log_of(place, name), place.is_warm)
 
 
 def run_folder(place: Place, name: str) -> Path:

@@ -4,22 +4,14 @@ file is shown as it is: never read as markup, never as a terminal's commands."""
 from __future__ import annotations
 
 import logging
-import os
-import re
-import sys
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from winnow.output import visible
+
 _STYLES = {logging.WARNING: "yellow", logging.ERROR: "bold red", logging.CRITICAL: "bold red"}
-# Control characters but tab and newline, halves of characters, and what changes the direction of writing.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: object) -> str:
-    """Return text with each character that a terminal would obey, or can't write, as its escape: ``\\x1b``."""
-    return _HIDDEN.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), str(text))
 
 
 class PlainConsole(Console):
@@ -37,18 +29,6 @@ class PlainConsole(Console):
 
 
 CONSOLE = PlainConsole(soft_wrap=True)
-
-
-def drop_unwritten_output() -> None:
-    """Forget the output that can't be written, as into a file on a full disk: the interpreter would end the process with 120
-    for it, whatever it came to."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
 
 
 class PlainFormatter(logging.Formatter):

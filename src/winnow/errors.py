@@ -10,6 +10,8 @@ from winnow.masking import mask_output
 
 CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
 """What ``winnow …`` exits with."""
+EXIT_UNREAD = 141
+"""What a command exits with whose output nobody reads any more, as ``winnow … | head``: as shells say it."""
 EXIT_INTERRUPTED = 75
 """What a run or sweep that was told to stop exits with, so that a queue can tell it from a finished (0) and a failed (1) one."""
 
@@ -45,6 +47,10 @@ class WeightsError(WinnowError):
 
 class CheckpointError(WinnowError):
     """A checkpoint is damaged, not a checkpoint, or belongs to another run: choose another file."""
+
+
+class ExportError(WinnowError):
+    """A model can't be exported, or what was exported does not do what the model does: use the model as it is."""
 
 
 class RankError(WinnowError):

@@ -79,6 +79,12 @@ class Task(Protocol):
 
     It may have ``class_rows``, a mapping of those of the model's entries that hold a row (or several) per class, in the order of
     ``classes``, to their rows per class; a background's come before. So weights of the same classes in another order fit.
+
+    For ``winnow export`` a detector has ``exportable()``: a module of its own, with copies of the weights, that gives for one
+    picture what ``predictions`` gives, in operations that ``torch.onnx.export`` takes. Its ``forward(images, pixel_mask, size,
+    original_size)`` gets a batch of one, padded to any multiple of 32 px, and height and width, (2,) int64, without the padding
+    and of the picture itself; it returns boxes (N, 4) xyxy in pixels of that picture, scores (N,) in descending order, labels
+    (N,).
     """
 
     model: nn.Module
@@ -189,6 +195,12 @@ class Evaluation(Protocol):
     For models in use (``winnow predict``) it has ``picture_batch(pixels, names, data, image_size)``, which makes a batch without
     truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,
     category_ids)``, which gives one object per picture, with ``record()`` for JSON and ``draw(pixels, min_score)`` for a picture.
+    Where a sample is several pictures, ``picture_parts`` names them, and ``pixels`` holds tuples of as many, None for one that is
+    absent.
+
+    For ``winnow export`` it has ``onnx_model(task, data, image_size)``, which makes an ``onnx.ModelProto`` whose input is such a
+    picture, and ``from_onnx(outputs)``, which makes of its outputs what ``Metric.update`` takes for that picture; its data has
+    ``val_pictures(image_size)``, which yields each validation picture as it lies on disk and as a batch of one.
     """
 
     @property

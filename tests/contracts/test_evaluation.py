@@ -5,7 +5,7 @@ import torch
 from composed import compose_plain
 from drawn_ink import stroke_values
 from ink_parts import SETTINGS
-from map_parts import PlainLines
+from map_model_parts import tiny_map_task
 from pair_model_parts import tiny_task
 from pairs_parts import synthetic_values
 
@@ -97,8 +97,6 @@ class TestInk(EvaluationContract):
 
 
 class TestMaps(EvaluationContract):
-    """With a model of the tests: winnow has none for maps yet."""
-
     def make_evaluation(self):
         return map_evaluation(**values_of(compose_plain("evaluation=maps"), "evaluation"))
 
@@ -107,5 +105,4 @@ class TestMaps(EvaluationContract):
         return map_synthetic(loading=loading, **values | {"num_train": 4, "num_val": 3, "image_size": 32})
 
     def make_task(self, arguments):
-        torch.manual_seed(0)
-        return PlainLines(**arguments)
+        return tiny_map_task(**arguments)

@@ -9,6 +9,7 @@ import torch
 from composed import compose_plain
 from detection_parts import batch, target
 from ink_parts import SETTINGS, some, tiles
+from map_model_parts import seen, tiny_map_task
 from pair_model_parts import pair_batch, persons, tiny_task
 from torch import nn
 from torchvision.models.detection import FasterRCNN
@@ -240,6 +241,21 @@ class TestLatePairs(PairTaskContract):
 
 class TestAlignedPairs(PairTaskContract):
     changes = {"macl": {"weight": 1.0}}  # noqa: RUF012
+
+
+class TestMaps(TaskContract):
+    """On images of noise that six nominal cameras took, with no, open and closed lines."""
+
+    changes: dict = {}  # noqa: RUF012
+
+    def make_task(self):
+        return tiny_map_task(**self.changes)
+
+    def make_batch(self, samples):
+        return seen(*samples)
+
+    def make_batch_without_targets(self):
+        return seen(1, 1)
 
 
 class TestInktrace(TaskContract):

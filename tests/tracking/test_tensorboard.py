@@ -16,6 +16,7 @@ from tracking_parts import wait_for
 
 from winnow.errors import ConfigError
 from winnow.run.tracker import choose_tracker
+from winnow.tracking.epoch_table import EpochTable
 from winnow.tracking.null_tracker import NullTracker
 from winnow.tracking.tensorboard import FOLDER, TensorBoardTracker
 
@@ -143,7 +144,9 @@ def test_the_key_holds_for_every_tracker(run_folder: Path, kind: str):
 def test_a_run_whose_config_is_older_than_the_key_has_none(run_folder: Path):
     config = compose_plain("tracking=off")
     del config["tracking"]["tensorboard"]
-    assert isinstance(choose_tracker(config, run_folder), NullTracker)
+    tracker = choose_tracker(config, run_folder)
+    assert isinstance(tracker, EpochTable)
+    assert isinstance(tracker._inner, NullTracker)
 
 
 def test_a_word_is_no_switch(run_folder: Path):

@@ -8,44 +8,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from composed import compose_plain
 from PIL import Image
 from test_ink_run import UNTRACKED as INK
+from trained_parts import RUN
 
 import winnow
 from winnow.checkpoints.file import read_checkpoint, write_checkpoint
 from winnow.commands.cli import main
 from winnow.errors import CheckpointError, ConfigError, DataError, WeightsError
-
-RUN = [
-    "model=fcos_tiny", "tracking=off", "data.num_train=24", "data.num_val=8", "training.max_epochs=2", "training.batch_size=4",
-    "training.num_workers=0", "training.ema.decay=0.5", "training.scheduler.warmup_steps=2", "evaluation.score_threshold=0",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    return tmp_path_factory.mktemp("trained")
-
-
-@pytest.fixture(scope="module")
-def run(warm_program, workplace):
-    """Return the folder of a short run of a detector, with EMA."""
-    warm_program.run(workplace, *RUN, "hydra.run.dir=run")
-    return workplace / "run"
-
-
-@pytest.fixture
-def here(workplace, monkeypatch):
-    """Go to where the run was made: its data lies beside it."""
-    monkeypatch.chdir(workplace)
-    return workplace
-
-
-@pytest.fixture(scope="module")
-def pictures(workplace, run):
-    """Return the run's validation pictures."""
-    del run
-    return sorted(workplace.glob("data/digits/*/val/*"))
+from winnow.families.detection.models.deformable_detr import deformable_detr_tiny
+from winnow.trained.load import build_task
 
 
 def test_its_own_evaluation_is_the_run_s_to_the_last_bit(run, here):
@@ -103,6 +76,7 @@ def test_a_picture_is_turned_as_its_orientation_says(run, pictures, tmp_path):
     expected = model.predict(tmp_path / "upright.png")[0]
     found = model.predict(tmp_path / "turned.png")[0]
     assert found.size == expected.size == (96, 128)
+    assert (found.record()["height"], found.record()["width"]) == (96, 128)
     assert torch.equal(found.boxes, expected.boxes)
     assert model.predict(tmp_path / "turned.png", exif="never")[0].size == (128, 96)
 
@@ -188,6 +162,64 @@ def test_the_command_evaluates(run, here, capsys):
     assert "says nothing of the data" in capsys.readouterr().err
     assert main(["evaluate", str(run), "data.nothing=3"]) == 2
     assert "data.nothing is not a key" in capsys.readouterr().err
+
+
+def test_the_command_measures(run, capsys):
+    command = ["benchmark", str(run), "--device", "cpu", "--batch-size", "2", "--repeats", "1"]
+    assert main([*command, "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    model = winnow.load(run).task.model
+    assert measured["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert measured["weights_mb"] == pytest.approx(4 * measured["parameters"] / 1e6, rel=0.01)
+    assert (measured["batch_size"], measured["shape"]) == (2, [128, 128])
+    assert 0 < measured["forward_ms"] < measured["predict_ms"]
+    assert measured["peak_mb"] > measured["weights_mb"]
+    assert main(command) == 0
+    assert "ms per picture" in capsys.readouterr().out
+    assert main([*command, "--repeats", "0"]) == 2
+
+
+@pytest.fixture
+def three_splits(workplace, run, tmp_path):
+    """Return a folder in Roboflow's layout with the run's validation pictures: 2 to train on, none to validate, 6 to test."""
+    del run
+    (annotations,) = workplace.glob("data/digits/*/annotations/instances_val.json")
+    content = json.loads(annotations.read_text())
+    for split, images in (("train", content["images"][:2]), ("test", content["images"][2:])):
+        (tmp_path / split).mkdir()
+        ids = {image["id"] for image in images}
+        for image in images:
+            picture = next(workplace.glob(f"data/digits/*/val/{image['file_name']}"))
+            (tmp_path / split / image["file_name"]).write_bytes(picture.read_bytes())
+        kept = [one for one in content["annotations"] if one["image_id"] in ids]
+        (tmp_path / split / "_annotations.coco.json").write_text(
+            json.dumps({**content, "images": images, "annotations": kept})
+        )
+    return tmp_path
+
+
+def test_another_split_is_evaluated_or_what_there_is_is_said(run, here, three_splits, capsys):
+    model = winnow.load(run)
+    root = f"data.root={three_splits}"
+    explicit = [
+        f"data.{part}.{key}={three_splits / split / file}"
+        for part, split in (("train", "train"), ("val", "test"))
+        for key, file in (("images", ""), ("annotations", "_annotations.coco.json"))
+    ]
+    assert model.evaluate(["data=coco", root], split="test") == model.evaluate(["data=coco", *explicit])
+    for overrides, words in ((["data=coco", root], "train, test"), ([], "train, val")):
+        assert main(["evaluate", str(run), "--split", "holdout", *overrides]) == 2
+        assert f"split='holdout': this data has {words}" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no validation images"):
+        model.evaluate(["data=coco", root])
+
+
+def test_other_data_is_evaluated_at_the_run_s_own_size(run, here, three_splits):
+    model = winnow.load(run)
+    choice = ["data=coco", f"data.root={three_splits}"]
+    found = model.evaluate(choice, "test")
+    assert found == model.evaluate([*choice, "data.image_size=128", "data.resize=pad"], "test")
+    assert found != model.evaluate([*choice, "data.image_size=640"], "test")
 
 
 def changed(run, tmp_path, change):
@@ -290,7 +322,17 @@ def test_pretrained_weights_that_are_gone_are_not_missed(warm_program, workplace
     assert winnow.load("from_file").config["model"]["pretrained"] == "weights.pth"
 
 
-def test_an_ink_model_finds_lines(warm_program, workplace, tmp_path, caplog):
+def test_a_model_that_trained_with_a_gpu_s_kernel_is_used_without_one(tmp_path):
+    torch.manual_seed(0)
+    config = compose_plain("model=deformable_detr_tiny", "model.attention=kernel")
+    arguments = {"classes": ["a"], "new_metric": None, "max_detections": 5, "score_threshold": 0.0}
+    values = {key: value for key, value in config["model"].items() if key not in ("_target_", "attention")}
+    weights = deformable_detr_tiny(**arguments, **values).model.state_dict()
+    task = build_task(config, arguments, weights, tmp_path)
+    assert all(torch.equal(task.model.state_dict()[name], weights[name]) for name in weights)
+
+
+def test_an_ink_model_finds_lines(warm_program, workplace, here, tmp_path, caplog):
     warm_program.run(workplace, *INK, "training.max_epochs=1", "hydra.run.dir=ink")
     model = winnow.load(workplace / "ink")
     page = np.full((40, 150, 3), 230, dtype=np.uint8)
@@ -312,6 +354,9 @@ def test_an_ink_model_finds_lines(warm_program, workplace, tmp_path, caplog):
     with Image.open(tmp_path / "out" / "pictures" / "line.png") as drawn:
         assert drawn.size == (150, 40)
     assert "category ids" not in caplog.text
+    numbers = winnow.load(workplace / "ink", "last").evaluate()
+    recorded = json.loads((workplace / "ink/result.json").read_text())["metrics"]
+    assert numbers == {name: recorded[name] for name in numbers}
 
 
 def test_the_checkpoint_names_the_category_ids_of_its_data(run):

@@ -44,9 +44,9 @@ from hydra_plugins.winnow_sweeper._trial_task import TrialTask
 from winnow.config.flat import flat
 from winnow.config.from_file import require_run_overrides
 from winnow.config.lookups import looked_up
-from winnow.console import drop_unwritten_output
 from winnow.errors import EXIT_INTERRUPTED, ConfigError
 from winnow.masking import mask_output, remember, remember_looked_up
+from winnow.output import drop_unwritten_output
 from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.report.page import FILE

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from winnow.checkpoints.shapes import is_shapes_only
 from winnow.checkpoints.state_dicts import read_state
 from winnow.errors import ConfigError, WeightsError
 
@@ -47,10 +48,10 @@ def load_or_start_random(
     start_random: Callable[[], Model],
 ) -> Model:
     """Build the model by ``model.pretrained``: ``true`` and a path must load, ``false`` starts random, ``if_available``
-    loads or, with a loud warning, starts random. Raises WeightsError if weights that must load are absent or do not
-    fit.
+    loads or, with a loud warning, starts random; by shapes alone nothing is loaded. Raises WeightsError if weights that must
+    load are absent or do not fit.
     """
-    if pretrained is False:
+    if pretrained is False or is_shapes_only():
         return start_random()
     try:
         return load(locate_weights(pretrained, published, offline))

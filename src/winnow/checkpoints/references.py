@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,15 +23,49 @@ KEY = "frozen_references"
 VERSION = 2
 """Of a checkpoint with references, so that a winnow that knows none does not take it for a whole one."""
 _SHOWN = 12  # hexadecimal digits of a checksum
+_READERS = "winnow.families."
+_READER_MARK = "winnow_weights_reader"
+
+Read = Callable[[Path], Mapping[str, Tensor]]
+R = TypeVar("R", bound=Read)
 
 
 @dataclass(frozen=True)
 class FileTensor:
-    """A tensor of a weights file: ``source`` is the file as the config names it, ``file`` where it was found."""
+    """A tensor of a weights file: ``source`` is the file as the config names it, ``file`` where it was found. ``reader``: the
+    ``@weights_reader`` that makes it of the file, which does not hold it as it is; empty for one that does."""
 
     source: str
     file: Path
     name: str
+    reader: str = ""
+
+
+def weights_reader(read: R) -> R:
+    """Mark a builder's function ``read(file)``, at the top of a family's module, which gives tensors by name that a file does
+    not hold as they are (dequantised, permuted), the same bits each time. A checkpoint may name it (``reader_name``)."""
+    setattr(read, _READER_MARK, True)
+    return read
+
+
+def reader_name(read: Read) -> str:
+    """Return what a ``FileTensor`` names the reader by."""
+    return f"{read.__module__}.{read.__qualname__}"
+
+
+def reader_of(name: str) -> Read:
+    """Return the reader of that name. Raises WeightsError unless it is one that winnow's own families mark: a file names it, and
+    must not choose what is executed."""
+    module, _, function = name.rpartition(".")
+    read = None
+    if module.startswith(_READERS):
+        try:
+            read = getattr(importlib.import_module(module), function, None)
+        except ImportError:
+            read = None
+    if read is None or not getattr(read, _READER_MARK, False) or reader_name(read) != name:
+        raise WeightsError(f"{name!r} is no reader of weights that winnow knows")
+    return read
 
 
 def sha256_of(path: Path) -> str:
@@ -52,14 +87,15 @@ def with_references(
     where there are none."""
     if not references:
         return dict(checkpoint)
-    files = list(dict.fromkeys((tensor.source, tensor.file) for tensor in references.values()))
+    files = list(dict.fromkeys((tensor.source, tensor.file, tensor.reader) for tensor in references.values()))
     recorded = {
         "sources": [
-            {"source": source, "file": str(file.absolute()), "sha256": sha256_of(file)} for source, file in files
+            {"source": source, "file": str(file.absolute()), "sha256": sha256_of(file), **({"reader": reader} if reader else {})}
+            for source, file, reader in files
         ],
         "tensors": {
             name: {
-                "source": files.index((tensor.source, tensor.file)),
+                "source": files.index((tensor.source, tensor.file, tensor.reader)),
                 "name": tensor.name,
                 "dtype": str(own[name].dtype).removeprefix("torch."),
             }
@@ -82,16 +118,18 @@ def filled(
     checkpoint: Mapping[str, Any],
     path: Path,
     frozen_source: str | None,
-    read: Callable[[Path], Mapping[str, Tensor]],
+    read: Read,
 ) -> dict[str, Any]:
-    """Return the ``checkpoint`` of ``path`` with the tensors that it names, which ``read`` gives of a file; its references then
-    say where the files were found. ``frozen_source`` names a file that has moved, or the folder that it is in now. Raises
-    WeightsError where a file is missing or has changed."""
+    """Return the ``checkpoint`` of ``path`` with the tensors that it names, which ``read`` gives of a file, or the reader that
+    it names; its references then say where the files were found. ``frozen_source`` names a file that has moved, or the folder
+    that it is in now. Raises WeightsError where a file is missing or has changed."""
     recorded = checkpoint.get(KEY)
     if recorded is None:
         return dict(checkpoint)
     sources = [_found(source, path, frozen_source) for source in recorded["sources"]]
-    contents = [read(Path(source["file"])) for source in sources]
+    contents = [
+        (reader_of(source["reader"]) if "reader" in source else read)(Path(source["file"])) for source in sources
+    ]
     values: dict[str, Tensor] = {}
     for name, entry in recorded["tensors"].items():
         content, dtype = contents[entry["source"]], getattr(torch, entry["dtype"], None)
@@ -114,9 +152,9 @@ def file_tensors(checkpoint: Mapping[str, Any]) -> dict[str, FileTensor]:
     recorded = checkpoint.get(KEY)
     if recorded is None:
         return {}
-    sources = [(source["source"], Path(source["file"])) for source in recorded["sources"]]
+    sources = [(source["source"], Path(source["file"]), source.get("reader", "")) for source in recorded["sources"]]
     of = {name: (*sources[entry["source"]], entry["name"]) for name, entry in recorded["tensors"].items()}
-    return {name: FileTensor(source, file, in_file) for name, (source, file, in_file) in of.items()}
+    return {name: FileTensor(source, file, in_file, reader) for name, (source, file, reader, in_file) in of.items()}
 
 
 def moved_sources(checkpoint: Mapping[str, Any], path: Path, frozen_source: str | None) -> dict[str, str]:

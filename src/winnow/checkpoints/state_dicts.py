@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from winnow.checkpoints.class_order import ClassHead, in_class_order
 from winnow.checkpoints.layouts import read_tensors, read_weights
-from winnow.checkpoints.references import FileTensor
+from winnow.checkpoints.references import FileTensor, reader_of
 from winnow.checkpoints.seal import is_of_winnow
 from winnow.errors import WeightsError
 
@@ -181,24 +181,27 @@ def bits(tensor: Tensor) -> Tensor:
 
 def referable(model: nn.Module, run_folder: Path) -> dict[str, FileTensor]:
     """Return the frozen parameters that have the very bits of a tensor in a file, as what they were loaded from is read again
-    and compared. Of no file in ``run_folder`` and of no checkpoint of winnow's: those may be deleted."""
+    and compared; what a builder's own reader makes of a file twice. Of no file in ``run_folder`` and of no checkpoint of
+    winnow's: those may be deleted."""
     found: dict[str, FileTensor] = {}
     noted = {
         name: (parameter, tensor)
         for name, parameter in frozen_parameters(model).items()
         if isinstance(tensor := getattr(parameter, _FILE_TENSOR, None), FileTensor)
     }
-    for file in dict.fromkeys(tensor.file for _, tensor in noted.values()):
+    for file, reader in dict.fromkeys((tensor.file, tensor.reader) for _, tensor in noted.values()):
         if file.resolve().is_relative_to(run_folder.resolve()) or is_of_winnow(file):
             continue
         try:
-            content = read_tensors(file)
+            contents = [reader_of(reader)(file) for _ in range(2)] if reader else [read_tensors(file)]
         except WeightsError as error:
             logger.warning("the frozen weights of %s are stored, not referenced: %s", file, error)
             continue
         for name, (parameter, tensor) in noted.items():
-            in_file = _name_in_file(content, tensor.name, parameter) if tensor.file == file else None
-            if in_file is not None:
+            if (tensor.file, tensor.reader) != (file, reader):
+                continue
+            in_file = _name_in_file(contents[0], tensor.name, parameter)
+            if in_file is not None and all(_is_same(content[in_file], parameter) for content in contents[1:]):
                 found[name] = replace(tensor, name=in_file)
     return found
 

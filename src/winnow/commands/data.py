@@ -103,8 +103,8 @@ def _metres(text: str) -> float:
 
 
 def _convert_bdd100k(options: argparse.Namespace) -> int:
-    from winnow.console import visible
     from winnow.families.detection.formats.bdd100k import convert_bdd100k, describe_counts
+    from winnow.output import visible
 
     for split, counts in convert_bdd100k(options.source, options.target).items():
         print(f"{split}: {visible(describe_counts(counts))}")
@@ -112,12 +112,12 @@ def _convert_bdd100k(options: argparse.Namespace) -> int:
 
 
 def _convert_labels(name: str, options: argparse.Namespace) -> int:
-    from winnow.console import visible
     from winnow.families.detection.formats.bdd100k import describe_counts
     from winnow.families.detection.formats.coco_folder import coco_of_root, write_coco
     from winnow.families.detection.formats.conversion import write_converted
     from winnow.families.detection.formats.voc_folder import voc_of_root
     from winnow.families.detection.formats.yolo import yolo_of_root
+    from winnow.output import visible
 
     if name == "coco":
         counts = write_coco(coco_of_root(options.source), options.target)
@@ -130,9 +130,9 @@ def _convert_labels(name: str, options: argparse.Namespace) -> int:
 
 
 def _convert_nuscenes_map(options: argparse.Namespace) -> int:
-    from winnow.console import visible
     from winnow.families.maps.conversion import Infos, convert_nuscenes_map, describe
     from winnow.families.maps.truth import Recipe
+    from winnow.output import visible
 
     infos = None
     if options.infos is not None:
@@ -266,8 +266,9 @@ def _as_json(report: DataReport) -> dict[str, Any]:
 def _print_table(report: DataReport, limit: int) -> None:
     from rich.table import Table
 
-    from winnow.console import PlainConsole, visible
+    from winnow.console import PlainConsole
     from winnow.families.detection.class_counts import count_words
+    from winnow.output import visible
 
     findings = report.findings()
     counts = Counter((split, finding.kind) for split, finding in findings)

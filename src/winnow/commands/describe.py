@@ -23,8 +23,8 @@ def add_describe(data: Any) -> None:
 
 def _describe(options: argparse.Namespace) -> int:
     from winnow.config.quoting import for_shell, quoted_override
-    from winnow.console import visible
     from winnow.families.detection.describe import describe_data
+    from winnow.output import visible
 
     found = describe_data(options.path)
     print(f"format: {found.format}")

@@ -41,16 +41,23 @@ def add_preflight(commands: Any) -> None:
     preflight.add_argument(
         "--seconds", type=float, default=15.0, help="to spend on timed steps, at all image sizes together; default: 15"
     )
+    preflight.add_argument(
+        "--shapes-only",
+        action="store_true",
+        help="run and load nothing: tell from shapes alone what a step holds in memory, by batch size",
+    )
     preflight.set_defaults(run=_preflight)
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from winnow.console import visible
+    from winnow.output import visible
     from winnow.preflight.preflight import preflight
 
     if options.json not in (None, "-") and not Path(options.json).parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no folder {Path(options.json).parent}")
-    report = preflight(options.config_path, options.overrides, options.out, options.seconds, options.config_dir)
+    report = preflight(
+        options.config_path, options.overrides, options.out, options.seconds, options.config_dir, options.shapes_only
+    )
     for line in report.lines():
         print(visible(line), file=sys.stderr if options.json == "-" else sys.stdout)
     if options.json == "-":

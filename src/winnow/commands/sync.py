@@ -30,7 +30,7 @@ def add_sync(commands: Any) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from winnow.console import visible
+    from winnow.output import visible
     from winnow.tracking.sync import sync, tracked_folders
 
     code = CLEAN

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from winnow.compare.comparison import ABSENT, Comparison, Row
 from winnow.compare.words import best_columns, change_text, column, config_note, joined, number_text, value_text
-from winnow.console import visible
+from winnow.output import visible
 
 
 def tables(comparison: Comparison) -> Iterator[Table | str]:

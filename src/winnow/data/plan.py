@@ -15,7 +15,8 @@ from winnow.settings import Settings
 
 class LoadingSettings(Settings):
     """The part of the ``training`` group that decides which samples are read, and how; ``resize_schedule`` holds (first epoch,
-    image size), None: all at the data's own size."""
+    image size), None: all at the data's own size. ``val_split`` is what a model in use is evaluated on; data that can give
+    another split than ``val`` says which it gave as its own ``val_split``."""
 
     batch_size: int = Field(gt=0)
     num_workers: int = Field(ge=0)
@@ -28,6 +29,7 @@ class LoadingSettings(Settings):
     balance_threshold: float = Field(default=0.001, gt=0, le=1)
     overfit: int | None
     resize_schedule: list[tuple[int, int]] | None = None
+    val_split: str = "val"
     rank: int = Field(default=0, ge=0)
     ranks: int = Field(default=1, gt=0)
 

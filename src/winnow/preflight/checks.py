@@ -127,7 +127,8 @@ def _counts(parameters: Mapping[str, nn.Parameter]) -> tuple[int, int]:
 
 
 def modules_of(named: Mapping[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:
-    """Return the parameters by the first parts of their names, as many parts as make no more than ``MOST_MODULES`` modules."""
+    """Return the parameters by the first parts of their names, as many parts as make no more than ``MOST_MODULES`` modules; one
+    that is frozen in part is taken apart once more."""
     best: dict[str, dict[str, nn.Parameter]] = {}
     for depth in range(1, 1 + max([1, *(name.count(".") for name in named)])):
         modules: dict[str, dict[str, nn.Parameter]] = {}
@@ -137,7 +138,17 @@ def modules_of(named: Mapping[str, nn.Parameter]) -> dict[str, dict[str, nn.Para
         if best and len(modules) > MOST_MODULES:
             break
         best = modules
-    return best
+    return {name: part for whole in best.items() for name, part in _trained_apart(*whole).items()}
+
+
+def _trained_apart(name: str, parameters: dict[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:
+    """Return a module by its parts where it trains in part only and those parts are few, so that what is frozen stands alone."""
+    if len({parameter.requires_grad for parameter in parameters.values()}) < 2:
+        return {name: parameters}
+    depth, parts = name.count(".") + 2, dict[str, dict[str, nn.Parameter]]()
+    for key, parameter in parameters.items():
+        parts.setdefault(".".join(key.split(".")[:-1][:depth]), {})[key] = parameter
+    return parts if len(parts) <= MOST_MODULES else {name: parameters}
 
 
 def _check_disk(run: Fit, report: StageReport) -> None:

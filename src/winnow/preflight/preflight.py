@@ -20,6 +20,7 @@ from winnow.engine.step import TrainStep
 from winnow.errors import WinnowError
 from winnow.preflight.checks import try_out
 from winnow.preflight.report import Finding, PreflightReport, StageReport
+from winnow.preflight.shapes import report_shapes
 from winnow.preflight.weights import Models, take_weights
 from winnow.run.build import require_batches
 from winnow.run.leader import shared_threads
@@ -31,10 +32,15 @@ from winnow.run.tracker import choose_tracker
 
 
 def preflight(
-    config_folder: Path | None, overrides: Sequence[str], out: Path, seconds: float, added: Path | None = None
+    config_folder: Path | None,
+    overrides: Sequence[str],
+    out: Path,
+    seconds: float,
+    added: Path | None = None,
+    shapes_only: bool = False,
 ) -> PreflightReport:
     """Check what ``winnow train --config-dir ADDED OVERRIDES`` would do; pictures go to ``out``, nothing is written
-    elsewhere. Up to ``seconds`` go into timing it.
+    elsewhere. Up to ``seconds`` go into timing it. ``shapes_only``: nothing is run or loaded, the memory is told from shapes.
 
     Raises ConfigError where ``config_folder`` is no conf/; None chooses as ``project_conf`` does. What else is
     wrong stands in the report.
@@ -51,7 +57,8 @@ def preflight(
             report.errors.append(_finding("config", error))
     models: Models = {}
     for plan in plans:
-        report.stages.append(preflight_run(plan, models, out, seconds / len(plans)))
+        run_report = shapes_of_run(plan) if shapes_only else preflight_run(plan, models, out, seconds / len(plans))
+        report.stages.append(run_report)
     if report.stages:
         report.stages[0].warnings[:0] = warnings
     report.seconds = time.monotonic() - began
@@ -77,6 +84,17 @@ def preflight_run(plan: RunPlan, models: Models, out: Path, seconds: float) -> S
                 pass
         except WinnowError as error:
             report.errors.append(_finding(check, error))
+    return report
+
+
+def shapes_of_run(plan: RunPlan) -> StageReport:
+    """Tell what one run holds in memory, from shapes alone."""
+    report = StageReport(plan.name, str(plan.folder))
+    with _warnings_kept(report.warnings):
+        try:
+            report.shapes = report_shapes(plan).to_dict(plan.settings.training.batch_size)
+        except WinnowError as error:
+            report.errors.append(_finding("shapes", error))
     return report
 
 

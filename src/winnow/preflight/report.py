@@ -15,7 +15,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Finding:
-    """``check`` is config, build, steps, gradients, time, evaluation, memory, disk or pictures."""
+    """``check`` is config, build, steps, gradients, time, evaluation, memory, disk, pictures or shapes."""
 
     check: str
     message: str
@@ -66,6 +66,7 @@ class StageReport:
     evaluation: dict[str, Any] | None = None
     estimate: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
+    shapes: dict[str, Any] | None = None
     disk: dict[str, Any] | None = None
     pictures: list[str] = field(default_factory=list)
     errors: list[Finding] = field(default_factory=list)
@@ -130,7 +131,7 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
                 module.name,
                 f"{module.num_parameters:,}",
                 f"{module.num_trainable:,}",
-                _number(module.gradient_norm) if module.num_trainable else "",
+                _number(module.gradient_norm),
             )
             for module in stage.modules
         ]
@@ -148,6 +149,8 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
         yield from _estimate_lines(stage.estimate, stage.evaluation)
     if stage.memory is not None:
         yield f"memory: {stage.memory['words']}"
+    if stage.shapes is not None:
+        yield from _shape_lines(stage.shapes)
     if stage.disk is not None:
         yield f"disk: {stage.disk['words']}"
     for picture in stage.pictures:
@@ -170,12 +173,27 @@ def _estimate_lines(estimate: dict[str, Any], evaluation: dict[str, Any] | None)
     yield f"estimate: {format_duration(estimate['seconds'])} in all, {estimate['num_steps']} steps"
 
 
+def _shape_lines(shapes: dict[str, Any]) -> Iterator[str]:
+    frozen = f", {in_units(shapes['frozen_weights'])} of them frozen" if shapes["frozen_weights"] else ""
+    yield (
+        f"memory by shapes: weights {in_units(shapes['weights'])}{frozen}; gradients {in_units(shapes['gradients'])}, optimizer "
+        f"{in_units(shapes['optimizer'])}, average {in_units(shapes['average'])}"
+    )
+    for held, how in ((shapes["activations"], "without"), (shapes["checkpointed"], "with")):
+        if held is not None:
+            again = f", and {in_units(held['again'])} while a layer is computed again" if held["again"] else ""
+            yield f"activations {how} activation checkpointing: {in_units(held['per_sample'])} per sample{again}"
+    columns = {"bytes": "in all", "checkpointed_bytes": "with activation checkpointing"}
+    shown = [key for key in columns if shapes["batches"][0][key] is not None]
+    rows = [(str(row["batch_size"]), *(in_units(row[key]) for key in shown)) for row in shapes["batches"]]
+    yield from _table(("samples per step", *(columns[key] for key in shown)), rows)
+
+
 def _group_cells(group: GroupReport) -> tuple[str, ...]:
     weights = ", ".join(f"{count} {source}" for source, count in group.weights.items())
     rates = ["" if value is None else f"{value:.3g}" for value in (group.lr, group.weight_decay)]
     counts = [f"{count:,}" for count in (group.num_tensors, group.num_parameters, group.num_trainable)]
-    norm = "" if group.lr is None and group.gradient_norm is None else _number(group.gradient_norm)
-    return (group.name, *counts, *rates, weights, norm)
+    return (group.name, *counts, *rates, weights, _number(group.gradient_norm))
 
 
 def _number(value: float | None) -> str:

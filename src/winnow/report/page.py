@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from winnow.console import visible
+from winnow.output import visible
 from winnow.report.charts import bars_svg, lines_svg, matrix_table, number_text, parallel_svg
 from winnow.sections import Cell, Link, Section, Table
 

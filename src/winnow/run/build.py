@@ -148,7 +148,7 @@ def worst_value(objective: Objective, task: Task) -> float | None:
 
 def loading_settings(plan: RunPlan, ranks: Ranks) -> LoadingSettings:
     """Return what of the plan the loading of data goes by."""
-    names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks"}
+    names = LoadingSettings.model_fields.keys() - {"seed", "rank", "ranks", "val_split"}
     values = {name: getattr(plan.settings.training, name) for name in names}
     return LoadingSettings(seed=plan.seed, rank=ranks.rank, ranks=ranks.size, **values)
 

@@ -11,8 +11,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from winnow.config.quoting import quoting_advice
-from winnow.console import drop_unwritten_output
-from winnow.errors import WinnowError, refused_path
+from winnow.errors import EXIT_UNREAD, WinnowError, refused_path
+from winnow.output import drop_unwritten_output, is_unread
 
 FULL = "HYDRA_FULL_ERROR"
 EXIT_KILLED = 130
@@ -34,6 +34,8 @@ def run_program(main: Callable[[], object]) -> None:
         sys.stderr.write("interrupted before anything was saved\n")
         raise SystemExit(EXIT_KILLED) from None
     except Exception as error:  # noqa: BLE001 - the end of the program: all of it is shown
+        if isinstance(error, BrokenPipeError) and is_unread():
+            raise SystemExit(EXIT_UNREAD) from None
         show(error)
         raise SystemExit(1) from None
     finally:

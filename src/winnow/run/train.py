@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def train(conf: Path | None = None) -> None:
     sys.argv[1:] = with_home(sys.argv[1:])
     refuse_sweep(sys.argv)
     if is_follower():
+        # Where rank 0 ends first, torch would show a lost connection with a page of frames; what happened is said in a line.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         from winnow.run.follower import follow
 
         follow()

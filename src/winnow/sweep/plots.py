@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as pictures
 
-from winnow.console import visible
+from winnow.output import visible
 from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)

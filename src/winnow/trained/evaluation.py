@@ -21,7 +21,8 @@ from winnow.settings import build_settings
 if TYPE_CHECKING:
     from winnow.trained.model import TrainedModel
 
-SPLITS = ("val", "train")
+# Of a data node, what belongs to how a model is evaluated rather than to the data.
+_OF_EVALUATION = ("image_size", "resize")
 
 
 class _WithMetric:
@@ -43,16 +44,20 @@ def evaluate_model(
     model: TrainedModel, overrides: Sequence[str], split: str, batch_size: int | None
 ) -> dict[str, float]:
     """Return ``val/…`` of the data that ``overrides`` make of the run's own; see ``TrainedModel.evaluate``."""
-    if split not in SPLITS:
-        raise ConfigError(f"split={split!r}; allowed: {', '.join(SPLITS)}")
+    config, data = evaluation_data(model, overrides, split, batch_size)
+    return evaluate(judged_by(model, data), data, size_of(model, config), model.precision, Progress())
+
+
+def evaluation_data(
+    model: TrainedModel, overrides: Sequence[str], split: str, batch_size: int | None
+) -> tuple[Config, Data]:
+    """Return the config of an evaluation on ``split``, and data whose validation batches are that split. Raises ConfigError for
+    a split that the data has not, or for other classes than the model's; DataError where there is nothing to evaluate on."""
     is_own = not any(text.startswith("data=") for text in overrides)
     with naming(model.path, "the data of the run of ") if is_own else contextlib.nullcontext():
         config = {**model.config, "data": data_node(model.config, overrides)}
         check_node(config, "data", ["loading"])
-        data: Data = instantiate(config, "data", loading=loading_of(config, batch_size))
-    if split == "train":  # an overfit run is evaluated on all that it trains on
-        loading = loading_of(config, batch_size).model_copy(update={"overfit": data.num_train_samples})
-        data = instantiate(config, "data", loading=loading)
+        data = _data_of_split(config, loading_of(config, batch_size), split)
     if list(data.classes) != list(model.classes):
         raise ConfigError(
             f"the model of {model.path} knows the classes {list(model.classes)}, and this data has {list(data.classes)}"
@@ -60,19 +65,41 @@ def evaluate_model(
         )
     if not data.num_val_batches():
         raise DataError("the data has no validation images; split=train evaluates those that were trained on")
+    return config, data
+
+
+def _data_of_split(config: Config, loading: LoadingSettings, split: str) -> Data:
+    if split == "train":  # an overfit run is evaluated on all that it trains on
+        data: Data = instantiate(config, "data", loading=loading)
+        return instantiate(config, "data", loading=loading.model_copy(update={"overfit": data.num_train_samples}))
+    data = instantiate(config, "data", loading=loading.model_copy(update={"val_split": split}))
+    if split != "val" and getattr(data, "val_split", "val") != split:
+        raise ConfigError(f"split={split!r}: this data has train, val")
+    return data
+
+
+def judged_by(model: TrainedModel, data: Data) -> Task:
+    """Return the model's task with the metric of ``data``, which may number its categories otherwise."""
     arguments = model.evaluation.model_arguments(data)
-    judged = _WithMetric(model.task, arguments["new_metric"]) if hasattr(data, "category_ids") else model.task
-    return evaluate(judged, data, size_of(model, config), model.precision, Progress())
+    judged: Any = _WithMetric(model.task, arguments["new_metric"]) if hasattr(data, "category_ids") else model.task
+    task: Task = judged
+    return task
 
 
 def data_node(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the node ``data``: the recorded one with single values changed, or another choice, composed from the project's
-    configs. Raises ConfigError for what is no override of ``data``."""
+    configs, at the size at which the run is evaluated unless another is asked for. Raises ConfigError
+    for what is no override of ``data``."""
     for text in overrides:
         if not text.lstrip("+~").startswith(("data=", "data.")):
             raise ConfigError(f"{text!r} says nothing of the data; allowed: data=CHOICE and data.KEY=VALUE")
     if any(text.startswith("data=") for text in overrides):
-        return dict(compose_command_line(None, overrides).config["data"])
+        node = dict(compose_command_line(None, overrides).config["data"])
+        asked = {text.lstrip("+~").partition("=")[0] for text in overrides}
+        own = {
+            key: config["data"][key] for key in _OF_EVALUATION if key in config["data"] and f"data.{key}" not in asked
+        }
+        return {**node, **{key: value for key, value in own.items() if key in node}}
     return dict(with_values({"data": config["data"]}, list(overrides))["data"])
 
 

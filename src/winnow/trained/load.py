@@ -135,6 +135,10 @@ def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[st
     with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit, before there is
     memory for a model of another size."""
     nodes = [config["model"]]
+    if (
+        nodes[0].get("attention") == "kernel"
+    ):  # which the run asked for where it trained; here it is used where it can be had
+        nodes[0] = {**nodes[0], "attention": "auto"}
     if nodes[0].get("pretrained", False) is not False:
         nodes.insert(0, {**nodes[0], "pretrained": False})
     for node in nodes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,9 +18,14 @@ from winnow.engine.precision import Precision
 from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Evaluation, Task
-from winnow.trained.pictures import Picture, in_batches, pixel_rule_of, read_picture
+from winnow.trained.pictures import Picture, in_batches, is_sample, pixel_rule_of, read_sample
+
+if TYPE_CHECKING:
+    from winnow.trained.export import ExportReport
 
 EXIF = ("auto", "never")
+MOST_READERS = 8
+"""Threads that read pictures, and so batches that lie in memory."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,14 @@ class TrainedModel:
     metrics: Mapping[str, float] = field(repr=False)
 
     def predict(self, images: Any, batch_size: int | None = None, exif: str = "auto") -> list[Any]:
-        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of them.
+        """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of
+        them; a model of pairs takes (visible, infrared) for each, None for one that is absent.
 
         For detectors that are ``FoundBoxes`` in pixels of the picture, turned as its EXIF orientation says unless ``exif`` is
         ``never``; an ink model gives ``FoundInk``. ``batch_size`` is training's by default. Raises DataError naming a picture
         that can't be read.
         """
-        single = isinstance(images, str | Path) or hasattr(images, "shape")
+        single = is_sample(images, self.picture_parts)
         found = []
         for picture, result in self.stream([images] if single else images, batch_size, exif):
             if picture.problem is not None:
@@ -54,13 +62,18 @@ class TrainedModel:
             found.append(result)
         return found
 
+    @property
+    def picture_parts(self) -> tuple[str, ...]:
+        """Return what the pictures of one sample are called, where it is several: ``("visible", "infrared")``."""
+        return tuple(getattr(self.evaluation, "picture_parts", ()))
+
     @torch.inference_mode()
     def stream(
         self, images: Iterable[Any], batch_size: int | None = None, exif: str = "auto"
     ) -> Iterator[tuple[Picture, Any]]:
         """Yield (picture, what is found on it) one after the other, in constant memory; a picture that can't be read comes with
-        its ``problem`` and None. The next batch is read while the model looks at this one. Raises ConfigError for a model
-        whose family can't read pictures."""
+        its ``problem`` and None. The next batches are read, one per core but the first, while the model looks at this one. Raises
+        ConfigError for a model whose family can't read pictures."""
         if exif not in EXIF:
             raise ConfigError(f"exif={exif!r} must be auto or never")
         if not hasattr(self.evaluation, "picture_batch"):
@@ -68,15 +81,15 @@ class TrainedModel:
         size = self.config["training"]["batch_size"] if batch_size is None else batch_size
         if size < 1:
             raise ConfigError(f"batch_size={size} must be at least 1")
-        with ThreadPoolExecutor(1) as reader, uncompiled():
-            waiting = None
+        num_readers = max(1, min(MOST_READERS, _num_cores() - 1))
+        coming: deque[Future[tuple[list[Picture], Any]]] = deque()
+        with ThreadPoolExecutor(num_readers) as readers, uncompiled():
             for batch in in_batches(iter(enumerate(images)), size):
-                coming = reader.submit(self._read, batch, exif)
-                if waiting is not None:
-                    yield from self._found(*waiting.result())
-                waiting = coming
-            if waiting is not None:
-                yield from self._found(*waiting.result())
+                coming.append(readers.submit(self._read, batch, exif))
+                if len(coming) > num_readers:
+                    yield from self._found(*coming.popleft().result())
+            while coming:
+                yield from self._found(*coming.popleft().result())
 
     def evaluate(self, data: Any = (), split: str = "val", batch_size: int | None = None) -> dict[str, float]:
         """Return the numbers of ``val/…`` of the run's own evaluation, on its own data by default: the same to the last bit.
@@ -89,10 +102,21 @@ class TrainedModel:
 
         return evaluate_model(self, [data] if isinstance(data, str) else list(data), split, batch_size)
 
+    def export(self, path: str | Path, data: Any = ()) -> ExportReport:
+        """Write the model as ONNX to ``path``, which is new, and compare it, run by onnxruntime, with the model on the validation
+        set of the run's own data, or of ``data`` as in ``evaluate``.
+
+        Load the model with ``device="cpu", precision="off"``: the file computes in float32. Raises ExportError, and leaves no
+        file, where the two differ; ConfigError for a family or model that can't be exported, or without the extra ``export``.
+        """
+        from winnow.trained.export import export_model
+
+        return export_model(self, Path(path), [data] if isinstance(data, str) else list(data))
+
     def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
         """Read pictures, and make a batch of those that can be read, and that the family can use."""
         rule = pixel_rule_of(self.config["data"])
-        pictures = [read_picture(source, number, exif, rule) for number, source in batch]
+        pictures = [read_sample(source, number, exif, self.picture_parts, rule) for number, source in batch]
         try:
             return pictures, self._batch(pictures)
         except DataError:  # one that is too small for a line of text, say: it is not the others' fault
@@ -124,3 +148,8 @@ class TrainedModel:
             results = iter(self.evaluation.found(predictions, batch, self.classes, self.category_ids))  # type: ignore[attr-defined]
         for picture in pictures:
             yield picture, None if picture.problem is not None else next(results)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -89,7 +89,7 @@ class CocoWriter:
 
 def write_predictions(
     model: TrainedModel,
-    images: Sequence[Path],
+    images: Sequence[Any],
     folder: Path,
     batch_size: int | None,
     exif: str,

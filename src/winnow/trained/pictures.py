@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels`` (H, W, 3) uint8 RGB, None where it could not be read, and then ``problem`` says why."""
+    """``pixels`` (H, W, 3) uint8 RGB, None where it could not be read, and then ``problem`` says why. Where a sample is several
+    pictures, ``pixels`` has one after the other, None for one that is absent."""
 
     name: str
-    pixels: np.ndarray | None
+    pixels: Any
     problem: str | None = None
 
 
@@ -64,6 +66,51 @@ def read_picture(source: Any, number: int, exif: str, rule: PixelRule = PLAIN) -
         except DataError as error:
             return Picture(str(source), None, str(error))
     return Picture(str(number), _pixels(source, number))
+
+
+def partners_below(paths: Sequence[str | Path], folder: Path) -> list[tuple[Path, Path]]:
+    """Return each picture of ``pictures_below`` with its partner in ``folder``: the file of the same place and name below it, of
+    any suffix of a picture. Where that is not there, the partner is the name that it should have. Raises DataError where
+    ``folder`` is none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder")
+    pairs = []
+    for root in map(Path, paths):
+        for path in pictures_below([root]):
+            wanted = folder / (path.relative_to(root) if root.is_dir() else path.name)
+            others = sorted(wanted.parent.glob(f"{glob.escape(wanted.stem)}.*")) if not wanted.exists() else []
+            others = [other for other in others if other.suffix.lower() in SUFFIXES]
+            pairs.append((path, others[0] if len(others) == 1 else wanted))
+    return pairs
+
+
+def read_sample(source: Any, number: int, exif: str, parts: Sequence[str], rule: PixelRule = PLAIN) -> Picture:
+    """Return sample ``number`` of a sequence: a picture as ``read_picture`` does, or of several ``parts`` as many of them, None
+    for one that is absent."""
+    if not parts:
+        return read_picture(source, number, exif, rule)
+    if not is_sample(source, parts):
+        raise ConfigError(
+            f"sample {number} is {source!r:.100}; this model looks at ({', '.join(parts)}), None where there is none"
+        )
+    read = [None if one is None else read_picture(one, number, exif, rule) for one in source]
+    problems = [picture.problem for picture in read if picture is not None and picture.problem is not None]
+    name = next(picture.name for picture in read if picture is not None)
+    if problems:
+        return Picture(name, None, "; ".join(problems))
+    return Picture(name, tuple(None if picture is None else picture.pixels for picture in read))
+
+
+def is_sample(source: Any, parts: Sequence[str]) -> bool:
+    """Tell whether ``source`` is one sample: of several ``parts`` a tuple of as many, of which one is there."""
+    if not parts:
+        return _is_picture(source)
+    whole = isinstance(source, tuple | list) and len(source) == len(parts)
+    return whole and any(one is not None for one in source) and all(one is None or _is_picture(one) for one in source)
+
+
+def _is_picture(source: Any) -> bool:
+    return isinstance(source, str | Path) or hasattr(source, "shape")
 
 
 def in_batches(sources: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -6,13 +6,14 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from winnow.builders import builder
 from winnow.data.plan import LoadingSettings
 from winnow.data.splits import DataFacts, Samples, SplitData, chosen_samples
+from winnow.data.unreadable import Unreadable
 from winnow.errors import DataError
 from winnow.families.detection.batch import DetectionBatch
 from winnow.families.detection.check import check_bdd100k, check_coco, check_digits, check_voc, check_yolo
@@ -70,6 +71,7 @@ class DetectionData(SplitData):
         _log_classes(train, train_records, val_records, loading)
         counts.require_some()
         self.category_ids = train.category_ids
+        self.val_split = "val"
         factors = balance(train_records, train.class_names, loading)
         self.train_records, self.val_records = train_records, val_records
         self._max_bad_images = settings.max_bad_images
@@ -84,7 +86,7 @@ class DetectionData(SplitData):
         )
         old = [(split.old_fingerprint or split.fingerprint, own) for split, own in chosen]
         self._old_fingerprint = _fingerprint(old, factors)
-        self._splits, self._rule = [split for split, _ in chosen], rule
+        self._splits, self.pixel_rule = [split for split, _ in chosen], rule
         super().__init__(
             DataFacts(train.class_names, fingerprint, settings.image_size),
             self.train_samples(train_records, settings, loading),
@@ -116,7 +118,19 @@ class DetectionData(SplitData):
         comes out, as lines that say how it is read as then; empty for the same samples, None for other files."""
         if fingerprint != self._old_fingerprint:
             return None
-        return [line for split in self._splits for line in changes_of_reading(split, self._rule)]
+        return [line for split in self._splits for line in changes_of_reading(split, self.pixel_rule)]
+
+    def val_pictures(self, image_size: int) -> Iterator[tuple[np.ndarray, DetectionBatch]]:
+        """Yield each validation image as it lies on disk, (H, W, 3) uint8, and as the batch of one that evaluation would make of
+        it. Those that can't be read are named and left out."""
+        samples, collate = cast("DetectionSamples", self._val), self.collate()
+        for record in self.val_records:
+            image = samples.pixels(record)
+            if isinstance(image, Unreadable):
+                logger.error("%s; left out", image.problem)
+                continue
+            batch = collate([samples.resized(record, image, image_size)])
+            yield image.permute(1, 2, 0).numpy(), cast("DetectionBatch", batch)
 
     def checked(self, batches: Iterator[DetectionBatch]) -> Iterator[DetectionBatch]:
         """Pass on the batches while no more than ``data.max_bad_images`` different images can't be read."""
@@ -150,7 +164,7 @@ def coco_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     (a file); ``val`` may be null.
     """
     settings = build_settings(CocoNode, values, "data")
-    return _data_of(find_coco(settings), settings, COCO_BOXES, loading)
+    return _data_of(find_coco(settings, loading.val_split), settings, COCO_BOXES, loading, loading.val_split)
 
 
 @builder(Bdd100kNode, check=check_bdd100k)
@@ -166,7 +180,7 @@ def voc_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     under ``cache``.
     """
     settings = build_settings(VocNode, values, "data")
-    return _data_of(find_voc(settings), settings, CORNERS, loading)
+    return _data_of(find_voc(settings, loading.val_split), settings, CORNERS, loading, loading.val_split)
 
 
 @builder(YoloNode, check=check_yolo)
@@ -175,27 +189,36 @@ def yolo_data(*, loading: LoadingSettings, **values: Any) -> DetectionData:
     ``cache``.
     """
     settings = build_settings(YoloNode, values, "data")
-    return _data_of(find_yolo(settings), settings, yolo_boxes(settings), loading)
+    found = find_yolo(settings, loading.val_split)
+    return _data_of(found, settings, yolo_boxes(settings), loading, loading.val_split)
 
 
 def _data_of(
-    splits: Mapping[str, tuple[Path, Path]], settings: ChosenSettings, native: Convention, loading: LoadingSettings
+    splits: Mapping[str, tuple[Path, Path]],
+    settings: ChosenSettings,
+    native: Convention,
+    loading: LoadingSettings,
+    val_split: str = "val",
 ) -> DetectionData:
-    read = read_splits(splits, settings, native)
-    return DetectionData(read["train"], read.get("val"), settings, loading)
+    read = read_splits(splits, settings, native, holds_out=val_split == "val")
+    data = DetectionData(read["train"], read.get("val"), settings, loading)
+    data.val_split = val_split
+    return data
 
 
 def read_splits(
-    splits: Mapping[str, tuple[Path, Path]], settings: ChosenSettings, native: Convention
+    splits: Mapping[str, tuple[Path, Path]], settings: ChosenSettings, native: Convention, holds_out: bool = True
 ) -> dict[str, CocoSplit]:
     """Return train and, where there is one, val, of the (annotation file, folder of its images) of each, whose boxes meant
-    ``native``, as the settings cut and choose them."""
-    if isinstance(settings, HeldOutSettings):
-        require_no_val(splits, settings)
+    ``native``, as the settings cut and choose them; where not ``holds_out``, val is another split, and no part of train is held
+    out."""
+    cuts = settings if holds_out and isinstance(settings, HeldOutSettings) else None
+    if cuts is not None:
+        require_no_val(splits, cuts)
     reading = settings.reading(native)
     read = {part: read_coco(*paths, reading) for part, paths in splits.items()}
-    if isinstance(settings, HeldOutSettings):
-        read = with_held_out(read, settings)
+    if cuts is not None:
+        read = with_held_out(read, cuts)
     return chosen_classes(read, settings.classes, settings.ignore_categories)
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, field_validator
 
 from winnow.builders import builder
+from winnow.data.pixel_rule import PLAIN
 from winnow.families.detection.batch import DetectionBatch, Detections, Target
 from winnow.families.detection.data import DetectionData
 from winnow.families.detection.found import FoundBoxes, batch_of_pictures, found_boxes
 from winnow.families.detection.metrics.coco_ap import CocoAp
+from winnow.families.detection.onnx_model import onnx_detector
 from winnow.families.detection.pictures import draw_grid, draw_training_batches
 from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
@@ -86,6 +89,14 @@ class BoxEvaluation:
         """Return what was found per picture of a ``picture_batch``."""
         return found_boxes(predictions, batch, classes, category_ids)
 
+    def onnx_model(self, task: Any, data: Mapping[str, Any], image_size: int) -> Any:
+        """Return ``task`` as an ONNX model of one picture, resized as ``data``, the run's node, says."""
+        return onnx_detector(task.exportable(), image_size, data.get("resize") == "square")
+
+    def from_onnx(self, outputs: Sequence[np.ndarray]) -> list[Detections]:
+        """Return what the outputs of an ``onnx_model`` are as predictions on a batch of that picture."""
+        return [Detections(*(torch.from_numpy(output) for output in outputs))]
+
     def draw(
         self, seen: Sequence[tuple[DetectionBatch, list[Detections]]], classes: Sequence[str], folder: Path
     ) -> Path:
@@ -102,7 +113,8 @@ class BoxEvaluation:
     def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
         """Return the sections of a run's page; ``data`` gives the images' files."""
         records = getattr(data, "val_records", ())
-        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures)
+        rule = getattr(data, "pixel_rule", PLAIN)
+        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures, rule)
 
     def draw_training(self, batches: Sequence[DetectionBatch], classes: Sequence[str], path: Path, most: int) -> None:
         draw_training_batches(batches, classes, path, most)

@@ -57,16 +57,20 @@ def batch_of_pictures(
     """Return pictures (H, W, 3) uint8 as evaluation sees images: resized, padded at the right and bottom, without truth."""
     samples = []
     for picture, name in zip(pixels, names, strict=True):
-        image, boxes = resize(torch.from_numpy(picture).permute(2, 0, 1), torch.zeros(0, 4), image_size, square)
-        none = torch.zeros(0, dtype=torch.int64)
-        target = Target(
-            name, boxes, none, (image.shape[1], image.shape[2]), (picture.shape[0], picture.shape[1]),
-            torch.zeros(0, 4), none, torch.zeros(0), none.bool(),
-        )  # fmt: skip
-        samples.append(Sample(image, target))
+        image, _ = resize(torch.from_numpy(picture).permute(2, 0, 1), torch.zeros(0, 4), image_size, square)
+        samples.append(Sample(image, without_truth(name, image, (picture.shape[0], picture.shape[1]))))
     batch = Collate(PAD_MULTIPLE)(samples)
     assert isinstance(batch, DetectionBatch)
     return batch
+
+
+def without_truth(name: str, image: Tensor, original_size: tuple[int, int]) -> Target:
+    """Return the target of ``image`` (C, H, W), made of a picture of which nothing is known but its name and size."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return Target(
+        name, torch.zeros(0, 4), none, (image.shape[1], image.shape[2]), original_size,
+        torch.zeros(0, 4), none, torch.zeros(0), none.bool(),
+    )  # fmt: skip
 
 
 def found_boxes(

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from winnow.data.image import read_image
+from winnow.data.pixel_rule import PLAIN, PixelRule
 from winnow.errors import DataError
 from winnow.families.detection.diagnosis import ERRORS, RECALLS, Diagnosis, JudgedImage
 from winnow.families.detection.formats.records import ImageRecord
@@ -35,9 +36,10 @@ Pixels = Callable[[ImageResult], np.ndarray | None]
 
 
 def detection_sections(
-    arrays: Mapping[str, Any], records: Sequence[ImageRecord], num_pictures: int = NUM_WORST
+    arrays: Mapping[str, Any], records: Sequence[ImageRecord], num_pictures: int = NUM_WORST, rule: PixelRule = PLAIN
 ) -> list[Section]:
-    """Return the sections of what ``CocoAp.arrays`` gave; ``records`` are the validation images, none where they can't be had.
+    """Return the sections of what ``CocoAp.arrays`` gave; ``records`` are the validation images, none where they can't be had,
+    whose pixels are taken by ``rule``.
     Raises ValueError where the arrays don't belong together."""
     images = from_arrays(arrays)
     names = [str(name) for name in arrays["classes"]]
@@ -51,8 +53,8 @@ def detection_sections(
         Section("Precision and recall", _curves(diagnosis)),
         Section("Confusions", _confusions(diagnosis)),
         Section("Kinds of errors", _errors(diagnosis)),
-        Section("Images", _pictures(diagnosis, _reader(records), num_pictures)),
-        Section("Suspected label errors", _label_doubts(diagnosis, _reader(records))),
+        Section("Images", _pictures(diagnosis, _reader(records, rule), num_pictures)),
+        Section("Suspected label errors", _label_doubts(diagnosis, _reader(records, rule))),
     ]
 
 
@@ -213,7 +215,7 @@ def _dashed(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], c
             draw.line((x, start, x, min(start + dash, bottom)), fill=colour, width=2)
 
 
-def _reader(records: Sequence[ImageRecord]) -> Pixels:
+def _reader(records: Sequence[ImageRecord], rule: PixelRule) -> Pixels:
     by_id = {str(record.image_id): record for record in records}
 
     def pixels(image: ImageResult) -> np.ndarray | None:
@@ -221,7 +223,7 @@ def _reader(records: Sequence[ImageRecord]) -> Pixels:
         if record is None:
             return None
         try:
-            return read_image(record.path, record.width, record.height).permute(1, 2, 0).numpy()
+            return read_image(record.path, record.width, record.height, rule).permute(1, 2, 0).numpy()
         except DataError as error:
             logger.warning("no picture of image %s: %s", image.image_id, error)
             return None

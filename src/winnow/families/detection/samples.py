@@ -57,18 +57,32 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
 
     def __getitem__(self, key: SampleKey) -> Sample | Unreadable:
         record = self._records[key.sample]
-        size = (record.width, record.height)
-        image = read_or_say_why(record, [record.path], lambda: read_image(record.path, *size, self._rule))
+        image = self.pixels(record)
         if isinstance(image, Unreadable):
             return image
-        wanted = ~record.crowd
-        boxes, labels = torch.from_numpy(record.boxes[wanted]), torch.from_numpy(record.labels[wanted])
         if self._augmentation is None:
-            image, boxes = resize(image, boxes, key.image_size, self._square)
-        else:
-            with seeded(sample_seed(self._seed, key.epoch, key.sample, key.repeat)):
-                image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
+            return self.resized(record, image, key.image_size)
+        boxes, labels = _wanted(record)
+        with seeded(sample_seed(self._seed, key.epoch, key.sample, key.repeat)):
+            image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
         return Sample(image, target_of(record, image, boxes, labels, self._with_truth))
+
+    def pixels(self, record: ImageRecord) -> Tensor | Unreadable:
+        """Return the image of ``record``, (3, H, W) uint8, as it lies on disk, taken by the rule for pixels."""
+        size = (record.width, record.height)
+        return read_or_say_why(record, [record.path], lambda: read_image(record.path, *size, self._rule))
+
+    def resized(self, record: ImageRecord, image: Tensor, image_size: int) -> Sample:
+        """Return the sample of ``image``, which is that of ``record``, without augmentation."""
+        boxes, labels = _wanted(record)
+        image, boxes = resize(image, boxes, image_size, self._square)
+        return Sample(image, target_of(record, image, boxes, labels, self._with_truth))
+
+
+def _wanted(record: ImageRecord) -> tuple[Tensor, Tensor]:
+    """Return boxes and labels of what is to be learnt."""
+    wanted = ~record.crowd
+    return torch.from_numpy(record.boxes[wanted]), torch.from_numpy(record.labels[wanted])
 
 
 def target_of(record: ImageRecord, image: Tensor, boxes: Tensor, labels: Tensor, with_truth: bool) -> Target:

@@ -45,7 +45,9 @@ class MapBatch:
     Per sample and camera: ``frame_to_camera`` (B, 6, 4, 4) float32 from the map's frame to the camera (x right, y down, z ahead)
     and ``intrinsics`` (B, 6, 3, 3) float32 to pixels of the images as they are here. ``ground`` (B, 3) float32 is (a, b, c) of
     the ground z = a x + b y + c. ``targets`` one per sample. ``problems`` says for each sample that could not be read why;
-    another one of the batch stands in its place. ``memo`` is where a task keeps what it worked out from the rest.
+    another one of the batch stands in its place. ``calibration_ids`` are, per sample, equal where calibration and ground are, so
+    that what follows from these alone need not be worked out again; none where nobody says. ``memo`` is where a task keeps what
+    it worked out from the rest.
     """
 
     images: Tensor
@@ -54,6 +56,7 @@ class MapBatch:
     ground: Tensor
     targets: Sequence[MapTarget]
     problems: tuple[str, ...] = ()
+    calibration_ids: tuple[str, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property

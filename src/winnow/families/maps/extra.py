@@ -7,6 +7,14 @@ import importlib
 from winnow.errors import ConfigError
 
 
+def require_package(package: str, what: str) -> None:
+    """Raise ConfigError where ``package`` of the extra can't be imported; ``what`` needs it, as ``model.llm=lora``."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f"{what} needs the package {package} ({error}): pip install -e '.[maps]'") from error
+
+
 def require_extra(what: str) -> None:
     """Raise ConfigError where shapely, at least 2, can't be imported; ``what`` needs it, as ``data=nuscenes_map``."""
     try:

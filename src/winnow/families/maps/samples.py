@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -150,12 +151,18 @@ class Collate:
             _stacked([sample.ground for sample in samples], (3,)),
             [self._target(sample) for sample in samples],
             problems,
+            tuple(_calibration_id(sample) for sample in samples),
         )
 
     def _target(self, sample: RawSample) -> MapTarget:
         lines = sample.lines
         parts = lines.resampled(self._num_points), lines.labels, lines.closed
         return MapTarget(sample.image_id, sample.city, lines, *(torch.from_numpy(part) for part in parts))
+
+
+def _calibration_id(sample: RawSample) -> str:
+    parts = sample.frame_to_camera, sample.intrinsics, sample.ground
+    return hashlib.sha256(b"".join(part.astype(np.float32).tobytes() for part in parts)).hexdigest()[:16]
 
 
 def _stacked(arrays: Sequence[Array], shape: tuple[int, ...]) -> torch.Tensor:

@@ -10,11 +10,14 @@ from typing import Any
 from pydantic import Field
 
 from winnow.builders import builder
+from winnow.data.pixel_rule import PLAIN
 from winnow.families.detection.batch import Detections
+from winnow.families.detection.found import found_boxes
 from winnow.families.detection.report import NUM_WORST, detection_sections
 from winnow.families.detection.trainable import warn_of_crowded
 from winnow.families.pairs.alignment import Alignment, draw_alignment
-from winnow.families.pairs.batch import PairBatch
+from winnow.families.pairs.batch import MODALITIES, PairBatch
+from winnow.families.pairs.found import FoundPair, Pair, batch_of_pairs
 from winnow.families.pairs.metrics.pair_metric import MACL, MACL_CHANCE, MISS_RATES, PairMetric
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
 from winnow.sections import Section
@@ -33,6 +36,7 @@ class PairEvaluation:
     """Obeys ``protocols.Evaluation``."""
 
     model_argument_names = ("classes", "new_metric", "max_detections", "score_threshold")
+    picture_parts = MODALITIES
 
     def __init__(self, settings: PairEvaluationSettings) -> None:
         self._settings = settings
@@ -57,6 +61,18 @@ class PairEvaluation:
         """Warn of pairs with more objects than are evaluated."""
         warn_of_crowded("validation", data.val_records, "evaluation.ap_detections", self._settings.ap_detections)
 
+    def picture_batch(
+        self, pixels: Sequence[Pair], names: Sequence[str], data: Mapping[str, Any], image_size: int
+    ) -> PairBatch:
+        """Return pairs of pictures as a batch, sized as ``data``, the run's node, says, and of the modalities that it names."""
+        return batch_of_pairs(pixels, names, image_size, data.get("resize") == "square", data["modalities"])
+
+    def found(
+        self, predictions: Sequence[Detections], batch: PairBatch, classes: Sequence[str], category_ids: Sequence[int]
+    ) -> list[FoundPair]:
+        """Return what was found per pair of a ``picture_batch``."""
+        return [FoundPair(**vars(one)) for one in found_boxes(predictions, batch, classes, category_ids)]
+
     def draw(self, seen: Sequence[tuple[PairBatch, list[Detections]]], classes: Sequence[str], folder: Path) -> Path:
         path = folder / "val_detections.png"
         draw_pairs(seen, classes, path)
@@ -80,7 +96,8 @@ class PairEvaluation:
     def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
         """Return the sections of a run's page, with the visible images."""
         records = getattr(data, "val_records", ())
-        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures)
+        rule = getattr(data, "pixel_rule", PLAIN)
+        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures, rule)
 
     def draw_training(self, batches: Sequence[PairBatch], classes: Sequence[str], path: Path, most: int) -> None:
         draw_training_pairs(batches, classes, path, most)

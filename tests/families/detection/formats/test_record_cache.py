@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -18,6 +19,7 @@ from winnow.families.detection.data import coco_data
 from winnow.families.detection.formats import coco
 from winnow.families.detection.formats.coco import read_coco as read_by_rules
 from winnow.families.detection.formats.record_cache import MappedRecords
+from winnow.families.detection.report import _reader as reader_of_pictures
 from winnow.families.detection.rules.label_rules import LabelSettings, Reading
 
 IMAGES = [image(7, "b.jpg"), image("thrée", "süb/\udcffa.jpg"), image(2**70, "c.jpg", width=2**23)]
@@ -238,3 +240,14 @@ def test_pictures_and_rules_that_change_are_read_by_anew(tmp_path):
         read_coco(path, images, cache, labels=plain)
     (images / "b.jpg").rename(images / "B.JPG")
     assert read_coco(path, images, cache).records[1].path == images / "B.JPG"
+
+
+def test_the_page_of_a_run_shows_pictures_as_they_were_trained_on(tmp_path, caplog):
+    path, images = odd_set(tmp_path)
+    PIL.Image.fromarray(np.arange(40 * 20 * 3, dtype=np.uint8).reshape(20, 40, 3)).save(tmp_path / "plain.png")
+    exif = PIL.Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    PIL.Image.open(tmp_path / "plain.png").save(images / "b.jpg", format="PNG", exif=exif)
+    data, _ = started(path, images, None, caplog)
+    shown = reader_of_pictures(data.train_records, data.pixel_rule)(SimpleNamespace(image_id=2))
+    assert np.array_equal(shown, np.asarray(PIL.Image.open(tmp_path / "plain.png"))[::-1, ::-1])

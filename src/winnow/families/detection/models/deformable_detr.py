@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DeformableDetrConfig
 
 from winnow.builders import builder
@@ -114,18 +114,18 @@ class DeformableDetr:
         targets = SetTargets.from_images(boxes, [target.labels for target in batch.targets])
         return self.criterion(outputs.logits, outputs.boxes_cxcywh, targets, count["boxes"])
 
+    def exportable(self) -> nn.Module:
+        """Return the network and its predictions of one picture for ``winnow export``."""
+        from winnow.families.detection.models.exported import ExportedDeformableDetr
+
+        return ExportedDeformableDetr(self.model, self.max_detections, self.score_threshold)
+
     @torch.no_grad()
     def predictions(self, outputs: SetOutputs, batch: DetectionBatch) -> list[Detections]:
         """Return the best ``max_detections`` scores of all query × class above ``score_threshold``; one query may give
         several classes, as in the paper's code. Boxes are clipped to the original image.
         """
-        scores = outputs.logits[-1].float().sigmoid()
-        num_classes = scores.shape[-1]
-        best, index = scores.flatten(1).topk(min(self.max_detections, scores[0].numel()))
-        queries = torch.div(index, num_classes, rounding_mode="floor")
-        boxes = corners(outputs.boxes_cxcywh[-1].float()).gather(1, queries[..., None].expand(-1, -1, 4)).clamp(0, 1)
-        # One copy from the device for the whole batch.
-        table = torch.cat([boxes, best[..., None], (index % num_classes)[..., None].float()], dim=-1).cpu()
+        table = best_boxes(outputs, self.max_detections).cpu()  # one copy from the device for the whole batch
         return [self._detections(rows, target.original_size) for rows, target in zip(table, batch.targets, strict=True)]
 
     @property
@@ -147,6 +147,17 @@ class DeformableDetr:
         height, width = size
         boxes = rows[:, :4] * rows.new_tensor([width, height, width, height])
         return Detections(boxes=boxes, scores=rows[:, 4], labels=rows[:, 5].long())
+
+
+def best_boxes(outputs: SetOutputs, most: int) -> Tensor:
+    """Return the rows (x1, y1, x2, y2, score, label) of the ``most`` best scores of all query × class per image, (B, rows, 6),
+    boxes in fractions of the image without its padding and clipped to it."""
+    scores = outputs.logits[-1].float().sigmoid()
+    num_classes = scores.shape[-1]
+    best, index = scores.flatten(1).topk(min(most, scores[0].numel()))
+    queries = torch.div(index, num_classes, rounding_mode="floor")
+    boxes = corners(outputs.boxes_cxcywh[-1].float()).gather(1, queries[..., None].expand(-1, -1, 4)).clamp(0, 1)
+    return torch.cat([boxes, best[..., None], (index % num_classes)[..., None].float()], dim=-1)
 
 
 @builder(HubSettings)

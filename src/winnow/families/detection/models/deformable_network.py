@@ -6,32 +6,22 @@ import importlib.util
 import logging
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection, ResNetConfig
 from transformers.models.deformable_detr.modeling_deformable_detr import inverse_sigmoid
-from transformers.utils import logging as transformers_logging
 
 from winnow.checkpoints.class_order import ClassHead, in_class_order
-from winnow.checkpoints.references import FileTensor
-from winnow.checkpoints.state_dicts import (
-    LoadReport,
-    load_matching,
-    mark_file_tensors,
-    mark_loaded,
-    of_classes,
-    read_state,
-)
+from winnow.checkpoints.state_dicts import load_matching, of_classes, read_state
 from winnow.errors import WeightsError
 from winnow.families.detection.models.conv_backbone import ConvBackbone
 from winnow.families.detection.models.deformable_attention import UncheckedEncoderLayer
 from winnow.families.detection.models.pixels import PixelNormalizer
+from winnow.families.pretrained_folder import model_from_folder
 
 logger = logging.getLogger(__name__)
 
@@ -135,25 +125,7 @@ def network_from_folder(
     kind: type[DeformableDetrNetwork], config: DeformableDetrConfig, folder: Path
 ) -> DeformableDetrNetwork:
     """Build the same from a folder of ``save_pretrained``, with transformers' renaming of older weights."""
-    try:
-        with _quiet_transformers():
-            loaded: Any = kind.from_pretrained(
-                folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, local_files_only=True
-            )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"no weights can be read from {str(folder)!r}: {error}") from error
-    network, info = loaded
-    reshaped = sorted(entry[0] for entry in info["mismatched_keys"])
-    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    matched = len(network.state_dict()) - len(reshaped) - len(missing)
-    report = LoadReport(str(folder), matched, tuple(missing), tuple(reshaped), tuple(unexpected))
-    report.log()
-    report.require_match()
-    own = network.state_dict().keys() - report.random_names
-    mark_loaded(network, own, str(folder))
-    weights = folder / "model.safetensors"
-    if weights.is_file():  # whether the bits are the file's is compared before a checkpoint refers to them
-        mark_file_tensors(network, {name: FileTensor(str(folder), weights, name) for name in own})
+    network, report = model_from_folder(kind, folder, config=config, ignore_mismatched_sizes=True)
     _order_classes(network, folder, report.random_names)
     make_ready(network, report.random_names)
     choose_trainable(network, weights_loaded=True)
@@ -245,20 +217,6 @@ def class_names(config: DeformableDetrConfig) -> list[str]:
     """Return the classes of a config in their order."""
     names: Any = config.id2label
     return [names[index] for index in sorted(names)]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence transformers' load report and progress bar, which say what ours says."""
-    verbosity, showed_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if showed_bar:
-            transformers_logging.enable_progress_bar()
 
 
 def _around(reference: Tensor, delta: Tensor) -> Tensor:

@@ -102,6 +102,12 @@ class FcosTask:
         matches: Matches = batch.memo[key]
         return matches
 
+    def exportable(self) -> nn.Module:
+        """Return the network and its predictions of one picture for ``winnow export``."""
+        from winnow.families.detection.models.exported import ExportedFcos
+
+        return ExportedFcos(self.model, self._strides, self._max_detections, self._score_threshold)
+
     @torch.no_grad()
     def predictions(self, outputs: FcosOutputs, batch: DetectionBatch) -> list[Detections]:
         """Return per image the best ``max_detections`` above ``score_threshold`` after non-maximum suppression within
@@ -111,12 +117,8 @@ class FcosTask:
         per batch, for the numbers of candidates and for what is left of them, and once per image in the suppression.
         """
         grid = make_grid((batch.images.shape[2], batch.images.shape[3]), self._strides, outputs.logits.device)
-        scores = (outputs.logits.float().sigmoid() * outputs.centerness.float().sigmoid()[..., None]).sqrt()
-        boxes = decode_boxes(outputs.distances.float(), grid.points, grid.strides)
-        sizes = torch.tensor([target.size for target in batch.targets]).to(scores.device, non_blocking=True)
-        on_image = (grid.points[:, 0] < sizes[:, 1:]) & (grid.points[:, 1] < sizes[:, :1])
-        scores = torch.where(on_image[..., None], scores.nan_to_num(nan=0.0), 0.0)
-        candidates, counts = self._above_threshold(_best_of_levels(boxes, scores, grid))
+        sizes = torch.tensor([target.size for target in batch.targets]).to(outputs.logits.device, non_blocking=True)
+        candidates, counts = self._above_threshold(best_candidates(outputs, grid, sizes))
         left = [
             self._unsuppressed(rows[:count], target)
             for rows, count, target in zip(candidates, counts, batch.targets, strict=True)
@@ -141,6 +143,15 @@ class FcosTask:
         return torch.cat([boxes, candidates[:, 4:]], dim=1)[keep]
 
 
+def best_candidates(outputs: FcosOutputs, grid: Grid, sizes: Tensor) -> Tensor:
+    """Return the rows (x1, y1, x2, y2, score, label) of each level's ``CANDIDATES_PER_LEVEL`` best, (B, candidates, 6), boxes in
+    pixels of images whose ``sizes`` (B, 2), height and width, exclude padding; what lies on padding scores 0."""
+    scores = (outputs.logits.float().sigmoid() * outputs.centerness.float().sigmoid()[..., None]).sqrt()
+    boxes = decode_boxes(outputs.distances.float(), grid.points, grid.strides)
+    on_image = (grid.points[:, 0] < sizes[:, 1:]) & (grid.points[:, 1] < sizes[:, :1])
+    return _best_of_levels(boxes, torch.where(on_image[..., None], scores.nan_to_num(nan=0.0), 0.0), grid)
+
+
 def _best_of_levels(boxes: Tensor, scores: Tensor, grid: Grid) -> Tensor:
     """Return the rows (x1, y1, x2, y2, score, label) of each level's ``CANDIDATES_PER_LEVEL`` best, (B, candidates, 6), from
     boxes (B, L, 4) and scores (B, L, classes)."""
@@ -149,7 +160,7 @@ def _best_of_levels(boxes: Tensor, scores: Tensor, grid: Grid) -> Tensor:
     start = 0
     for level_scores in scores.split(grid.level_sizes, dim=1):
         flat = level_scores.flatten(1)
-        values, places = flat.topk(min(CANDIDATES_PER_LEVEL, flat.shape[1]))
+        values, places = flat.topk(torch.sym_min(CANDIDATES_PER_LEVEL, flat.shape[1]))
         chosen_scores.append(values)
         chosen.append(places + start)
         start += flat.shape[1]
