@@ -164,7 +164,8 @@ def test_another_number_of_ranks_goes_on_at_the_same_sample(warm_program, workpl
         "training.resume=auto",
         f"hydra.run.dir={run.name}",
     ]
-    moment = f"kill losses {20 if sizes[0] == 1 else 8}"
+    # Far into the second epoch: on a busy machine the last files may not be written yet.
+    moment = f"kill losses {24 if sizes[0] == 1 else 8}"
     for rank in start_ranks(warm_program, workplace, *arguments, troubles=[moment] * sizes[0]):
         rank.wait()
     assert last(run)["progress"]["sample"] % 22 != 0
