@@ -22,7 +22,7 @@ def as_json(content):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (gzip.compress(as_json(COCO)), "is packed with gzip: gunzip it first"),
+    (gzip.compress(as_json(COCO), mtime=0), "is packed with gzip: gunzip it first"),
     (b"PK\x03\x04...", "is a ZIP archive: unzip it first"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer.*git lfs pull"),
     (b'{"file": "a.jpg"}\n{"file": "b.jpg"}\n', "holds JSON lines"),
