@@ -143,7 +143,8 @@ def with_kept_rules(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         return dict(config)
     later = ADDED_TO_DATA.get(moved_target(str(data.get("_target_"))), {})
-    return {**config, "data": {**{key: value for key, value in KEPT.items() if key in later}, **data}}
+    kept = {key: value for key, value in KEPT.items() if key in later and key not in data}
+    return {**config, "data": {**data, **kept}}
 
 
 def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
