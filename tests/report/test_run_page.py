@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from winnow.commands.cli import main
@@ -80,6 +81,31 @@ def test_a_folder_without_a_run_and_damaged_files_are_refused(run, tmp_path, cap
     (run / "val_detections.npz").write_bytes(b"torn")
     assert main(["report", str(run)]) == 1
     assert "val_detections.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("file", "content"), [
+    ("result.json", '{"best": {"value": 1}}'), ("result.json", '{"best": [1]}'), ("result.json", '{"seconds": "x"}'),
+    ("result.json", '{"best_metrics": [1]}'), ("environment.json", '{"command": {"a": [1, {}]}}'),
+])  # fmt: skip
+def test_what_no_run_writes_is_refused_or_shown_and_no_traceback(run, file, content, capsys):
+    (run / file).write_text(content)
+    code = main(["report", str(run), "--no-data"])
+    assert code == 0 or (code == 2 and str(run) in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("labels", lambda value: value + 1000), ("scores", lambda value: value * np.nan), ("image_ids", lambda value: value[:0]),
+        ("classes", lambda value: value[:1]), ("boxes", lambda value: value[:, :2]),
+    ],
+)  # fmt: skip
+def test_stored_detections_that_no_evaluation_gave_are_refused_by_name(run, name, change, capsys):
+    with np.load(run / "val_detections.npz") as kept:
+        arrays = dict(kept)
+    np.savez(run / "val_detections.npz", **(arrays | {name: change(arrays[name])}))
+    assert main(["report", str(run), "--no-data"]) == 2
+    assert "val_detections.npz does not hold what an evaluation of this family keeps" in capsys.readouterr().err
 
 
 def test_a_run_without_stored_detections_has_a_page_of_the_rest(run):

@@ -55,10 +55,8 @@ class _LoggerState:
                     handler.close()
         if self.flags:
             level, logger.propagate, logger.disabled = self.flags
-            if logger.level != level:
-                logger.setLevel(
-                    level
-                )  # makes all loggers forget what they have looked up: 1,000 of them, as often each
+            if logger.level != level:  # setting it makes 1,000 loggers forget what they have looked up
+                logger.setLevel(level)
 
 
 _FRESH = _LoggerState()  # a logger that the job made: its library set it up once and will not do so again

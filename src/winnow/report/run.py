@@ -12,7 +12,7 @@ from typing import Any
 from winnow.engine.best_arrays import FILE as DETECTIONS
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Evaluation
-from winnow.reading import read_arrays, read_json, read_yaml
+from winnow.reading import read_arrays, read_json, read_yaml, reason
 from winnow.report.page import FILE, render
 from winnow.run_folder import write_whole
 from winnow.sections import Block, Cell, Commands, Lines, Section, Series, Table, Text
@@ -80,15 +80,24 @@ def write_run_report(
     files = RunFiles.read(folder)
     if result is not None:
         files = replace(files, result=result)
+    try:
+        own = [
+            Section("Overview", overview(files)),
+            Section("Curves", curves(files.epochs, str(_value(files.config, "objective.metric")))),
+        ]
+        title = files.title
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.yaml, result.json or environment.json of {folder} holds what no run writes: {reason(error)}"
+        ) from error
     sections = [
-        Section("Overview", overview(files)),
-        Section("Curves", curves(files.epochs, str(_value(files.config, "objective.metric")))),
+        *own,
         *family_sections(files, evaluation, data, num_pictures),
         Section("Speed and cost", speed(files.epochs)),
         Section("What to do next", [next_commands(files)]),
     ]
     path = path or folder / FILE
-    write_whole(path, render(files.title, str(folder.absolute()), sections))
+    write_whole(path, render(title, str(folder.absolute()), sections))
     return path
 
 

@@ -135,9 +135,8 @@ def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[st
     with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit, before there is
     memory for a model of another size."""
     nodes = [config["model"]]
-    if (
-        nodes[0].get("attention") == "kernel"
-    ):  # which the run asked for where it trained; here it is used where it can be had
+    # The run asked for the kernel where it trained; here it is used where it can be had.
+    if nodes[0].get("attention") == "kernel":
         nodes[0] = {**nodes[0], "attention": "auto"}
     if nodes[0].get("pretrained", False) is not False:
         nodes.insert(0, {**nodes[0], "pretrained": False})

@@ -47,7 +47,8 @@ def to_arrays(images: Sequence[ImageResult]) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> list[ImageResult]:
-    """Return the images of ``to_arrays``. Raises ValueError where the arrays don't belong together."""
+    """Return the images of ``CocoAp.arrays``. Raises KeyError and ValueError where
+    they don't belong together."""
     ids, sizes = arrays["image_ids"], arrays["image_sizes"]
     columns = {name: arrays[name] for name in _COLUMNS}
     own = {name: arrays["true_image" if name.startswith("true_") else "found_image"] for name in _COLUMNS}
@@ -63,6 +64,12 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> list[ImageResult]:
             )
     if sizes.shape != (len(ids), 2) or arrays["has_text_id"].shape != (len(ids),):
         raise ValueError(f"image_sizes has shape {sizes.shape}, expected ({len(ids)}, 2)")
+    for name in ("true_labels", "labels"):
+        if len(columns[name]) and not 0 <= columns[name].min() <= columns[name].max() < len(arrays["classes"]):
+            raise ValueError(f"{name} has labels outside 0 to {len(arrays['classes']) - 1}")
+    for name in ("true_boxes", "true_areas", "boxes", "scores"):
+        if not np.isfinite(columns[name]).all():
+            raise ValueError(f"{name} has numbers that are not finite")
     parts = {name: _split(values, own[name], len(ids)) for name, values in columns.items()}
     return [
         ImageResult(

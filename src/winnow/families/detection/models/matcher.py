@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from winnow.errors import DataError
+from winnow.families.set_prediction import assign
 
-# Far above any cost of finite predictions, far below where sums of it lose precision: such pairs are chosen last.
-UNMATCHABLE = 1e6
 SMALLEST_AREA = 1e-9
 
 
@@ -86,23 +83,14 @@ def match(logits: Tensor, boxes_cxcywh: Tensor, targets: SetTargets, costs: Matc
     copy from the device for all layers. Non-finite costs are matched last: that the loss becomes non-finite is the
     criterion's concern. Raises DataError for a class id outside 0…C−1.
     """
-    num_layers, num_images, num_queries, num_classes = logits.shape
+    num_layers, num_classes = logits.shape[0], logits.shape[-1]
     if sum(targets.counts) == 0:
         empty = torch.zeros(num_layers, 0, dtype=torch.int64, device=logits.device)
         return Matches(empty[0], empty, empty)
     with torch.autocast(logits.device.type, enabled=False):
         cost = _pairwise_cost(logits.float(), boxes_cxcywh.float(), targets, costs)
-    table = np.nan_to_num(cost.cpu().numpy(), nan=UNMATCHABLE, posinf=UNMATCHABLE, neginf=-UNMATCHABLE)
     _check_labels(targets, num_classes)
-    pairs = [
-        [linear_sum_assignment(table[layer, image, :, :count]) for image, count in enumerate(targets.counts)]
-        for layer in range(num_layers)
-    ]
-    images = np.repeat(np.arange(num_images), [min(num_queries, count) for count in targets.counts])
-    queries = np.stack([np.concatenate([rows for rows, _ in layer]) for layer in pairs])
-    columns = np.stack([np.concatenate([cols for _, cols in layer]) for layer in pairs])
-    packed = torch.from_numpy(np.concatenate([images[None], queries, columns]).astype(np.int64)).to(logits.device)
-    return Matches(packed[0], packed[1 : 1 + num_layers], packed[1 + num_layers :])
+    return Matches(*assign(cost, targets.counts))
 
 
 def _pairwise_cost(logits: Tensor, boxes_cxcywh: Tensor, targets: SetTargets, costs: MatchingCosts) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Annotated, Self
 import torch
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from winnow.families.detection.models.matcher import Matches, MatchingCosts, SetTargets, corners, generalized_iou, match
+from winnow.families.set_prediction import focal_sums
 from winnow.settings import Settings
 
 
@@ -75,11 +75,7 @@ class SetCriterion:
         truth = torch.zeros_like(logits)
         layers = torch.arange(len(logits), device=logits.device)[:, None]
         truth[layers, matches.images, matches.queries, targets.labels[matches.images, matches.targets]] = 1
-        probability = logits.sigmoid()
-        miss = torch.where(truth > 0, 1 - probability, probability)
-        weight = torch.where(truth > 0, self.settings.focal_alpha, 1 - self.settings.focal_alpha)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return (weight * miss**self.settings.focal_gamma * cross_entropy).sum(dim=(1, 2, 3))
+        return focal_sums(logits, truth, self.settings.focal_alpha, self.settings.focal_gamma)
 
     def _boxes(self, boxes: Tensor, targets: SetTargets, matches: Matches, count: float) -> dict[str, Tensor]:
         layers = torch.arange(len(boxes), device=boxes.device)[:, None]

@@ -42,7 +42,7 @@ class LanguageBridge(nn.Module):
 
     @property
     def activation_checkpointing(self) -> bool:
-        """Whether a backward pass computes each layer of the language model again instead of keeping what it needs of it."""
+        """Tell whether a backward pass computes each layer of the language model again instead of keeping what it needs of it."""
         return self._checkpoints_activations
 
     @activation_checkpointing.setter

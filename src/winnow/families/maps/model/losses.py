@@ -7,9 +7,9 @@ from typing import Annotated, Self
 import torch
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from winnow.families.maps.model.matching import LineTargets, Matches, MatchingCosts, match
+from winnow.families.set_prediction import focal_sums
 from winnow.settings import Settings
 
 EDGE_EPSILON_M2 = 1e-2
@@ -80,11 +80,7 @@ class MapCriterion:
         truth = torch.zeros_like(logits)
         layers = torch.arange(len(logits), device=logits.device)[:, None]
         truth[layers, matches.samples, matches.queries, targets.labels[matches.samples, matches.lines]] = 1
-        probability = logits.sigmoid()
-        miss = torch.where(truth > 0, 1 - probability, probability)
-        weight = torch.where(truth > 0, self.settings.focal_alpha, 1 - self.settings.focal_alpha)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return (weight * miss**self.settings.focal_gamma * cross_entropy).sum(dim=(1, 2, 3))
+        return focal_sums(logits, truth, self.settings.focal_alpha, self.settings.focal_gamma)
 
 
 def direction_sums(found: Tensor, true: Tensor, epsilon: float = EDGE_EPSILON_M2) -> Tensor:

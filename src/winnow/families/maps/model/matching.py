@@ -8,16 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from winnow.families.maps.batch import MapTarget
 from winnow.families.maps.lines import equivalent_orders
-
-# Far above any cost of finite predictions, far below where sums of it lose precision: such pairs are chosen last.
-UNMATCHABLE = 1e6
+from winnow.families.set_prediction import assign
 
 
 @dataclass(frozen=True)
@@ -103,23 +100,14 @@ def match(logits: Tensor, points: Tensor, targets: LineTargets, costs: MatchingC
     sum of |Δx| + |Δy| over the points, in the order that makes it least. One table of distances, one copy from the device.
     Non-finite costs are matched last: that the loss becomes non-finite is the criterion's concern.
     """
-    num_layers, num_samples, num_queries = logits.shape[:3]
+    num_layers = len(logits)
     if not sum(targets.counts):
         empty = torch.zeros(num_layers, 0, dtype=torch.int64, device=logits.device)
         return Matches(empty[0], empty, empty, empty)
     table = order_distances(points, targets)
     distances = nearest_order(table, targets)
     cost = costs.points_cost * distances + costs.class_cost * _class_cost(logits, targets, costs)
-    on_host = np.nan_to_num(cost.cpu().numpy(), nan=UNMATCHABLE, posinf=UNMATCHABLE, neginf=-UNMATCHABLE)
-    pairs = [
-        [linear_sum_assignment(on_host[layer, sample, :, :count]) for sample, count in enumerate(targets.counts)]
-        for layer in range(num_layers)
-    ]
-    samples = np.repeat(np.arange(num_samples), [min(num_queries, count) for count in targets.counts])
-    queries = np.stack([np.concatenate([rows for rows, _ in layer]) for layer in pairs])
-    lines = np.stack([np.concatenate([columns for _, columns in layer]) for layer in pairs])
-    packed = torch.from_numpy(np.concatenate([samples[None], queries, lines]).astype(np.int64)).to(logits.device)
-    where, query, line = packed[0], packed[1 : 1 + num_layers], packed[1 + num_layers :]
+    where, query, line = assign(cost, targets.counts)
     layers = torch.arange(num_layers, device=logits.device)[:, None]
     of_other = targets.owners[where][None] != line[..., None]
     order = table[layers, where, query].masked_fill(of_other, torch.inf).argmin(dim=-1)

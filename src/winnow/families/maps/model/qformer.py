@@ -61,8 +61,8 @@ class QFormer(nn.Module):
                 cross_attention_frequency=settings.cross_attention_every,
                 hidden_dropout_prob=settings.dropout,
                 attention_probs_dropout_prob=settings.dropout,
-                initializer_range=settings.width
-                ** -0.5,  # at BERT's 0.02 narrow layers hardly change what they are given
+                # At BERT's 0.02 narrow layers hardly change what they are given.
+                initializer_range=settings.width**-0.5,
             )
         )
 
