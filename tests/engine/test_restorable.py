@@ -71,6 +71,7 @@ ODD = [
     (("progress", "epoch_losses"), DROPPED, "progress.epoch_losses: Field required"),
     (("progress", "mode"), "up", "progress.mode: Input should be 'min' or 'max'"),
     (("progress", "step_counters"), {"nonfinite": 1.5}, "progress.step_counters.nonfinite"),
+    (("progress", "step_counters"), {"nonfinite": 1}, "progress.step_counters.nonfinite_in_a_row: Field required"),
     (("best",), {"metric": "val/score"}, "best.value: Field required"),
     (("metrics",), {"val/score": "high"}, "metrics.val/score: Input should be a valid number"),
     (("epoch",), 10**400, "epoch: "), (("step",), -1, "step: "), (("classes",), "sum", "classes: "),

@@ -43,6 +43,13 @@ class _Sums(_Part):
     sums: dict[str, Tensor]
 
 
+class _StepCounters(_Part):
+    nonfinite: Count
+    nonfinite_in_a_row: Count
+    skipped: Count = 0
+    held_back: Count = 0
+
+
 class _Progress(_Part):
     sample: Count
     mode: Literal["min", "max"]
@@ -53,7 +60,7 @@ class _Progress(_Part):
     cost: _Cost
     interval: _Sums
     epoch_losses: _Sums
-    step_counters: dict[str, Count]
+    step_counters: _StepCounters
     rng_ranks: list[dict[str, Any]] = Field(default_factory=list)
 
 
@@ -102,7 +109,7 @@ class _Content(_Part):
 
     @model_validator(mode="after")
     def _hold_back_only_steps_that_were(self) -> Self:
-        held_back = self.progress.step_counters.get("held_back", 0)
+        held_back = self.progress.step_counters.held_back
         if held_back > self.step:
             raise ValueError(f"progress.step_counters.held_back is {held_back}, more than the {self.step} steps")
         return self

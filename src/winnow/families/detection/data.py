@@ -47,6 +47,7 @@ from winnow.families.detection.settings import (
 from winnow.families.detection.sources import find_coco, find_voc, find_yolo, yolo_boxes
 from winnow.families.detection.trainable import BoxCounts
 from winnow.families.detection.transforms import Augmentation
+from winnow.reading import naming
 from winnow.settings import build_settings
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,6 @@ class DetectionData(SplitData):
     def __init__(
         self, train: CocoSplit, val: CocoSplit | None, settings: DetectionSettings, loading: LoadingSettings
     ) -> None:
-        val = None if val is None else with_classes_of(train, val)
         train_records, val_records = _choose(train, val, loading)
         sizes = sorted({size for _, size in loading.resize_schedule or [(1, settings.image_size)]})
         is_square, is_augmented = settings.resize == "square", loading.overfit is None
@@ -219,7 +219,11 @@ def read_splits(
     read = {part: read_coco(*paths, reading) for part, paths in splits.items()}
     if cuts is not None:
         read = with_held_out(read, cuts)
-    return chosen_classes(read, settings.classes, settings.ignore_categories)
+    chosen = chosen_classes(read, settings.classes, settings.ignore_categories)
+    if "val" in chosen:
+        with naming(splits.get("val", splits["train"])[0]):
+            chosen["val"] = with_classes_of(chosen["train"], chosen["val"])
+    return chosen
 
 
 def _choose(
