@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import psycopg
 
 
 def binaries() -> Path | None:
@@ -56,6 +55,8 @@ class Cluster:
         """Return the URL of an empty database."""
         self._num_databases += 1
         name = f"study_{self._num_databases}"
+        import psycopg  # conftest.py imports this module also where the driver is not installed: on the GPU machine
+
         with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
@@ -69,6 +70,8 @@ class Cluster:
 
     def texts(self, url: str) -> str:
         """Return all rows of all tables of a database, as text."""
+        import psycopg
+
         with psycopg.connect(self.address(url.rpartition("/")[2])) as connection:
             tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
             rows = [connection.execute(f'SELECT t::text FROM "{table}" t').fetchall() for (table,) in tables]  # type: ignore[arg-type]

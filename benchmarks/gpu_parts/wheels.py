@@ -48,9 +48,9 @@ def main() -> int:
 
 
 def declared() -> list[str]:
-    """Return what winnow itself requires."""
+    """Return what winnow itself and its map models require."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return list(project["dependencies"])
+    return [*project["dependencies"], *project["optional-dependencies"]["maps"]]
 
 
 def installed_there() -> dict[str, str | None]:
