@@ -137,9 +137,14 @@ def find_weights(pretrained: bool | str, offline: bool, weights: WeightsEnum | N
     return load_or_start_random(pretrained, weights, offline, load=load, start_random=lambda: None)
 
 
+def file_in_hub(weights: WeightsEnum) -> Path:
+    """Return where ``weights`` of torchvision lie in torch.hub's cache, once they were fetched."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
 def _fetched_once(weights: WeightsEnum, offline: bool) -> Path:
     """Return the file of ``weights`` in torch.hub's cache, fetched there first if need be and allowed."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    file = file_in_hub(weights)
     how = (
         f"fetch {weights.url} into {file.parent} (TORCH_HOME moves it), or set model.pretrained=PATH to a local copy, or "
         "model.pretrained=if_available to start from random values"
