@@ -118,7 +118,15 @@ def test_deformable_attention_samples_again_instead_of_keeping():
     leaves = [torch.rand(size, device=GPU, requires_grad=True)
               for size in ((1, 5120, 8, 32), (1, 5120, 8, 2, 4, 2), (1, 5120, 8, 2, 4))]  # fmt: skip
     value, locations, weights = leaves
-    arguments = (value, torch.tensor(shapes, device=GPU), shapes, torch.tensor([0, 4096], device=GPU), locations, weights, 64)
+    arguments = (
+        value,
+        torch.tensor(shapes, device=GPU),
+        shapes,
+        torch.tensor([0, 4096], device=GPU),
+        locations,
+        weights,
+        64,
+    )
     outputs, gradients, held = [], [], []
     for attention in (MultiScaleDeformableAttention(), RecomputedAttention()):
         before = torch.cuda.memory_allocated()

@@ -65,7 +65,9 @@ def test_sampling_a_second_time_changes_no_bit_and_keeps_no_sampled_value():
     for forward in (PURE, RecomputedAttention().recomputed):
         arguments, leaves = problem()
         kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda one, kept=kept: kept.append(one.numel()) or one, lambda one: one):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda one, kept=kept: kept.append(one.numel()) or one, lambda one: one
+        ):
             output = forward(*arguments)
         assert (6 * output.numel() in kept) is (forward is PURE)  # six places per query and channel
         gradients = torch.autograd.grad(output.square().sum(), leaves)
