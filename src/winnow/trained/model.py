@@ -52,8 +52,8 @@ class TrainedModel:
         six images and their calibration (docs/maps.md).
 
         For detectors that are ``FoundBoxes`` in pixels of the picture, turned as its EXIF orientation says unless ``exif`` is
-        ``never``; an ink model gives ``FoundInk``, a model of maps ``FoundLines``. ``batch_size`` is training's by default. Raises
-        DataError naming a picture that can't be read.
+        ``never``; an ink model gives ``FoundInk``, a model of maps ``FoundLines``. ``batch_size`` is training's by default.
+        Raises DataError naming a picture that can't be read.
         """
         single = is_sample(images, self.picture_parts) or isinstance(images, Mapping)
         found = []
