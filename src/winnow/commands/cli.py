@@ -20,13 +20,14 @@ from winnow.commands.start import add_start
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.commands.train import add_train, train_with
+from winnow.commands.ui import add_ui
 from winnow.errors import BAD_USAGE, EXIT_UNREAD, PROBLEMS, ConfigError, WinnowError, refused_path
 from winnow.masking import mask_output
 from winnow.output import drop_unwritten_output, is_unread, visible
 
 SUBCOMMANDS = (
     add_train, add_new, add_start, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_export, add_benchmark,
-    add_compare, add_report, add_study, add_promote, add_sync,
+    add_compare, add_report, add_study, add_promote, add_sync, add_ui,
 )  # fmt: skip
 
 DISTRIBUTION = "winnow-train"
