@@ -20,8 +20,8 @@ _CLOCK = ("timestamp", "config")
 
 
 def repeat_differences(saved: Saved, repeated: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each place where a file of ``saved`` is not what ``repeated`` holds: every tensor, counter and random state,
-    and all else but the clock, the config and where the run was resumed."""
+    """Yield a line for each place where a file of ``saved`` is not what ``repeated`` holds: every tensor, counter and random
+    state, and all else but the clock, the config and where the run was resumed."""
     ours = _comparable(repeated)
     for path in saved.paths:
         content = saved.content if path == saved.path else read_checkpoint(path)
@@ -40,8 +40,8 @@ def layout_differences(saved: Saved, before: Saved) -> Iterator[str]:
 
 
 def clock_differences(saved: Saved, before: Saved | None, folder: Path) -> Iterator[str]:
-    """Yield a line for each value of the clock that can't be: a time before the checkpoint ``before``, seconds other than those of
-    the run's metrics.csv."""
+    """Yield a line for each value of the clock that can't be: a time before the checkpoint ``before``, seconds other than those
+    of the run's metrics.csv."""
     seconds = recorded_seconds(folder, saved.content)
     for path in saved.paths:
         content = saved.content if path == saved.path else read_checkpoint(path)

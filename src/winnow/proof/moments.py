@@ -43,8 +43,8 @@ class Saved:
 
 
 def saved_moments(folder: Path) -> tuple[list[Saved], list[str]]:
-    """Return what the run of ``folder`` saved, the oldest first, and a line for each of its checkpoints that can't be read. Raises
-    ConfigError for a folder that holds no run of its own."""
+    """Return what the run of ``folder`` saved, the oldest first, and a line for each of its checkpoints that can't be read.
+    Raises ConfigError for a folder that holds no run of its own."""
     checkpoints = folder / "checkpoints"
     names = sorted(path for path in checkpoints.glob("*.pth") if OWN_NAME.fullmatch(path.name))
     if not names:

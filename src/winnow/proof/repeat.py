@@ -37,8 +37,8 @@ class Repeated:
 def plan_of(
     content: Mapping[str, Any], source: Path, folder: Path, checkpoint: Path | None, trusted: Sequence[str]
 ) -> RunPlan:
-    """Return the plan by which the run that saved ``content`` is repeated in ``folder``, untracked, from ``checkpoint`` or from its
-    beginning. Raises ConfigError where it needs code outside of ``trusted``."""
+    """Return the plan by which the run that saved ``content`` is repeated in ``folder``, untracked, from ``checkpoint`` or from
+    its beginning. Raises ConfigError where it needs code outside of ``trusted``."""
     config = {**followed_config(content, list(trusted), str(source)), "tracking": dict(_UNTRACKED), "report": False}
     return RunPlan.of(config, folder, dict(content["metadata"].get("choices", {})), checkpoint, None)
 

@@ -1,4 +1,4 @@
-"""``winnow verify``: the steps between the newest two checkpoints of a run once more, and whether the newer one is their result."""
+"""``winnow verify``: a run's steps between its newest two checkpoints once more, and whether the newer one is what they give."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from winnow.proof.moments import Saved, saved_moments
 from winnow.proof.repeat import plan_of, repeat
 
 ONE_CHECKPOINT = (
-    "{folder} holds one checkpoint, of {moment}: nothing can be repeated. training.keep_last_n and training.save_interval say how many "
-    "a run keeps"
+    "{folder} holds one checkpoint, of {moment}: nothing can be repeated. training.keep_last_n and training.save_interval say "
+    "how many a run keeps"
 )
 
 
@@ -49,8 +49,8 @@ class Verification:
 
 
 def prepare(folder: Path) -> Verification:
-    """Return what a verification of the run in ``folder`` repeats. Raises ConfigError where there is no run or one checkpoint alone,
-    CheckpointError where the settings changed between the newest two."""
+    """Return what a verification of the run in ``folder`` repeats. Raises ConfigError where there is no run or one checkpoint
+    alone, CheckpointError where the settings changed between the newest two."""
     saved, damaged = saved_moments(folder)
     if len(saved) < 2:
         if damaged:
@@ -70,8 +70,8 @@ def prepare(folder: Path) -> Verification:
 
 
 def run_verification(verification: Verification, scratch: Path, trusted: Sequence[str] = ()) -> list[str]:
-    """Repeat the steps in ``scratch`` and return a line for each difference; none where the newer checkpoint is what the older one
-    leads to. Raises WinnowError where the steps can't be repeated at all, as without the data."""
+    """Repeat the steps in ``scratch`` and return a line for each difference; none where the newer checkpoint is what the older
+    one leads to. Raises WinnowError where the steps can't be repeated at all, as without the data."""
     older, newer = verification.older, verification.newer
     try:
         plan = plan_of(newer.content, newer.path, scratch, older.path, trusted)
@@ -86,8 +86,8 @@ def run_verification(verification: Verification, scratch: Path, trusted: Sequenc
 
 
 def _resume_faults(older: Saved, newer: Saved) -> list[str]:
-    """Return what of the newer one's settings and history is not the older one's. Raises CheckpointError where settings were changed
-    at a resume between them, elsewhere than at the older one: such steps can't be repeated from there."""
+    """Return what of the newer one's settings and history is not the older one's. Raises CheckpointError where settings were
+    changed at a resume between them, elsewhere than at the older one: such steps can't be repeated from there."""
     before, after = (list(saved.content["metadata"].get("resumed_from", ())) for saved in (older, newer))
     metadata = [
         {key: value for key, value in saved.content["metadata"].items() if key != "resumed_from"}
@@ -106,8 +106,8 @@ def _resume_faults(older: Saved, newer: Saved) -> list[str]:
         changed = _changed_keys(older.content["config"], newer.content["config"])
         if changed:
             raise CheckpointError(
-                f"the run was resumed between {older.moment} and {newer.moment} with other settings ({', '.join(changed[:5])}): these "
-                "steps can't be repeated"
+                f"the run was resumed between {older.moment} and {newer.moment} with other settings ({', '.join(changed[:5])}): "
+                "these steps can't be repeated"
             )
     return faults
 
