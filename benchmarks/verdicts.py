@@ -1,9 +1,9 @@
 """How often is the verdict of `winnow compare` wrong? `python benchmarks/verdicts.py [--bank DIR] [--comparisons 10000]`
 
-Simulated: three seeds a side, normal values, σ estimated on 14 further repeats. Proposals: 100 changes that do nothing, one run each,
-kept where they look better. Replayed: the repeats of the bank of recorded runs (benchmarks/curves), two groups of three drawn without
-replacement, σ estimated on the others; kσ is added to one group. Beside it a bootstrap over images alone, where detections were
-stored. Each rate is given with its number and a 95 % interval (Wilson).
+Simulated: three seeds a side, normal values, σ estimated on 14 further repeats. Proposals: 100 changes that do nothing, one run
+each, kept where they look better. Replayed: the repeats of the bank of recorded runs (benchmarks/curves), two groups of three
+drawn without replacement, σ estimated on the others; kσ is added to one group. Beside it a bootstrap over images alone, where
+detections were stored. Each rate is given with its number and a 95 % interval (Wilson).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def best_possible(shift: float, degrees: float) -> float:
 
 
 def proposals(replays: int, number: int = 100) -> dict[str, tuple[float, float, float]]:
-    """Return for each rule: how many of ``number`` idle proposals are kept on average, by how many σ the last one kept is too high,
-    and by how many what is stated of it."""
+    """Return for each rule: how many of ``number`` idle proposals are kept on average, by how many σ the last one kept is too
+    high, and by how many what is stated of it."""
     rng = np.random.default_rng(7)
     rules: dict[str, Callable[[float, float, Spread], tuple[bool, float]]] = {
         "keep if the number is higher": lambda old, new, known: (new > old, new),

@@ -1,10 +1,10 @@
 """Does `winnow verify` find a wrong bit? `python benchmarks/verify_flips.py [--flips 1000] [--clean 200] [--work DIR]`
 
 One run of 20 steps saves after step 10 and at its end. In copies of the newer checkpoint one bit each is flipped, and all
-checksums are renewed: the seal at the file's end and, of a bit within a record, the zip's own. Half of the bits are drawn from the
-whole file, half from its parts in turn (weights, average, optimizer, random states, loss sums, the pickle with all numbers and
-texts, the zip's structure). Each copy gets a whole `winnow verify`, as do clean copies, which must give no alarm. Every result is a
-line of DIR/results.jsonl; started again, it goes on with the first that is missing.
+checksums are renewed: the seal at the file's end and, of a bit within a record, the zip's own. Half of the bits are drawn from
+the whole file, half from its parts in turn (weights, average, optimizer, random states, loss sums, the pickle with all numbers
+and texts, the zip's structure). Each copy gets a whole `winnow verify`, as do clean copies, which must give no alarm. Every
+result is a line of DIR/results.jsonl; started again, it goes on with the first that is missing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ ROOT = Path(__file__).parents[1]
 OLDER, NEWER = "checkpoint_epoch_5.pth", "last.pth"
 OVERRIDES = (
     "model=fcos_tiny", "data=digits", "training.overfit=8", "training.batch_size=4", "training.max_epochs=10",
-    "training.save_interval=5", "training.eval_interval=5", "training.num_workers=0", "training.ema.decay=0.9", "training.log_interval=3", "tracking=off",
-    "training.scheduler.warmup_steps=5", "report=false", "data.image_size=64", "model.channels=[8,16,16,16]",
+    "training.save_interval=5", "training.eval_interval=5", "training.num_workers=0", "training.ema.decay=0.9",
+    "training.log_interval=3", "tracking=off", "training.scheduler.warmup_steps=5", "report=false", "data.image_size=64",
+    "model.channels=[8,16,16,16]",
 )  # fmt: skip
 
 

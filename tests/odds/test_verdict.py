@@ -125,7 +125,7 @@ def test_the_stated_difference_is_the_mean_of_the_posterior():
     for difference, error, sigma in ((2.0, 1.0, 1.0), (0.3, 0.5, 2.0), (-4.0, 1.4, 1.0)):
         slab = np.exp(-0.5 * (grid / (2 * sigma)) ** 2) / (2 * sigma * math.sqrt(2 * math.pi))
         likelihood = np.exp(-0.5 * ((difference - grid) / error) ** 2)
-        real, idle = 0.2 * slab * likelihood * (grid[1] - grid[0]), 0.8 * math.exp(-0.5 * (difference / error) ** 2)
+        real, idle = 0.1 * slab * likelihood * (grid[1] - grid[0]), 0.9 * math.exp(-0.5 * (difference / error) ** 2)
         expected = float((grid * real).sum() / (real.sum() + idle))
         assert without_luck(difference, error, sigma) == pytest.approx(expected, rel=1e-3)
     assert without_luck(0.0, 1.0, 1.0) == 0.0

@@ -1,4 +1,4 @@
-"""`winnow verify` and `winnow reproduce` on one small run: clean copies pass, each kind of change is found, the run is left alone."""
+"""`winnow verify` and `winnow reproduce` on a small run: clean copies pass, each change is found, the run is left alone."""
 
 import hashlib
 import random

@@ -30,9 +30,9 @@ def add_reproduce(commands: Any) -> None:
     reproduce = commands.add_parser(
         "reproduce",
         help="repeat a whole run and compare every checkpoint that it kept",
-        description="Repeat a whole run from its beginning, and compare every checkpoint that it kept bit by bit. The same code, data, "
-        "packages and device give the same bits; else what differs is named, and the run is repeated all the same. Nothing in "
-        "the run folder changes. Exit code: 0 all the same, 1 something differs, 2 bad usage.",
+        description="Repeat a whole run from its beginning, and compare every checkpoint that it kept bit by bit. The same code, "
+        "data, packages and device give the same bits; else what differs is named, and the run is repeated all the same. Nothing "
+        "in the run folder changes. Exit code: 0 all the same, 1 something differs, 2 bad usage.",
     )
     _add_run(reproduce)
     reproduce.add_argument(
@@ -57,11 +57,8 @@ def _verify(options: argparse.Namespace) -> int:
     verification = prepare(options.folder)
     older, newer = verification.older, verification.newer
     faults = list(verification.faults)
-    print(
-        f"{older.path.name} ({older.moment}) to {newer.path.name} ({newer.moment}): {verification.num_steps} steps, which took the run "
-        f"{verification.seconds:.0f} s",
-        flush=True,
-    )
+    way = f"{older.path.name} ({older.moment}) to {newer.path.name} ({newer.moment})"
+    print(f"{way}: {verification.num_steps} steps, which took the run {verification.seconds:.0f} s", flush=True)
     if not faults:
         with tempfile.TemporaryDirectory(prefix="winnow-verify-") as scratch:
             faults = run_verification(verification, Path(scratch), _trusted(options))

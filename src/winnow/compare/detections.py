@@ -1,4 +1,4 @@
-"""How far the difference between runs depends on which validation images there happen to be: a paired bootstrap of what they stored."""
+"""How far the difference between runs depends on which validation images there are: a paired bootstrap of what they stored."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def have_same_truth(paths: Sequence[Path]) -> bool:
 
 
 def pair_variances(paths: Sequence[Path], metric: str, resamples: int = RESAMPLES) -> dict[tuple[int, int], float]:
-    """Return for each pair i < j of runs the variance of the difference of ``metric`` over resampled validation images, the same ones
-    for both. Raises DataError for a damaged file, KeyError for a metric that ``NAMES`` lacks."""
+    """Return for each pair i < j of runs the variance of the difference of ``metric`` over resampled validation images, the same
+    ones for both. Raises DataError for a damaged file, KeyError for a metric that ``NAMES`` lacks."""
     name = NAMES[metric]
     evaluations = [_evaluation(_read(path), path) for path in paths]
     return {

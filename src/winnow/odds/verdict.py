@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,16 @@ from scipy.stats import nct, norm, t
 
 BETTER, WORSE, CANT_TELL = "better", "worse", "can't tell"
 LEVEL, POWER = 0.05, 0.8
-IDLE, SLAB = 0.8, 2.0
-"""What is believed of a change before it is tried: it does nothing in four of five cases, else its true difference spreads by 2σ."""
+IDLE, SLAB = 0.9, 2.0
+"""What is believed of a change before it is tried: in nine of ten cases it does nothing, else it moves the objective by 2σ."""
 MOST_REPEATS = 200
 """More repeats than that are not asked for: the answer is then that no affordable number would do."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation ``sigma`` of the objective between seeds of one configuration, known to ``degrees`` of freedom (repeats
-    less one, over all configurations); ``source`` says whose repeats they were."""
+    """The standard deviation ``sigma`` of the objective between seeds of one configuration, known to ``degrees`` of freedom
+    (repeats less one, over all configurations); ``source`` says whose repeats they were."""
 
     sigma: float
     degrees: int
@@ -32,9 +33,9 @@ class Verdict:
     """What is said of B beside A: ``difference`` is B's mean minus A's, turned so that larger is better, with its 95 % interval.
 
     ``probability`` is that B is truly better, all differences having been equally likely before. ``spread`` is what the interval
-    rests on, None where nothing is known of it; ``image_sigma`` what the choice of validation images adds to it. ``repeats``: runs a
-    side with which a true difference of this size is found in 80 % of cases; None where no affordable number would do, and where
-    none is needed. ``expected``: B's value less its luck; ``reason`` says in words why nothing can be told.
+    rests on, None where nothing is known of it; ``image_sigma`` what the choice of images adds to it. ``repeats``: runs
+    a side with which a true difference of this size is found in 80 % of cases; None where no affordable number would do, and
+    where none is needed. ``expected``: B's value less its luck; ``reason`` says in words why nothing can be told.
     """
 
     word: str
@@ -50,7 +51,7 @@ class Verdict:
 
 
 def pooled(groups: Sequence[Sequence[float]], known: Spread | None = None) -> Spread | None:
-    """Return the spread within ``groups`` of repeats, together with what was ``known`` before; None where neither says anything."""
+    """Return the spread within ``groups`` of repeats, together with what was ``known``; None where neither says anything."""
     squares = sum(float(np.square(np.subtract(group, np.mean(group))).sum()) for group in groups if len(group) > 1)
     degrees = sum(len(group) - 1 for group in groups if len(group) > 1)
     sources = ["these runs"] if degrees else []
@@ -99,11 +100,15 @@ def judge(
 def repeats_needed(difference: float, sigma: float, images: float = 0.0) -> int | None:
     """Return how many runs a side find a true ``difference`` in 80 % of cases, where seeds spread by ``sigma`` and the choice of
     images adds the variance ``images``; None for more than 200."""
-    for number in range(2, MOST_REPEATS + 1):
-        error = math.sqrt(2 * sigma**2 / number + images)
-        if error == 0 or power(abs(difference) / error, 2 * (number - 1)) >= POWER:
-            return number
-    return None
+    if not _are_enough(MOST_REPEATS, difference, sigma, images):
+        return None
+    enough = range(2, MOST_REPEATS + 1)
+    return enough[bisect.bisect_left(enough, True, key=lambda number: _are_enough(number, difference, sigma, images))]
+
+
+def _are_enough(number: int, difference: float, sigma: float, images: float) -> bool:
+    error = math.sqrt(2 * sigma**2 / number + images)
+    return error == 0 or power(abs(difference) / error, 2 * (number - 1)) >= POWER
 
 
 def repeats_without_spread() -> int:
@@ -152,5 +157,5 @@ def _without_error(difference: float, spread: Spread) -> Verdict:
 
 
 def _degrees(seeds: float, degrees: int, images: float) -> float:
-    """Return the degrees of freedom of the sum of a variance that was estimated and one that is as good as known (Satterthwaite)."""
+    """Return the degrees of freedom of the sum of an estimated variance and one that is as good as known (Satterthwaite)."""
     return degrees * ((seeds + images) / seeds) ** 2 if seeds > 0 else math.inf
