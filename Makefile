@@ -56,8 +56,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 docs: setup $(patsubst notebooks/%,build/notebooks/%,$(wildcard notebooks/*.ipynb))
-	$(BIN)/python -m mkdocs build --quiet
-	@echo "open build/site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "open build/site/index.html, or, to search in it: $(BIN)/python -m http.server --directory build/site"
 
 # A notebook with its outputs, for the site; notebooks/ keeps none. It runs beside what it makes, in build/notebooks.
 build/notebooks/%.ipynb: notebooks/%.ipynb

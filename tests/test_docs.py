@@ -37,12 +37,14 @@ class Links(html.parser.HTMLParser):
 def site(tmp_path_factory):
     """Return the pages of the site, built as `make docs` builds it: path below the site's folder → what stands there."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder, {page.relative_to(folder): Links(page.read_text()) for page in folder.rglob("*.html")}
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 def test_every_link_of_the_site_leads_somewhere(site):
     folder, pages = site
     assert len(pages) > 35
@@ -60,6 +62,8 @@ def test_every_link_of_the_site_leads_somewhere(site):
     assert broken == []
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 def test_the_site_fetches_nothing(site):
     folder, pages = site
     foreign = {target for links in pages.values() for target in links.fetched if re.match(r"(https?:)?//", target)}
@@ -68,6 +72,8 @@ def test_the_site_fetches_nothing(site):
     assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", styles)
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 def test_the_settings_page_has_every_group_with_its_types_and_comments(site):
     folder, _ = site
     page = (folder / "settings.html").read_text()
@@ -87,6 +93,15 @@ def test_links_between_files_of_the_repository_lead_somewhere():
         if not (file.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_readmes_first_screen_shows_what_it_claims():
+    first = (REPOSITORY / "README.md").read_text().split("\n## ")[0]
+    (picture,) = re.findall(r"!\[[^\]]+\]\((\S+)\)", first)
+    assert 10_000 < (REPOSITORY / picture).stat().st_size < 150_000
+    claims = re.findall(r"^\* \*\*.*?(?=^\* |\n\n)", first, flags=re.MULTILINE | re.DOTALL)
+    assert len(claims) == 5
+    assert [claim for claim in claims if not re.search(r"\(tests/\S+\.py\)", claim)] == []
 
 
 def test_pages_that_the_code_names_exist():
@@ -160,3 +175,5 @@ def test_a_notebook_runs_and_shows_pictures(path):
     cells = nbformat.read(REPOSITORY / made, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "\x1b" not in printed, "a progress bar was drawn into the notebook"

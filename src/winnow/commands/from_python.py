@@ -28,7 +28,7 @@ def call(*arguments: str | os.PathLike[str], check: bool = True) -> None:
     An interrupt (a notebook's stop button, Ctrl-C) is passed on once, so that a training saves before it ends. Raises
     subprocess.CalledProcessError for another exit code than 0; with ``check=False`` it is printed.
     """
-    command = [sys.executable, "-m", "winnow", *map(os.fspath, arguments)]
+    command = [sys.executable, "-m", "winnow", *(str(argument) for argument in arguments)]
     inherited = {name: value for name, value in os.environ.items() if name not in _AS_A_TERMINAL}
     environment = {"COLUMNS": "120", **inherited, "PYTHONUNBUFFERED": "1"}
     # In a session of its own: a notebook's interrupt goes to the whole group, and a second one ends a training at once.
