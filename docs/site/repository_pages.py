@@ -14,6 +14,8 @@ from mkdocs.structure.pages import Page
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "measured.md"}
 """Files of the repository → the pages that they become."""
+WIDE = {"peers.md", "settings.md"}
+"""Pages whose tables take the room of the navigation."""
 _LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -28,6 +30,8 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
     that is no page becomes its words."""
     origins = {target: source for source, target in PAGES.items()}
     own = page.file.src_uri
+    if own in WIDE:
+        page.meta["hide"] = ["navigation", "toc"]
     folder = "notebooks" if own.startswith("notebooks/") else posixpath.dirname(origins.get(own, f"docs/{own}"))
 
     def in_site(match: re.Match[str]) -> str:
