@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STORE := sqlite:///mlflow.db
 
-.PHONY: help setup demo test test-promise test-all check format docs bench mutants gpu-wheels clean
+.PHONY: help setup demo test test-promise test-all check format docs bench curves mutants gpu-wheels clean
 
 help:
 	@echo "make demo         train the embedded data set (about 3 minutes on 2 cores) and say where to look"
@@ -14,6 +14,7 @@ help:
 	@echo "make check        format, lint, types, import rules"
 	@echo "make docs         the documentation as a site in build/site, with the notebooks' outputs (they are run: some minutes)"
 	@echo "make bench        what is claimed about speed, measured"
+	@echo "make curves       record learning curves that the sweeper's rules are tried on (hours; goes on where it stopped)"
 	@echo "make mutants      small bugs put into copies of the code: how many do the tests notice? (at most 90 minutes)"
 	@echo "make gpu-wheels   what must travel to a GPU machine without a network (docs/gpu.md)"
 	@echo "make setup        only the virtual environment in .venv"
@@ -74,6 +75,9 @@ mutants: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 # What winnow needs and the GPU machine lacks, as wheels for its Python; at most 50 MB.
+curves: setup
+	$(BIN)/python benchmarks/curves/record.py
+
 gpu-wheels: setup
 	$(BIN)/python benchmarks/gpu_parts/wheels.py .gpu-wheels
 

@@ -42,9 +42,9 @@ MOST_SECONDS = 300.0
 PARTS = (
     Part("tests", 30, runs.marked_tests),
     Part("runs", 45, runs.one_of_each),
-    Part("resume", 75, runs.resume),
+    Part("resume", 90, runs.resume),
     Part("precision", 60, speed.precisions),
-    Part("race", 75, race.race),
+    Part("race", 90, race.race),
     Part("waits", 40, speed.waits),
     Part("data", 40, work.waiting),
     Part("evaluation", 45, work.evaluation),

@@ -16,7 +16,7 @@ TRAINERS = (TRAINER, TRAINER_WITH_OURS)
 
 def race(place: Place) -> Iterator[Figure]:
     """winnow's loop against a bare loop over the same parts, and against the Hugging Face Trainer"""
-    rounds, warm_up = (1, 1) if place.smoke else (6, 2)
+    rounds, warm_up = (1, 1) if place.smoke else (4, 1)
     amp = "training.amp=bf16" if place.on_gpu else "training.amp=off"
     model, *sizes = overrides(place, amp, f"training.device={place.device}")
     config = composed(model.partition("=")[2], place.data, tuple(sizes))
