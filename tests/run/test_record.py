@@ -37,7 +37,9 @@ def test_metrics_are_those_of_the_last_evaluation_and_best_metrics_those_of_the_
     assert (result["metrics"]["val/loss"], result["best_metrics"]["val/loss"]) == (losses[2], losses[1])
     assert result["best_metrics"]["train/loss"] != result["metrics"]["train/loss"]
     tracked = {name: value for name, value, step in run.tracker.metrics if name.startswith("best/")}
-    assert tracked == {f"best/{name.removeprefix('val/')}": value for name, value in result["best_metrics"].items()}
+    wanted = {f"best/{name.removeprefix('val/')}": value for name, value in result["best_metrics"].items()}
+    assert tracked == {name: value for name, value in wanted.items() if name.count("/") == 1}
+    assert len(tracked) < len(wanted)
 
 
 @pytest.mark.parametrize("epochs", [2, 3])

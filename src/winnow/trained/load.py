@@ -106,7 +106,8 @@ def load(
     known = KnownClasses(content["classes"], category_ids_of(content))
     with naming(path, "the config of "):
         evaluation = checked_evaluation(config)
-        task = build_task(config, evaluation.model_arguments(known), content["model_state_dict"], path)
+        of_data = evaluation.known_data(known.classes, config["data"]) if hasattr(evaluation, "known_data") else known
+        task = build_task(config, evaluation.model_arguments(of_data), content["model_state_dict"], path)
     task.model.to(chosen.device).to(memory_format=chosen.memory_format)
     task.model.eval()
     return TrainedModel(
