@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-STORE := sqlite:///mlflow.db
 
 .PHONY: help setup demo test test-promise test-all check format docs bench curves mutants gpu-wheels clean
 
@@ -30,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python train.py hydra.run.dir=outputs/demo/$$(date +%Y-%m-%d_%H-%M-%S)
 	@echo
-	@echo "Compare runs in the browser:   $(BIN)/mlflow ui --backend-store-uri $(STORE)"
-	@echo "Then open http://127.0.0.1:5000; the run folder printed above holds the log, config, checkpoints and pictures."
+	@echo "Compare runs in the browser:   $(BIN)/winnow ui"
+	@echo "It prints the address of MLflow's page; the run folder printed above holds the log, report.html and checkpoints."
 
 # One thread per process: two test processes with a thread pool each would wait for one another. With bytecode, for the tests
 # start hundreds of processes, and without it each compiles winnow first. In the order of tests/conftest.py: long files first.
