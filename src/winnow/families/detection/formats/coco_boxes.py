@@ -104,3 +104,24 @@ def box_array(values: list[Any], reads_text: bool) -> np.ndarray:
         if isinstance(value, list) and len(value) == 4:
             rows[row] = [real_of(x, reads_text) for x in value]
     return rows
+
+
+def note_empty(table: CocoTable) -> None:
+    """Note the images without an annotation."""
+    is_annotated = np.zeros(len(table.image_ids), bool)
+    is_annotated[table.image_rows[table.keep]] = True
+    table.note(Rule.EMPTY_IMAGE, table.image_keep & ~is_annotated)
+
+
+def fill(table: CocoTable, areas: np.ndarray, crowd: np.ndarray, has_flag: np.ndarray) -> None:
+    """Put in the areas, the boxes' own where there are none, and the crowds."""
+    if table.reading.reads_anew:
+        areas[:] = np.nan  # they were made of other boxes
+    if table.reading.held.unit == "fraction":
+        areas[areas <= 1] = np.nan  # of a box in fractions
+    is_missing = ~((areas > 0) & (areas < np.finfo(np.float32).max))
+    sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
+    table.areas = np.where(is_missing, sides.prod(axis=1), areas)
+    table.crowd = crowd
+    table.note(Rule.NO_AREA, table.keep & is_missing)
+    table.note(Rule.NO_CROWD_FLAG, table.keep & ~has_flag)
