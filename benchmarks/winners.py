@@ -1,9 +1,9 @@
 """What is said of a search's winner, held against simulated and recorded searches: `python benchmarks/winners.py [--bank DIR]`
 
-Expected value after retraining: 48 true values (of simulated landscapes, or those that the bank's configurations measured), noise σ
-on top (of a recorded set: its repeats' own residuals), the best one retrained with other noise. Rank correlation: the first third
-of each curve as the search, the whole with other noise as full training. Importances: 48 trials, four parameters, noise of a
-quarter of the values' spread.
+Expected value after retraining: 48 true values (of simulated landscapes, or those that the bank's configurations measured),
+noise σ on top (of a recorded set: its repeats' own residuals), the best one retrained with other noise. Rank correlation: the
+first third of each curve as the search, the whole with other noise as full training. Importances: 48 trials, four parameters,
+noise of a quarter of the values' spread.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def recorded_winners(values: Floats, repeats: Floats) -> Callable[[np.random.Gen
 def rank_replay(
     draw: Callable[[np.random.Generator], tuple[Floats, Floats, float]], ratio: float, replays: int
 ) -> tuple[float, float]:
-    """Return how often the interval holds the true rank correlation, and how wide it is. ``draw`` gives curves of the search [trials,
-    epochs], values of full training, and σ."""
+    """Return how often the interval holds the true rank correlation, and how wide it is. ``draw`` gives curves of the search
+    [trials, epochs], values of full training, and σ."""
     held, widths = 0, []
     for replay in range(replays):
         curves, full, sigma = draw(np.random.default_rng([22, replay]))
@@ -100,7 +100,8 @@ def simulated_ranks(
 
 
 def importance_replay(shares: tuple[float, ...], searches: int) -> tuple[float, float]:
-    """Return how often the first parameter is named, and how often nothing is. ``shares``: what each explains of the true values."""
+    """Return how often the first parameter is named, and how often nothing is. ``shares``: what each explains of the true
+    values."""
     right = silent = 0
     for search in range(searches):
         rng = np.random.default_rng([23, search])

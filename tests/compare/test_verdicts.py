@@ -8,12 +8,12 @@ import yaml
 
 from winnow.commands.cli import main
 from winnow.compare.detections import pair_variances
-from winnow.results.measured import read_measured, repeats_beside
-from winnow.results.spread import FILE, known_spread, shipped_spread
 from winnow.compare.verdicts import judge_runs, odds_text
 from winnow.errors import ConfigError
 from winnow.families.detection.metrics.image_result import ImageResult, to_arrays
 from winnow.odds.verdict import CANT_TELL
+from winnow.results.measured import read_measured, repeats_beside
+from winnow.results.spread import FILE, known_spread, shipped_spread
 
 
 @pytest.fixture

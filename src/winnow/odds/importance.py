@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 LEAST_PER_TERM = 2.0
 """Trials for each coefficient that is fitted."""
-SURE = 0.93
-_RESAMPLES, _DEGREE = 200, 3
+SURE = 0.95
+_DRAWS, _DEGREE = 2000, 2
 
 Column = Sequence[float] | Sequence[str]
 
@@ -29,8 +29,8 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """The parameters, the most important first; ``named``: the first one if it is surely that, else None. ``chance``: in how many of
-    the resampled searches it is first."""
+    """The parameters, the most important first; ``named``: the first one if it is surely that, else None. ``chance``: how
+    probable it is that it is first."""
 
     parameters: tuple[Importance, ...]
     named: str | None
@@ -41,7 +41,8 @@ class Importances:
         """Return what can be said, as a sentence."""
         first, *others = self.parameters
         if self.named is not None:
-            return f"{first.name} mattered most: it explains {first.share:.0%} of the variance ({first.low:.0%} to {first.high:.0%})"
+            interval = f"{first.low:.0%} to {first.high:.0%}"
+            return f"{first.name} mattered most: it explains {first.share:.0%} of the variance ({interval})"
         alike = [other.name for other in others if other.high >= first.low][:2]
         return (
             f"which parameter mattered most can't be told: {' and '.join([first.name, *alike])} explain about as much"
@@ -49,28 +50,22 @@ class Importances:
 
 
 def importances(columns: Mapping[str, Column], values: Sequence[float], seed: int = 0) -> Importances | None:
-    """Return what each of ``columns`` (numbers on the scale that was searched, or texts) explains of ``values``, over resampled trials;
-    None for too few trials to tell, or where all values are equal.
+    """Return what each of ``columns`` (numbers on the scale that was searched, or texts) explains of ``values`` over the searched
+    range; None for too few trials to tell, or where all values are equal.
 
-    Each parameter gets a curve of its own (polynomials of degree 3, or a level per choice), fitted together by least squares; what
-    they do only together is not theirs. What noise alone would explain is taken off.
+    Each parameter gets a curve of its own (polynomials of degree 2, or a level per choice), fitted together by least squares;
+    what they do only together is not theirs. The curves are drawn anew as trials and seeds leave them open, and what noise
+    alone would explain is taken off.
     """
     y = np.asarray(values, dtype=float)
-    features = {name: matrix for name, column in columns.items() if (matrix := _features(column)).shape[1]}
-    num_terms = 1 + sum(matrix.shape[1] for matrix in features.values())
-    if not features or len(y) < LEAST_PER_TERM * num_terms or np.ptp(y) == 0:
+    parts = {name: part for name, column in columns.items() if (part := _functions(column))[0].shape[1]}
+    num_terms = 1 + sum(matrix.shape[1] for matrix, _ in parts.values())
+    if not parts or len(y) < LEAST_PER_TERM * num_terms or np.ptp(y) == 0:
         return None
-    rng = np.random.default_rng(seed)
-    found = _shares(features, y)
-    drawn = []
-    while len(drawn) < _RESAMPLES:
-        rows = rng.integers(len(y), size=len(y))
-        if np.ptp(y[rows]) > 0:
-            drawn.append(_shares({name: matrix[rows] for name, matrix in features.items()}, y[rows]))
-    samples = np.array(drawn)
-    names = list(features)
+    found, samples = _shares(list(parts.values()), y, np.random.default_rng(seed))
+    names = list(parts)
     order = np.argsort(-found, kind="stable")
-    low, high = np.quantile(samples, [0.1, 0.9], axis=0)
+    low, high = np.quantile(samples, [0.1, 0.9], axis=0).clip(0)
     listed = tuple(Importance(names[k], *(float(part[k]) for part in (found, low, high))) for k in order)
     if len(names) == 1:
         return Importances(listed, names[0] if low[0] > 0.1 else None, 1.0)
@@ -79,34 +74,38 @@ def importances(columns: Mapping[str, Column], values: Sequence[float], seed: in
     return Importances(listed, names[order[0]] if chance >= SURE else None, chance)
 
 
-def _features(column: Column) -> NDArray[np.float64]:
-    """Return orthonormal functions of a parameter [trials, functions], none for one that never varies."""
+def _functions(column: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return functions of a parameter [trials, functions], none for one that never varies, and their covariance over the
+    searched range [functions, functions]."""
     if any(isinstance(value, str) for value in column):
         texts = np.array([str(value) for value in column])
-        levels = np.array([texts == level for level in np.unique(texts)], dtype=float).T
-        return (levels - levels.mean(axis=0))[:, 1:] if levels.shape[1] > 1 else np.zeros((len(texts), 0))
+        levels = np.array([texts == level for level in np.unique(texts)[1:]], dtype=float).reshape(-1, len(texts)).T
+        return levels, np.atleast_2d(np.cov(levels.T, bias=True)) if levels.shape[1] else np.zeros((0, 0))
     numbers = np.asarray(column, dtype=float)
     span = float(np.ptp(numbers))
-    if span == 0:
-        return np.zeros((len(numbers), 0))
-    degree = min(_DEGREE, len(np.unique(numbers)) - 1)
-    matrix = legendre.legvander(2 * (numbers - numbers.min()) / span - 1, degree)[:, 1:]
-    return matrix - matrix.mean(axis=0)
+    degree = min(_DEGREE, len(np.unique(numbers)) - 1) if span > 0 else 0
+    place = 2 * (numbers - numbers.min()) / span - 1 if span > 0 else numbers
+    matrix = legendre.legvander(place, degree)[:, 1:] * np.sqrt(2 * np.arange(1, degree + 1) + 1)
+    return matrix, np.eye(degree)
 
 
-def _shares(features: Mapping[str, NDArray[np.float64]], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of the variance of ``y`` that each parameter's curve explains, less what noise would, at least 0."""
-    matrix = np.concatenate([np.ones((len(y), 1)), *features.values()], axis=1)
-    gram = matrix.T @ matrix + 1e-6 * len(y) * np.eye(matrix.shape[1])
-    inverse = np.linalg.inv(gram)
+def _shares(
+    parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], y: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the share of the variance of ``y`` that each parameter's curve explains [parameters], at least 0, and as many
+    shares of curves drawn anew [draws, parameters]."""
+    matrix = np.concatenate([np.ones((len(y), 1)), *(functions for functions, _ in parts)], axis=1)
+    inverse = np.linalg.inv(matrix.T @ matrix + 1e-6 * len(y) * np.eye(matrix.shape[1]))
     coefficients = inverse @ (matrix.T @ y)
-    left = y - matrix @ coefficients
-    noise = float(left @ left) / max(1, len(y) - matrix.shape[1])
-    shares, start = [], 1
-    for columns in features.values():
-        part = slice(start, start + columns.shape[1])
-        curve = columns @ coefficients[part]
-        luck = noise * float(np.trace(columns @ inverse[part, part] @ columns.T)) / len(y)
-        shares.append(max(0.0, float(np.var(curve)) - luck))
-        start += columns.shape[1]
-    return np.array(shares) / float(np.var(y))
+    left, free = y - matrix @ coefficients, max(1, len(y) - matrix.shape[1])
+    noise = float(left @ left) / free
+    scale = np.sqrt(noise * free / rng.chisquare(free, (_DRAWS, 1)))
+    drawn = coefficients + scale * rng.normal(size=(_DRAWS, len(coefficients))) @ np.linalg.cholesky(inverse).T
+    shares, samples, start = [], [], 1
+    for functions, covariance in parts:
+        own = slice(start, start + functions.shape[1])
+        luck = noise * float(np.trace(covariance @ inverse[own, own]))
+        shares.append(max(0.0, float(coefficients[own] @ covariance @ coefficients[own]) - luck))
+        samples.append(np.einsum("di,ij,dj->d", drawn[:, own], covariance, drawn[:, own]) - 2 * luck)
+        start += functions.shape[1]
+    return np.array(shares) / float(np.var(y)), np.array(samples).T / float(np.var(y))

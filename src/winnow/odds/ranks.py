@@ -1,4 +1,5 @@
-"""How truly short runs rank configurations: Spearman's correlation to expect between a search and full training, with an interval."""
+"""How truly short runs rank configurations: Spearman's correlation to expect between a search and full training, with an
+interval."""
 
 from __future__ import annotations
 
@@ -11,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
 LEAST_TRIALS = 8
-_WIDENED = 1.6
-"""By how much the interval of a correlation of independent pairs is widened: the past of a curve is not its future
-(benchmarks/winners.py)."""
+_WIDENED = 1.3
+"""By how much the interval of a correlation of independent pairs is widened: the past of a curve is not its future."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ class RankForecast:
 
 
 def rank_forecast(curves: Sequence[Sequence[float]], sigma: float | None, ratio: float) -> RankForecast | None:
-    """Return how well the last values of ``curves`` (one per completed trial, a value per epoch, as many for all) rank what training
-    ``ratio`` times as long will give; None with fewer than 8 trials, or where all are equal.
+    """Return how well the last values of ``curves`` (one per completed trial, a value per epoch, as many for all) rank what
+    training ``ratio`` times as long will give; None with fewer than 8 trials, or where all are equal.
 
-    Curves are taken to go on as they came: the ranking after 1/ratio of the epochs against that at their end. What seeds alone shuffle
-    (``sigma``, None if unknown) lowers it, for a full training has luck of its own.
+    The true correlation is taken to lie between two: that the curves go on to cross as they came (the ranking after 1/ratio of the
+    epochs against that at their end), and that they cross no more. Luck (``sigma``, None if unknown) lowers both, for a full
+    training has luck of its own; the value is the middle of the two.
     """
     values = np.asarray(curves, dtype=float)
     if values.ndim != 2 or len(values) < LEAST_TRIALS or np.ptp(values[:, -1]) == 0:
@@ -39,16 +40,17 @@ def rank_forecast(curves: Sequence[Sequence[float]], sigma: float | None, ratio:
     num_epochs = values.shape[1]
     earlier = values[:, max(1, math.floor(num_epochs / max(ratio, 1.0))) - 1]
     held = float(spearmanr(earlier, values[:, -1]).statistic) if np.ptp(earlier) > 0 else 0.0
-    estimate = held * (1.0 if sigma is None else shared_ranking(values[:, -1], sigma))
-    limited = float(np.clip(estimate, -0.995, 0.995))
+    most = 1.0 if sigma is None else shared_ranking(values[:, -1], sigma)
+    least = min(held * most, most)
+    ends = np.arctanh(np.clip([least, most], -0.995, 0.995))
     half = float(norm.ppf(0.9)) * _WIDENED * 1.06 / math.sqrt(len(values) - 3)
-    low, high = np.tanh(math.atanh(limited) + np.array([-half, half]))
-    return RankForecast(estimate, float(low), float(high), len(values))
+    low, high = np.tanh(ends + np.array([-half, half]))
+    return RankForecast(float(np.tanh(ends.mean())), float(low), float(high), len(values))
 
 
 def shared_ranking(values: NDArray[np.float64], sigma: float) -> float:
-    """Return the rank correlation to expect between ``values`` and those of the same configurations with other seeds: each carries
-    noise of ``sigma``, so the true values spread by less than the measured ones do."""
+    """Return the rank correlation to expect between ``values`` and those of the same configurations with other seeds: each
+    carries noise of ``sigma``, so the true values spread by less than the measured ones do."""
     rng = np.random.default_rng(0)
     spread = float(np.std(values, ddof=1))
     part = max(0.0, 1 - (sigma / spread) ** 2) if spread > 0 else 0.0

@@ -28,9 +28,9 @@ class Expected:
 def expected_values(values: Sequence[float], sigma: float, maximize: bool = True) -> list[Expected]:
     """Return for each of ``values``, measured once each with the noise ``sigma``, what a new run is expected to give.
 
-    Empirical Bayes: how the true values spread is estimated from all that were measured, and each is drawn to their middle by the share of
-    its distance that is probably luck. The better half decides: a search tries much that fails, which says nothing of the winner's
-    rivals, so of the worse half only its number counts (a censored normal distribution).
+    Empirical Bayes: how the true values spread is estimated from all that were measured, and each is drawn to their middle by
+    the share of its distance that is probably luck. The best third decides: a search tries much that fails, which says nothing
+    of the winner's rivals, so of the others only their number counts (a censored normal distribution).
     """
     measured = np.asarray(values, dtype=float) * (1.0 if maximize else -1.0)
     middle, true_spread = _prior(measured, sigma) if len(measured) >= LEAST else (0.0, math.inf)
@@ -41,9 +41,9 @@ def expected_values(values: Sequence[float], sigma: float, maximize: bool = True
 
 
 def _prior(measured: NDArray[np.float64], sigma: float) -> tuple[float, float]:
-    """Return mean and standard deviation of the true values, as the better half of the ``measured`` ones has them: the most likely normal
-    distribution, with noise on top, where all below the median are known to be below it and no more."""
-    limit = float(np.median(measured))
+    """Return mean and standard deviation of the true values, as the best third of the ``measured`` ones has them: the most
+    likely normal distribution, with noise on top, where all others are known to be below that third and no more."""
+    limit = float(np.quantile(measured, 2 / 3))
     better, num_worse = measured[measured >= limit], int((measured < limit).sum())
     scale = max(float(np.std(better)), sigma, 1e-12)
 
@@ -52,7 +52,9 @@ def _prior(measured: NDArray[np.float64], sigma: float) -> tuple[float, float]:
         seen = norm.logpdf(better, middle, total).sum()
         return -float(seen + num_worse * norm.logcdf(limit, middle, total))
 
-    found = minimize(loss, np.array([0.0, 0.0]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4, "maxiter": 300})
+    found = minimize(
+        loss, np.array([0.0, 0.0]), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4, "maxiter": 300}
+    )
     return limit + scale * float(found.x[0]), scale * math.exp(float(found.x[1]))
 
 

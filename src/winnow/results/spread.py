@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 
-from winnow.results.measured import MeasuredRun, repeats_beside, values_of
 from winnow.odds.verdict import Spread, pooled
 from winnow.reading import UnreadableError, parse_json, parse_record
+from winnow.results.measured import MeasuredRun, repeats_beside, values_of
 from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
