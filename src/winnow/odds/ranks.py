@@ -30,8 +30,8 @@ def rank_forecast(curves: Sequence[Sequence[float]], sigma: float | None, ratio:
     """Return how well the last values of ``curves`` (one per completed trial, a value per epoch, as many for all) rank what
     training ``ratio`` times as long will give; None with fewer than 8 trials, or where all are equal.
 
-    The true correlation is taken to lie between two: that the curves go on to cross as they came (the ranking after 1/ratio of the
-    epochs against that at their end), and that they cross no more. Luck (``sigma``, None if unknown) lowers both, for a full
+    The true correlation is taken to lie between two: that the curves go on to cross as they came (the ranking after 1/ratio of
+    the epochs against that at their end), and that they cross no more. Luck (``sigma``, None if unknown) lowers both, for a full
     training has luck of its own; the value is the middle of the two.
     """
     values = np.asarray(curves, dtype=float)
