@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
 LEAST_TRIALS = 8
-_WIDENED = 1.3
+_WIDENED = 1.7
 """By how much the interval of a correlation of independent pairs is widened: the past of a curve is not its future."""
 
 
