@@ -1,4 +1,4 @@
-"""Write what the bank's repeats say of the spread between seeds to the file that winnow ships: `python benchmarks/curves/spreads.py`.
+"""Write what the bank's repeats say of the spread between seeds to the file that winnow ships.
 
 Only data sets that winnow brings along are in it: a run on one's own data must not be judged by another set's spread.
 """
