@@ -48,10 +48,12 @@ def test_rank_forecast_of_curves():
     level = np.linspace(0.1, 1.0, 20)
     parallel = level[:, None] * np.linspace(0.5, 1.0, 9)
     forecast = rank_forecast(parallel.tolist(), None, 3.0)
-    assert forecast.value == pytest.approx(1.0)
+    assert forecast.value == pytest.approx(0.995)  # never quite sure
     assert forecast.trials == 20
     crossing = np.where(np.arange(9) < 3, level[::-1, None], level[:, None])
-    assert rank_forecast(crossing.tolist(), None, 3.0).high < 0
+    crossed = rank_forecast(crossing.tolist(), None, 3.0)
+    assert crossed.low < -0.9
+    assert crossed.value < forecast.value - 0.5
     assert rank_forecast(parallel[:7].tolist(), None, 3.0) is None
     assert rank_forecast(np.ones((20, 9)).tolist(), None, 3.0) is None
 
