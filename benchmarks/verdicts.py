@@ -49,7 +49,9 @@ def simulated(comparisons: int) -> dict[float, int]:
     for shift in SHIFTS:
         for _ in range(comparisons):
             known = Spread(float(np.std(rng.normal(size=FURTHER), ddof=1)), FURTHER - 1, "further repeats")
-            found[shift] += judge(rng.normal(size=SEEDS), rng.normal(shift, 1, SEEDS), known).word != CANT_TELL
+            found[shift] += (
+                judge(rng.normal(size=SEEDS).tolist(), rng.normal(shift, 1, SEEDS).tolist(), known).word != CANT_TELL
+            )
     return found
 
 
@@ -116,7 +118,12 @@ class Repeats:
             within = self.within(first, second)
         use = with_images and self.pairs is not None
         verdict = judge(
-            a, b, Spread(sigma, len(others) - 1, "others"), True, own if use else 0.0, within if use else None
+            a.tolist(),
+            b.tolist(),
+            Spread(sigma, len(others) - 1, "others"),
+            True,
+            own if use else 0.0,
+            within if use else None,
         )
         alone = abs(b.mean() - a.mean()) > norm.ppf(0.975) * math.sqrt(own) if self.pairs is not None else None
         return verdict.word != CANT_TELL, alone
@@ -151,14 +158,14 @@ def replay(bank: Path, resamples: int) -> None:
             orders = [rng.permutation(count).tolist() for _ in range(200 if shift == 0 else 100)]
             for rule, with_images in (("seeds", False), ("seeds and images", True), ("images alone", False)):
                 results = [repeats.compare(order, shift, with_images) for order in orders]
-                found = [alone if rule == "images alone" else different for different, alone in results]
+                called = [alone if rule == "images alone" else different for different, alone in results]
                 if rule != "seeds" and repeats.pairs is None:
                     continue
                 sums = pooled.setdefault((shift, rule), [0, 0])
-                sums[0] += sum(map(bool, found))
-                sums[1] += len(found)
+                sums[0] += sum(map(bool, called))
+                sums[1] += len(called)
                 print(
-                    f"  shifted by {shift:g}σ, {rule:17} called different: {rate_text(sum(map(bool, found)), len(found))}"
+                    f"  shifted by {shift:g}σ, {rule:17} called different: {rate_text(sum(map(bool, called)), len(called))}"
                 )
     for (shift, rule), (found, total) in pooled.items():
         print(f"all sets, shifted by {shift:g}σ, {rule:17} called different: {rate_text(found, total)}")

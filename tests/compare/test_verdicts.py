@@ -8,12 +8,12 @@ import yaml
 
 from winnow.commands.cli import main
 from winnow.compare.detections import pair_variances
-from winnow.compare.measured import read_measured, repeats_beside
-from winnow.compare.spread import FILE, known_spread, shipped_spread
 from winnow.compare.verdicts import judge_runs, odds_text
 from winnow.errors import ConfigError
 from winnow.families.detection.metrics.image_result import ImageResult, to_arrays
 from winnow.odds.verdict import CANT_TELL
+from winnow.results.measured import read_measured, repeats_beside
+from winnow.results.spread import FILE, known_spread, shipped_spread
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_group_of_different_configurations_or_equal_seeds_is_refused(make_run,
     make_run("b/1", 0.5)
     assert main(["compare", "--group", str(tmp_path / "a"), "--group", str(tmp_path / "b")]) == 2
     from winnow.commands.compare import _one_configuration
-    from winnow.compare.measured import runs_in
+    from winnow.results.measured import runs_in
 
     with pytest.raises(ConfigError, match=r"differ in training.optimizer.lr"):
         _one_configuration(runs_in([tmp_path / "a"]))

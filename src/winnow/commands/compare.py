@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from winnow.errors import CLEAN, ConfigError
 
 if TYPE_CHECKING:
-    from winnow.compare.measured import MeasuredRun
     from winnow.compare.verdicts import Judged
+    from winnow.results.measured import MeasuredRun
 
 
 def add_compare(commands: Any) -> None:
@@ -84,7 +84,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _groups(options: argparse.Namespace) -> list[list[MeasuredRun]]:
     """Return the runs of each side; of a path that is no run folder, as a checkpoint, none. Raises ConfigError for fewer than two
     sides."""
-    from winnow.compare.measured import measured_or_none, runs_in
+    from winnow.results.measured import measured_or_none, runs_in
 
     if options.group is None:
         if len(options.paths) < 2:
@@ -98,7 +98,7 @@ def _groups(options: argparse.Namespace) -> list[list[MeasuredRun]]:
 
 
 def _one_configuration(runs: list[MeasuredRun]) -> list[MeasuredRun]:
-    from winnow.compare.measured import differing
+    from winnow.results.measured import differing
 
     keys = list(differing(runs))
     if keys:
@@ -116,8 +116,8 @@ def _one_configuration(runs: list[MeasuredRun]) -> list[MeasuredRun]:
 def _judged(groups: Sequence[Sequence[MeasuredRun]]) -> list[tuple[int, Judged]]:
     """Return the verdict on every group but the first, where both have a value; groups of several runs leave their spread beside
     them."""
-    from winnow.compare.spread import write_spread
     from winnow.compare.verdicts import judge_runs
+    from winnow.results.spread import write_spread
 
     first, *others = groups
     judged = [(index, judge_runs(first, other)) for index, other in enumerate(others, start=1) if first and other]

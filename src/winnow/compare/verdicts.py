@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from winnow.compare.detections import NAMES, have_same_truth, pair_variances
-from winnow.compare.measured import MeasuredRun, values_of
-from winnow.compare.spread import known_spread
 from winnow.errors import DataError
 from winnow.odds.verdict import CANT_TELL, Verdict, contrast_variance, judge
+from winnow.results.measured import MeasuredRun, values_of
+from winnow.results.spread import known_spread
 
 MOST_RESAMPLED = 3
 """Runs of a group whose detections are resampled: each pair takes seconds."""

@@ -18,6 +18,7 @@ from winnow.console import CONSOLE
 from winnow.protocols import Tracker
 from winnow.reading import naming
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.luck import luck_lines
 from winnow.sweep.objectives import Objectives, pareto_front
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.stored_study import StoredStudy
@@ -246,7 +247,7 @@ def study_lines(stored: StoredStudy) -> list[Table | str]:
         for trial in running
         if trial.number not in ended
     ]
-    return [table, *lines, *_best_lines(rows, stored, front)]
+    return [table, *lines, *_best_lines(rows, stored, front), *luck_lines(stored, rows)]
 
 
 def _best_lines(rows: Sequence[Row], stored: StoredStudy, front: Collection[int]) -> list[str]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 
-from winnow.compare.measured import MeasuredRun, repeats_beside, values_of
 from winnow.odds.verdict import Spread, pooled
 from winnow.reading import UnreadableError, parse_json, parse_record
+from winnow.results.measured import MeasuredRun, repeats_beside, values_of
 from winnow.run_folder import write_whole
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def write_spread(groups: Sequence[Sequence[MeasuredRun]]) -> None:
 
 def shipped_spread(run: MeasuredRun) -> Spread | None:
     """Return what winnow knows of the data set of ``run``; None for a data set that it does not bring along."""
-    shipped = files("winnow.compare").joinpath(SHIPPED)
+    shipped = files("winnow.results").joinpath(SHIPPED)
     known = parse_json(shipped.read_bytes()) if shipped.is_file() else {}
     entry = known.get(str(json.loads(run.config).get("data._target_")), {}).get(run.metric)
     if entry is None:
