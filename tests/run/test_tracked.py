@@ -7,9 +7,9 @@ from composed import compose_plain
 
 from winnow.engine.state import Best
 from winnow.run.plan import RunPlan
-from winnow.run.tracked import NOTE, description, pipeline_tags, run_name, short_number, tags_of, with_run_name
+from winnow.run.tracked import description, pipeline_tags, run_name, short_number, tags_of, with_run_name
 from winnow.sweep.current import CurrentTrial, running
-from winnow.tracking.experiment_view import VIEW_TAG, experiment_tag
+from winnow.tracking.experiment_view import NOTE, VIEW_TAG, experiment_tag
 
 CHOICES = {"model": "fcos_tiny", "data": "digits"}
 SEARCHED = ("training.optimizer.lr", "training.batch_size", "model")
@@ -65,7 +65,11 @@ def test_a_description_says_the_best_and_how_the_run_was_made(tmp_path):
     assert text.startswith("**val/map 0.8243** at epoch 12, completed\n")
     for words in ("digits", "python train.py", str(tmp_path)):
         assert words in text
-    assert description(plan, "x", None)[NOTE].startswith("nothing evaluated yet\n")
+    assert description(plan, "x", None, "failed")[NOTE].startswith("nothing was evaluated, failed\n")
+
+
+def test_until_its_end_a_description_claims_nothing_that_a_kill_would_make_wrong(tmp_path):
+    assert description(plan_of(tmp_path), "x")[NOTE].startswith("Not concluded: it runs, or was killed.")
 
 
 def test_only_runs_outside_of_a_sweep_ask_for_the_table_of_all_runs(tmp_path):

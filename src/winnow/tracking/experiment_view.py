@@ -17,6 +17,9 @@ DATA_SOURCE_TAG = "winnow.data_source"
 FINGERPRINT_TAG = "winnow.data_fingerprint"
 SHARED_VIEW = "mlflow.sharedViewState."
 """The prefix of the experiment's tag that holds a view; the rest is its key in the address (``viewStateShareKey``)."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description."""
+NOT_CONCLUDED = "Not concluded: it runs, or was killed. `best/…` are the best values so far."
 _DIGEST_LENGTH = 36  # of MLflow's column
 
 
