@@ -27,6 +27,7 @@ SEQUENCE_TAG = "winnow.last_sequence"
 MLFLOW_STATUS = {"completed": "FINISHED", "early_stopped": "FINISHED", "interrupted": "KILLED", "killed": "KILLED"}
 # Without it MLflow 3's pages take the experiment for one about language models, and hide the curves.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+FIRST_COMPARED = ("best/", "val/", "train/", "lr/", "epoch/", "cost/", "perf/")
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 NOT_OFFERED = (*REFUSALS, "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED")  # of what only decorates
 DATABASE_LOCK_SECONDS = 60
@@ -115,7 +116,7 @@ class RemoteRun:
         tags[SEQUENCE_TAG] = str(events[-1].sequence)
         self._client.log_batch(
             self.run_id,
-            metrics=metrics,
+            metrics=sorted(metrics, key=lambda metric: _rank(metric.key)),  # stable: steps of a name keep their order
             params=[Param(name, value) for name, value in params.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
@@ -139,6 +140,14 @@ class RemoteRun:
     def _raise_if_deleted(self) -> None:
         if self._client.get_run(self.run_id).info.lifecycle_stage == LifecycleStage.DELETED:
             raise RunDeletedError(self.run_id)
+
+
+def _rank(name: str) -> int:
+    """Return the place among a batch's metrics: MLflow lists names in the order in which it first met them, and compares runs by
+    the first."""
+    group = name.partition("/")[0] + "/"
+    place = FIRST_COMPARED.index(group) if group in FIRST_COMPARED else len(FIRST_COMPARED)
+    return 2 * place + (name.count("/") > 1)
 
 
 def _lone_creator(uri: str) -> FileLock | nullcontext[None]:
