@@ -46,6 +46,30 @@ def log_places(plan: RunPlan) -> None:
     logger.info("writes to %s; %s%s", plan.folder.absolute(), tracked, kept)
 
 
+SHORT_EPOCH = 30
+"""In steps: an epoch of fewer is over before much is learnt."""
+LONG_WARMUP = 0.1
+"""As a part of a run's steps."""
+
+
+def log_short_training(run: Fit) -> None:
+    """Say in one line where the warm-up takes much of the run or an epoch has few steps; not where the run is meant to be short,
+    or a sweep's."""
+    settings, schedule = run.settings, run.step.schedule
+    if run.trial is not None or settings.overfit is not None or settings.subset_size is not None:
+        return
+    found = []
+    if schedule.warmup_steps > LONG_WARMUP * schedule.total_steps:
+        found.append(f"the warm-up takes {schedule.warmup_steps} of {schedule.total_steps} steps")
+    if schedule.steps_per_epoch < SHORT_EPOCH:
+        found.append(f"an epoch has {schedule.steps_per_epoch} steps")
+    if found:
+        logger.info(
+            "a small set: %s; smaller batches (training.batch_size) or more epochs may do better, and "
+            "training.scheduler.warmup_part=0.05 is in proportion; for detectors see +experiment=small_set", " and ".join(found),
+        )  # fmt: skip
+
+
 def record_origin(run: Fit, plan: RunPlan) -> None:
     """Give config, command line, code and machine, to the tracker and to the run folder, before the first step."""
     folder = plan.folder

@@ -21,7 +21,14 @@ from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
 from winnow.run.build import build, require_batches
 from winnow.run.leader import ranks_of_run
 from winnow.run.plan import RunPlan
-from winnow.run.record import log_places, record_end, record_origin, record_result, result_of
+from winnow.run.record import (
+    log_places,
+    log_short_training,
+    record_end,
+    record_origin,
+    record_result,
+    result_of,
+)
 from winnow.run.result import RunResult, is_concluded
 from winnow.run.resume import checkpoint_to_resume, read_found
 from winnow.run.tracked import with_run_name
@@ -106,6 +113,7 @@ def fit_and_record(run: Fit, plan: RunPlan, stop: StopRequest) -> RunResult:
     # The result of an earlier part of this run; without one, a kill from here on is seen to have concluded nothing.
     (folder / "result.json").unlink(missing_ok=True)
     log_places(plan)
+    log_short_training(run)
     record_origin(run, plan)
     status, reason = "failed", None
     try:
