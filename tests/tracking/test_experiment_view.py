@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from winnow.tracking.experiment_view import VIEW_TAG, data_set_in, experiment_tag, key_of, metric_column, view_of
+from winnow.tracking.experiment_view import (
+    VIEW_TAG,
+    data_set_in,
+    experiment_tag,
+    key_of,
+    metric_column,
+    rank_of,
+    view_of,
+)
 
 
 def test_a_view_becomes_the_state_of_mlflows_page():
@@ -36,3 +44,27 @@ def test_a_data_set_has_a_digest_that_fits_and_changes_with_the_data():
     assert data_set_in({**tags, "winnow.data_fingerprint": "b" * 64})["digest"] != found["digest"]
     assert data_set_in({**tags, "winnow.data_fingerprint": "short"})["digest"] == "short"
     assert data_set_in({"winnow.data": "digits"}) is None
+
+
+def test_what_is_compared_first_comes_first_and_single_classes_after_their_group():
+    names = [
+        "perf/images_per_second",
+        "epoch",
+        "train/loss",
+        "val/map_class/car",
+        "val/map",
+        "cost/seconds",
+        "best/map",
+        "own",
+    ]
+    wanted = [
+        "best/map",
+        "val/map",
+        "val/map_class/car",
+        "train/loss",
+        "epoch",
+        "cost/seconds",
+        "perf/images_per_second",
+        "own",
+    ]
+    assert sorted(names, key=rank_of) == wanted

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
 from winnow.masking import is_masked, masked
-from winnow.tracking.experiment_view import SHARED_VIEW, VIEW_TAG, data_set_in, experiment_tag
+from winnow.tracking.experiment_view import SHARED_VIEW, VIEW_TAG, data_set_in, experiment_tag, rank_of
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
@@ -27,7 +27,6 @@ SEQUENCE_TAG = "winnow.last_sequence"
 MLFLOW_STATUS = {"completed": "FINISHED", "early_stopped": "FINISHED", "interrupted": "KILLED", "killed": "KILLED"}
 # Without it MLflow 3's pages take the experiment for one about language models, and hide the curves.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-FIRST_COMPARED = ("best/", "val/", "train/", "lr/", "epoch/", "cost/", "perf/")
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 NOT_OFFERED = (*REFUSALS, "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED")  # of what only decorates
 DATABASE_LOCK_SECONDS = 60
@@ -116,7 +115,7 @@ class RemoteRun:
         tags[SEQUENCE_TAG] = str(events[-1].sequence)
         self._client.log_batch(
             self.run_id,
-            metrics=sorted(metrics, key=lambda metric: _rank(metric.key)),  # stable: steps of a name keep their order
+            metrics=sorted(metrics, key=lambda metric: rank_of(metric.key)),  # stable: steps of a name keep their order
             params=[Param(name, value) for name, value in params.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
@@ -140,14 +139,6 @@ class RemoteRun:
     def _raise_if_deleted(self) -> None:
         if self._client.get_run(self.run_id).info.lifecycle_stage == LifecycleStage.DELETED:
             raise RunDeletedError(self.run_id)
-
-
-def _rank(name: str) -> int:
-    """Return the place among a batch's metrics: MLflow lists names in the order in which it first met them, and compares runs by
-    the first."""
-    group = name.partition("/")[0] + "/"
-    place = FIRST_COMPARED.index(group) if group in FIRST_COMPARED else len(FIRST_COMPARED)
-    return 2 * place + (name.count("/") > 1)
 
 
 def _lone_creator(uri: str) -> FileLock | nullcontext[None]:
