@@ -206,7 +206,8 @@ class Evaluation(Protocol):
 
     For ``winnow export`` it has ``onnx_model(task, data, image_size)``, which makes an ``onnx.ModelProto`` whose input is such a
     picture, and ``from_onnx(outputs)``, which makes of its outputs what ``Metric.update`` takes for that picture; its data has
-    ``val_pictures(image_size)``, which yields each validation picture as it lies on disk and as a batch of one.
+    ``val_pictures(image_size)``, which yields each validation picture as it lies on disk and as a batch of one. A family without
+    such a form may say why in ``no_onnx``, the end of a sentence.
     """
 
     @property

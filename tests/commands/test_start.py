@@ -66,20 +66,22 @@ def test_a_weights_file_that_is_not_there_is_named(tmp_path, capsys):
 def test_it_goes_on_where_it_was_stopped_and_ends_with_a_model(tmp_path):
     write_set(tmp_path / "cells", train=8, val=4)
     command = [sys.executable, "-m", "winnow", "start", "cells", "--yes", *SMALL]
-    program = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    watchdog = threading.Timer(500, program.kill)
-    watchdog.start()
     before = []
-    for line in program.stdout:
-        before.append(line)
-        if "2/12:" in line:
-            program.send_signal(signal.SIGTERM)
-    watchdog.cancel()
-    assert program.wait() == 75, "".join(before)
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as program:
+        watchdog = threading.Timer(900, program.kill)
+        watchdog.start()
+        for line in program.stdout:
+            before.append(line)
+            if "2/12:" in line:
+                program.send_signal(signal.SIGTERM)
+        watchdog.cancel()
+    assert program.returncode == 75, "".join(before)
     assert before[-1] == "stopped; the same command goes on from here\n"
     assert "in all about" in "".join(before)
 
-    after = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
+    after = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert after.returncode == 0, after.stdout + after.stderr
     assert after.stdout.count("done before, in") == 3  # describe, check and preflight
     assert "measuring" not in after.stdout

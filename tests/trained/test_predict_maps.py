@@ -180,6 +180,8 @@ def test_other_data_is_evaluated_in_the_model_s_own_region(map_run, map_model, c
         map_model.evaluate([*more, "data.map_frame=ego"])
     with pytest.raises(ConfigError, match=r"data.num_points=10: the model"):
         map_model.evaluate(["data.num_points=10"])
+    assert main(["export", str(map_run)]) == 2
+    assert "can't be exported: where its images look is worked out from their calibration" in capsys.readouterr().err
     assert main(["benchmark", str(map_run), "--repeats", "1", "--device", "cpu"]) == 0
     assert main(["predict", str(map_run), str(map_run / "pictures"), "--output", "nowhere"]) == 2
     assert "name files of infos (.json)" in capsys.readouterr().err

@@ -34,12 +34,11 @@ def _describe(options: argparse.Namespace) -> int:
     if not {"train", "all"} & found.splits.keys():
         print("there is no train split: nothing to train on")
         return PROBLEMS
-    print(
-        visible(
-            "train with: winnow train "
-            + " ".join(for_shell(quoted_override(*item)) for item in found.overrides.items())
-        )
-    )
+    overrides = dict(found.overrides)
+    if "val" not in found.splits and overrides["data"] != "bdd100k":  # a run without one says nothing of how good it is
+        overrides["data.val_part"] = "0.15"
+    words = " ".join(for_shell(quoted_override(*item)) for item in overrides.items())
+    print(visible(f"train with: winnow train {words}"))
     return CLEAN
 
 

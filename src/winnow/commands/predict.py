@@ -100,13 +100,14 @@ def load_model(options: argparse.Namespace, device: str, precision: str | None) 
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from winnow.trained.output import write_predictions
-    from winnow.trained.pictures import partners_below, pictures_below
-
     if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
         raise ConfigError(f"--output {options.output} is not empty; name a folder that is new")
     if not 0 <= options.min_score <= 1:
         raise ConfigError(f"--min-score {options.min_score} must be from 0 to 1")
+
+    from winnow.trained.output import write_predictions
+    from winnow.trained.pictures import partners_below, pictures_below
+
     images: list[Any] = (
         pictures_below(options.images) if options.infrared is None else partners_below(options.images, options.infrared)
     )

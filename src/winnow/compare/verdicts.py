@@ -100,7 +100,7 @@ def odds_text(probability: float) -> str:
 
 
 def verdict_json(judged: Judged) -> dict[str, Any]:
-    """Return a verdict as plain values (schema: docs/programs.md)."""
+    """Return a verdict as plain values."""
     verdict, spread = judged.verdict, judged.verdict.spread
     return {
         "verdict": verdict.word,

@@ -35,6 +35,7 @@ from winnow.start.suitable import require_suitable
 from winnow.sweep.promotion import promotion_folder
 from winnow.sweep.stored_study import StoredStudy
 
+SHOWN = ("val/map", "val/map_50")
 Say = Callable[[str], None]
 
 
@@ -134,11 +135,8 @@ def _say_where(folder: Path, say: Say) -> None:
     run = Path(row.outcome.run_folder or "")
     with contextlib.suppress(ValueError):
         run = run.relative_to(Path.cwd())
-    result = read_json(run / "result.json", "the result of a run", ConfigError)
-    objective, best = result["objective"], result["best_metrics"]
-    words = ", ".join(
-        f"{name} {best[name]:.4f}" for name in dict.fromkeys((objective["metric"], "val/map_50")) if name in best
-    )
+    best = read_json(run / "result.json", "the result of a run", ConfigError)["best_metrics"]
+    words = ", ".join(f"{name} {best[name]:.4f}" for name in SHOWN if best.get(name) is not None)
     quoted = for_shell(str(run))
     say(f"\n{words}: the model in {run}")
     say(f"look at it:    {run / 'report.html'}")

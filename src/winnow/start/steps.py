@@ -123,8 +123,9 @@ def steps_of(overrides: Sequence[str], source: Path, folder: Path, num_slots: in
     ]
 
 
-PROMOTED = ("training.eval_interval=3",)
-"""What the full training has otherwise than the search, which evaluates each of its few epochs to stop weak trials."""
+PROMOTED = ("training.eval_interval=3", "budget.max_image_size=null")
+"""What the full training has otherwise than the search, which evaluates each of its few epochs to stop weak trials, and is at one
+small size."""
 
 
 def preflight_step(overrides: Sequence[str], folder: Path, seconds: int, environment: Mapping[str, str]) -> Step:

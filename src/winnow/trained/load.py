@@ -32,13 +32,11 @@ from winnow.protocols import Task
 from winnow.reading import naming, reason
 from winnow.run.build import checked_evaluation
 from winnow.run.rehearsal import only_errors
-from winnow.settings import Settings, build_settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings, build_settings
 from winnow.trained.model import TrainedModel
 
 Which = Literal["best", "last"]
 
-MAX_IMAGE_SIZE = 1 << 14
-"""In px. A file that records a larger one would take the memory of the machine."""
 _Size = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)]
 
 

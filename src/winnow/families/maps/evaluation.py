@@ -40,6 +40,7 @@ class MapEvaluation:
     """Obeys ``protocols.Evaluation``."""
 
     model_argument_names = ("classes", "new_metric", "max_lines", "num_points", "region")
+    no_onnx = "where its images look is worked out from their calibration outside of the network, which a file would leave out"
     data_of_model = ("map_frame", "region", "num_points")
 
     def __init__(self, settings: MapEvaluationSettings) -> None:
