@@ -35,8 +35,12 @@ def _ui(options: argparse.Namespace) -> int:
         _show(address_of(store, store.server), options.no_browser)
         return CLEAN
     port = free_port(options.port)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, so that nothing is left behind
-        signal.signal(number, signal.default_int_handler)
+    for number in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # as Ctrl-C, so that nothing is left behind; not where nohup wants to go on
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         with serving(store, port) as server:
             _show(address_of(store, f"http://{HOST}:{port}"), options.no_browser)

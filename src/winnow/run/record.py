@@ -85,7 +85,7 @@ def record_origin(run: Fit, plan: RunPlan) -> None:
         "winnow.stage": plan.name,
         **trial_tags(),
         **tags_of(plan, folder),
-        **description(plan, facts["command"] or "", run.state.best),
+        **description(plan, facts["command"] or ""),
     })  # fmt: skip
     for name in ("config.yaml", "environment.json"):
         tracker.log_artifact(folder / name)

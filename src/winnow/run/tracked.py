@@ -16,13 +16,20 @@ from winnow.protocols import Tracker
 from winnow.run.plan import RunPlan
 from winnow.run.result import RunResult
 from winnow.sweep.current import CurrentTrial, current_trial
-from winnow.tracking.experiment_view import DATA_SOURCE_TAG, DATA_TAG, metric_column, param_column, view_of
+from winnow.tracking.experiment_view import (
+    DATA_SOURCE_TAG,
+    DATA_TAG,
+    NOT_CONCLUDED,
+    NOTE,
+    metric_column,
+    param_column,
+    view_of,
+)
 from winnow.tracking.provenance import command_line
 
 logger = logging.getLogger(__name__)
 
 NAME_LENGTH = 250
-NOTE = "mlflow.note.content"
 _DOT = " · "
 _SHORT = {"training.optimizer.lr": "lr", "training.batch_size": "batch"}
 _COMPARED = ("training.optimizer.lr", "training.batch_size", "training.max_epochs")
@@ -61,10 +68,11 @@ def tags_of(plan: RunPlan, folder: Path) -> dict[str, str]:
     }
 
 
-def description(plan: RunPlan, command: str, best: Best | None, status: str | None = None) -> dict[str, str]:
-    """Return the tag that MLflow shows as the run's description: the best so far, the data, the command."""
-    words = f"**{best.metric} {best.value:.4f}** at epoch {best.epoch}" if best is not None else "nothing evaluated yet"
-    first = words if status is None else f"{words}, {status}"
+def description(plan: RunPlan, command: str, best: Best | None = None, status: str | None = None) -> dict[str, str]:
+    """Return the tag that MLflow shows as the run's description: the best value, the data, the command. Without a
+    ``status`` it is true of a run that goes on, and of one that was killed."""
+    words = f"**{best.metric} {best.value:.4f}** at epoch {best.epoch}" if best is not None else "nothing was evaluated"
+    first = f"{words}, {status}" if status is not None else NOT_CONCLUDED
     return {NOTE: f"{first}\n\nData: {_data_of(plan)}\n\nFolder: `{plan.folder.absolute()}`\n\n```\n{command}\n```\n"}
 
 

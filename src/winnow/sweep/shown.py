@@ -8,10 +8,8 @@ from pathlib import Path
 from winnow.protocols import Tracker
 from winnow.sweep.objectives import Objectives
 from winnow.sweep.table import Row, counts, ranking, values_text, why_nothing_was_learned
-from winnow.tracking.experiment_view import metric_column, param_column, view_of
+from winnow.tracking.experiment_view import NOT_CONCLUDED, NOTE, metric_column, param_column, view_of
 from winnow.tracking.provenance import command_line
-
-NOTE = "mlflow.note.content"
 
 
 def record_search(tracker: Tracker, study: str, folder: Path, space: Mapping[str, str], objectives: Objectives) -> None:
@@ -23,7 +21,7 @@ def record_search(tracker: Tracker, study: str, folder: Path, space: Mapping[str
     only = f"tags.`winnow.study` = '{study}'" if "'" not in study else ""
     tracker.set_tags({
         "winnow.command": command_line(), "winnow.run_folder": str(folder.absolute()),
-        NOTE: _description("no trial has ended yet", space, folder),
+        NOTE: _description(NOT_CONCLUDED, space, folder),
         **view_of(study, list(dict.fromkeys(columns)), metrics[0], objectives.maximize[0], only),
     })  # fmt: skip
 

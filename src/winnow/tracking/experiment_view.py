@@ -17,6 +17,10 @@ DATA_SOURCE_TAG = "winnow.data_source"
 FINGERPRINT_TAG = "winnow.data_fingerprint"
 SHARED_VIEW = "mlflow.sharedViewState."
 """The prefix of the experiment's tag that holds a view; the rest is its key in the address (``viewStateShareKey``)."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description."""
+NOT_CONCLUDED = "Not concluded: it runs, or was killed. `best/…` are the best values so far."
+_FIRST_COMPARED = ("best/", "val/", "train/", "lr/", "epoch/", "cost/", "perf/")
 _DIGEST_LENGTH = 36  # of MLflow's column
 
 
@@ -72,3 +76,11 @@ def data_set_in(tags: Mapping[str, str]) -> dict[str, Any] | None:
     digest = fingerprint if is_short else hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
     source = json.dumps({"uri": tags.get(DATA_SOURCE_TAG, name)})
     return {"name": name[:500], "digest": digest, "source_type": "local", "source": source}
+
+
+def rank_of(name: str) -> int:
+    """Return the place among a batch's metrics: MLflow lists names in the order in which it first met them, and compares runs by
+    the first."""
+    group = name.partition("/")[0] + "/"
+    place = _FIRST_COMPARED.index(group) if group in _FIRST_COMPARED else len(_FIRST_COMPARED)
+    return 2 * place + (name.count("/") > 1)

@@ -40,4 +40,6 @@ def how_to_open(run_folder: Path) -> list[str]:
     if settings.uri.startswith("databricks"):
         return []
     page = runs_page(f"http://127.0.0.1:{PORT}", state.experiment_id, state.view)
-    return [f"the runs in the browser: winnow ui {shlex.quote(str(run_folder))}", f"which opens {page}"]
+    place, here = Path(run_folder).absolute(), Path.cwd()
+    shown = place.relative_to(here) if place.is_relative_to(here) else place
+    return [f"the runs in the browser: winnow ui {shlex.quote(str(shown))}", f"which opens {page}"]

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
 from winnow.masking import is_masked, masked
-from winnow.tracking.experiment_view import SHARED_VIEW, VIEW_TAG, data_set_in, experiment_tag
+from winnow.tracking.experiment_view import SHARED_VIEW, VIEW_TAG, data_set_in, experiment_tag, rank_of
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
@@ -115,7 +115,7 @@ class RemoteRun:
         tags[SEQUENCE_TAG] = str(events[-1].sequence)
         self._client.log_batch(
             self.run_id,
-            metrics=metrics,
+            metrics=sorted(metrics, key=lambda metric: rank_of(metric.key)),  # stable: steps of a name keep their order
             params=[Param(name, value) for name, value in params.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
