@@ -89,13 +89,13 @@ def _resume_faults(older: Saved, newer: Saved) -> list[str]:
     """Return what of the newer one's settings and history is not the older one's. Raises CheckpointError where settings were
     changed at a resume between them, elsewhere than at the older one: such steps can't be repeated from there."""
     before, after = (list(saved.content["metadata"].get("resumed_from", ())) for saved in (older, newer))
-    metadata = [
+    newer_metadata, older_metadata = (
         {key: value for key, value in saved.content["metadata"].items() if key != "resumed_from"}
         for saved in (newer, older)
-    ]
+    )
     faults = [
         f"{newer.path.name}: {line} (in the file, and in {older.path.name})"
-        for line in differences(*metadata, "metadata")
+        for line in differences(newer_metadata, older_metadata, "metadata")
     ]
     if list(differences(after[: len(before)], before)):
         faults.append(f"{newer.path.name}: metadata.resumed_from does not begin as that of {older.path.name}")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
@@ -75,7 +76,7 @@ def importances_of(stored: StoredStudy) -> Importances | None:
     names = [
         name for name in (trials[0].distributions if trials else ()) if all(name in trial.params for trial in trials)
     ]
-    columns = {}
+    columns: dict[str, list[Any]] = {}
     for name in names:
         distribution, values = trials[0].distributions[name], [trial.params[name] for trial in trials]
         if isinstance(distribution, CategoricalDistribution):
