@@ -68,8 +68,15 @@ class MapEvaluation:
         }
 
     def look_over(self, task: Any, data: MapData) -> None:
-        """Warn of classes that the validation set holds no line of."""
-        del task
+        """Warn of samples with more lines than the model can give, and of classes that the validation set holds no line of."""
+        most = getattr(task, "num_instances", None)
+        for part, counts in data.lines_per_sample.items():
+            beyond = [count - most for count in counts if count > most] if most is not None else []
+            if beyond:
+                logger.warning(
+                    "%d of %d %s samples hold more lines than model.num_instances=%d: %d go beyond it; the most in one are %d",
+                    len(beyond), len(counts), part, most, sum(beyond), max(counts),
+                )  # fmt: skip
         if data.num_val_lines is None:
             return
         absent = [name for name, count in zip(CLASSES, data.num_val_lines, strict=True) if not count]
