@@ -38,6 +38,7 @@ class SchedulerSettings(Settings):
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    warmup_part: float | None = Field(None, ge=0, lt=1)
     warmup_factor: float = Field(0.01, ge=0, le=1)
     min_factor: float = Field(0.0, ge=0, le=1)
     milestones: list[int] = Field(default_factory=list)
