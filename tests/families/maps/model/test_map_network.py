@@ -17,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2
 
 from winnow.errors import ConfigError, WeightsError
 from winnow.families.maps.frame import CAMERAS, NUM_CAMERAS, Region, apply, inverse, project
-from winnow.families.maps.model.decoder import DecoderSettings, MapDecoder, as_parts
+from winnow.families.maps.model.decoder import DecoderSettings, MapDecoder, SceneAttention, as_parts
 from winnow.families.maps.model.map_qformer import MapQformerSettings
 from winnow.families.maps.model.positions import (
     FARTHEST_M,
@@ -33,6 +33,7 @@ from winnow.families.maps.model.positions import (
     cell_places,
     ground_depths,
     place_features,
+    place_projection,
     points_at,
     ray_features,
 )
@@ -106,10 +107,42 @@ def test_cells_of_a_camera_lie_before_it_in_columns_of_its_image():
 
 
 def test_places_differ_by_angle_and_distance_and_none_is_clamped():
-    near = place_features(torch.tensor([[3.0, 4.0], [-3.0, 4.0], [6.0, 8.0], [600.0, 800.0]]))
+    near = place_features(torch.tensor([[0.0, 0.0], [3.0, 4.0], [-3.0, 4.0], [6.0, 8.0], [600.0, 800.0]]))
     assert near.isfinite().all()
-    assert near[:, 0].tolist() == pytest.approx(np.log(np.array([5, 5, 10, 1000]) / UNIT_M).tolist(), abs=1e-5)
-    assert float((near[None] - near[:, None]).norm(dim=-1).add(torch.eye(4) * 9).min()) > 1
+    drawn = near[:, -2:].norm(dim=-1)
+    assert drawn.tolist() == pytest.approx(np.arcsinh(np.array([0, 5, 5, 10, 1000]) / UNIT_M).tolist(), abs=1e-5)
+    assert float((near[None] - near[:, None]).norm(dim=-1).add(torch.eye(5) * 9).min()) > 1
+
+
+@torch.no_grad()
+def test_what_places_have_in_common_falls_with_their_distance():
+    away = torch.tensor([0.0, 1.0, 2.0, 4.0, 6.0])
+    angles = torch.linspace(0, 2 * torch.pi, 8)[:, None]
+    places = torch.stack([away * angles.cos(), away * angles.sin()], dim=-1) + torch.tensor([5.0, -3.0])
+    projected = place_projection(64)(place_features(places))
+    alike = (projected * projected[:, :1]).sum(dim=-1) / 64
+    assert alike[:, 0].tolist() == pytest.approx([1] * 8, abs=1e-5)
+    assert (alike.diff(dim=-1) < 0).all()
+    assert float(alike[:, -1].max()) < 0.65
+
+
+@torch.no_grad()
+def test_a_point_begins_by_looking_at_cells_nearby_whatever_is_in_them():
+    """By weights of chance alone they lie 18 m away on the mean, though the nearest is 4 m away."""
+    torch.manual_seed(0)
+    sample, attention = seen(0), SceneAttention(64, 4, 0.0)
+    cells = cell_places(16, WIDTH, sample.frame_to_camera[0], sample.intrinsics[0]).flatten(0, 1)
+    points = (torch.rand(400, 2) - 0.5) * torch.tensor([30.0, 60.0])
+    contents, scene = torch.randn(1, 400, 64), torch.randn(1, len(cells), 64)
+    query = attention.query(contents) + attention.places(place_features(points))
+    key = attention.key(scene) + attention.places(place_features(cells))
+    query, key = (part.unflatten(-1, (4, 16)).transpose(1, 2) for part in (query, key))
+    weights = (query @ key.transpose(2, 3) / 4).softmax(dim=-1)
+    distances = torch.cdist(points, cells)
+    assert float((weights * distances).sum(dim=-1).mean()) < 12
+    shown = attention.nearby(contents, place_features(points)[None], scene, place_features(cells)[None])
+    values = attention.value(scene).unflatten(-1, (4, 16)).transpose(1, 2)
+    torch.testing.assert_close(shown, attention.out((weights @ values).transpose(1, 2).flatten(2)))
 
 
 def test_calibrations_are_worked_out_once_each_and_by_themselves(monkeypatch):

@@ -15,7 +15,7 @@ RATES = {
     "model=map_qformer": {"backbone": 6e-5, "default": 6e-4},
     "+experiment=maps": {"backbone": 6e-5, "default": 6e-4},
     "+experiment=maps_original": {"qformer": 1e-5, "queries": 1e-4, "decoder": 1e-4, "default": 1e-5},
-    "model=map_qformer_tiny": {"default": 3e-3},
+    "model=map_qformer_tiny": {"qformer": 3e-4, "default": 1.5e-3},
 }
 
 

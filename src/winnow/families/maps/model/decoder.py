@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from winnow.families.maps.frame import Region
-from winnow.families.maps.model.positions import NUM_PLACE, look_at_alike, place_features, two_layers
+from winnow.families.maps.model.positions import NUM_PLACE, SHARPNESS, place_features, place_projection, two_layers
 from winnow.settings import Settings
 
 CLASS_PRIOR = 0.01
@@ -54,11 +54,30 @@ class Attention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        parts = self.query(queries), self.key(keys), self.value(values)
-        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        return self.attend(self.query(queries), self.key(keys), self.value(values))
+
+    def attend(self, *projected: Tensor) -> Tensor:
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in projected)
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
         attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return attended
+
+
+class SceneAttention(Attention):
+    """Attention to what lies at places: a score is what places have in common and what contents have, little at first. It begins
+    by looking nearby."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__(width, num_heads, dropout)
+        self.places = place_projection(width)
+        with torch.no_grad():
+            self.places.weight.mul_(math.sqrt(SHARPNESS))
+            self.query.weight.mul_(0.1)
+
+    def nearby(self, queries: Tensor, query_places: Tensor, scene: Tensor, scene_places: Tensor) -> Tensor:
+        """Attend to ``scene`` (B, S, width) by contents and the features of places."""
+        query, key = self.query(queries) + self.places(query_places), self.key(scene) + self.places(scene_places)
+        return self.attend(query, key, self.value(scene))
 
 
 class MapDecoderLayer(nn.Module):
@@ -69,29 +88,26 @@ class MapDecoderLayer(nn.Module):
         super().__init__()
         heads, dropout = settings.num_heads, settings.dropout
         self.instances, self.points = Attention(width, heads, dropout), Attention(width, heads, dropout)
-        self.scene = Attention(width, heads, dropout) if sees_scene else None
-        if self.scene is not None:
-            look_at_alike(self.scene)
+        self.scene = SceneAttention(width, heads, dropout) if sees_scene else None
         self.ffn = nn.Sequential(
             nn.Linear(width, settings.ffn_width), nn.GELU(), nn.Dropout(dropout), nn.Linear(settings.ffn_width, width)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4 if sees_scene else 3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor, places: Tensor, scene: Tensor, scene_places: Tensor) -> Tensor:
-        """``places`` (B, I, P, width) and ``scene_places`` are added to what is compared; ``scene`` is (B, S, width)."""
+    def forward(self, states: Tensor, places: Tensor, features: Tensor, scene: Tensor, cells: Tensor) -> Tensor:
+        """``places`` (B, I, P, width) are what ``features`` of places (B, I, P, ``NUM_PLACE``) say to all but the
+        cross-attention; ``scene`` (B, S, width) lies at ``cells`` (B, S, ``NUM_PLACE``)."""
         norms = iter(self.norms)
         shape = states.shape
-        normed = next(norms)(states).mean(dim=2)
-        placed = normed + places.mean(dim=2)
-        states = states + self.dropout(self.instances(placed, placed, normed))[:, :, None]
-        normed = next(norms)(states)
-        placed, normed = (part.flatten(0, 1) for part in (normed + places, normed))
-        states = states + self.dropout(self.points(placed, placed, normed).view(shape))
+        placed = (next(norms)(states) + places).mean(dim=2)
+        states = states + self.dropout(self.instances(placed, placed, placed))[:, :, None]
+        placed = (next(norms)(states) + places).flatten(0, 1)
+        states = states + self.dropout(self.points(placed, placed, placed).view(shape))
         if self.scene is not None:
             queries = (next(norms)(states) + places).flatten(1, 2)
-            states = states + self.dropout(self.scene(queries, scene + scene_places, scene)).view(shape)
-        return states + self.dropout(self.ffn(next(norms)(states)))
+            states = states + self.dropout(self.scene.nearby(queries, features.flatten(1, 2), scene, cells)).view(shape)
+        return states + self.dropout(self.ffn(next(norms)(states) + places))
 
 
 class MapDecoder(nn.Module):
@@ -128,13 +144,14 @@ class MapDecoder(nn.Module):
         tokens' places have the features ``cells`` (B, S, ``NUM_PLACE``)."""
         states = queries.unflatten(1, self.shape)
         where = references.float().expand(len(queries), -1, -1, -1)
-        of_scene = self.places(cells)
+        scene = scene + self.places(cells)
         logits, points = [], []
         for layer, norm, class_head, point_head in zip(
             self.layers, self.norms, self.class_heads, self.point_heads, strict=True
         ):
             metres = (as_parts(where.detach()) - 0.5) * self.sides
-            states = layer(states, self.places(place_features(metres)), scene, of_scene)
+            features = place_features(metres)
+            states = layer(states, self.places(features), features, scene, cells)
             with torch.autocast(queries.device.type, enabled=False):
                 normed = norm(states.float())
                 moved = where + point_head(normed)

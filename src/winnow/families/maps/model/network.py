@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from winnow.families.maps.frame import NUM_CAMERAS
 from winnow.families.maps.language.bridge import LanguageBridge
 from winnow.families.maps.model.decoder import MapDecoder, MapOutputs
-from winnow.families.maps.model.positions import PositionEncoding, Rays
+from winnow.families.maps.model.positions import CONTENT, PositionEncoding, Rays
 from winnow.families.maps.model.qformer import QFormer
 from winnow.families.maps.model.queries import MapQueries
 from winnow.families.maps.model.vision import VisionEncoder
@@ -29,7 +30,12 @@ class MapNetwork(nn.Module):
         super().__init__()
         inner = qformer.tokens.shape[-1]
         self.vision = vision
-        self.image_tokens = nn.Sequential(nn.Linear(vision.channels, inner), nn.LayerNorm(inner))
+        linear, norm = nn.Linear(vision.channels, inner), nn.LayerNorm(inner)
+        self.image_tokens = nn.Sequential(linear, norm)
+        with torch.no_grad():  # places are told in the first half, contents in the second
+            linear.weight[: inner // 2] = 0
+            linear.bias[: inner // 2] = 0
+            norm.weight.fill_(CONTENT)
         self.positions = PositionEncoding(inner)
         self.qformer = qformer
         self.scene = nn.Sequential(nn.Linear(inner, width), nn.LayerNorm(width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,15 @@ NEAREST_M, FARTHEST_M = 1.0, 64.0
 HORIZON_M = 1000.0
 """A ray that meets the ground further off, or never, counts as meeting it there."""
 UNIT_M = 15.0
-NUM_OCTAVES = 5
+WAVES_M = (60.0, 30.0, 15.0)
+"""Lengths of the waves that tell places apart: no shorter than cells lie from each other, or what is near would be as unlike
+as what is far."""
+NUM_DIRECTIONS = 5
+NUM_WAVES = 2 * NUM_DIRECTIONS * len(WAVES_M)
+NUM_ALONG, NUM_PLACE = 3 * NUM_DEPTHS, NUM_WAVES + 2
 SHARPNESS = 2.0
-NUM_ALONG, NUM_PLACE = 3 * NUM_DEPTHS, 4 * NUM_OCTAVES + 1
+CONTENT = 3.0
+"""How much larger than their positions image tokens begin."""
 NEAREST_CELL_M, FARTHEST_CELL_M = 3.0, 36.0
 """Cells of a camera lie at depths between these."""
 _MOST_CACHED = 64
@@ -67,12 +73,29 @@ def ground_depths(origin: Tensor, rays: Tensor, ground: Tensor) -> Tensor:
 
 
 def place_features(places: Tensor) -> Tensor:
-    """Return (…, ``NUM_PLACE``) of places (…, 2) in metres: the logarithm of their distance from the frame's origin, and that and
-    the angle of their direction as waves of ``NUM_OCTAVES`` lengths."""
-    distance = (places.norm(dim=-1, keepdim=True).clamp(min=0.1) / UNIT_M).log()
-    polar = torch.cat([torch.atan2(places[..., 1:], places[..., :1]), distance], dim=-1)
-    phases = (polar[..., None] * 2.0 ** torch.arange(NUM_OCTAVES, device=places.device)).flatten(-2)
-    return torch.cat([distance, phases.cos(), phases.sin()], dim=-1)
+    """Return (…, ``NUM_PLACE``) of places (…, 2) in metres: waves of ``WAVES_M`` in ``NUM_DIRECTIONS``, and the place itself.
+
+    Places are drawn together with distance, as asinh(distance / ``UNIT_M``): as they are near the origin, by the logarithm far
+    from it. What two places have in common falls with the distance between them, whatever its direction.
+    """
+    parts = places / UNIT_M
+    distance = parts.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    drawn = parts * distance.asinh() / distance
+    angles = torch.arange(NUM_DIRECTIONS, device=places.device) * math.pi / NUM_DIRECTIONS
+    along = drawn @ torch.stack([angles.cos(), angles.sin()])
+    phases = torch.cat([along * (2 * math.pi * UNIT_M / length) for length in WAVES_M], dim=-1)
+    return torch.cat([phases.cos(), phases.sin(), drawn], dim=-1)
+
+
+@torch.no_grad()
+def place_projection(width: int, most: int | None = None) -> nn.Linear:
+    """Build a layer that keeps what places have in common: waves turned into the first ``most`` of ``width`` numbers, of the size
+    of a norm's outputs."""
+    layer = nn.Linear(NUM_PLACE, width, bias=False)
+    turned = nn.init.orthogonal_(torch.empty(most or width, NUM_WAVES))
+    layer.weight.zero_()
+    layer.weight[: len(turned), :NUM_WAVES] = turned * math.sqrt(2 * width / NUM_WAVES)
+    return layer
 
 
 def cell_places(num_cells: int, width: int, frame_to_camera: Tensor, intrinsics: Tensor) -> Tensor:
@@ -145,12 +168,14 @@ class RayCache:
 
 
 class PositionEncoding(nn.Module):
-    """What tokens and cells are told of where they look, by two layers each on rays and on places on the ground. A cell and a
-    token at one place are told the same of it."""
+    """What tokens and cells are told of where they look: two layers on rays, and places on the ground. A cell and a token at one
+    place are told the same of it, in the first half of the width, where rays say nothing at first."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.along, self.places = two_layers(NUM_ALONG, width), two_layers(NUM_PLACE, width)
+        self.along, self.places = two_layers(NUM_ALONG, width), place_projection(width, width // 2)
+        with torch.no_grad():
+            cast(nn.LayerNorm, self.along[-1]).weight[: width // 2] = 0
 
     def forward(self, rays: Rays) -> tuple[Tensor, Tensor]:
         """Return what is added to image tokens (B, 6 T, width) and to query tokens (B, 6 K, width); worked out once for each
@@ -160,11 +185,12 @@ class PositionEncoding(nn.Module):
 
 
 @torch.no_grad()
-def look_at_alike(attention: Any) -> None:
-    """Let an attention begin by looking at keys that are like its queries, and sharply so: both are told their places, and by
-    chance alone each would see the mean of all, in which what differs between samples is lost."""
-    attention.query.weight.mul_(SHARPNESS)
-    attention.key.weight.copy_(attention.query.weight)
+def look_nearby(attention: Any) -> None:
+    """Let an attention begin by looking at keys whose places are near, which the first half of the width tells: by chance each
+    query would see what its contents happen to be like, and that is anywhere."""
+    nn.init.orthogonal_(attention.key.weight, gain=math.sqrt(SHARPNESS))
+    attention.query.weight.copy_(attention.key.weight)
+    attention.query.weight[:, attention.query.in_features // 2 :] = 0
 
 
 def two_layers(num_features: int, width: int) -> nn.Sequential:

@@ -15,7 +15,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from winnow.checkpoints.state_dicts import FileWeights, LoadReport, compared, load_matching, read_state
 from winnow.errors import WeightsError
 from winnow.families.maps.frame import NUM_CAMERAS
-from winnow.families.maps.model.positions import look_at_alike
+from winnow.families.maps.model.positions import look_nearby
 from winnow.settings import Settings
 
 _BERT_LAYER = re.compile(r"^(?:.*\.)?encoder\.layer\.(\d+)\.(.+)$")
@@ -67,9 +67,12 @@ class QFormer(nn.Module):
         )
 
         layers: Any = self.model.encoder.layer
-        for layer in layers:
-            if layer.has_cross_attention:
-                look_at_alike(layer.crossattention.attention)
+        with torch.no_grad():
+            for layer in layers:
+                # What a token saw of its own place is not to be lost among what all the others saw.
+                layer.attention.output.dense.weight.mul_(0.1)
+                if layer.has_cross_attention:
+                    look_nearby(layer.crossattention.attention)
 
     def forward(self, image_tokens: Tensor, places: Tensor) -> Tensor:
         """Map (B, 6 T, width) image tokens, a camera's beside each other, to (B, 6 K, width); ``places`` (B, 6 K, width) are
