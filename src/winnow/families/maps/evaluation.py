@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from winnow.families.maps.lines import CLASSES
 from winnow.families.maps.metric import MapMetric
 from winnow.families.maps.pictures import draw_maps
 from winnow.families.maps.predictions import MapPredictions
+from winnow.families.maps.report import NUM_WORST, map_sections
+from winnow.sections import Section
 from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,10 @@ class MapEvaluation:
                 "the validation set holds no %s: val/map is the mean over %d classes, %s",
                 " and no ".join(absent), len(there), " and ".join(there),
             )  # fmt: skip
+
+    def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
+        """Return the sections of a run's page."""
+        return map_sections(arrays, data, NUM_WORST if num_pictures is None else num_pictures)
 
     def draw(self, seen: Sequence[tuple[MapBatch, list[MapPredictions]]], classes: Sequence[str], folder: Path) -> Path:
         path = folder / "val_maps.png"

@@ -61,6 +61,28 @@ def draw_maps(
     sheet.save(path)
 
 
+def sample_picture(
+    true: Sequence[tuple[Array, int]], found: Sequence[tuple[Array, int]], batch: MapBatch | None
+) -> Image.Image:
+    """Draw a sample's true lines, (P, 2) each with its label, above the found ones: from above and, where there is a ``batch`` of
+    that sample alone, in the front camera."""
+    rows = []
+    for lines in (true, found):
+        is_drawable = [(points, label) for points, label in lines if (np.abs(points) < _FARTHEST_M).all()]
+        shown = [(np.asarray(points, np.float64), COLOURS[label % len(COLOURS)]) for points, label in is_drawable]
+        rows.append([_from_above(shown), *([] if batch is None else [_in_front_camera(batch, 0, shown)])])
+    if batch is None:  # beside each other
+        rows = [[row[0] for row in rows]]
+    width = sum(cell.width + GAP for cell in rows[0]) - GAP
+    sheet = Image.new("RGB", (width, len(rows) * (HEIGHT + GAP) - GAP), BACKGROUND)
+    for number, row in enumerate(rows):
+        left = 0
+        for cell in row:
+            sheet.paste(cell, (left, number * (HEIGHT + GAP)))
+            left += cell.width + GAP
+    return sheet
+
+
 def _samples(
     seen: Sequence[tuple[MapBatch, Sequence[MapPredictions] | None]],
 ) -> Iterator[tuple[MapBatch, MapPredictions | None, int]]:
@@ -76,7 +98,8 @@ def _row(
     sets = [list(zip(target.lines, target.lines.labels.tolist(), strict=True))]
     if found is not None:
         is_drawable = (found.points.abs() < _FARTHEST_M).flatten(1).all(dim=1)
-        kept = ((found.scores >= threshold) & is_drawable).nonzero()[:, 0].tolist()
+        most = max(10, 2 * len(target.lines))
+        kept = ((found.scores >= threshold) & is_drawable).nonzero()[:most, 0].tolist()
         sets.append([(found.points[line].numpy(), int(found.labels[line])) for line in kept])
     cells = []
     for lines in sets:
@@ -88,7 +111,8 @@ def _row(
     for cell in cells:
         row.paste(cell, (left, 0))
         left += cell.size[0] + GAP
-    ImageDraw.Draw(row).text((2, HEIGHT + 2), f"{target.image_id}, {target.city}", fill=TEXT, font=font)
+    counts = f"{len(target.lines)} true" + (f", {len(sets[1])} found" if found is not None else "")
+    ImageDraw.Draw(row).text((2, HEIGHT + 2), f"{target.image_id}, {target.city}: {counts}", fill=TEXT, font=font)
     return row
 
 
