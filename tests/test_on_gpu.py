@@ -11,6 +11,7 @@ from detection_parts import batch as detection_batch
 from detection_parts import target
 from engine_parts import Vectors
 from test_modes import DETR, FCOS, INK, SIZES
+from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from winnow.checkpoints.host_copy import HostMemory
 from winnow.engine.counts import divisors
@@ -19,7 +20,7 @@ from winnow.engine.precision import Precision
 from winnow.engine.seeding import make_deterministic, rng_state, set_rng_state
 from winnow.engine.transfer import Transfer, with_next
 from winnow.errors import ConfigError, MemoryExhaustedError
-from winnow.families.detection.models.deformable_attention import NoKernelError, load_kernel
+from winnow.families.detection.models.deformable_attention import NoKernelError, RecomputedAttention, load_kernel
 from winnow.run.build import build
 from winnow.run.plan import RunPlan
 from winnow.tracking.null_tracker import NullTracker
@@ -109,6 +110,35 @@ def test_a_copy_for_a_checkpoint_does_not_see_the_next_update():
     weights.fill_(0)  # queued behind the copy
     copied.wait()
     assert torch.equal(copied.content["weights"], expected)
+
+
+def test_deformable_attention_samples_again_instead_of_keeping():
+    shapes = [(64, 64), (32, 32)]
+    torch.manual_seed(0)
+    leaves = [torch.rand(size, device=GPU, requires_grad=True)
+              for size in ((1, 5120, 8, 32), (1, 5120, 8, 2, 4, 2), (1, 5120, 8, 2, 4))]  # fmt: skip
+    value, locations, weights = leaves
+    arguments = (
+        value,
+        torch.tensor(shapes, device=GPU),
+        shapes,
+        torch.tensor([0, 4096], device=GPU),
+        locations,
+        weights,
+        64,
+    )
+    outputs, gradients, held = [], [], []
+    for attention in (MultiScaleDeformableAttention(), RecomputedAttention()):
+        before = torch.cuda.memory_allocated()
+        output = attention(*arguments)
+        held.append(torch.cuda.memory_allocated() - before)
+        outputs.append(output.detach())
+        gradients.append(torch.autograd.grad(output.square().sum(), leaves))
+        del output
+    assert torch.equal(*outputs)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert held[1] < held[0] / 5
 
 
 def test_auto_is_a_half_precision_with_a_scaler_for_fp16_alone():

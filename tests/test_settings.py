@@ -1,9 +1,11 @@
 from typing import Annotated
 
 import pytest
+from composed import compose_plain
 from pydantic import Field
 
 from winnow.builders import builder, check_arguments
+from winnow.config.instantiate import check_node
 from winnow.engine.settings import TrainingSettings
 from winnow.errors import ConfigError
 from winnow.settings import Settings, build_settings
@@ -60,6 +62,7 @@ def test_a_right_node_passes():
     ({"amp": "fp8"}, r"training.amp='fp8': input should be 'auto', 'off', 'bf16' or 'fp16'"),
     ({"resize_schedule": [[5, 640]]}, r"training.resize_schedule=\[\[5, 640\]\]: the schedule must start at epoch 1"),
     ({"resize_schedule": [[1, 640], [1, 800]]}, "its epochs must rise"),
+    ({"resize_schedule": [[1, 640], [2, 16385]]}, "its image sizes must be at most 16384"),
     ({"scheduler": {"name": "cosine", "milestones": [3]}}, "multistep, and only it, needs them"),
     ({"scheduler": {"name": "multistep", "milestones": [40]}}, "lie at or behind the last epoch"),
     ({"optimizer": {"_target_": "torch.optim.AdamW", "lr": "fast"}}, "lr must be a number above 0, got 'fast'"),
@@ -87,3 +90,10 @@ def test_a_builder_may_say_its_keys_by_a_settings_class():
     check_arguments(build_outer, {"inner": {"size": 1}}, ["classes"], "model")
     with pytest.raises(ConfigError, match=r"model.depth=2 is not a known key; allowed here: inner, name"):
         check_arguments(build_outer, {"inner": {"size": 1}, "depth": 2}, ["classes"], "model")
+
+
+@pytest.mark.parametrize("data", ["digits", "pairs_synthetic", "map_synthetic", "ink_strokes", "ink_lines"])
+def test_images_that_no_model_in_use_would_take_are_refused_before_anything_is_read(data):
+    config = compose_plain(f"data={data}", "data.image_size=16385")
+    with pytest.raises(ConfigError, match=r"data.image_size=16385: input should be less than or equal to 16384"):
+        check_node(config, "data", ["loading"])

@@ -1,9 +1,12 @@
 """Record real learning curves: `python benchmarks/curves/record.py [--sets digits bccd pairs] [--most N]`, or `make curves`.
 
 Per set 48 configurations drawn from a space of learning rates and batch sizes, and 20 repeats of one configuration that differ in
-their seed alone, 12 epochs each. Every run is a `python train.py` of its own, with one thread and at the lowest priority. What a
+their seed alone, 12 epochs each. Every run is a `python train.py` of its own, with one thread and at the lowest priority;
+`--slots` trains several at once, on `--device`, and `--seconds` ends the recording after the runs that are begun by then. What a
 run gave is one line of `benchmarks/curves/bank/SET.jsonl`; the detections of the repeats lie in `bank/SET/repeat_N.npz`. Started
-again, it goes on with the first run that is missing. `bccd` reads `../shared/data/bccd` and is left out where that is not there.
+again, it goes on with the first run that is missing, or with `--backwards` the last one: two machines can share the work, and
+`--merge BANK` adds what another one recorded. `bccd` reads `--bccd`, `../shared/data/bccd` by default, and is left out where that
+is not there.
 """
 
 from __future__ import annotations
@@ -12,10 +15,14 @@ import argparse
 import csv
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +51,7 @@ class CurveSet:
 
 SETS = {
     "digits": CurveSet(("model=fcos_tiny", "data=digits", "training.subset_size=500"), (1e-4, 3e-2), 3e-3),
-    "bccd": CurveSet(("model=fcos_tiny", "data=coco", f"data.root={BCCD}", "data.image_size=160"), (1e-4, 3e-2), 3e-3),
+    "bccd": CurveSet(("model=fcos_tiny", "data=coco", "data.image_size=160"), (1e-4, 3e-2), 3e-3),
     "pairs": CurveSet(
         (
             "model=pair_faster_rcnn_tiny", "model.fusion=mid", "data=pairs_synthetic", "training.subset_size=100",
@@ -54,6 +61,15 @@ SETS = {
         2e-3,
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where runs are recorded, where ``bccd`` lies, and what trains."""
+
+    bank: Path
+    bccd: Path
+    device: str
 
 
 @dataclass(frozen=True)
@@ -105,14 +121,18 @@ def read_bank(set_name: str, bank: Path = BANK) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def record(run: Planned, bank: Path) -> None:
-    """Train once, and add its line to the bank. Raises RuntimeError, with the end of its output, where training failed."""
+def record(run: Planned, places: Places) -> dict[str, Any]:
+    """Train once; return the line for the bank. The detections of a repeat are copied there.
+
+    Raises RuntimeError, with the end of its output, where training failed.
+    """
     folder = SCRATCH / run.set_name / run.name
     shutil.rmtree(folder, ignore_errors=True)
     command = [
         sys.executable, "train.py", *SETS[run.set_name].overrides, f"training.optimizer.lr={run.lr}",
         f"training.batch_size={run.batch_size}", f"training.seed={run.seed}", f"training.max_epochs={EPOCHS}",
-        "training.num_workers=0", "training.keep_last_n=0", "tracking=off", f"hydra.run.dir={folder}",
+        f"training.device={places.device}", "training.num_workers=0", "training.keep_last_n=0", "tracking=off",
+        f"hydra.run.dir={folder}", *([f"data.root={places.bccd}"] if run.set_name == "bccd" else []),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -121,21 +141,69 @@ def record(run: Planned, bank: Path) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    line = {
+    if run.kind == "repeat" and (folder / "val_detections.npz").exists():
+        (places.bank / run.set_name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "val_detections.npz", places.bank / run.set_name / f"{run.name}.npz")
+    shutil.rmtree(folder)
+    return {
         **asdict(run),
         "status": result["status"],
+        "device": places.device,
         "metric": "val/map",
         "values": [float(row.get("val/map") or 0.0) for row in rows],
         "losses": [float(row.get("train/loss") or "nan") for row in rows],
         "seconds": [round(float(row["cost/seconds"]), 2) for row in rows],
     }
+
+
+def add(lines: Iterable[dict[str, Any]], bank: Path) -> int:
+    """Append ``lines`` to the files of their sets, but those that are there already; the number of the added ones."""
     bank.mkdir(parents=True, exist_ok=True)
-    if run.kind == "repeat" and (folder / "val_detections.npz").exists():
-        (bank / run.set_name).mkdir(exist_ok=True)
-        shutil.copyfile(folder / "val_detections.npz", bank / run.set_name / f"{run.name}.npz")
-    with (bank / f"{run.set_name}.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    shutil.rmtree(folder)
+    count = 0
+    for line in lines:
+        known = {(one["kind"], one["number"]) for one in read_bank(line["set_name"], bank)}
+        if (line["kind"], line["number"]) not in known:
+            with (bank / f"{line['set_name']}.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            count += 1
+    return count
+
+
+def merge(other: Path, bank: Path) -> int:
+    """Add the runs of the bank ``other``, with their detections; the number of those that were missing here."""
+    for path in sorted(other.glob("*/*.npz")):
+        if not (bank / path.relative_to(other)).exists():
+            (bank / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, bank / path.relative_to(other))
+    return sum(add(read_bank(name, other), bank) for name in SETS)
+
+
+def missing(sets: Sequence[str], bank: Path) -> list[Planned]:
+    """Return the runs that are not recorded, the sets in turns."""
+    known = {name: {(run["kind"], run["number"]) for run in read_bank(name, bank)} for name in sets}
+    rounds = zip(*map(planned, sets), strict=True)
+    return [run for some in rounds for run in some if (run.kind, run.number) not in known[run.set_name]]
+
+
+def record_all(runs: Sequence[Planned], places: Places, slots: int, seconds: float) -> None:
+    """Record ``runs``, so many at once; none is begun after ``seconds``. One that fails is logged, and left for the next time."""
+    deadline = time.monotonic() + seconds
+    waiting = iter(runs)
+    with ThreadPoolExecutor(slots) as pool:
+        running: dict[Future[dict[str, Any]], Planned] = {}
+        while True:
+            while len(running) < slots and time.monotonic() < deadline and (run := next(waiting, None)) is not None:
+                running[pool.submit(record, run, places)] = run
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                run = running.pop(future)
+                try:
+                    add([future.result()], places.bank)
+                except (RuntimeError, OSError, ValueError) as error:
+                    logger.error("%s %s: %s", run.set_name, run.name, error)
+                    continue
+                logger.info("%s %s: lr %g, batch %d, seed %d", run.set_name, run.name, run.lr, run.batch_size, run.seed)
 
 
 def main() -> None:
@@ -143,17 +211,23 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--most", type=int, help="stop after so many runs")
     parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--bccd", type=Path, default=BCCD, help="the folder of the data set")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--slots", type=int, default=1, help="runs at once")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after that")
+    parser.add_argument("--backwards", action="store_true", help="begin with the last run of the plan")
+    parser.add_argument("--merge", type=Path, metavar="BANK", help="only add the runs of this bank")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
+    if options.merge is not None:
+        logger.info("%d runs were added", merge(options.merge, options.bank))
+        return
     os.nice(19)
-    plans = {name: planned(name) for name in options.sets if name != "bccd" or BCCD.exists()}
-    known = {name: {(run["kind"], run["number"]) for run in read_bank(name, options.bank)} for name in plans}
-    rounds = zip(*plans.values(), strict=True)
-    missing = [run for some in rounds for run in some if (run.kind, run.number) not in known[run.set_name]]
-    logger.info("%d runs are recorded, %d are missing", sum(map(len, known.values())), len(missing))
-    for run in missing[: options.most]:
-        record(run, options.bank)
-        logger.info("%s %s: lr %g, batch %d, seed %d", run.set_name, run.name, run.lr, run.batch_size, run.seed)
+    bccd = options.bccd.resolve()
+    runs = missing([name for name in options.sets if name != "bccd" or bccd.exists()], options.bank)
+    logger.info("%d runs are missing", len(runs))
+    places = Places(options.bank, bccd, options.device)
+    record_all((runs[::-1] if options.backwards else runs)[: options.most], places, options.slots, options.seconds)
 
 
 if __name__ == "__main__":

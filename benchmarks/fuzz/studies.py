@@ -114,7 +114,7 @@ def _readers(folder: Path, shared: Any) -> dict[str, Callable[[], object]]:
     def sweep() -> None:
         storage = open_storage(journal, patience_seconds=1.0)
         study = create_study_once(storage, NAME, ["maximize"], sampler=optuna.samplers.RandomSampler(seed=0))
-        plan = Plan(None, None, None, None, NAME, folder, shared["space"], shared["base"], (), None)  # type: ignore[arg-type]
+        plan = Plan(None, None, None, None, NAME, folder, shared["space"], shared["base"], (), None, None)  # type: ignore[arg-type]
         plan = with_stored_choices(plan, study)
         stored = study.user_attrs.get(DEFINITION)
         if stored is not None:

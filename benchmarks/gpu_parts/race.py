@@ -4,39 +4,55 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from engine import BLOCK, composed, launch, running, take_turns
 from gpu_parts.fits import overrides
 from gpu_parts.outcome import Figure, Place, at_least, at_most
 
 OURS, BARE, TRAINER, TRAINER_WITH_OURS = "winnow", "same loop", "HF Trainer, its model", "HF Trainer"
-TRAINERS = (TRAINER, TRAINER_WITH_OURS)
 
 
 def race(place: Place) -> Iterator[Figure]:
     """winnow's loop against a bare loop over the same parts, and against the Hugging Face Trainer"""
-    rounds, warm_up = (1, 1) if place.smoke else (6, 2)
-    amp = "training.amp=bf16" if place.on_gpu else "training.amp=off"
-    model, *sizes = overrides(place, amp, f"training.device={place.device}")
-    config = composed(model.partition("=")[2], place.data, tuple(sizes))
-    has_trainer = importlib.util.find_spec("accelerate") is not None
+    ours_alone = turns(place, (OURS, BARE))
+    yield from speeds(place, ours_alone)
+    slower = ratio(ours_alone[OURS], ours_alone[BARE]) - 1
+    yield at_most("slower than the bare loop by", 100 * slower, 1, "%")
+    if importlib.util.find_spec("accelerate") is None:
+        yield Figure("over the Trainer", "the package accelerate is not installed", verdict="skipped")
+        return
+    for trainer, words in ((TRAINER, "its model"), (TRAINER_WITH_OURS, "our model")):
+        pair = turns(place, (OURS, trainer))
+        yield from speeds(place, {trainer: pair[trainer]})
+        quicker = ratio(pair[trainer], pair[OURS])
+        name = f"over the Trainer with {words}"
+        yield at_least(name, quicker, 1.5, "×") if trainer == TRAINER else Figure(name, quicker, "×")
+
+
+def turns(place: Place, names: Sequence[str]) -> dict[str, list[float]]:
+    """Return the seconds of each block of steps, by contestant; they take turns."""
+    rounds, warm_up = (1, 1) if place.smoke else (4, 1)
+    config = composed_for(place)
     with running() as contestants:
-        for name in (OURS, BARE, *(TRAINERS if has_trainer else ())):
-            contestants.append(launch(name, config, place.folder, show_messages=True))
+        contestants += [launch(name, config, place.folder, show_messages=True) for name in names]
         for contestant in contestants:  # they start at once: the seconds to the first step mean nothing here
             contestant.hear()
         take_turns(contestants, rounds, warm_up)
-    seconds_of = {contestant.name: contestant.seconds for contestant in contestants}
-    images = BLOCK * int(config["training"]["batch_size"])
+        return {contestant.name: contestant.seconds for contestant in contestants}
+
+
+def speeds(place: Place, seconds_of: dict[str, list[float]]) -> Iterator[Figure]:
+    images = BLOCK * int(composed_for(place)["training"]["batch_size"])
     for name, blocks in seconds_of.items():
         yield Figure(name, images / statistics.median(blocks), "images/s")
-    yield at_most("slower than the bare loop by", 100 * (ratio(seconds_of[OURS], seconds_of[BARE]) - 1), 1, "%")
-    if not has_trainer:
-        yield Figure("over the Trainer", "the package accelerate is not installed", verdict="skipped")
-        return
-    yield at_least("over the Trainer with its model", ratio(seconds_of[TRAINER], seconds_of[OURS]), 1.5, "×")
-    yield Figure("over the Trainer with our model", ratio(seconds_of[TRAINER_WITH_OURS], seconds_of[OURS]), "×")
+
+
+def composed_for(place: Place) -> dict[str, Any]:
+    amp = "training.amp=bf16" if place.on_gpu else "training.amp=off"
+    model, *sizes = overrides(place, amp, f"training.device={place.device}")
+    return composed(model.partition("=")[2], place.data, tuple(sizes))
 
 
 def ratio(ones: list[float], others: list[float]) -> float:

@@ -79,7 +79,9 @@ def marked_tests(place: Place) -> Iterator[Figure]:
     files = [str(path) for path in sorted((REPOSITORY / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
     counts = Counts()
     os.chdir(REPOSITORY)
-    code = pytest.main(["-m", "gpu", "-p", "no:cacheprovider", "-q", *files], plugins=[counts])
+    # This process has imported pytest's plugins already (Hydra brings one), of which pytest warns, and a warning is an error.
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = pytest.main(["-m", "gpu", "-p", "no:cacheprovider", "-q", *quiet, *files], plugins=[counts])
     for name in counts.failed:
         yield required(name.rpartition("::")[2], False, "failed", "passes")
     if not counts.passed and not counts.failed and code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

@@ -196,11 +196,18 @@ class Evaluation(Protocol):
     truth of pictures, (H, W, 3) uint8 each, sized as the run's node ``data`` says; and ``found(predictions, batch, classes,
     category_ids)``, which gives one object per picture, with ``record()`` for JSON and ``draw(pixels, min_score)`` for a picture.
     Where a sample is several pictures, ``picture_parts`` names them, and ``pixels`` holds tuples of as many, None for one that is
-    absent.
+    absent. Where it is more than pictures, ``read_sample(source, number)`` gives its name and what stands in ``pixels``, and
+    ``samples_in(paths, root)`` the sources that files hold; both raise DataError for what can't be read. ``sample_of(picture)``
+    makes such a sample of one picture, for ``winnow benchmark``.
+
+    Where ``model_arguments`` asks for more of the data than ``classes`` and ``category_ids``, ``known_data(classes, data)`` makes
+    what it takes instead from the run's node ``data``. ``data_of_model`` names keys of that node which belong to the model:
+    another data set is evaluated with the run's values of them.
 
     For ``winnow export`` it has ``onnx_model(task, data, image_size)``, which makes an ``onnx.ModelProto`` whose input is such a
     picture, and ``from_onnx(outputs)``, which makes of its outputs what ``Metric.update`` takes for that picture; its data has
-    ``val_pictures(image_size)``, which yields each validation picture as it lies on disk and as a batch of one.
+    ``val_pictures(image_size)``, which yields each validation picture as it lies on disk and as a batch of one. A family without
+    such a form may say why in ``no_onnx``, the end of a sentence.
     """
 
     @property

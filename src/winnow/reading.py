@@ -64,8 +64,7 @@ def parse_json(text: str | bytes) -> Any:
     """Return what JSON text means. Raises UnreadableError."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     try:
-        if _may_be_deep(data):
-            raise UnreadableError(f"nests lists and objects more than {MAX_DEPTH} deep")
+        require_not_deep(data)
         return _parsed(text)
     except UnreadableError:
         raise
@@ -207,6 +206,12 @@ def reason(error: BaseException) -> str:
         return "nests too deep"
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 200 else f"{words[:200]} …"
+
+
+def require_not_deep(data: bytes) -> None:
+    """Raise UnreadableError where lists and objects of JSON in UTF-8 nest more than MAX_DEPTH deep."""
+    if _may_be_deep(data):
+        raise UnreadableError(f"nests lists and objects more than {MAX_DEPTH} deep")
 
 
 def is_deep(text: str) -> bool:

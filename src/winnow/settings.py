@@ -11,6 +11,9 @@ from pydantic_core import ErrorDetails
 
 from winnow.errors import ConfigError
 
+MAX_IMAGE_SIZE = 1 << 14
+"""In px. A larger one, of a command or a file, would take the memory of the machine."""
+
 
 class Settings(BaseModel):
     """Frozen, typed, without unknown keys and without coercion: ``"3"`` is not a number, ``true`` is not 1."""

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pickle
 import zipfile
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from winnow.checkpoints.file import KEYS, VERSION, read_checkpoint, write_checkpoint
-from winnow.checkpoints.seal import has_whole_checkpoint
+from winnow.checkpoints.seal import COMMENT_LENGTH, MARK, has_whole_checkpoint
 from winnow.errors import CheckpointError
 
 
@@ -103,3 +104,15 @@ def test_a_run_can_be_resumed_only_from_a_whole_checkpoint(tmp_path, content, fi
         data[500] ^= state == "flipped"
         path.write_bytes(data[:500] if state == "torn" else data)
     assert has_whole_checkpoint(tmp_path) == expected
+
+
+def test_a_pickle_that_torch_stumbles_over_under_a_right_checksum_is_named(tmp_path):
+    """One flipped bit of a checkpoint gave an IndexError of torch's unpickler (benchmarks/verify_flips.py)."""
+    path = tmp_path / "last.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}(X\x01\x00\x00\x00au.")  # a key without its value
+        archive.writestr("archive/version", b"3\n")
+    data = path.read_bytes()[:-2]
+    path.write_bytes(data + COMMENT_LENGTH.to_bytes(2, "little") + MARK + hashlib.sha256(data).hexdigest().encode())
+    with pytest.raises(CheckpointError, match=r"last.pth can't be read as a checkpoint: list index out of range"):
+        read_checkpoint(path)

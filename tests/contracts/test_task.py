@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from winnow.families.detection.metrics.coco_ap import CocoAp
 from winnow.families.detection.models.deformable_detr import deformable_detr, deformable_detr_tiny
 from winnow.families.detection.models.faster_rcnn import FasterRcnnModel, FasterRcnnTask, faster_rcnn_r50_fpn
+from winnow.families.detection.models.fcos_mobilenet_v2 import fcos_mobilenet_v2
 from winnow.families.detection.models.fcos_r50_fpn import fcos_r50_fpn
 from winnow.families.detection.models.fcos_tiny import fcos_tiny
 from winnow.families.ink.metric import InkMetric
@@ -86,6 +87,12 @@ class DetectionTaskContract(TaskContract):
 class TestFcosTiny(DetectionTaskContract):
     name, make = "fcos_tiny", fcos_tiny
     changes = {"channels": [8, 8, 16, 16], "head_channels": 32, "head_convs": 1}  # noqa: RUF012
+    padding_tolerance = 1.5
+
+
+class TestFcosMobilenetV2(DetectionTaskContract):
+    name, make = "fcos_mobilenet_v2", fcos_mobilenet_v2
+    changes = {"head_channels": 32, "head_convs": 1}  # noqa: RUF012
     padding_tolerance = 1.5
 
 

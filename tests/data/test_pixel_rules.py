@@ -9,7 +9,7 @@ from PIL import Image
 
 from winnow.data.grey_levels import levels_left, to_8_bits
 from winnow.data.image import ImageSizeError, ImageTooLargeError, levels_of, read_image, read_upright
-from winnow.data.picture_facts import UNREADABLE, PictureFacts, facts_of, facts_of_file
+from winnow.data.picture_facts import UNREADABLE, PictureFacts, facts_of_file, facts_table
 from winnow.data.pixel_rule import PixelRule
 from winnow.errors import DataError
 
@@ -102,6 +102,10 @@ def test_what_is_no_picture_is_unreadable(tmp_path, content):
 def test_a_damaged_exif_makes_no_picture_unreadable(tmp_path, pixels, exif):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif)
     assert facts_of_file(str(tmp_path / "a.jpg")) == PictureFacts(24, 16)
+
+
+def facts_of(paths, cache):
+    return [PictureFacts(*row) for row in facts_table(paths, cache).tolist()]
 
 
 def test_facts_are_kept_and_only_what_has_changed_is_looked_at_again(tmp_path, pixels, monkeypatch):

@@ -30,6 +30,14 @@ def test_warmup_takes_at_most_a_third_of_a_short_run():
     assert schedule(name="cosine", total_steps=30, warmup_steps=500).factor(10) == 1.0
 
 
+@pytest.mark.parametrize(("part", "steps"), [(None, 20), (0.05, 10), (0.0, 0), (0.9, 66)])
+def test_warmup_may_be_a_part_of_the_run(part, steps):
+    lr = schedule(name="constant", total_steps=200, warmup_steps=20, warmup_part=part)
+    assert lr.warmup_steps == steps
+    assert lr.factor(steps) == 1.0
+    assert steps == 0 or lr.factor(steps - 1) < 1.0
+
+
 @pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (29, 1.0), (30, 0.1), (59, 0.1), (60, 0.01), (99, 0.01)])
 def test_multistep_multiplies_at_the_end_of_each_milestone_epoch(step, factor):
     assert schedule(name="multistep", milestones=[3, 6]).factor(step) == pytest.approx(factor)

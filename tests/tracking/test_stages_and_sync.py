@@ -48,12 +48,15 @@ def test_sync_sends_the_whole_and_its_stages_once_the_database_is_back(trained, 
         assert_server_equals_outbox(uri, run / part)
     client = mlflow_client(uri)
     (experiment,) = [found for found in client.search_experiments() if found.name == "winnow"]
-    runs = {found.info.run_name: found for found in client.search_runs([experiment.experiment_id])}
+    found = client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name.split(" · ")[0]: run for run in found}
+    (whole_name,) = runs.keys() - {"shapes", "fine"}
+    assert runs[whole_name].info.run_name.endswith(" · shapes → fine")
     assert {name: found.info.status for name, found in runs.items()} == dict.fromkeys(
-        ("run", "shapes", "fine"), "FINISHED"
+        (whole_name, "shapes", "fine"), "FINISHED"
     )
     parents = {name: found.data.tags.get("mlflow.parentRunId") for name, found in runs.items()}
-    whole = runs["run"].info.run_id
-    assert parents == {"run": None, "shapes": whole, "fine": whole}
+    whole = runs[whole_name].info.run_id
+    assert parents == {whole_name: None, "shapes": whole, "fine": whole}
     assert main(["sync", str(run)]) == 0
     assert capsys.readouterr().out.count(": 0 events sent now, 0 events and 0 files left") == 3

@@ -58,6 +58,11 @@ def test_the_evaluation_of_pairs_is_the_run_s_to_the_last_bit(pair_run, here):
     assert "val/map" in found
 
 
+def test_their_export_is_refused_with_the_reason(pair_run, here, capsys):
+    assert main(["export", str(pair_run)]) == 2
+    assert "can't be exported: models of pairs are Faster R-CNNs" in capsys.readouterr().err
+
+
 def test_arrays_single_pairs_and_absent_pictures(pair_model, records):
     visible, infrared = records[1][0]
     (expected,) = pair_model.predict([(visible, infrared)])

@@ -354,6 +354,8 @@ def test_an_ink_model_finds_lines(warm_program, workplace, here, tmp_path, caplo
     with Image.open(tmp_path / "out" / "pictures" / "line.png") as drawn:
         assert drawn.size == (150, 40)
     assert "category ids" not in caplog.text
+    with pytest.raises(ConfigError, match=r"can't be exported: a line is straightened, cut into tiles"):
+        winnow.load(workplace / "ink", device="cpu", precision="off").export(tmp_path / "ink.onnx")
     numbers = winnow.load(workplace / "ink", "last").evaluate()
     recorded = json.loads((workplace / "ink/result.json").read_text())["metrics"]
     assert numbers == {name: recorded[name] for name in numbers}

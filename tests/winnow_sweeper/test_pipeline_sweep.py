@@ -51,7 +51,7 @@ def test_a_trial_is_judged_by_its_last_stage_and_tracked_as_parent_of_its_stages
     assert list(result["stages"]) == ["shapes", "fine"]
     assert list(reported(folder)) == [1, 2, 3, 4, 5]
     assert result["objective"] == result["stages"]["fine"]["objective"] == max(list(reported(folder).values())[2:])
-    assert parents_by_name(folder) == {"study": None, "0": "study", "shapes": "0", "fine": "0"}
+    assert parents_by_name(folder) == {"study": None, "study 0": "study", "shapes": "study 0", "fine": "study 0"}
 
 
 def parents_by_name(folder):
@@ -60,9 +60,9 @@ def parents_by_name(folder):
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (experiment,) = [found for found in client.search_experiments() if found.name == "winnow"]
     runs = client.search_runs([experiment.experiment_id])
-    names = {run.info.run_id: run.info.run_name for run in runs}
+    names = {run.info.run_id: run.info.run_name.split(" · ")[0] for run in runs}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    return {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
+    return {names[run.info.run_id]: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
 
 
 @pytest.mark.parametrize(("from_epoch", "stages"), [(1, ["shapes"]), (2, ["shapes", "fine"])])

@@ -33,7 +33,7 @@ def validate(config):
 
 
 def test_they_are_all_there():
-    assert NAMES == ["architecture", "augmentation", "lr_bs", "lr_schedule", "resize", "seeds"]
+    assert NAMES == ["architecture", "augmentation", "lr_bs", "lr_schedule", "resize", "seeds", "start"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -75,6 +75,7 @@ def dry_run(
     extend: Callable[[optuna.Trial], None] | None = None,
     num_sampled: int = 5,
     num_certain: int = 0,
+    default: Mapping[str, Any] | None = None,
 ) -> DryRun:
     """Compose and check every explicit trial, the first ``num_sampled`` of the sampler, and each value of the space by itself on
     the config without other parameters: a value that is refused there counts as wrong unless a trial that has it would run.
@@ -86,7 +87,7 @@ def dry_run(
     planned = [
         _composed(what, lines, space, compose)
         for what, lines in (
-            *_trials(space, explicit, sampler, directions, n_trials, extend, num_sampled, num_certain),
+            *_trials(space, explicit, sampler, directions, n_trials, extend, num_sampled, num_certain, default),
             *_values(space),
         )
     ]
@@ -110,10 +111,13 @@ def _trials(
     extend: Callable[[optuna.Trial], None] | None,
     num_sampled: int,
     num_certain: int,
+    default: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     study = optuna.create_study(
         sampler=sampler, directions=[StudyDirection[direction.upper()] for direction in directions]
     )
+    if default is not None:
+        study.enqueue_trial(dict(default))
     for trial in explicit:
         study.enqueue_trial(trial.params, user_attrs={OVERRIDES: list(trial.overrides)})
     for number in range(min(n_trials, len(explicit) + num_sampled)):
@@ -125,7 +129,9 @@ def _trials(
         if extend is not None:
             extend(asked)
         lines = space.overrides(asked.params)
-        if number < len(explicit):
+        if number == 0 and default is not None:
+            yield "trial 0, the default configuration", lines
+        elif number < len(explicit):
             own = explicit[number]
             yield f"trial {number} (line {own.line})", (*lines, *own.overrides)
         else:

@@ -11,6 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from optuna.pruners import BasePruner
 
+from hydra_plugins.winnow_sweeper._default_trial import default_params
 from hydra_plugins.winnow_sweeper._definition import Definition
 from hydra_plugins.winnow_sweeper._points import Points
 from hydra_plugins.winnow_sweeper._pruner_building import build_pruner
@@ -50,6 +51,7 @@ class Plan:
     space: SearchSpace
     base: dict[str, Any]
     explicit: Sequence[ExplicitTrial]
+    default: Mapping[str, Any] | None
     pruner: BasePruner
 
     @property
@@ -105,7 +107,8 @@ def make_plan(
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={override_text(str(folder))}")
     space = SearchSpace.parse(settings.params, arguments)
-    base = composed_run(hydra_context, config, space.fixed_overrides).config
+    composed = composed_run(hydra_context, config, space.fixed_overrides)
+    base = composed.config
     require_secrets(base)
     settings = with_repeats(settings, base, space)
     trusted = base.get("trusted_targets") or ()
@@ -122,7 +125,10 @@ def make_plan(
             f"hydra.sweeper.trials_file={settings.trials_file!r} lists {len(explicit)} trials, more than "
             f"hydra.sweeper.n_trials={settings.n_trials}, which is the total"
         )
-    plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, pruner)
+    default = None
+    if settings.enqueue_default and settings.trials_file is None and settings.custom_search_space is None:
+        default = default_params(space, base, composed.parts[0][1] if composed.parts else {})
+    plan = Plan(settings, hydra_context, task_function, config, name, folder, space, base, explicit, default, pruner)
     _require_one_direction(plan)
     _require_variation(plan)
     return plan

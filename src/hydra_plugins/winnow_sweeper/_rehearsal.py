@@ -53,7 +53,7 @@ def rehearse(plan: Plan, checks: StartChecks, sampler: optuna.samplers.BaseSampl
     return dry_run(
         plan.space, plan.explicit, sampler, settings.direction, num_trials(plan),
         len(settings.seeds or [0]), plan.compose, lambda runs: checks.refusals(plan, runs), extender(plan),
-        num_certain=num_certain(plan),
+        num_certain=num_certain(plan), default=None if (plan.folder / DESCRIPTION).exists() else plan.default,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class SweeperSettings(Settings):
     force_direction: bool
     devices: Literal["auto"] | list[int | str] | None
     trials_file: str | None
+    enqueue_default: bool
     seeds: list[int] | None
     repeat_over: str | None
     max_retries: int = Field(ge=0)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 
+from hydra_plugins.winnow_sweeper._default_trial import DEFAULT
 from hydra_plugins.winnow_sweeper._definition import Definition, accepted_changes
 from hydra_plugins.winnow_sweeper._plan import Plan
 from hydra_plugins.winnow_sweeper._points import Points
@@ -254,8 +255,10 @@ def why_all_done(plan: Plan, study: optuna.Study) -> str:
 
 
 def enqueue(plan: Plan, study: optuna.Study) -> None:
-    """Put the listed trials before all others, each once over all starts. Without a list those of earlier starts stay. One whose
-    point the sampler took before it was listed is not run again."""
+    """Put the default configuration, of a new study, or the listed trials before all others, each once over all starts. Without a
+    list those of earlier starts stay. One whose point the sampler took before it was listed is not run again."""
+    if plan.default is not None and not study.get_trials(deepcopy=False):
+        study.enqueue_trial(dict(plan.default), user_attrs={DEFAULT: True})
     if plan.settings.trials_file is None:
         return
     fresh = plan.explicit

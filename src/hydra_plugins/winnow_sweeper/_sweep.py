@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
+from hydra_plugins.winnow_sweeper._distribution import allowed
 from hydra_plugins.winnow_sweeper._job import Slots
 from hydra_plugins.winnow_sweeper._judge import Judge
 from hydra_plugins.winnow_sweeper._limits import Limits, SweepFailedError
@@ -25,6 +26,7 @@ from hydra_plugins.winnow_sweeper._rehearsal import rehearse, show, unmet_requir
 from hydra_plugins.winnow_sweeper._secrets import storage_reference
 from hydra_plugins.winnow_sweeper._single_run import Work
 from hydra_plugins.winnow_sweeper._slots import num_jobs, open_slots
+from hydra_plugins.winnow_sweeper._space import bare
 from hydra_plugins.winnow_sweeper._start_checks import StartChecks
 from hydra_plugins.winnow_sweeper._study import (
     build_sampler,
@@ -51,12 +53,13 @@ from winnow.process import ProcessStamp
 from winnow.protocols import Tracker
 from winnow.report.page import FILE
 from winnow.report.study import write_study_report
-from winnow.run.tracker import choose_tracker
+from winnow.run.tracker import choose_tracker, log_page
 from winnow.run_folder import MadeFolders
 from winnow.sweep.claims import Claims
 from winnow.sweep.outcome import OWNER
 from winnow.sweep.pruners import is_eliminated
 from winnow.sweep.report import StudyReport, logging_refusal
+from winnow.sweep.shown import record_ranking, record_search
 from winnow.sweep.storage import open_storage
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, rows_of
@@ -110,6 +113,8 @@ def sweep(plan: Plan) -> str | None:
     reason: str | None = None
     with tracker:
         report = new_report(plan, study, tracker)
+        space = {bare(name): allowed(searched) for name, searched in plan.space.distributions.items()}
+        record_search(tracker, plan.name, plan.folder, space, report.objectives)
         claims = Claims(study, storage, owner)
         try:
             with claims.beating(), shown(report, plan), slots_of(plan) as slots:
@@ -122,10 +127,13 @@ def sweep(plan: Plan) -> str | None:
         report.conclude(reason or why_all_done(plan, study), next_commands(plan, reason))
         if plan.base.get("report"):
             write_page(study, plan.folder, tracker)
+        record_ranking(tracker, report.rows, plan.folder, space, report.objectives, is_over=reason is None)
         if failure is not None:
             tracker.finish("failed")
             raise failure
         tracker.finish("interrupted" if reason == INTERRUPTED else "completed")
+    if plan.is_winnow_run:
+        log_page(plan.folder)
     return reason
 
 
@@ -158,6 +166,7 @@ def slots_of(plan: Plan) -> Iterator[Slots]:
         len(settings.direction),
         tuple(settings.metrics) if settings.metrics else None, tuple(settings.seeds) if settings.seeds else None,
         counts_cost=settings.max_cost is not None, repeated_key=settings.repeated_key,
+        searched=tuple(map(bare, plan.space.distributions)),
     )  # fmt: skip
     slots = open_slots(
         Work(plan.hydra_context, TrialTask(plan.task_function, ref), plan.config), num_jobs(plan.settings),

@@ -61,7 +61,8 @@ class TrialTask:
         began = time.monotonic()
         trial = StoredTrial(self._ref, number, seed, folder)
         name = self._ref.repeated_key.rpartition(".")[2]
-        with running(CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed, name)):
+        current = CurrentTrial(trial, number, self._ref.name, Path(self._ref.folder), seed, name, self._ref.searched)
+        with running(current):
             outcome = self._run(cfg, folder)
         result = _result(folder)
         metrics = result.get("metrics", {})

@@ -32,6 +32,8 @@ class WinnowSweeperConf(OptunaSweeperConf):
     force_direction: bool = False
     # JSON, YAML or CSV of explicit trials, run before sampling
     trials_file: str | None = None
+    # the configuration that the search starts from is the first trial of a new study, where the space holds it
+    enqueue_default: bool = True
     # each configuration is run with every seed and judged by the mean
     seeds: list[int] | None = None
     # the key that `seeds` are given to; data.fold: every fold of data.folds, without naming them; null = training.seed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ import torch
 from torch import Tensor
 
 from winnow.reading import UnreadableError, require_no_growth
+
+ODD_BYTES = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, struct.error,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What torch's readers raise on bytes that they don't expect; text alone gives an IndexError."""
 
 _MAKES_BYTES = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n")
 """How a pickle names what makes as many zeros as it is told to; no file of tensors needs it."""

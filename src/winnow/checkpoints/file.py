@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from winnow.checkpoints.bounds import require_bounded, require_inert_bytes, require_stored
+from winnow.checkpoints.bounds import ODD_BYTES, require_bounded, require_inert_bytes, require_stored
 from winnow.checkpoints.references import VERSION as VERSION_WITH_REFERENCES
 from winnow.checkpoints.seal import COMMENT_LENGTH, MARK, verify
 from winnow.errors import CheckpointError
@@ -77,8 +77,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         # torch's own message advises to run whatever code the file holds.
         raise CheckpointError(f"{path} can't be read as a checkpoint: it holds code, which is never run") from error
-    except (RuntimeError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path} can't be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    except ODD_BYTES as error:
+        first = (str(error).splitlines() or [""])[0][:500]
+        raise CheckpointError(f"{path} can't be read as a checkpoint: {first or type(error).__name__}") from error
     version = checkpoint.get("version") if isinstance(checkpoint, dict) else None
     if type(version) is not int or version not in (VERSION, VERSION_WITH_REFERENCES):
         raise CheckpointError(

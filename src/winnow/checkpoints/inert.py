@@ -7,9 +7,7 @@ import datetime
 import pathlib
 import pickle
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,14 @@ import torch
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from winnow.checkpoints.bounds import require_bounded, require_inert_bytes, require_stored
+from winnow.checkpoints.bounds import ODD_BYTES, require_bounded, require_inert_bytes, require_stored
 from winnow.errors import WinnowError
 from winnow.reading import UnreadableError
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began a file before its zips
 _ZIP_MAGIC = b"PK\x03\x04"
 _LONGEST_HEADER = 100_000_000  # of safetensors, its own limit
-_NOT_AS_EXPECTED = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
-    ValueError, pickle.UnpicklingError, struct.error, zlib.error, zipfile.BadZipFile, safetensors.SafetensorError,
-)  # fmt: skip
-"""What torch's readers raise on bytes that they don't expect; text alone gives an IndexError."""
+_NOT_AS_EXPECTED = (*ODD_BYTES, MemoryError, OSError, pickle.UnpicklingError, safetensors.SafetensorError)
 
 
 class Opaque:

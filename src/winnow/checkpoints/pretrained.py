@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -129,17 +131,41 @@ def find_weights(pretrained: bool | str, offline: bool, weights: WeightsEnum | N
 
     For models that load them by themselves; as ``load_or_start_random`` in all else.
     """
+    is_own = isinstance(pretrained, str) and pretrained != IF_AVAILABLE
+    source = str(pretrained if is_own else weights)
+    state = _standing_in.get()
+    if state is not None and pretrained is not False:
+        device = torch.get_default_device()  # meta where a model without memory is built
+        return FoundWeights({name: value.to(device) for name, value in state.items()}, source)
 
     def load(path: Path) -> FoundWeights | None:
-        is_own = isinstance(pretrained, str) and pretrained != IF_AVAILABLE
-        return FoundWeights(read_state(path), str(pretrained if is_own else weights))
+        return FoundWeights(read_state(path), source)
 
     return load_or_start_random(pretrained, weights, offline, load=load, start_random=lambda: None)
 
 
+@contextmanager
+def standing_in(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, ``find_weights`` gives ``state``, a trained model's own, for whatever it is asked for: a model is then built as it
+    was when it trained, without the file that it began from."""
+    token = _standing_in.set(state)
+    try:
+        yield
+    finally:
+        _standing_in.reset(token)
+
+
+_standing_in: ContextVar[Mapping[str, Tensor] | None] = ContextVar("standing_in", default=None)
+
+
+def file_in_hub(weights: WeightsEnum) -> Path:
+    """Return where ``weights`` of torchvision lie in torch.hub's cache, once they were fetched."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
 def _fetched_once(weights: WeightsEnum, offline: bool) -> Path:
     """Return the file of ``weights`` in torch.hub's cache, fetched there first if need be and allowed."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    file = file_in_hub(weights)
     how = (
         f"fetch {weights.url} into {file.parent} (TORCH_HOME moves it), or set model.pretrained=PATH to a local copy, or "
         "model.pretrained=if_available to start from random values"

@@ -15,17 +15,20 @@ from winnow.commands.export import add_export
 from winnow.commands.new import add_new
 from winnow.commands.predict import add_evaluate, add_predict
 from winnow.commands.preflight import add_preflight
+from winnow.commands.proof import add_reproduce, add_verify
 from winnow.commands.report import add_report
+from winnow.commands.start import add_start
 from winnow.commands.study import add_promote, add_study
 from winnow.commands.sync import add_sync
 from winnow.commands.train import add_train, train_with
+from winnow.commands.ui import add_ui
 from winnow.errors import BAD_USAGE, EXIT_UNREAD, PROBLEMS, ConfigError, WinnowError, refused_path
 from winnow.masking import mask_output
 from winnow.output import drop_unwritten_output, is_unread, visible
 
 SUBCOMMANDS = (
-    add_train, add_new, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_export, add_benchmark, add_compare,
-    add_report, add_study, add_promote, add_sync,
+    add_train, add_new, add_start, add_data, add_convert, add_preflight, add_predict, add_evaluate, add_export, add_benchmark,
+    add_compare, add_report, add_study, add_promote, add_sync, add_verify, add_reproduce, add_ui,
 )  # fmt: skip
 
 DISTRIBUTION = "winnow-train"

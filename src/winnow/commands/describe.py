@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from winnow.errors import CLEAN, PROBLEMS
+
+if TYPE_CHECKING:
+    from winnow.families.detection.describe import Description
 
 
 def add_describe(data: Any) -> None:
@@ -27,6 +30,22 @@ def _describe(options: argparse.Namespace) -> int:
     from winnow.output import visible
 
     found = describe_data(options.path)
+    print_splits(found)
+    if not {"train", "all"} & found.splits.keys():
+        print("there is no train split: nothing to train on")
+        return PROBLEMS
+    overrides = dict(found.overrides)
+    if "val" not in found.splits and overrides["data"] != "bdd100k":  # a run without one says nothing of how good it is
+        overrides["data.val_part"] = "0.15"
+    words = " ".join(for_shell(quoted_override(*item)) for item in overrides.items())
+    print(visible(f"train with: winnow train {words}"))
+    return CLEAN
+
+
+def print_splits(found: Description) -> None:
+    """Print the format of a data set, its splits and how often each class is there."""
+    from winnow.output import visible
+
     print(f"format: {found.format}")
     for split, part in found.splits.items():
         (width, height), (widest, highest) = part.smallest, part.largest
@@ -38,13 +57,3 @@ def _describe(options: argparse.Namespace) -> int:
     for name in dict.fromkeys(name for part in found.splits.values() for name in part.boxes_of):
         counts = ", ".join(f"{part.boxes_of.get(name, 0)} {split}" for split, part in found.splits.items())
         print(visible(f"class {name}: {counts}"))
-    if not {"train", "all"} & found.splits.keys():
-        print("there is no train split: nothing to train on")
-        return PROBLEMS
-    print(
-        visible(
-            "train with: winnow train "
-            + " ".join(for_shell(quoted_override(*item)) for item in found.overrides.items())
-        )
-    )
-    return CLEAN

@@ -24,12 +24,20 @@ def add_predict(commands: Any) -> None:
     )
     add_model(predict)
     add_computing(predict)
-    predict.add_argument("images", nargs="+", metavar="IMAGES", help="pictures, or folders of pictures")
+    predict.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="pictures, or folders of pictures; for models of maps infos"
+    )
     predict.add_argument(
         "--infrared",
         type=Path,
         metavar="FOLDER",
         help="for models of pairs: where the infrared picture of each visible one lies, at the same place and name below it",
+    )
+    predict.add_argument(
+        "--root",
+        type=Path,
+        metavar="FOLDER",
+        help="for models of maps, whose IMAGES are files of infos: where their images lie; default: beside each file",
     )
     predict.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder, new or empty")
     predict.add_argument(
@@ -92,17 +100,22 @@ def load_model(options: argparse.Namespace, device: str, precision: str | None) 
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from winnow.trained.output import write_predictions
-    from winnow.trained.pictures import partners_below, pictures_below
-
     if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
         raise ConfigError(f"--output {options.output} is not empty; name a folder that is new")
     if not 0 <= options.min_score <= 1:
         raise ConfigError(f"--min-score {options.min_score} must be from 0 to 1")
+
+    from winnow.trained.output import write_predictions
+    from winnow.trained.pictures import partners_below, pictures_below
+
     images: list[Any] = (
         pictures_below(options.images) if options.infrared is None else partners_below(options.images, options.infrared)
     )
     model = load_model(options, options.device, options.precision)
+    if hasattr(model.evaluation, "samples_in"):
+        images = model.evaluation.samples_in(options.images, options.root)
+    elif options.root is not None:
+        raise ConfigError(f"{model.path} looks at pictures; --root is for models of maps")
     if bool(model.picture_parts) != (options.infrared is not None):
         what = f"({', '.join(model.picture_parts)})" if model.picture_parts else "single pictures"
         raise ConfigError(f"{model.path} looks at {what}; --infrared is for models of pairs, and they need it")

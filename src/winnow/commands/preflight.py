@@ -38,6 +38,7 @@ def add_preflight(commands: Any) -> None:
     preflight.add_argument(
         "--json", metavar="PATH", help="write the report there as JSON; - is stdout, and the text goes to stderr"
     )
+    preflight.add_argument("--format", choices=("table", "json"), default="table", help="json: the same as --json -")
     preflight.add_argument(
         "--seconds", type=float, default=15.0, help="to spend on timed steps, at all image sizes together; default: 15"
     )
@@ -53,6 +54,10 @@ def _preflight(options: argparse.Namespace) -> int:
     from winnow.output import visible
     from winnow.preflight.preflight import preflight
 
+    if options.format == "json":
+        if options.json not in (None, "-"):
+            raise ConfigError(f"--format json prints the report, and --json {options.json} writes it; give one of them")
+        options.json = "-"
     if options.json not in (None, "-") and not Path(options.json).parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no folder {Path(options.json).parent}")
     report = preflight(

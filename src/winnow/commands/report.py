@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ def add_report(commands: Any) -> None:
         "--storage",
         help="of a sweep: address with its password, where the study's own lacks it and the environment too",
     )
+    report.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="of what is printed: the page's path, or an object with it",
+    )
     report.set_defaults(run=_report)
 
 
@@ -47,12 +54,21 @@ def _report(options: argparse.Namespace) -> int:
     if options.output is not None and not options.output.parent.is_dir():
         raise ConfigError(f"--output {options.output}: there is no folder {options.output.parent}")
     if len(options.subjects) > 1:
-        path = _comparison(options)
+        kind, path = "comparison", _comparison(options)
     elif (options.subjects[0] / "sweep.yaml").exists():
-        path = _study(options)
+        kind, path = "study", _study(options)
     else:
-        path = _run(options)
-    print(path)
+        kind, path = "run", _run(options)
+    if options.format == "json":
+        content = {
+            "schema": 1,
+            "kind": kind,
+            "subjects": [str(folder) for folder in options.subjects],
+            "page": str(path),
+        }
+        print(json.dumps(content, indent=1))
+    else:
+        print(path)
     return CLEAN
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ def add_study(commands: Any) -> None:
     study.add_argument(
         "--storage", help="address with its password, where the study's own lacks it and the environment too"
     )
+    study.add_argument("--format", choices=("table", "json"), default="table")
     study.set_defaults(run=_study)
 
 
@@ -48,6 +51,7 @@ def add_promote(commands: Any) -> None:
         metavar="FOLDER",
         help="a folder of your own with more config groups, as for the search",
     )
+    promote.add_argument("--format", choices=("table", "json"), default="table", help="of what is said at the end")
     promote.set_defaults(run=_promote)
 
 
@@ -55,8 +59,13 @@ def _study(options: argparse.Namespace) -> int:
     from winnow.console import CONSOLE
     from winnow.sweep.report import study_lines
     from winnow.sweep.stored_study import StoredStudy
+    from winnow.sweep.study_json import study_json
 
-    for item in study_lines(StoredStudy.open(options.folder, options.storage)):
+    stored = StoredStudy.open(options.folder, options.storage)
+    if options.format == "json":
+        print(json.dumps(study_json(stored), indent=1))
+        return CLEAN
+    for item in study_lines(stored):
         CONSOLE.print(item)
     return CLEAN
 
@@ -66,10 +75,16 @@ def _promote(options: argparse.Namespace) -> int:
     from winnow.sweep.promotion import promote, promotion_table
     from winnow.sweep.promotion_command import training_program
     from winnow.sweep.stored_study import StoredStudy
+    from winnow.sweep.study_json import promotion_json
 
     if options.top < 1:
         raise ConfigError(f"--top {options.top} must be at least 1")
     source = StoredStudy.open(options.folder, options.storage)
-    promotion = promote(source, options.top, options.overrides, training_program(options.config_dir), options.by)
-    CONSOLE.print(promotion_table(promotion))
+    program = training_program(options.config_dir)
+    printed = sys.stderr if options.format == "json" else None  # standard output is the program's that reads it
+    promotion = promote(source, options.top, options.overrides, program, options.by, printed)
+    if options.format == "json":
+        print(json.dumps(promotion_json(promotion), indent=1))
+    else:
+        CONSOLE.print(promotion_table(promotion))
     return CLEAN if promotion.is_whole else PROBLEMS

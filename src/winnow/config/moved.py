@@ -40,6 +40,7 @@ ADDED: dict[str, Any] = {
     "training.frozen_weights": "stored",
     "training.memory_format": "auto",
     "training.no_decay": [],
+    "training.scheduler.warmup_part": None,
     "training.subset_stratified": False,
 }
 """Dotted key that recorded configs may lack → the value that says what happened before there was the key."""

@@ -25,6 +25,8 @@ from winnow.run_folder import whole_file
 logger = logging.getLogger(__name__)
 
 _MANY = 5000
+_PART = 64
+"""Pictures that a thread looks at before it is given others."""
 _MAX_THREADS = 8
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SHORT = 3
@@ -50,14 +52,6 @@ class PictureFacts(NamedTuple):
 UNREADABLE = PictureFacts(0, 0)
 
 
-def facts_of(paths: Sequence[str], cache: Path | None = None) -> list[PictureFacts]:
-    """Return the facts of each picture, as ``facts_table`` finds them."""
-    return [
-        PictureFacts(width, height, orientation, bits, bool(has_end))
-        for width, height, orientation, bits, has_end in facts_table(paths, cache).tolist()
-    ]
-
-
 def facts_table(paths: Sequence[str], cache: Path | None = None) -> np.ndarray:
     """Return the facts of each picture, (N, 5) int32 in the order of ``PictureFacts``; of one that can't be read, ``UNREADABLE``.
 
@@ -71,9 +65,12 @@ def facts_table(paths: Sequence[str], cache: Path | None = None) -> np.ndarray:
     rows = np.flatnonzero(is_new).tolist()
     if len(rows) > _MANY:
         logger.info("looking at the headers of %d images%s", len(rows), "" if file is None else f", once: {file}")
+    parts = [rows[start : start + _PART] for start in range(0, len(rows), _PART)]
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for row, found in zip(rows, pool.map(facts_of_file, (paths[row] for row in rows)), strict=True):
-            facts[row] = found
+        for part, found in zip(
+            parts, pool.map(lambda part: [facts_of_file(paths[row]) for row in part], parts), strict=True
+        ):
+            facts[part] = found
     if file is not None and rows:
         _keep(file, states, facts)
     return facts

@@ -189,8 +189,10 @@ def finish_epoch(run: Fit, is_best: bool) -> None:
 
 
 def best_names(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers of the best evaluation by the names that they are tracked by: ``val/map`` as ``best/map``."""
-    return {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
+    """Return the numbers of the best evaluation by the names that they are tracked by: ``val/map`` as ``best/map``. Those of
+    single classes, ``val/map_class/car``, are left out: they would be as many again, and hide what is compared first."""
+    found = {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
+    return {name: value for name, value in found.items() if name.count("/") == 1}
 
 
 def prepare_saves(run: Fit) -> None:

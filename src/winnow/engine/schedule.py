@@ -44,14 +44,21 @@ class LrSchedule:
         epoch, step = self.whole
         return epoch - (step - self.total_steps) // self.steps_per_epoch
 
+    @property
+    def warmup_steps(self) -> int:
+        """Return how many steps the warm-up takes: never more than a third of the run."""
+        part = self.settings.warmup_part
+        wanted = self.settings.warmup_steps if part is None else round(part * self.total_steps)
+        return min(wanted, self.total_steps // 3)
+
     def factor(self, step: int) -> float:
         """Return the multiplier for the update after ``step`` finished ones.
 
-        Warm-up rises linearly from ``warmup_factor`` and is never longer than a third of the run; the cosine then falls
-        to ``min_factor`` at the last step (Loshchilov & Hutter 2017, without restarts).
+        Warm-up rises linearly from ``warmup_factor``; the cosine then falls to ``min_factor`` at the last step (Loshchilov &
+        Hutter 2017, without restarts).
         """
         settings = self.settings
-        warmup = min(settings.warmup_steps, self.total_steps // 3)
+        warmup = self.warmup_steps
         ramp = 1.0 if step >= warmup else settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup
         if settings.name == "multistep":
             ends = (self.whole[1] + (epoch - self.whole[0]) * self.steps_per_epoch for epoch in settings.milestones)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from winnow.settings import Settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings
 
 Pair = Annotated[tuple[int, int], Field(strict=False)]
 
@@ -38,6 +38,7 @@ class SchedulerSettings(Settings):
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    warmup_part: float | None = Field(None, ge=0, lt=1)
     warmup_factor: float = Field(0.01, ge=0, le=1)
     min_factor: float = Field(0.0, ge=0, le=1)
     milestones: list[int] = Field(default_factory=list)
@@ -156,6 +157,8 @@ class TrainingSettings(Settings):
             raise ValueError(f"its epochs must rise, got {epochs}")
         if any(size < 1 for _, size in schedule):
             raise ValueError("its image sizes must be positive")
+        if any(size > MAX_IMAGE_SIZE for _, size in schedule):
+            raise ValueError(f"its image sizes must be at most {MAX_IMAGE_SIZE}")
         return schedule
 
     @field_validator("freeze")

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from winnow.report.page import render
 from winnow.run_folder import write_whole
 from winnow.sections import Axis, Bars, Block, Cell, Commands, Lines, Parallel, Section, Series, Table, Text
+from winnow.sweep.luck import luck_lines
 from winnow.sweep.stored_study import StoredStudy
 from winnow.sweep.table import Row, counts, ranking, spent, why_nothing_was_learned
 
@@ -72,6 +73,7 @@ def _overview(stored: StoredStudy, rows: Sequence[Row]) -> list[Block]:
         blocks.insert(
             0, Text(f"{nothing[0].upper()}{nothing[1:]}; a longer training or another search may tell them apart.")
         )
+    blocks += [Text(line) for line in luck_lines(stored, rows)]
     for place, (name, maximize) in enumerate(_directions(stored)):
         best = next(iter(ranking(rows, maximize, place)), None)
         if best is not None and nothing is None:

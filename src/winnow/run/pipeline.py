@@ -32,7 +32,8 @@ from winnow.run.rehearsal import rehearse
 from winnow.run.resolve import resolve, unfinished
 from winnow.run.result import RunResult
 from winnow.run.torchrun import place_of, refuse_sweep
-from winnow.run.tracker import choose_tracker
+from winnow.run.tracked import log_files, pipeline_tags, with_pipeline_name
+from winnow.run.tracker import choose_tracker, log_page
 from winnow.run.training import how_it_failed, recording_refusal, train
 from winnow.run_folder import PIPELINE_RECORD, sole_owner
 from winnow.sweep.current import current_trial, running
@@ -69,6 +70,8 @@ def run(cfg: DictConfig) -> float | None:
                 require_objective_of_last(command.config, plans)
             result = run_stages(plans, folder, stop)
             goes_on_by = folder
+    if current_trial() is None:
+        log_page(folder)
     if result.status == "interrupted":
         logger.info("go on with: %s", " ".join([f"training.resume={goes_on_by}", *trust_overrides(command.overrides)]))
         if not is_multirun:
@@ -92,7 +95,8 @@ def run_stages(plans: Sequence[RunPlan], folder: Path, stop: StopRequest) -> Run
         left = prepare(plans, folder)
     (folder / "result.json").unlink(missing_ok=True)
     current = current_trial()
-    tracker = choose_tracker(without_samples(plans[0]), folder, current.study_folder if current is not None else None)
+    config = with_pipeline_name(without_samples(plans[0]), plans)
+    tracker = choose_tracker(config, folder, current.study_folder if current is not None else None)
     status, reason = "failed", None
     with tracker:
         record_whole(tracker, plans, folder)
@@ -113,6 +117,7 @@ def run_stages(plans: Sequence[RunPlan], folder: Path, stop: StopRequest) -> Run
             result.write(folder)
             if plans[-1].settings.report and current is None and status in _ENDED:
                 write_page(tracker, result, folder)
+            tracker.set_tags(pipeline_tags(plans, folder, result))
             conclude(tracker, result, folder)
     return result
 
@@ -260,7 +265,7 @@ def record_whole(tracker: Tracker, plans: Sequence[RunPlan], folder: Path) -> No
     tracker.log_params({**shared, **own})
     tracker.set_tags({
         **source_tags(git_state(Path.cwd())), "winnow.command": command_line() or "",
-        "winnow.stages": ", ".join(every), **trial_tags(),
+        "winnow.stages": ", ".join(every), **trial_tags(), **pipeline_tags(plans, folder),
     })  # fmt: skip
     tracker.log_artifact(folder / PIPELINE_RECORD)
 
@@ -272,5 +277,6 @@ def conclude(tracker: Tracker, result: RunResult, folder: Path) -> None:
         values |= best_names(result.best_metrics or {result.best["metric"]: result.objective})
     tracker.log_metrics(values, result.steps)
     tracker.log_artifact(folder / "result.json")
+    log_files(tracker, folder)
     tracker.finish(result.status)
     logger.info("all stages: %s; everything is in %s", result.status, folder)

@@ -24,8 +24,10 @@ from winnow.protocols import Data, Evaluation, Task, Tracker
 from winnow.report.run import write_run_report
 from winnow.run.plan import RunPlan
 from winnow.run.result import RunResult
+from winnow.run.tracked import description, log_files, tags_of
 from winnow.run_folder import write_whole
 from winnow.sweep.current import current_trial
+from winnow.tracking.folder import TrackingFolder
 from winnow.tracking.provenance import command_line, environment, git_state, source_tags
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,30 @@ def log_places(plan: RunPlan) -> None:
     logger.info("writes to %s; %s%s", plan.folder.absolute(), tracked, kept)
 
 
+SHORT_EPOCH = 30
+"""In steps: an epoch of fewer is over before much is learnt."""
+LONG_WARMUP = 0.1
+"""As a part of a run's steps."""
+
+
+def log_short_training(run: Fit) -> None:
+    """Say in one line where the warm-up takes much of the run or an epoch has few steps; not where the run is meant to be short,
+    or a sweep's."""
+    settings, schedule = run.settings, run.step.schedule
+    if run.trial is not None or settings.overfit is not None or settings.subset_size is not None:
+        return
+    found = []
+    if schedule.warmup_steps > LONG_WARMUP * schedule.total_steps:
+        found.append(f"the warm-up takes {schedule.warmup_steps} of {schedule.total_steps} steps")
+    if schedule.steps_per_epoch < SHORT_EPOCH:
+        found.append(f"an epoch has {schedule.steps_per_epoch} steps")
+    if found:
+        logger.info(
+            "a small set: %s; smaller batches (training.batch_size) or more epochs may do better, and "
+            "training.scheduler.warmup_part=0.05 is in proportion; for detectors see +experiment=small_set", " and ".join(found),
+        )  # fmt: skip
+
+
 def record_origin(run: Fit, plan: RunPlan) -> None:
     """Give config, command line, code and machine, to the tracker and to the run folder, before the first step."""
     folder = plan.folder
@@ -58,10 +84,12 @@ def record_origin(run: Fit, plan: RunPlan) -> None:
         "winnow.data_fingerprint": run.data.fingerprint,
         "winnow.stage": plan.name,
         **trial_tags(),
+        **tags_of(plan, folder),
+        **description(plan, facts["command"] or ""),
     })  # fmt: skip
     for name in ("config.yaml", "environment.json"):
         tracker.log_artifact(folder / name)
-    if git is not None and git.is_dirty:
+    if git is not None and git.diff:  # files that git does not know make no patch
         write_whole(folder / "git_diff.patch", git.diff)
         tracker.log_artifact(folder / "git_diff.patch")
 
@@ -93,6 +121,29 @@ def record_end(run: Fit, plan: RunPlan, status: str) -> None:
         for path in (run.checkpoints.best, run.checkpoints.last):
             if path.exists():
                 tracker.log_artifact(path, "checkpoints")
+
+
+def record_result(run: Fit, plan: RunPlan, result: RunResult) -> None:
+    """Track how the run ended: in its description, its log, and a copy of ``result.json``.
+
+    The file itself is written when the tracker has its last word: until then a kill must find that nothing was concluded.
+    """
+    run.tracker.set_tags(description(plan, command_line() or "", run.state.best, result.status))
+    log_files(run.tracker, plan.folder)
+    log_result(run.tracker, plan.folder, result)
+
+
+def log_result(tracker: Tracker, folder: Path, result: RunResult) -> None:
+    """Track a copy of ``result.json`` from the tracker's own folder, where it has one."""
+    copies = TrackingFolder.of_run(folder).path
+    if not copies.is_dir():
+        return
+    try:
+        result.write(copies)
+    except OSError as error:
+        logger.warning("result.json is not tracked: %s", error)
+        return
+    tracker.log_artifact(copies / "result.json")
 
 
 def write_page(run: Fit, plan: RunPlan, status: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 from winnow.config.instantiate import check_node, instantiate
 from winnow.errors import ConfigError
 from winnow.tracking.epoch_table import EpochTable
+from winnow.tracking.pages import how_to_open
 
 if TYPE_CHECKING:  # torch comes with it
     from winnow.protocols import Tracker
+
+
+logger = logging.getLogger(__name__)
 
 
 def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: Path | None = None) -> Tracker:
@@ -32,6 +37,12 @@ def choose_tracker(config: Mapping[str, Any], run_folder: Path, parent_folder: P
             f"tracking.tensorboard=true needs the package tensorboard ({error}): pip install -e '.[tensorboard]'"
         ) from error
     return TensorBoardTracker(tracker, run_folder)
+
+
+def log_page(folder: Path) -> None:
+    """Say where the tracked runs are to be seen, if the run in ``folder`` is tracked."""
+    for line in how_to_open(folder):
+        logger.info(line)
 
 
 def check_tracking(config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -21,9 +21,17 @@ from winnow.errors import DivergedError, MemoryExhaustedError, WinnowError
 from winnow.run.build import build, require_batches
 from winnow.run.leader import ranks_of_run
 from winnow.run.plan import RunPlan
-from winnow.run.record import log_places, record_end, record_origin, result_of
+from winnow.run.record import (
+    log_places,
+    log_short_training,
+    record_end,
+    record_origin,
+    record_result,
+    result_of,
+)
 from winnow.run.result import RunResult, is_concluded
 from winnow.run.resume import checkpoint_to_resume, read_found
+from winnow.run.tracked import with_run_name
 from winnow.run.tracker import choose_tracker
 from winnow.run_folder import write_whole
 
@@ -78,7 +86,7 @@ def fit_in_folder(plan: RunPlan, stop: StopRequest) -> RunResult:
 def fit_as_leader(plan: RunPlan, stop: StopRequest, ranks: Ranks) -> RunResult:
     """Fit as rank 0. The others build their parts when this rank's are whole: what is wrong is said once, and what is drawn or
     downloaded is there."""
-    tracker = choose_tracker(plan.config, plan.folder, plan.parent_folder)
+    tracker = choose_tracker(with_run_name(plan), plan.folder, plan.parent_folder)
     run = build(plan, tracker, ranks)
     training, stage = plan.settings.training, plan.settings.stage
     if plan.checkpoint is not None:
@@ -105,6 +113,7 @@ def fit_and_record(run: Fit, plan: RunPlan, stop: StopRequest) -> RunResult:
     # The result of an earlier part of this run; without one, a kill from here on is seen to have concluded nothing.
     (folder / "result.json").unlink(missing_ok=True)
     log_places(plan)
+    log_short_training(run)
     record_origin(run, plan)
     status, reason = "failed", None
     try:
@@ -115,6 +124,7 @@ def fit_and_record(run: Fit, plan: RunPlan, stop: StopRequest) -> RunResult:
         status, reason = how_it_failed(error)
         raise
     finally:
+        record_result(run, plan, result_of(run, status, reason))
         run.tracker.finish(status)
         result = result_of(run, status, reason)
         result.write(folder)

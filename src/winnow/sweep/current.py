@@ -13,7 +13,8 @@ from winnow.protocols import Trial
 @dataclass(frozen=True)
 class CurrentTrial:
     """``trial`` listens; ``number`` is its own in the study named ``study``, whose folder is ``study_folder``. ``seed`` tells the
-    runs of one configuration apart, the number of a ``repeated`` thing: seed, fold."""
+    runs of one configuration apart, the number of a ``repeated`` thing: seed, fold. ``searched`` are the
+    keys, of groups too, that the study gives values to."""
 
     trial: Trial
     number: int
@@ -21,6 +22,7 @@ class CurrentTrial:
     study_folder: Path
     seed: int | None = None
     repeated: str = "seed"
+    searched: tuple[str, ...] = ()
 
 
 _current: list[CurrentTrial] = []

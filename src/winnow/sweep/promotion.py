@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -18,9 +19,11 @@ from scipy.stats import spearmanr
 from winnow.config.from_file import TRUSTED
 from winnow.errors import ConfigError, WinnowError
 from winnow.masking import override_by_environment
+from winnow.odds.winner import Expected
 from winnow.reading import naming, read_json
 from winnow.run_folder import MadeFolders, write_whole
 from winnow.sweep.listed import listed_content
+from winnow.sweep.luck import Luck, luck_of
 from winnow.sweep.promoted_entries import Entry, as_entry, content_of_entry, entry_of, list_text, texts_of
 from winnow.sweep.promotion_command import (
     OF_THE_SEARCH,
@@ -47,13 +50,15 @@ class PromotionError(WinnowError):
 
 @dataclass(frozen=True)
 class Promoted:
-    """``search`` and ``full`` are the objective in the study and after full training, None where that did not complete."""
+    """``search`` and ``full`` are the objective in the study and after full training, None where that did not complete;
+    ``expected`` what the configuration is worth without its luck in the search, None where no repeats tell."""
 
     number: int
     search: float
     full: float | None
     status: str
     run_folder: str | None
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,14 @@ def promote(
     overrides: Sequence[str],
     program: Sequence[str] | None = None,
     by: str | None = None,
+    output: TextIO | None = None,
 ) -> Promotion:
     """Train the ``top`` best completed trials of ``source`` with ``budget=full`` and ``overrides``, as a study of its own
     beside it; those of hydra's (a launcher, ``hydra.sweeper.n_jobs``) say where. Of several objectives ``by`` says which one
     chooses, the first if it is None. The same call again goes on where it was stopped. Where trials are tracked is the same for
     all; a secret of an address goes to their processes by the environment. ``program`` is what Python is given to train, as
-    ``training_program`` returns it by default, with its options. Raises ConfigError, PromotionError.
+    ``training_program`` returns it by default, with its options;
+    ``output`` gets what the trainings print, None: standard output. Raises ConfigError, PromotionError.
     """
     program = training_program() if program is None else program
     place = source.objectives.place(by)
@@ -119,14 +126,22 @@ def promote(
         made.make()
         write_whole(folder / RECORD, json.dumps({"overrides": chosen, "by": chosen_by}, indent=2) + "\n")
         write_whole(folder / LIST, list_text(entries))
-        ended = subprocess.run(command, check=False)
+        ended = subprocess.run(command, check=False, stdout=output)
         if any(path.name.isdigit() for path in folder.iterdir()):
             made.keep()
         if ended.returncode != 0:
             raise PromotionError(
                 f"full training ended with exit code {ended.returncode}; the same command goes on with {folder}"
             )
-    return compared(best, entries, StoredStudy.open(folder), place)
+    promotion = compared(best, entries, StoredStudy.open(folder), place)
+    return with_expected(promotion, luck_of(source, source.rows())) if place == 0 else promotion
+
+
+def with_expected(promotion: Promotion, luck: Luck) -> Promotion:
+    """Return ``promotion`` with what was to be expected of each run."""
+    return replace(
+        promotion, runs=tuple(replace(run, expected=luck.expected.get(run.number)) for run in promotion.runs)
+    )
 
 
 def tell_choice(source: StoredStudy, best: Sequence[Row], place: int) -> None:
@@ -149,11 +164,13 @@ def promotion_table(promotion: Promotion) -> Table:
     table = Table(
         title="promoted", title_justify="left", caption=f"rank correlation of search and full training: {words}"
     )
-    for column in ("trial", f"{metric} in the search", f"{metric} in full", "status", "run folder"):
+    for column in ("trial", f"{metric} in the search", "expected (80 %)", f"{metric} in full", "status", "run folder"):
         table.add_column(column, overflow="fold")
     for run in promotion.runs:
         full = "" if run.full is None else f"{run.full:.4f}"
-        table.add_row(str(run.number), f"{run.search:.4f}", full, run.status, run.run_folder or "")
+        expected = run.expected
+        without_luck = "" if expected is None else f"{expected.value:.4f} ({expected.low:.4f} to {expected.high:.4f})"
+        table.add_row(str(run.number), f"{run.search:.4f}", without_luck, full, run.status, run.run_folder or "")
     return table
 
 

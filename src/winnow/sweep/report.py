@@ -18,6 +18,7 @@ from winnow.console import CONSOLE
 from winnow.protocols import Tracker
 from winnow.reading import naming
 from winnow.sweep.listed import unlisted_in
+from winnow.sweep.luck import luck_lines
 from winnow.sweep.objectives import Objectives, pareto_front
 from winnow.sweep.outcome import Outcome
 from winnow.sweep.stored_study import StoredStudy
@@ -51,7 +52,7 @@ class StudyReport:
         self._study = study
         self._folder = folder
         self._n_trials = n_trials
-        self._objectives = Objectives.of(study, metric)
+        self.objectives = Objectives.of(study, metric)
         self._planned_epochs = planned_epochs
         self._is_eliminated = is_eliminated
         self._tracker = tracker
@@ -85,7 +86,7 @@ class StudyReport:
     def finished(self, number: int, outcome: Outcome) -> None:
         self._began.pop(number, None)
         self._write()
-        value = f"  {values_text(outcome.values, self._objectives.names)}" if outcome.values else ""
+        value = f"  {values_text(outcome.values, self.objectives.names)}" if outcome.values else ""
         reason = f": {outcome.reason}" if outcome.reason else ""
         level = logging.ERROR if outcome.status == "failed" else logging.INFO
         logger.log(level, "trial %d %s after %d epochs, %.0f s%s%s", number, outcome.status, outcome.epochs, outcome.seconds,
@@ -113,13 +114,13 @@ class StudyReport:
     def conclude(self, reason: str, next_commands: Sequence[str]) -> None:
         """Show the final ranking, draw the plots, and say why the sweep has ended and what to type next."""
         self._write()
-        nothing = why_nothing_was_learned(self.rows, self._objectives.names)
-        best = ranking(self.rows, self._objectives.maximize[0])
+        nothing = why_nothing_was_learned(self.rows, self.objectives.names)
+        best = ranking(self.rows, self.objectives.maximize[0])
         if nothing is not None:
             logger.warning("%s; a longer training or another search may tell them apart", nothing)
         elif best:
             with logging_refusal("the ranking"):
-                CONSOLE.print(ranking_table(best, self._objectives.names, self._front))
+                CONSOLE.print(ranking_table(best, self.objectives.names, self._front))
         if not self.rows:
             logger.info("no trial has ended yet")
         logger.info("%s; %s", reason, self.summary() if self.rows else "nothing to show")
@@ -135,17 +136,17 @@ class StudyReport:
             return []
         from winnow.sweep.plots import write_plots  # two plotting libraries: not before there is something to draw
 
-        nothing = why_nothing_was_learned(self.rows, self._objectives.names)
+        nothing = why_nothing_was_learned(self.rows, self.objectives.names)
         with logging_refusal("plots"):
-            return write_plots(self._study, self._folder / "plots", self._objectives.names, nothing)
+            return write_plots(self._study, self._folder / "plots", self.objectives.names, nothing)
         return []
 
     def _best_in_words(self) -> str:
-        if why_nothing_was_learned(self.rows, self._objectives.names) is not None:
+        if why_nothing_was_learned(self.rows, self.objectives.names) is not None:
             return "all are worth the same"
-        if self._objectives.are_several:
+        if self.objectives.are_several:
             return f"{len(self._front)} on the Pareto front"
-        best = next(iter(ranking(self.rows, self._objectives.maximize[0])), None)
+        best = next(iter(ranking(self.rows, self.objectives.maximize[0])), None)
         return f"best {best.value:.4f} (trial {best.number})" if best is not None else "no best yet"
 
     def _read(self) -> None:
@@ -157,7 +158,7 @@ class StudyReport:
     def _write(self) -> None:
         self._read()
         try:
-            write_csv(self._folder / "trials.csv", self.rows, self._objectives.names, self._front)
+            write_csv(self._folder / "trials.csv", self.rows, self.objectives.names, self._front)
         except OSError as error:
             logger.error("trials.csv was not written, and is tried again after the next trial: %s", error)
 
@@ -168,18 +169,18 @@ class StudyReport:
             **{f"cost/{name}": amount for name, amount in spent(self.rows).items()},
             **{f"cost_saved/{name}": amount for name, amount in less.items()},
         }
-        for place, (name, maximize) in enumerate(zip(self._objectives.names, self._objectives.maximize, strict=True)):
+        for place, (name, maximize) in enumerate(zip(self.objectives.names, self.objectives.maximize, strict=True)):
             best = next(iter(ranking(self.rows, maximize, place)), None)
             if best is not None:
                 numbers[f"best/{name.removeprefix('val/')}"] = best.values[place]
-                if not self._objectives.are_several:
-                    alike = why_nothing_was_learned(self.rows, self._objectives.names) is not None
+                if not self.objectives.are_several:
+                    alike = why_nothing_was_learned(self.rows, self.objectives.names) is not None
                     self._tracker.set_tags({"winnow.best_trial": "none" if alike else str(best.number)})
         self._tracker.log_metrics(numbers, len(self.rows))
 
     def _table(self, running: Sequence[FrozenTrial], elsewhere: int) -> Table:
         table = Table(title=f"{self._study.study_name}  {self.summary()}", title_justify="left")
-        for column in ("trial", "epoch", self._objectives.names[0], "eta", "parameters"):
+        for column in ("trial", "epoch", self.objectives.names[0], "eta", "parameters"):
             table.add_column(column)
         for trial in running:
             table.add_row(str(trial.number), *self._progress_of(trial), _words(trial.params))
@@ -246,7 +247,7 @@ def study_lines(stored: StoredStudy) -> list[Table | str]:
         for trial in running
         if trial.number not in ended
     ]
-    return [table, *lines, *_best_lines(rows, stored, front)]
+    return [table, *lines, *_best_lines(rows, stored, front), *luck_lines(stored, rows)]
 
 
 def _best_lines(rows: Sequence[Row], stored: StoredStudy, front: Collection[int]) -> list[str]:

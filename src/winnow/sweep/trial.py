@@ -41,6 +41,7 @@ class StudyRef:
     ``folder`` is the study's own, ``metrics`` the names of several objectives in a winnow run's ``result.json`` (null: what the
     run returns), ``seeds`` those that each configuration is run with, given to ``repeated_key``. ``storage`` may be a reference
     to the job's environment. ``counts_cost`` where the study has a limit of cost, and its runs tell what they have spent.
+    ``searched`` are the keys that the study gives values to.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StudyRef:
     seeds: tuple[int, ...] | None = None
     counts_cost: bool = False
     repeated_key: str = SEED_KEY
+    searched: tuple[str, ...] = ()
 
 
 class StoredTrial:

@@ -127,6 +127,7 @@ class RunState:
     """How far the server knows the run: all events up to ``sequence`` but ``artifacts``, which wait as [path, folder].
 
     ``is_finished``: the last of them was the end of the run. ``is_deleted``: the run was deleted on the server.
+    ``view`` is the key of the experiment's view that the run asked for, once the server has it.
     """
 
     uri: str = ""
@@ -135,6 +136,8 @@ class RunState:
     artifacts: list[list[str]] = field(default_factory=list)
     is_finished: bool = False
     is_deleted: bool = False
+    experiment_id: str | None = None
+    view: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -9,12 +9,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
-from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
 from winnow.masking import is_masked, masked
+from winnow.tracking.experiment_view import SHARED_VIEW, VIEW_TAG, data_set_in, experiment_tag, rank_of
 from winnow.tracking.folder import RunState, TrackingFolder, UploadSettings
 from winnow.tracking.outbox import Event, decode_values
 
@@ -27,6 +28,7 @@ MLFLOW_STATUS = {"completed": "FINISHED", "early_stopped": "FINISHED", "interrup
 # Without it MLflow 3's pages take the experiment for one about language models, and hide the curves.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+NOT_OFFERED = (*REFUSALS, "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED")  # of what only decorates
 DATABASE_LOCK_SECONDS = 60
 ARTIFACT_TIMEOUT_SECONDS = 120  # for one answer; a server may first write the file elsewhere
 
@@ -45,6 +47,8 @@ class RemoteRun:
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self._client = client
         self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.view = ""
         self.sequence = int(run.data.tags.get(SEQUENCE_TAG, 0))
 
     @classmethod
@@ -107,13 +111,30 @@ class RemoteRun:
                 self._client.update_run(self.run_id, status="RUNNING")
             elif event.kind == "finish":
                 self.end(event.payload["status"], event.time_ms)
+        self._decorate(tags)
         tags[SEQUENCE_TAG] = str(events[-1].sequence)
         self._client.log_batch(
             self.run_id,
-            metrics=metrics,
+            metrics=sorted(metrics, key=lambda metric: rank_of(metric.key)),  # stable: steps of a name keep their order
             params=[Param(name, value) for name, value in params.items()],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
+
+    def _decorate(self, tags: dict[str, str]) -> None:
+        """Log the data set that ``tags`` name as the run's input, and make the view of the experiment that they ask for; done
+        again it changes nothing. Servers that have neither do without."""
+        data, view = data_set_in(tags), tags.pop(VIEW_TAG, None)
+        try:
+            if data is not None:
+                context = InputTag("mlflow.data.context", "training")
+                self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**data), [context])])
+            if view is not None and (found := experiment_tag(view)) is not None:
+                self._client.set_experiment_tag(self.experiment_id, SHARED_VIEW + found[0], found[1])
+                self.view = found[0]
+        except MlflowException as error:
+            if error.error_code not in NOT_OFFERED:
+                raise
+            logger.warning("the server takes no data set or view of the experiment: %s", error)
 
     def _raise_if_deleted(self) -> None:
         if self._client.get_run(self.run_id).info.lifecycle_stage == LifecycleStage.DELETED:

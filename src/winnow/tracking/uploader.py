@@ -120,6 +120,7 @@ class Uploader:
         if self._remote.sequence != state.sequence:
             self._offset = 0  # the server knows best what it has
         state.uri, state.run_id, state.sequence = uri, self._remote.run_id, self._remote.sequence
+        state.experiment_id = self._remote.experiment_id
         state.is_deleted = False
         self._save_state()
 
@@ -152,6 +153,7 @@ class Uploader:
         remote.send(batch)
         self._offset, self._last_send = offset, time.monotonic()
         self.state.sequence = batch[-1].sequence
+        self.state.view = remote.view or self.state.view
         self.state.is_finished = batch[-1].kind == "finish"
         self._save_state()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from winnow.config.compose import compose_command_line
@@ -55,7 +55,9 @@ def evaluation_data(
     a split that the data has not, or for other classes than the model's; DataError where there is nothing to evaluate on."""
     is_own = not any(text.startswith("data=") for text in overrides)
     with naming(model.path, "the data of the run of ") if is_own else contextlib.nullcontext():
-        config = {**model.config, "data": data_node(model.config, overrides)}
+        of_model = tuple(getattr(model.evaluation, "data_of_model", ()))
+        config = {**model.config, "data": data_node(model.config, overrides, of_model)}
+        _require_values_of_model(model, config["data"], of_model)
         check_node(config, "data", ["loading"])
         data = _data_of_split(config, loading_of(config, batch_size), split)
     if list(data.classes) != list(model.classes):
@@ -79,17 +81,28 @@ def _data_of_split(config: Config, loading: LoadingSettings, split: str) -> Data
 
 
 def judged_by(model: TrainedModel, data: Data) -> Task:
-    """Return the model's task with the metric of ``data``, which may number its categories otherwise."""
+    """Return the model's task with the metric of ``data``, which may number its categories otherwise, or lie in other cities."""
+    goes_by_data = hasattr(data, "category_ids") or hasattr(model.evaluation, "known_data")
     arguments = model.evaluation.model_arguments(data)
-    judged: Any = _WithMetric(model.task, arguments["new_metric"]) if hasattr(data, "category_ids") else model.task
+    judged: Any = _WithMetric(model.task, arguments["new_metric"]) if goes_by_data else model.task
     task: Task = judged
     return task
 
 
-def data_node(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+def _require_values_of_model(model: TrainedModel, node: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise ConfigError where ``node`` has another value than the run's of a key that belongs to the model."""
+    for key in keys:
+        if node.get(key) != model.config["data"].get(key):
+            raise ConfigError(
+                f"data.{key}={node.get(key)}: the model of {model.path} was trained for "
+                f"data.{key}={model.config['data'].get(key)}"
+            )
+
+
+def data_node(config: Config, overrides: Sequence[str], of_model: Sequence[str] = ()) -> dict[str, Any]:
     """Return the node ``data``: the recorded one with single values changed, or another choice, composed from the project's
-    configs, at the size at which the run is evaluated unless another is asked for. Raises ConfigError
-    for what is no override of ``data``."""
+    configs, at the size at which the run is evaluated, and with its values of the keys ``of_model``, unless others are asked for.
+    Raises ConfigError for what is no override of ``data``."""
     for text in overrides:
         if not text.lstrip("+~").startswith(("data=", "data.")):
             raise ConfigError(f"{text!r} says nothing of the data; allowed: data=CHOICE and data.KEY=VALUE")
@@ -97,7 +110,9 @@ def data_node(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
         node = dict(compose_command_line(None, overrides).config["data"])
         asked = {text.lstrip("+~").partition("=")[0] for text in overrides}
         own = {
-            key: config["data"][key] for key in _OF_EVALUATION if key in config["data"] and f"data.{key}" not in asked
+            key: config["data"][key]
+            for key in (*_OF_EVALUATION, *of_model)
+            if key in config["data"] and f"data.{key}" not in asked
         }
         return {**node, **{key: value for key, value in own.items() if key in node}}
     return dict(with_values({"data": config["data"]}, list(overrides))["data"])

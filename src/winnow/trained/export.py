@@ -77,7 +77,8 @@ def require_extra() -> None:
 def _require_exportable(model: TrainedModel) -> None:
     name = type(model.task).__name__
     if not hasattr(model.evaluation, "onnx_model"):
-        raise ConfigError(f"{name} can't be exported: its family has no ONNX form ({type(model.evaluation).__name__})")
+        why = getattr(model.evaluation, "no_onnx", f"its family has no ONNX form ({type(model.evaluation).__name__})")
+        raise ConfigError(f"{name} can't be exported: {why}")
     if not hasattr(model.task, "exportable"):
         raise ConfigError(f"{name} can't be exported: it has no form that torch's exporter takes (exportable)")
     if model.precision.device.type != "cpu" or model.precision.dtype is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from winnow.checkpoints.file import read_checkpoint
 from winnow.checkpoints.folder import checkpoint_in
 from winnow.checkpoints.layouts import with_frozen_weights
+from winnow.checkpoints.pretrained import standing_in
 from winnow.config.instantiate import instantiate
 from winnow.config.plain import Config
 from winnow.config.recorded import followed_config
@@ -30,13 +32,11 @@ from winnow.protocols import Task
 from winnow.reading import naming, reason
 from winnow.run.build import checked_evaluation
 from winnow.run.rehearsal import only_errors
-from winnow.settings import Settings, build_settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings, build_settings
 from winnow.trained.model import TrainedModel
 
 Which = Literal["best", "last"]
 
-MAX_IMAGE_SIZE = 1 << 14
-"""In px. A file that records a larger one would take the memory of the machine."""
 _Size = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)]
 
 
@@ -104,7 +104,8 @@ def load(
     known = KnownClasses(content["classes"], category_ids_of(content))
     with naming(path, "the config of "):
         evaluation = checked_evaluation(config)
-        task = build_task(config, evaluation.model_arguments(known), content["model_state_dict"], path)
+        of_data = evaluation.known_data(known.classes, config["data"]) if hasattr(evaluation, "known_data") else known
+        task = build_task(config, evaluation.model_arguments(of_data), content["model_state_dict"], path)
     task.model.to(chosen.device).to(memory_format=chosen.memory_format)
     task.model.eval()
     return TrainedModel(
@@ -131,18 +132,21 @@ def category_ids_of(content: Mapping[str, Any]) -> list[int]:
 
 
 def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> Task:
-    """Return the task of ``config`` with ``weights``. It is built without its pretrained weights, which may be gone by now, and
-    with them only where another model comes out otherwise. Raises WeightsError where the weights don't fit, before there is
-    memory for a model of another size."""
+    """Return the task of ``config`` with ``weights``. It is built without its pretrained weights, which may be gone by now; where
+    another model comes out so, as if its own were those, and with them only where that does not do. Raises WeightsError where
+    the weights don't fit, before there is memory for a model of another size."""
     nodes = [config["model"]]
     # The run asked for the kernel where it trained; here it is used where it can be had.
     if nodes[0].get("attention") == "kernel":
         nodes[0] = {**nodes[0], "attention": "auto"}
+    found: list[AbstractContextManager[None]] = [nullcontext()]
     if nodes[0].get("pretrained", False) is not False:
-        nodes.insert(0, {**nodes[0], "pretrained": False})
-    for node in nodes:
+        nodes = [{**nodes[0], "pretrained": False}, nodes[0], nodes[0]]
+        found = [nullcontext(), _suppressing_misfits(weights), nullcontext()]
+    for node, as_found in zip(nodes, found, strict=True):
         build = partial(instantiate, {**config, "model": node}, "model", **arguments)
-        with undisturbed_rng(), only_errors():  # not that it starts from random weights: it gets its own right after
+        # not that it starts from random weights: it gets its own right after
+        with undisturbed_rng(), only_errors(), as_found:
             wrong = _differences(weights, _without_memory(build, len(weights)).model.state_dict())
             if not wrong:
                 task: Task = build()
@@ -151,6 +155,13 @@ def build_task(config: Config, arguments: Mapping[str, Any], weights: Mapping[st
     raise WeightsError(
         f"the weights of {path} don't fit the model that its config names:\n  " + "\n  ".join(wrong[:10])
     )
+
+
+@contextmanager
+def _suppressing_misfits(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Have ``weights`` stand in for pretrained ones; a model that can't begin from them is none."""
+    with suppress(WeightsError), standing_in(weights):
+        yield
 
 
 def _without_memory(build: Callable[[], Task], num_weights: int) -> Task:

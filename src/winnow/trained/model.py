@@ -18,7 +18,7 @@ from winnow.engine.precision import Precision
 from winnow.engine.seeding import undisturbed_rng
 from winnow.errors import ConfigError, DataError
 from winnow.protocols import Evaluation, Task
-from winnow.trained.pictures import Picture, in_batches, is_sample, pixel_rule_of, read_sample
+from winnow.trained.pictures import Picture, in_batches, is_sample, pixel_rule_of, read_own, read_sample
 
 if TYPE_CHECKING:
     from winnow.trained.export import ExportReport
@@ -48,13 +48,14 @@ class TrainedModel:
 
     def predict(self, images: Any, batch_size: int | None = None, exif: str = "auto") -> list[Any]:
         """Return what the model finds on each of ``images``, in order: paths, (H, W, 3) uint8 arrays or tensors, or one of
-        them; a model of pairs takes (visible, infrared) for each, None for one that is absent.
+        them; a model of pairs takes (visible, infrared) for each, None for one that is absent; a model of maps takes mappings of
+        six images and their calibration (docs/maps.md).
 
         For detectors that are ``FoundBoxes`` in pixels of the picture, turned as its EXIF orientation says unless ``exif`` is
-        ``never``; an ink model gives ``FoundInk``. ``batch_size`` is training's by default. Raises DataError naming a picture
-        that can't be read.
+        ``never``; an ink model gives ``FoundInk``, a model of maps ``FoundLines``. ``batch_size`` is training's by default.
+        Raises DataError naming a picture that can't be read.
         """
-        single = is_sample(images, self.picture_parts)
+        single = is_sample(images, self.picture_parts) or isinstance(images, Mapping)
         found = []
         for picture, result in self.stream([images] if single else images, batch_size, exif):
             if picture.problem is not None:
@@ -116,7 +117,11 @@ class TrainedModel:
     def _read(self, batch: list[tuple[int, Any]], exif: str) -> tuple[list[Picture], Any]:
         """Read pictures, and make a batch of those that can be read, and that the family can use."""
         rule = pixel_rule_of(self.config["data"])
-        pictures = [read_sample(source, number, exif, self.picture_parts, rule) for number, source in batch]
+        own = getattr(self.evaluation, "read_sample", None)
+        if own is None:
+            pictures = [read_sample(source, number, exif, self.picture_parts, rule) for number, source in batch]
+        else:
+            pictures = [read_own(own, source, number) for number, source in batch]
         try:
             return pictures, self._batch(pictures)
         except DataError:  # one that is too small for a line of text, say: it is not the others' fault

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "predictions.json"
+_FOUND = ("annotations", "key_points", "lines")
+"""Where a family's ``record()`` holds what was found."""
 _ESCAPED = "backslashreplace"
 """What of a name is no character, as a byte of a file name in another encoding, is written as JSON's escape of it."""
 
@@ -52,12 +54,11 @@ class CocoWriter:
 
     def add(self, record: dict[str, Any]) -> int:
         """Add a picture with what was found on it; return how many objects that is."""
-        annotations = record.get("annotations", record.get("key_points", []))
         image_id = self._num["images"] + 1
         self._write("images", {"id": image_id, **{key: value for key, value in record.items() if key != "annotations"}})
         for annotation in record.get("annotations", []):
             self._write("annotations", {"id": self._num["annotations"] + 1, "image_id": image_id, **annotation})
-        return len(annotations)
+        return next((len(record[name]) for name in _FOUND if name in record), 0)
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
         file = self._files[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 @dataclass(frozen=True)
 class Picture:
     """``pixels`` (H, W, 3) uint8 RGB, None where it could not be read, and then ``problem`` says why. Where a sample is several
-    pictures, ``pixels`` has one after the other, None for one that is absent."""
+    pictures, ``pixels`` has one after the other, None for one that is absent; where it is more, it is what the family reads."""
 
     name: str
     pixels: Any
@@ -99,6 +99,14 @@ def read_sample(source: Any, number: int, exif: str, parts: Sequence[str], rule:
     if problems:
         return Picture(name, None, "; ".join(problems))
     return Picture(name, tuple(None if picture is None else picture.pixels for picture in read))
+
+
+def read_own(read: Callable[[Any, int], tuple[str, Any]], source: Any, number: int) -> Picture:
+    """Return sample ``number`` as a family reads it whose samples are more than pictures, or with the ``problem`` that it has."""
+    try:
+        return Picture(*read(source, number))
+    except DataError as error:
+        return Picture(str(number), None, str(error))
 
 
 def is_sample(source: Any, parts: Sequence[str]) -> bool:

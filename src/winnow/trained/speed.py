@@ -43,9 +43,8 @@ def measure(model: TrainedModel, batch_size: int, repeats: int) -> Speed:
         raise ConfigError(f"batch_size={batch_size} and repeats={repeats} must be at least 1")
     if not hasattr(model.evaluation, "picture_batch"):
         raise ConfigError(f"{type(model.evaluation).__name__} can't make batches of pictures (picture_batch)")
-    size, parts = model.image_size, model.picture_parts
-    noise = np.random.default_rng(_SEED).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    pictures: list[Any] = [tuple(noise for _ in parts) if parts else noise] * batch_size
+    size = model.image_size
+    pictures = [_sample(model)] * batch_size
     names = [str(number) for number in range(batch_size)]
     made = model.evaluation.picture_batch(pictures, names, model.config["data"], size)
     batch = made.to(model.precision.device, model.precision.memory_format)
@@ -69,11 +68,20 @@ def measure(model: TrainedModel, batch_size: int, repeats: int) -> Speed:
         parameters=sum(parameter.numel() for parameter in model.task.model.parameters()),
         weights_mb=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6,
         batch_size=batch_size,
-        shape=(size, size),
+        shape=(made.shape[-2], made.shape[-1]),
         forward_ms=1e3 * statistics.median(forward) / batch_size,
         predict_ms=1e3 * statistics.median(whole) / batch_size,
         peak_mb=_peak_bytes(model) / 1e6,
     )
+
+
+def _sample(model: TrainedModel) -> Any:
+    """Return what the family takes as one sample, of noise."""
+    size, parts = model.image_size, model.picture_parts
+    noise = np.random.default_rng(_SEED).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    if hasattr(model.evaluation, "sample_of"):
+        return model.evaluation.sample_of(noise)
+    return tuple(noise for _ in parts) if parts else noise
 
 
 def _wait(model: TrainedModel) -> None:

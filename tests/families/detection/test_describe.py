@@ -49,6 +49,13 @@ def test_the_named_command_trains_on_the_folder_that_was_described(tmp_path, nam
     assert (node["name"], node["root"]) == ("yolo", str(tmp_path / name))
 
 
+def test_without_a_validation_set_the_named_command_holds_a_part_out(tmp_path, capsys):
+    write_voc(tmp_path / "cats")
+    assert main(["data", "describe", str(tmp_path / "cats")]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("train with: "))
+    assert compose_plain(*command[2:])["data"]["val_part"] == 0.15
+
+
 def test_voc_and_coco_files_are_recognised(tmp_path):
     write_voc(tmp_path / "voc")
     found = describe_data(tmp_path / "voc")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,8 +127,15 @@ def test_real_drives_come_twice_a_second_and_the_validation_city_is_never_traine
     assert data.cities == ("boston-seaport", "singapore-hollandvillage", "singapore-onenorth", "singapore-queenstown")
     caplog.clear()
     own_evaluation().look_over(None, data)
+    absent = "the validation set holds no ped_crossing: val/map is the mean over 2 classes, divider and boundary"
+    assert caplog.messages == [absent]
+    caplog.clear()
+    own_evaluation().look_over(SimpleNamespace(num_instances=15), data)
+    beyond = "samples hold more lines than model.num_instances=15:"
     assert caplog.messages == [
-        "the validation set holds no ped_crossing: val/map is the mean over 2 classes, divider and boundary"
+        f"12 of 238 training {beyond} 13 go beyond it; the most in one are 17",
+        f"1 of 118 validation {beyond} 2 go beyond it; the most in one are 17",
+        absent,
     ]
 
 

@@ -46,6 +46,24 @@ def test_whole_pairs_are_clean_and_counted(root):
         "val": (1, 1),
     }
     assert told[-1] == ("val", 1, 1)
+    assert report.objects == {"train": {"person": 6}, "val": {"person": 1}}
+
+
+def test_classes_without_objects_and_odd_pictures_are_named_as_a_detector_s(root):
+    Image.fromarray(np.full((48, 64), 3000, np.uint16)).save(root / "infrared/train/010003.png")
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    with Image.open(root / "visible/train/010005.png") as picture:
+        picture.save(root / "visible/train/010005.png", exif=turned)
+    (root / "Annotations/020001.xml").unlink()
+    write_voc(root / "Annotations/020001.xml", [])
+    found = {(split, kind, file) for split, kind, file, _ in findings(root)}
+    train = root / "infrared/train", root / "visible/train"
+    assert ("train", "16 bits", str(train[0] / "010003.png")) in found
+    assert ("train", "EXIF orientation of the same size", str(train[1] / "010005.png")) in found
+    assert ("val", "class without an object", "") in found
+    details = [detail for _, kind, _, detail in findings(root, exif="never") if kind.startswith("EXIF")]
+    assert details == ["orientation 3: not turned (data.exif=never)"]
 
 
 def test_a_missing_partner_and_different_sizes_are_found(root):
@@ -131,7 +149,8 @@ def test_the_excerpts_are_clean_but_for_what_is_not_labelled():
         silent,
     )
     assert {name: (part.num_images, part.num_annotations, part.counts) for name, part in report.splits.items()} == {
-        "train": (9, 0, {"pair without annotation": 9}), "val": (6, 0, {"pair without annotation": 6}),
+        "train": (9, 0, {"pair without annotation": 9, "class without an object": 1}),
+        "val": (6, 0, {"pair without annotation": 6, "class without an object": 1}),
     }  # fmt: skip
     assert not report.between
     split = {"train": ["set06", "set08"], "val": ["set09", "set10", "set11"]}

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from winnow.data.check import DataReport, Finding, Progress, SplitProgress, SplitReport
+from winnow.data.grey_levels import LevelsLeft
 from winnow.data.image import SAME_SIZE_TURNS, ImageSizeError, levels_of, read_image
 from winnow.data.picture_facts import PictureFacts
 from winnow.data.pixel_rule import PixelRule
@@ -188,7 +189,7 @@ def _image_findings(
             may_be = f"; may be {' or '.join(table.lost[row])}" if table.lost[row] else ""
             return row, [Finding("missing image", name, None, f"not in {images}{may_be}")], None
         size = int(table.widths[row]), int(table.heights[row])
-        findings = list(_pixel_findings(name, path, size, table.pictures[row], rule))
+        findings = list(_pixel_findings(name, path, size, table.picture(row), rule))
         return row, findings, _digest(path)
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
@@ -207,6 +208,13 @@ def _pixel_findings(
     except DataError as error:
         yield Finding("unreadable image", name, None, str(error))
         return
+    yield from picture_notes(name, size, picture, rule, left)
+
+
+def picture_notes(
+    name: str, size: tuple[int, int], picture: PictureFacts, rule: PixelRule, left: LevelsLeft | None
+) -> Iterator[Finding]:
+    """Give what is worth knowing of a picture that could be read as ``rule`` says, ``left`` what it leaves of 16 bits."""
     if left is not None:
         yield Finding("16 bits", name, None, levels_words(left, rule), is_problem=left.are_few)
     if not picture.has_end:
@@ -226,11 +234,10 @@ def _pixel_findings(
 
 def _drawn_both_ways(table: CocoTable, rule: PixelRule) -> list[Finding]:
     """Draw the first images whose EXIF orientation keeps their size as stored and as shown, where there is a place for it."""
-    turned = [
-        row
-        for row, picture in enumerate(table.pictures)
-        if picture.orientation in SAME_SIZE_TURNS and table.image_keep[row] and row not in table.lost
-    ]
+    if not len(table.pictures):
+        return []
+    is_turned = np.isin(table.pictures[:, 2], SAME_SIZE_TURNS) & table.image_keep
+    turned = [row for row in np.flatnonzero(is_turned).tolist() if row not in table.lost]
     if not turned or table.reading.cache is None:
         return []
     path = table.reading.cache / f"exif_{table.path.stem}.png"

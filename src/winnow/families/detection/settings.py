@@ -12,7 +12,7 @@ from winnow.data.pixel_rule import MAX_PIXELS, Exif, PixelRule
 from winnow.families.detection.formats.digits import DigitsSettings
 from winnow.families.detection.rules.label_rules import Convention, LabelSettings, Reading
 from winnow.families.detection.transforms import AugmentationSettings
-from winnow.settings import Settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings
 
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A file or folder, ``~`` for the home folder."""
@@ -22,7 +22,7 @@ GreyLevels = Annotated[tuple[int, int], Field(strict=False)]
 class DetectionSettings(Settings):
     """What every detection data set has in common: the keys of ``conf/data/detection.yaml``."""
 
-    image_size: int = Field(ge=16)
+    image_size: int = Field(ge=16, le=MAX_IMAGE_SIZE)
     resize: Literal["pad", "square"]
     augmentation: AugmentationSettings
     max_bad_images: int = Field(ge=0)

@@ -35,6 +35,7 @@ class InkEvaluation:
     """Obeys ``protocols.Evaluation``."""
 
     model_argument_names = ("new_metric",)
+    no_onnx = "a line is straightened, cut into tiles and put together again outside of the network, which a file would leave out"
 
     def __init__(self, settings: InkSettings) -> None:
         self._settings = settings

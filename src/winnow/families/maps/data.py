@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class MapData(SplitData):
     """Obeys ``protocols.Data``: batches of six-camera samples.
 
     ``cities`` are those that samples may lie in, ``region`` and ``num_points`` what a model's lines are to be in;
-    ``num_val_lines`` counts the validation set's lines of each class, None where that would mean to draw them all.
+    ``num_val_lines`` counts the validation set's lines of each class, None where that would mean to draw them all;
+    ``lines_per_sample`` those of each sample by part, empty then.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class MapData(SplitData):
         num_val_lines: list[int] | None = None,
         patience_seconds: float = 0.0,
         max_bad_samples: int = 0,
+        lines_per_sample: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.cities = tuple(sorted(cities))
         self.region, self.num_points = settings.area, settings.num_points
         self.num_val_lines = num_val_lines
+        self.lines_per_sample = lines_per_sample or {}
         self._max_bad_samples = max_bad_samples
         self._problems: set[str] = set()
         augmentation = settings.augmentation if loading.overfit is None else None
@@ -108,6 +111,7 @@ def nuscenes_map(*, loading: LoadingSettings, **values: Any) -> MapData:
     return MapData(
         train_source, val_source, {scene.city for scene in index.scenes},
         settings, loading, sha.hexdigest()[:16], num_val_lines, settings.wait_for_files_seconds, settings.max_bad_samples,
+        {part: [len(lines) for _, lines in own] for part, own in (("training", train), ("validation", val))},
     )  # fmt: skip
 
 
@@ -167,7 +171,10 @@ def map_rendered(*, loading: LoadingSettings, **values: Any) -> MapData:
     for part, scenes in (("train", train_scenes), ("val", val_scenes)):
         num_lines.append(_log(part, scenes.lines, scenes.cities))
         sha.update(scenes.digest())
-    return MapData(train, val, drives.cities, settings, loading, sha.hexdigest()[:16], num_lines[1])
+    return MapData(
+        train, val, drives.cities, settings, loading, sha.hexdigest()[:16], num_lines[1],
+        lines_per_sample={"training": list(map(len, train_scenes.lines)), "validation": list(map(len, val_scenes.lines))},
+    )  # fmt: skip
 
 
 def _log(part: str, lines: Sequence[MapLines], cities: set[str]) -> list[int]:

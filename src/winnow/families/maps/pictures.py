@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from winnow.families.maps.batch import MapBatch
@@ -30,6 +32,15 @@ _FARTHEST_M = 1000.0
 """A prediction with a point further off, or with one that is no number, is not drawn."""
 
 
+class CameraView(NamedTuple):
+    """An image (H, W, 3) uint8, how the map's frame gets into its pixels, and the ground (a, b, c) of the frame."""
+
+    pixels: NDArray[np.uint8]
+    frame_to_camera: Array
+    intrinsics: Array
+    ground: Array
+
+
 def draw_maps(
     seen: Sequence[tuple[MapBatch, Sequence[MapPredictions] | None]],
     classes: Sequence[str],
@@ -48,12 +59,8 @@ def draw_maps(
     ]
     width, height = max(row.size[0] for row in rows), sum(row.size[1] + GAP for row in rows)
     sheet = Image.new("RGB", (width + 2 * GAP, LINE_HEIGHT + GAP + height), BACKGROUND)
-    draw, left = ImageDraw.Draw(sheet), float(GAP)
-    legend = [("true" + (" | found" if any(found is not None for _, found in seen) else ""), TEXT)]
-    legend += [(f"— {name.replace('_', ' ')}", colour) for name, colour in zip(classes, COLOURS, strict=False)]
-    for words, colour in legend:
-        draw.text((left, GAP / 2), words, fill=colour, font=font)
-        left += font.getlength(words) + 2 * GAP
+    title = "true" + (" | found" if any(found is not None for _, found in seen) else "")
+    _write_legend(sheet, title, dict(enumerate(classes)), font)
     top = LINE_HEIGHT + GAP
     for row in rows:
         sheet.paste(row, (GAP, top))
@@ -68,9 +75,8 @@ def sample_picture(
     that sample alone, in the front camera."""
     rows = []
     for lines in (true, found):
-        is_drawable = [(points, label) for points, label in lines if (np.abs(points) < _FARTHEST_M).all()]
-        shown = [(np.asarray(points, np.float64), COLOURS[label % len(COLOURS)]) for points, label in is_drawable]
-        rows.append([_from_above(shown), *([] if batch is None else [_in_front_camera(batch, 0, shown)])])
+        shown = _lines_shown([(points, label) for points, label in lines if (np.abs(points) < _FARTHEST_M).all()])
+        rows.append([_from_above(shown), *([] if batch is None else [_in_camera(_front_view(batch, 0), shown)])])
     if batch is None:  # beside each other
         rows = [[row[0] for row in rows]]
     width = sum(cell.width + GAP for cell in rows[0]) - GAP
@@ -81,6 +87,28 @@ def sample_picture(
             sheet.paste(cell, (left, number * (HEIGHT + GAP)))
             left += cell.width + GAP
     return sheet
+
+
+def draw_found(found: MapPredictions, names: Sequence[str], view: CameraView, threshold: float) -> Image.Image:
+    """Return a picture of the lines of at least ``threshold``, from above and in a camera's image; ``names`` says the class of
+    each line."""
+    lines = _lines_shown(_drawable(found, threshold))
+    above, seen = _from_above(lines), _in_camera(view, lines)
+    sheet = Image.new("RGB", (above.width + seen.width + 3 * GAP, LINE_HEIGHT + GAP + HEIGHT + GAP), BACKGROUND)
+    sheet.paste(above, (GAP, LINE_HEIGHT + GAP))
+    sheet.paste(seen, (above.width + 2 * GAP, LINE_HEIGHT + GAP))
+    classes = dict(sorted(zip(found.labels.tolist(), names, strict=True)))
+    _write_legend(sheet, f"found, score ≥ {threshold:g}", classes, font_of(FONT_SIZE))
+    return sheet
+
+
+def _write_legend(sheet: Image.Image, title: str, classes: Mapping[int, str], font: ImageFont.FreeTypeFont) -> None:
+    """Write ``title`` and the names of ``classes`` by label, in their colours."""
+    draw, left = ImageDraw.Draw(sheet), float(GAP)
+    of_classes = [(f"— {name.replace('_', ' ')}", COLOURS[label % len(COLOURS)]) for label, name in classes.items()]
+    for words, colour in [(title, TEXT), *of_classes]:
+        draw.text((left, GAP / 2), words, fill=colour, font=font)
+        left += font.getlength(words) + 2 * GAP
 
 
 def _samples(
@@ -97,14 +125,11 @@ def _row(
     target = batch.targets[index]
     sets = [list(zip(target.lines, target.lines.labels.tolist(), strict=True))]
     if found is not None:
-        is_drawable = (found.points.abs() < _FARTHEST_M).flatten(1).all(dim=1)
-        most = max(10, 2 * len(target.lines))
-        kept = ((found.scores >= threshold) & is_drawable).nonzero()[:most, 0].tolist()
-        sets.append([(found.points[line].numpy(), int(found.labels[line])) for line in kept])
+        sets.append(_drawable(found, threshold)[: max(10, 2 * len(target.lines))])
     cells = []
     for lines in sets:
-        shown = [(np.asarray(points, np.float64), COLOURS[label % len(COLOURS)]) for points, label in lines]
-        cells += [_from_above(shown), _in_front_camera(batch, index, shown)]
+        shown = _lines_shown(lines)
+        cells += [_from_above(shown), _in_camera(_front_view(batch, index), shown)]
     width = sum(cell.size[0] + GAP for cell in cells) - GAP
     row = Image.new("RGB", (width, HEIGHT + LINE_HEIGHT), BACKGROUND)
     left = 0
@@ -114,6 +139,17 @@ def _row(
     counts = f"{len(target.lines)} true" + (f", {len(sets[1])} found" if found is not None else "")
     ImageDraw.Draw(row).text((2, HEIGHT + 2), f"{target.image_id}, {target.city}: {counts}", fill=TEXT, font=font)
     return row
+
+
+def _drawable(found: MapPredictions, threshold: float) -> list[tuple[NDArray[np.float32], int]]:
+    """Return points and label of each line of at least ``threshold`` that has a place."""
+    is_drawable = (found.points.abs() < _FARTHEST_M).flatten(1).all(dim=1)
+    kept = ((found.scores >= threshold) & is_drawable).nonzero()[:, 0].tolist()
+    return [(found.points[line].numpy(), int(found.labels[line])) for line in kept]
+
+
+def _lines_shown(lines: Sequence[tuple[Array | NDArray[np.float32], int]]) -> list[tuple[Array, Colour]]:
+    return [(np.asarray(points, np.float64), COLOURS[label % len(COLOURS)]) for points, label in lines]
 
 
 def _from_above(lines: Sequence[tuple[Array, Colour]]) -> Image.Image:
@@ -138,17 +174,20 @@ def _from_above(lines: Sequence[tuple[Array, Colour]]) -> Image.Image:
     return picture
 
 
-def _in_front_camera(batch: MapBatch, index: int, lines: Sequence[tuple[Array, Colour]]) -> Image.Image:
-    """Draw lines on the ground over the image of the front camera."""
-    camera = index * NUM_CAMERAS + FRONT
-    pixels = batch.images[camera].permute(1, 2, 0).numpy()
-    scale = HEIGHT / pixels.shape[0]
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize((round(pixels.shape[1] * scale), HEIGHT))
-    draw = ImageDraw.Draw(picture)
+def _front_view(batch: MapBatch, index: int) -> CameraView:
+    pixels = batch.images[index * NUM_CAMERAS + FRONT].permute(1, 2, 0).numpy()
     frame_to_camera, intrinsics = (
         tensor[index, FRONT].double().numpy() for tensor in (batch.frame_to_camera, batch.intrinsics)
     )
-    ground = batch.ground[index].double().numpy()
+    return CameraView(pixels, frame_to_camera, intrinsics, batch.ground[index].double().numpy())
+
+
+def _in_camera(view: CameraView, lines: Sequence[tuple[Array, Colour]]) -> Image.Image:
+    """Draw lines on the ground over the image of a camera."""
+    pixels, frame_to_camera, intrinsics, ground = view
+    scale = HEIGHT / pixels.shape[0]
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).resize((round(pixels.shape[1] * scale), HEIGHT))
+    draw = ImageDraw.Draw(picture)
     for points, colour in lines:
         for piece in _seen_pieces(
             on_ground(_fine(points), ground), frame_to_camera, intrinsics, pixels.shape[1], pixels.shape[0]

@@ -10,7 +10,7 @@ from winnow.families.maps.frame import MapFrame, Region
 from winnow.families.maps.rendering.drawing import PAINTED
 from winnow.families.maps.samples import AugmentationSettings
 from winnow.families.maps.truth import Recipe
-from winnow.settings import Settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings
 
 Length = Annotated[float, Field(gt=0, le=1000, strict=False)]
 """In metres."""
@@ -22,7 +22,7 @@ class MapSettings(Settings):
     name: str
     map_frame: MapFrame
     region: Annotated[tuple[Length, Length], Field(strict=False)]
-    image_size: int = Field(ge=16)
+    image_size: int = Field(ge=16, le=MAX_IMAGE_SIZE)
     num_points: int = Field(ge=2, le=100)
     augmentation: AugmentationSettings
 

@@ -38,6 +38,10 @@ class PairEvaluation:
 
     model_argument_names = ("classes", "new_metric", "max_detections", "score_threshold")
     picture_parts = MODALITIES
+    no_onnx = (
+        "models of pairs are Faster R-CNNs, and what torchvision's suppression does depends on how many boxes there are, which "
+        "torch's exporter does not take"
+    )
 
     def __init__(self, settings: PairEvaluationSettings) -> None:
         self._settings = settings

@@ -13,7 +13,11 @@ from transformers.utils import import_utils
 
 from winnow.engine.seeding import make_deterministic
 from winnow.errors import ConfigError
-from winnow.families.detection.models.deformable_attention import KernelAttention, trial_difference
+from winnow.families.detection.models.deformable_attention import (
+    KernelAttention,
+    RecomputedAttention,
+    trial_difference,
+)
 
 PURE = MultiScaleDeformableAttention().forward
 
@@ -45,6 +49,32 @@ def package(monkeypatch, card):
     return asked
 
 
+def problem():
+    """Return the arguments of deformable attention over two levels of two images, and its floating tensors."""
+    torch.manual_seed(0)
+    shapes = [(6, 9), (3, 5)]
+    value = torch.randn(2, sum(height * width for height, width in shapes), 4, 8, requires_grad=True)
+    locations = torch.rand(2, 30, 4, 2, 3, 2, requires_grad=True)
+    weights = torch.rand(2, 30, 4, 2, 3, requires_grad=True)
+    arguments = (value, torch.tensor(shapes), shapes, torch.tensor([0, 54]), locations, weights, 64)
+    return arguments, (value, locations, weights)
+
+
+def test_sampling_a_second_time_changes_no_bit_and_keeps_no_sampled_value():
+    found = []
+    for forward in (PURE, RecomputedAttention().recomputed):
+        arguments, leaves = problem()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda one, kept=kept: kept.append(one.numel()) or one, lambda one: one
+        ):
+            output = forward(*arguments)
+        assert (6 * output.numel() in kept) is (forward is PURE)  # six places per query and channel
+        gradients = torch.autograd.grad(output.square().sum(), leaves)
+        found.append([output.detach(), *gradients])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def refusal(**changes):
     with pytest.raises(ConfigError) as error:
         tiny_task(attention="kernel", **changes)
@@ -59,7 +89,7 @@ def test_without_a_card_the_kernel_is_refused_and_auto_says_what_runs(caplog):
     with caplog.at_level("INFO"):
         task = tiny_task(attention="auto")
     assert "deformable attention: pure PyTorch (grid_sample); no kernel: it needs a CUDA device" in caplog.text
-    assert {type(module) for module in attentions(task)} == {MultiScaleDeformableAttention}
+    assert {type(module) for module in attentions(task)} == {RecomputedAttention}
 
 
 def test_without_the_package_it_is_named_with_its_versions(card, monkeypatch):

@@ -94,7 +94,7 @@ def _read(annotations: Path, reading: Reading) -> CocoSplit:
             repairs=repairs,
             doubts=tuple(_doubts(table, repairs)),
             old_fingerprint=f"{_OLD_READER}-{table.sha256}",
-            pictures=np.array(table.pictures, dtype=np.int32).reshape(-1, 5)[kept if table.pictures else []],
+            pictures=table.pictures[kept] if len(table.pictures) else table.pictures,
         )
 
 

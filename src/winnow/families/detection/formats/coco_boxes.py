@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 # Files written with two decimals put x + w up to this far beyond the edge by rounding alone.
 _ROUNDING_PX = 0.02
 
+Corners = tuple[float, float, float, float]
 
-def read_boxes(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
-    """Put the boxes of ``entries``, one per annotation row, into ``table``, and drop those that nothing can be learnt from."""
+
+def read_boxes(table: CocoTable, numbers: np.ndarray, masks: Mapping[int, Corners]) -> None:
+    """Put the boxes that are ``numbers`` (N, 4), one per annotation row, or of ``masks`` by row, into ``table``, and drop those
+    that nothing can be learnt from."""
     rows = np.maximum(table.image_rows, 0)
     edges = np.stack([table.widths, table.heights], axis=1) if len(table.widths) else np.zeros((1, 2), np.int64)
     sizes = edges[rows].astype(np.float64)
-    corners, sides, is_finite = _corners(table, entries, sizes)
+    corners, sides, is_finite = _corners(table, numbers, masks, sizes)
     table.note(Rule.BAD_BOX, table.keep & ~is_finite)
     table.keep &= is_finite
     corners, sides = (np.where(is_finite[:, None], values, 0) for values in (corners, sides))
@@ -44,13 +47,11 @@ def read_boxes(table: CocoTable, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def _corners(
-    table: CocoTable, entries: Sequence[dict[str, Any]], sizes: np.ndarray
+    table: CocoTable, numbers: np.ndarray, masks: Mapping[int, Corners], sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return corners (N, 4) and sides (N, 2) in px, and which boxes are four finite numbers; note boxes taken from masks, and
     whether the numbers speak against what they are taken for."""
     reading = table.reading
-    numbers = _box_array([entry.get("bbox") for entry in entries], reading.mends("numbers"))
-    masks = _boxes_of_masks(entries) if reading.mends("masks") else {}
     is_finite = np.isfinite(numbers).all(axis=1)
     native, held = reading.native, reading.held
     own = numbers if native == COCO_BOXES else numbers_of(corners_of(numbers, COCO_BOXES, sizes), native, sizes)
@@ -65,11 +66,11 @@ def _corners(
         rows, boxes = list(masks), np.array(list(masks.values()))
         boxes *= np.tile(sizes[rows], 2) if held.unit == "fraction" and native == COCO_BOXES else 1
         corners[rows], sides[rows], is_finite[rows] = boxes, boxes[:, 2:] - boxes[:, :2], True
-        table.note(Rule.BOX_OF_MASK, masks)
+        table.note(Rule.BOX_OF_MASK, rows)
     return corners, sides, is_finite
 
 
-def _boxes_of_masks(entries: Sequence[dict[str, Any]]) -> dict[int, tuple[float, float, float, float]]:
+def boxes_of_masks(entries: Sequence[dict[str, Any]]) -> dict[int, Corners]:
     """Return row → corners of the mask, of those annotations that have no box."""
     found = {}
     for row, entry in enumerate(entries):
@@ -90,7 +91,8 @@ def note_same_boxes(table: CocoTable) -> None:
         table.keep[rows] = False
 
 
-def _box_array(values: list[Any], reads_text: bool) -> np.ndarray:
+def box_array(values: list[Any], reads_text: bool) -> np.ndarray:
+    """Return the four numbers of each box, (N, 4) float64, NaN where there are none."""
     try:
         array = np.array(values, dtype=None if reads_text else np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -102,3 +104,24 @@ def _box_array(values: list[Any], reads_text: bool) -> np.ndarray:
         if isinstance(value, list) and len(value) == 4:
             rows[row] = [real_of(x, reads_text) for x in value]
     return rows
+
+
+def note_empty(table: CocoTable) -> None:
+    """Note the images without an annotation."""
+    is_annotated = np.zeros(len(table.image_ids), bool)
+    is_annotated[table.image_rows[table.keep]] = True
+    table.note(Rule.EMPTY_IMAGE, table.image_keep & ~is_annotated)
+
+
+def fill(table: CocoTable, areas: np.ndarray, crowd: np.ndarray, has_flag: np.ndarray) -> None:
+    """Put in the areas, the boxes' own where there are none, and the crowds."""
+    if table.reading.reads_anew:
+        areas[:] = np.nan  # they were made of other boxes
+    if table.reading.held.unit == "fraction":
+        areas[areas <= 1] = np.nan  # of a box in fractions
+    is_missing = ~((areas > 0) & (areas < np.finfo(np.float32).max))
+    sides = (table.boxes[:, 2:] - table.boxes[:, :2]).astype(np.float64)
+    table.areas = np.where(is_missing, sides.prod(axis=1), areas)
+    table.crowd = crowd
+    table.note(Rule.NO_AREA, table.keep & is_missing)
+    table.note(Rule.NO_CROWD_FLAG, table.keep & ~has_flag)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from winnow.checkpoints.state_dicts import FileWeights, load_pretrained, mark_lo
 _CLASSIFIERS = ("fc.", "classifier.")
 
 
-def load_classifier(backbone: BackboneWithFPN, found: FoundWeights) -> None:
-    """Load the weights of a classifier into the body of ``backbone``, all but its last layer. Raises WeightsError where they are
-    of another network."""
-    load_pretrained(backbone.body, _of_body(found.state), found.source)
+def load_classifier(backbone: BackboneWithFPN, found: FoundWeights, left_out: Sequence[str] = ()) -> None:
+    """Load the weights of a classifier into the body of ``backbone``, all but its last layer and what begins with one of
+    ``left_out``. Raises WeightsError where they are of another network."""
+    load_pretrained(backbone.body, _of_body(found.state, (*_CLASSIFIERS, *left_out)), found.source)
 
 
 def set_input_channels(backbone: BackboneWithFPN, channels: int, source: str | None) -> None:
@@ -40,10 +40,10 @@ def set_input_channels(backbone: BackboneWithFPN, channels: int, source: str | N
         mark_loaded(backbone.body, [f"{place}.weight"], source)
 
 
-def _of_body(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _of_body(state: Mapping[str, Tensor], left_out: tuple[str, ...]) -> Mapping[str, Tensor]:
     kept = {
         name.removeprefix("features."): value
         for name, value in state.items()
-        if not name.startswith(_CLASSIFIERS) and not name.endswith("num_batches_tracked")
+        if not name.startswith(left_out) and not name.endswith("num_batches_tracked")
     }
     return FileWeights(kept, state.path) if isinstance(state, FileWeights) else kept

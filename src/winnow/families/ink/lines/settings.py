@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from winnow.settings import Settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings
 
 
 class PagesSettings(Settings):
@@ -25,6 +25,6 @@ class InkLinesSettings(Settings):
     val: PagesSettings | None
     val_part: float = Field(gt=0, lt=1, strict=False)
     split_by: Literal["page", "line"]
-    image_size: int = Field(ge=32)
+    image_size: int = Field(ge=32, le=MAX_IMAGE_SIZE)
     shift: int = Field(ge=0)
     cache: str

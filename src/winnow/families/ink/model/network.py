@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from winnow.families.ink.batch import KEY_POINT_KINDS
 from winnow.families.ink.model.blocks import Enlargement, RepVitBlock, ResidualBlock, convolution
+from winnow.families.ink.model.positions import resized
 
 TOKEN = 8
 """Pixels of a token's side; also of the blocks that a structural stage hides."""
@@ -70,7 +71,7 @@ class InkNetwork(nn.Module):
     def _attended(self, features: Tensor) -> Tensor:
         positions: Tensor = self.positions
         if features.shape[2:] != positions.shape[2:]:
-            positions = F.interpolate(positions, size=features.shape[2:], mode="bicubic", align_corners=False)
+            positions = resized(positions, (features.shape[2], features.shape[3]))
         tokens = (features + positions).flatten(2).transpose(1, 2)
         tokens = self.norm(self.transformer(tokens))
         return tokens.transpose(1, 2).unflatten(2, features.shape[2:])

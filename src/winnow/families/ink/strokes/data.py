@@ -26,7 +26,7 @@ from winnow.families.ink.strokes.render import render
 from winnow.families.ink.strokes.spoiling import NUM_DRAWN as NUM_SPOILING
 from winnow.families.ink.strokes.spoiling import spoil
 from winnow.families.ink.tiles import InkTiles, join_tiles, no_tiles
-from winnow.settings import Settings, build_settings
+from winnow.settings import MAX_IMAGE_SIZE, Settings, build_settings
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class InkStrokesSettings(Settings):
     root: str
     num_train: int = Field(gt=0)
     num_val: int = Field(ge=0)
-    image_size: int = Field(ge=32)
+    image_size: int = Field(ge=32, le=MAX_IMAGE_SIZE)
     curriculum: int | list[tuple[int, int]]
     easier: float = Field(ge=0, le=1, strict=False)
     val_level: int | None = Field(ge=1, le=NUM_LEVELS)
