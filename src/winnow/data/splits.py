@@ -102,6 +102,17 @@ class SplitData:
             chosen = keys[start : start + self._batch_size]
             yield require_batch(self._collate(read_samples(self._val, chosen)), patience_seconds=0)
 
+    def val_batches_of(self, image_ids: Sequence[int | str], image_size: int) -> Iterator[Any]:
+        """Yield the validation samples of ``image_ids``, one in a batch, in this order, read in this process; an id that no
+        sample has is passed over. Of samples without ``image_id(place)`` there are none. Raises DataError for
+        one that can't be read."""
+        id_at = getattr(self._val, "image_id", None)
+        places = {} if id_at is None else {str(id_at(place)): place for place in range(len(self._val))}
+        for image_id in image_ids:
+            if str(image_id) in places:
+                key = SampleKey(0, places[str(image_id)], image_size)
+                yield require_batch(self._collate(read_samples(self._val, [key])), patience_seconds=0)
+
     def checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Pass on ``batches``; a family may look at what could not be read, and raise DataError."""
         return batches

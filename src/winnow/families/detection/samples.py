@@ -67,6 +67,9 @@ class DetectionSamples(Dataset[Sample | Unreadable]):
             image, boxes, labels = self._augmentation(image, boxes, labels, key.image_size, self._square)
         return Sample(image, target_of(record, image, boxes, labels, self._with_truth))
 
+    def image_id(self, place: int) -> int | str:
+        return self._records[place].image_id
+
     def pixels(self, record: ImageRecord) -> Tensor | Unreadable:
         """Return the image of ``record``, (3, H, W) uint8, as it lies on disk, taken by the rule for pixels."""
         size = (record.width, record.height)

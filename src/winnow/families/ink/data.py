@@ -34,6 +34,9 @@ class InkSamples(Dataset[InkBatch]):
     def __len__(self) -> int:
         return len(self._source)
 
+    def image_id(self, place: int) -> int | str:
+        return self._source.image_ids([SampleKey(0, place, 0)])[0]
+
     def __getitem__(self, key: SampleKey) -> InkBatch:
         return self.__getitems__([key])
 

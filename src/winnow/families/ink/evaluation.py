@@ -17,6 +17,8 @@ from winnow.families.ink.found import FoundInk, PictureTiles, found_in_lines, ti
 from winnow.families.ink.metric import InkMetric
 from winnow.families.ink.pictures import draw_ink
 from winnow.families.ink.predictions import InkPredictions
+from winnow.families.ink.report import NUM_WORST, ink_sections
+from winnow.sections import Section
 from winnow.settings import Settings, build_settings
 
 CPU = torch.device("cpu")
@@ -66,6 +68,10 @@ class InkEvaluation:
         path = folder / "val_ink.png"
         draw_ink([(batch, found.to(CPU)) for batch, found in seen], classes, path, **self._settings.model_dump())
         return path
+
+    def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
+        """Return the sections of a run's page."""
+        return ink_sections(arrays, data, NUM_WORST if num_pictures is None else num_pictures)
 
     def draw_training(self, batches: Sequence[InkBatch], classes: Sequence[str], path: Path, most: int) -> None:
         seen = [(batch.to(CPU), None) for batch in batches]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,29 @@ MATCH_PX = 2.0
 """How far a key point may be from the true one that it is matched with, one to one."""
 CORNER = KEY_POINT_KINDS.index("corner")
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+MOST_KEPT = 200
+"""Tiles whose skeletons are kept for pictures: those with the worst F1 within 1 px."""
+LOWEST_PEAK = 0.1
+"""Peaks from this score on are kept, so that a threshold can be chosen."""
+
+
+class TileResult(NamedTuple):
+    """What was found in one tile. ``counts`` are those of ``skeleton_sums``; key points are (N, 3) int32 rows of kind, y and x,
+    the found ones with their scores (N,); ``skeletons`` (2, H, W) bool the true and the found one, None where not kept."""
+
+    counts: tuple[int, ...]
+    is_full: bool
+    true_points: NDArray[np.int32]
+    found_points: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    skeletons: NDArray[np.bool_] | None
+
+    @property
+    def f1(self) -> float:
+        """Return F1 within 1 px; 1 where nothing is there and nothing was found."""
+        found, true, _, near_true, near_found = self.counts
+        value = _f1(near_true, found, near_found, true)
+        return 1.0 if value is None else value
 
 
 class InkMetric:
@@ -37,6 +62,7 @@ class InkMetric:
         self._key_point_threshold = key_point_threshold
         self._full = full
         self._sums: Counter[str] = Counter()
+        self._tiles: dict[int | str, TileResult] = {}
 
     headlines = ("f1_1px",)
 
@@ -55,14 +81,43 @@ class InkMetric:
 
     def update(self, predictions: InkPredictions, batch: InkBatch) -> None:
         """Add a batch; predictions and targets on any one device."""
-        sums = skeleton_sums(predictions.skeleton >= self._skeleton_threshold, batch.target.skeleton > 0)
+        lines = predictions.skeleton >= self._skeleton_threshold, batch.target.skeleton > 0
+        sums = skeleton_sums(*lines)
         sums |= error_sums(predictions, batch.target)
         self._sums.update(
             dict(zip(sums, torch.stack([value.double() for value in sums.values()]).tolist(), strict=True))
         )
+        found, scores = None, None
         if predictions.key_points is not None:
-            found = peaks(predictions.key_points, self._key_point_threshold)
-            self._count_key_points(found.cpu().numpy(), batch.target)
+            found = peaks(predictions.key_points, min(LOWEST_PEAK, self._key_point_threshold)).cpu().numpy()
+            scores = predictions.key_points.float().cpu().numpy()
+            self._count_key_points(found & (scores >= np.float32(self._key_point_threshold)), batch.target)
+        self._keep_tiles(lines, found, scores, batch)
+
+    def _keep_tiles(
+        self, lines: tuple[Tensor, Tensor], found: NDArray[np.bool_] | None, scores: NDArray[np.float32] | None, batch: InkBatch
+    ) -> None:  # fmt: skip
+        """Remember each tile, and the skeletons of the worst."""
+        counts = np.stack([one.cpu().numpy() for one in skeleton_sums(*lines, by_tile=True).values()], axis=1)
+        skeletons = torch.cat([lines[1], lines[0]], dim=1).cpu().numpy()
+        true_points = (batch.target.key_points > 0).cpu().numpy()
+        is_full = batch.target.has_full_labels.tolist()
+        for row, image_id in enumerate(batch.image_ids):
+            places = np.zeros((0, 3), np.int64) if found is None else np.argwhere(found[row])
+            values = np.zeros(0) if scores is None else scores[row][tuple(places.T)]
+            self._tiles[image_id] = TileResult(
+                tuple(counts[row].tolist()), is_full[row], np.argwhere(true_points[row]).astype(np.int32),
+                places.astype(np.int32), values.astype(np.float32), skeletons[row],
+            )  # fmt: skip
+        if len(self._tiles) > 2 * MOST_KEPT:
+            self._drop_skeletons()
+
+    def _drop_skeletons(self) -> None:
+        drawable = [
+            (tile.f1, str(image_id), image_id) for image_id, tile in self._tiles.items() if tile.skeletons is not None
+        ]
+        for _, _, image_id in sorted(drawable, key=lambda item: item[:2])[MOST_KEPT:]:
+            self._tiles[image_id] = self._tiles[image_id]._replace(skeletons=None)
 
     def _count_key_points(self, found: NDArray[np.bool_], target: InkTarget) -> None:
         true = (target.key_points > 0).cpu().numpy()
@@ -75,11 +130,43 @@ class InkMetric:
             self._sums[f"{kind}_true"] += int(other.sum())
             self._sums[f"{kind}_matched"] += num_matched(np.argwhere(one), np.argwhere(other))
 
-    def state(self) -> dict[str, float]:
-        return dict(self._sums)
+    def state(self) -> dict[str, Any]:
+        return {"sums": dict(self._sums), "tiles": self._tiles}
 
-    def merge(self, state: dict[str, float]) -> None:
-        self._sums.update(state)
+    def merge(self, state: Mapping[str, Any]) -> None:
+        self._sums.update(state["sums"])
+        self._tiles |= state["tiles"]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was found and what is true.
+
+        Of N tiles, by id: ``image_ids``, ``has_full_labels`` (N,), ``counts`` (N, 5) as in ``skeleton_sums``; key points as rows
+        of tile, kind, y and x: ``true_points`` (M, 4), ``found_points`` (P, 4) with ``found_scores`` (P,). Of the ``kept`` worst
+        K (K,) the ``true_skeletons`` and ``found_skeletons`` (K, ⌈H·W/8⌉) uint8, by ``numpy.packbits``; ``tile_size`` (H, W). And
+        the thresholds, ``is_full``: whether key points are sought.
+        """
+        self._drop_skeletons()
+        ids = sorted(self._tiles, key=str)
+        tiles = [self._tiles[image_id] for image_id in ids]
+        kept = [row for row, tile in enumerate(tiles) if tile.skeletons is not None]
+        drawn = [skeletons for tile in tiles if (skeletons := tile.skeletons) is not None]
+        packed = (
+            np.packbits(np.stack(drawn).reshape(len(drawn), 2, -1), axis=2) if drawn else np.zeros((0, 2, 0), np.uint8)
+        )
+        return {
+            "image_ids": np.array([str(image_id) for image_id in ids], dtype=np.str_),
+            "has_full_labels": np.array([tile.is_full for tile in tiles], dtype=bool),
+            "counts": np.array([tile.counts for tile in tiles], dtype=np.int64).reshape(-1, 5),
+            "true_points": _by_tile([tile.true_points for tile in tiles]),
+            "found_points": _by_tile([tile.found_points for tile in tiles]),
+            "found_scores": np.concatenate([np.zeros(0, np.float32), *(tile.scores for tile in tiles)]),
+            "kept": np.array(kept, dtype=np.int64),
+            "true_skeletons": packed[:, 0], "found_skeletons": packed[:, 1],
+            "tile_size": np.array(drawn[0].shape[1:] if drawn else (0, 0), dtype=np.int64),
+            "skeleton_threshold": np.array(self._skeleton_threshold),
+            "key_point_threshold": np.array(self._key_point_threshold),
+            "is_full": np.array(self._full),
+        }  # fmt: skip
 
     def compute(self) -> dict[str, float]:
         sums = self._sums
@@ -104,12 +191,14 @@ class InkMetric:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def skeleton_sums(found: Tensor, true: Tensor) -> dict[str, Tensor]:
-    """Count pixels of two skeletons (B, 1, H, W) bool: found, true, in both, and with one of the other within 1 px."""
-    return {
-        "found": found.sum(), "true": true.sum(), "both": (found & true).sum(),
-        "near_true": (found & grown(true)).sum(), "near_found": (true & grown(found)).sum(),
+def skeleton_sums(found: Tensor, true: Tensor, by_tile: bool = False) -> dict[str, Tensor]:
+    """Count pixels of two skeletons (B, 1, H, W) bool: found, true, in both, and with one of the other within 1 px; of all tiles
+    together, or of each (B,)."""
+    parts = {
+        "found": found, "true": true, "both": found & true,
+        "near_true": found & grown(true), "near_found": true & grown(found),
     }  # fmt: skip
+    return {name: part.flatten(1).sum(dim=1) if by_tile else part.sum() for name, part in parts.items()}
 
 
 def grown(pixels: Tensor) -> Tensor:
@@ -155,6 +244,12 @@ def num_matched(found: NDArray[np.int64], true: NDArray[np.int64]) -> int:
         return 0
     near = np.linalg.norm(found[:, None] - true[None], axis=2) <= MATCH_PX
     return int(near[linear_sum_assignment(near, maximize=True)].sum())
+
+
+def _by_tile(points: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return (N, 4) from the (n, 3) of each tile: the tile's row before them."""
+    rows = [np.column_stack([np.full(len(own), row, np.int32), own]) for row, own in enumerate(points)]
+    return np.concatenate([np.zeros((0, 4), np.int32), *rows])
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -65,6 +65,27 @@ def draw_ink(
     sheet.save(path)
 
 
+def tile_picture(
+    ink: NDArray[np.float32] | None, true: NDArray[np.bool_], found: NDArray[np.bool_], true_points: NDArray[np.int32],
+    found_points: NDArray[np.int32],
+) -> Image.Image:  # fmt: skip
+    """Draw a tile in four cells: above the ink (H, W), black where None, and the difference of both skeletons (H, W); below the
+    true and the found one with their key points, (N, 3) rows of kind, y and x."""
+    scale = max(1, CELL // max(true.shape))
+    grey: NDArray[np.float64] = np.zeros(true.shape) if ink is None else ink.astype(np.float64)
+    cells = [_enlarged(np.repeat(grey[..., None], 3, axis=2), scale), _enlarged(_difference(true, found), scale)]
+    for line, points in ((true, true_points), (found, found_points)):
+        cells.append(_enlarged(np.where(line, 1.0, FAINT * grey)[..., None].repeat(3, axis=2), scale))
+        is_point = np.zeros((len(KEY_POINT_COLOURS), *true.shape), dtype=bool)
+        is_point[tuple(points.T)] = True
+        _ring(cells[-1], is_point, scale)
+    width, height = cells[0].size
+    sheet = Image.new("RGB", (2 * width + GAP, 2 * height + GAP), BACKGROUND)
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, ((index % 2) * (width + GAP), (index // 2) * (height + GAP)))
+    return sheet
+
+
 def _write_legend(
     draw: ImageDraw.ImageDraw, kinds: Sequence[str], font: ImageFont.FreeTypeFont, found: InkPredictions | None
 ) -> None:

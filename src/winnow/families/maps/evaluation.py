@@ -21,7 +21,9 @@ from winnow.families.maps.lines import CLASSES
 from winnow.families.maps.metric import MapMetric
 from winnow.families.maps.pictures import draw_maps
 from winnow.families.maps.predictions import MapPredictions
+from winnow.families.maps.report import NUM_WORST, map_sections
 from winnow.families.maps.surround import Surround, read_surround, samples_of_infos, surround_of
+from winnow.sections import Section
 from winnow.settings import Settings, build_settings
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,10 @@ class MapEvaluation:
                 "the validation set holds no %s: val/map is the mean over %d classes, %s",
                 " and no ".join(absent), len(there), " and ".join(there),
             )  # fmt: skip
+
+    def report(self, arrays: Mapping[str, Any], data: Any, num_pictures: int | None) -> list[Section]:
+        """Return the sections of a run's page."""
+        return map_sections(arrays, data, NUM_WORST if num_pictures is None else num_pictures)
 
     def samples_in(self, paths: Sequence[str | Path], root: str | Path | None) -> list[dict[str, Any]]:
         """Return the samples of files of infos, their images below ``root``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,16 @@ USUAL, STRICT = (0.5, 1.0, 1.5), (0.2, 0.5, 1.0)
 """What ``map`` and ``map_strict`` are means over."""
 AT_THRESHOLDS = tuple(f"map_{threshold}m" for threshold in THRESHOLDS_M)
 _LOOSEST = len(THRESHOLDS_M) - 1
+JUDGED_AT = THRESHOLDS_M.index(1.0)
+"""The place in ``THRESHOLDS_M`` at which samples are ranked and a score threshold is chosen."""
+MOST_KEPT = 200
+"""Samples whose lines are kept for pictures: those with the worst best F1 at 1 m."""
 
 
 class Judged(NamedTuple):
     """What is known of one sample: K predictions (score, label, distance in metres to the nearest true line of its class, and at
-    which of ``THRESHOLDS_M`` it matches that line), and the number of true lines of each class."""
+    which of ``THRESHOLDS_M`` it matches that line), and the number of true lines of each class; its id, the predictions' points
+    (K, P, 2) and the true lines, None where not kept."""
 
     city: int
     scores: Array
@@ -33,6 +38,15 @@ class Judged(NamedTuple):
     distances: Array
     is_match: NDArray[np.bool_]
     num_true: NDArray[np.int64]
+    image_id: int | str = ""
+    lines: tuple[NDArray[np.float32], MapLines] | None = None
+
+    @property
+    def f1(self) -> float:
+        """Return the best F1 at 1 m that any score threshold gives; 1 where nothing is true, as one can leave all out."""
+        num_true = int(self.num_true.sum())
+        hits = np.cumsum(self.is_match[:, JUDGED_AT])
+        return max((2 * hits / (np.arange(1, len(hits) + 1) + num_true)).tolist(), default=0.0) if num_true else 1.0
 
 
 class MapMetric:
@@ -69,7 +83,52 @@ class MapMetric:
         """Add a batch, its predictions on any device."""
         for found, target in zip(predictions, batch.targets, strict=True):
             city = self._cities.index(target.city)
-            self._samples.append(judge(found, target.lines, len(self._classes), self._max_lines, city))
+            judged = judge(found, target.lines, len(self._classes), self._max_lines, city)
+            points = found.points.detach().float().cpu().numpy()
+            order = np.argsort(-found.scores.detach().double().cpu().numpy(), kind="stable")[: self._max_lines]
+            self._samples.append(judged._replace(image_id=target.image_id, lines=(points[order], target.lines)))
+        if sum(sample.lines is not None for sample in self._samples) > 2 * MOST_KEPT:
+            self._drop_lines()
+
+    def _drop_lines(self) -> None:
+        drawable = [row for row, sample in enumerate(self._samples) if sample.lines is not None]
+        ranked = sorted(drawable, key=lambda row: (self._samples[row].f1, str(self._samples[row].image_id)))
+        for row in ranked[MOST_KEPT:]:
+            self._samples[row] = self._samples[row]._replace(lines=None)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was found and what is true.
+
+        Of N samples, by id: ``image_ids``, ``cities`` (N,), ``num_true`` (N, classes); of their predictions, by score in each
+        sample: ``found_image`` (P,), the sample's row, ``scores``, ``labels``, ``distances`` in m to the nearest true line of the
+        class, infinite without one, and ``is_match`` (P, T) at the ``thresholds_m`` (T,). Of the ``kept`` worst K (K,): the
+        ``points`` (Q, num_points, 2) in m of their predictions, as these lie, and their true lines as ``true_image`` (L,),
+        ``true_labels`` (L,), ``true_lengths`` (L,) and ``true_vertices`` (V, 2). And the ``classes``.
+        """
+        self._drop_lines()
+        samples = sorted(self._samples, key=lambda sample: str(sample.image_id))
+        rows = np.repeat(np.arange(len(samples), dtype=np.int32), [len(sample.scores) for sample in samples])
+        kept = [(row, *sample.lines) for row, sample in enumerate(samples) if sample.lines is not None]
+        width = max((points.shape[1] for _, points, _ in kept), default=0)
+        none = np.zeros(0)
+        return {
+            "classes": np.array(self._classes, dtype=np.str_),
+            "thresholds_m": np.array(THRESHOLDS_M),
+            "image_ids": np.array([str(sample.image_id) for sample in samples], dtype=np.str_),
+            "cities": np.array([self._cities[sample.city] for sample in samples], dtype=np.str_),
+            "num_true": np.array([sample.num_true for sample in samples], dtype=np.int64).reshape(-1, len(self._classes)),
+            "found_image": rows,
+            "scores": np.concatenate([none, *(sample.scores for sample in samples)]),
+            "labels": np.concatenate([none, *(sample.labels for sample in samples)]).astype(np.int16),
+            "distances": np.concatenate([none, *(sample.distances for sample in samples)]),
+            "is_match": np.concatenate([np.zeros((0, len(THRESHOLDS_M)), bool), *(sample.is_match for sample in samples)]),
+            "kept": np.array([row for row, _, _ in kept], dtype=np.int64),
+            "points": np.concatenate([np.zeros((0, width, 2), np.float32), *(points for _, points, _ in kept)]),
+            "true_image": np.repeat([row for row, _, _ in kept], [len(true) for _, _, true in kept]).astype(np.int32),
+            "true_labels": np.concatenate([none, *(true.labels for _, _, true in kept)]).astype(np.int16),
+            "true_lengths": np.concatenate([none, *(np.diff(true.starts) for _, _, true in kept)]).astype(np.int32),
+            "true_vertices": np.concatenate([np.zeros((0, 2), np.float32), *(true.vertices for _, _, true in kept)]),
+        }  # fmt: skip
 
     def state(self) -> list[Judged]:
         return list(self._samples)

@@ -68,6 +68,27 @@ def draw_maps(
     sheet.save(path)
 
 
+def sample_picture(
+    true: Sequence[tuple[Array, int]], found: Sequence[tuple[Array, int]], batch: MapBatch | None
+) -> Image.Image:
+    """Draw a sample's true lines, (P, 2) each with its label, above the found ones: from above and, where there is a ``batch`` of
+    that sample alone, in the front camera."""
+    rows = []
+    for lines in (true, found):
+        shown = _lines_shown([(points, label) for points, label in lines if (np.abs(points) < _FARTHEST_M).all()])
+        rows.append([_from_above(shown), *([] if batch is None else [_in_camera(_front_view(batch, 0), shown)])])
+    if batch is None:  # beside each other
+        rows = [[row[0] for row in rows]]
+    width = sum(cell.width + GAP for cell in rows[0]) - GAP
+    sheet = Image.new("RGB", (width, len(rows) * (HEIGHT + GAP) - GAP), BACKGROUND)
+    for number, row in enumerate(rows):
+        left = 0
+        for cell in row:
+            sheet.paste(cell, (left, number * (HEIGHT + GAP)))
+            left += cell.width + GAP
+    return sheet
+
+
 def draw_found(found: MapPredictions, names: Sequence[str], view: CameraView, threshold: float) -> Image.Image:
     """Return a picture of the lines of at least ``threshold``, from above and in a camera's image; ``names`` says the class of
     each line."""
@@ -104,7 +125,7 @@ def _row(
     target = batch.targets[index]
     sets = [list(zip(target.lines, target.lines.labels.tolist(), strict=True))]
     if found is not None:
-        sets.append(_drawable(found, threshold))
+        sets.append(_drawable(found, threshold)[: max(10, 2 * len(target.lines))])
     cells = []
     for lines in sets:
         shown = _lines_shown(lines)
@@ -115,7 +136,8 @@ def _row(
     for cell in cells:
         row.paste(cell, (left, 0))
         left += cell.size[0] + GAP
-    ImageDraw.Draw(row).text((2, HEIGHT + 2), f"{target.image_id}, {target.city}", fill=TEXT, font=font)
+    counts = f"{len(target.lines)} true" + (f", {len(sets[1])} found" if found is not None else "")
+    ImageDraw.Draw(row).text((2, HEIGHT + 2), f"{target.image_id}, {target.city}: {counts}", fill=TEXT, font=font)
     return row
 
 
@@ -126,7 +148,7 @@ def _drawable(found: MapPredictions, threshold: float) -> list[tuple[NDArray[np.
     return [(found.points[line].numpy(), int(found.labels[line])) for line in kept]
 
 
-def _lines_shown(lines: Sequence[tuple[NDArray[np.float32], int]]) -> list[tuple[Array, Colour]]:
+def _lines_shown(lines: Sequence[tuple[Array | NDArray[np.float32], int]]) -> list[tuple[Array, Colour]]:
     return [(np.asarray(points, np.float64), COLOURS[label % len(COLOURS)]) for points, label in lines]
 
 

@@ -47,6 +47,10 @@ class MapSource(Protocol):
 
     def read(self, place: int, epoch: int, image_size: int) -> RawSample | Unreadable: ...
 
+    def image_id(self, place: int) -> int | str:
+        """Return the id of a sample of the validation set, which is not read for it."""
+        ...
+
     def aspect(self) -> float:
         """Return the width of images over their height."""
         ...
@@ -71,6 +75,9 @@ class MapSamples(Dataset[RawSample | Unreadable]):
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def image_id(self, place: int) -> int | str:
+        return self._source.image_id(place)
 
     def __getitem__(self, key: SampleKey) -> RawSample | Unreadable:
         sample = self._source.read(key.sample, key.epoch, key.image_size)

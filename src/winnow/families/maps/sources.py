@@ -44,6 +44,9 @@ class ConvertedSource:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def image_id(self, place: int) -> int | str:
+        return self._samples[place][0].token
+
     def aspect(self) -> float:
         camera = self._samples[0][0].cameras[0]
         return camera.width / camera.height
@@ -113,6 +116,9 @@ class RenderedSource:
 
     def __len__(self) -> int:
         return len(self._scenes)
+
+    def image_id(self, place: int) -> int | str:
+        return self._scenes(place, 0).image_id
 
     def aspect(self) -> float:
         return self._cameras[0].width / self._cameras[0].height

@@ -20,6 +20,7 @@ from winnow.families.pairs.batch import MODALITIES, PairBatch
 from winnow.families.pairs.found import FoundPair, Pair, batch_of_pairs
 from winnow.families.pairs.metrics.pair_metric import MACL, MACL_CHANCE, MISS_RATES, PairMetric
 from winnow.families.pairs.pictures import draw_pairs, draw_training_pairs
+from winnow.families.pairs.report import pair_sections
 from winnow.sections import Section
 from winnow.settings import Settings, build_settings
 
@@ -101,7 +102,8 @@ class PairEvaluation:
         """Return the sections of a run's page, with the visible images."""
         records = getattr(data, "val_records", ())
         rule = getattr(data, "pixel_rule", PLAIN)
-        return detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures, rule)
+        sections = detection_sections(arrays, records, NUM_WORST if num_pictures is None else num_pictures, rule)
+        return [*sections, *pair_sections(arrays)]
 
     def draw_training(self, batches: Sequence[PairBatch], classes: Sequence[str], path: Path, most: int) -> None:
         draw_training_pairs(batches, classes, path, most)

@@ -83,6 +83,9 @@ class PairSamples(Dataset[PairSample | Unreadable]):
         seed = sample_seed(self._seed, key.epoch, key.sample, key.repeat)
         return PairSample(with_absent(image, present), target, present, seen_in, seed)
 
+    def image_id(self, place: int) -> int | str:
+        return self._records[place].image_id
+
     def _present(self, record: PairRecord, key: SampleKey) -> tuple[bool, bool]:
         """Return which of visible and infrared the sample has; one of those that it could have is always left."""
         visible, infrared = (exists and is_used for exists, is_used in zip(record.exists, self._used, strict=True))

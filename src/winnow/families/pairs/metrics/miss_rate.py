@@ -53,12 +53,21 @@ def log_average_miss_rate(judged: Judged, is_wanted: Booleans) -> float | None:
 
     Where even the first detection has more false positives per image than a reference point allows, the miss rate there is 1.
     """
+    curve = miss_rate_curve(judged, is_wanted)
+    if curve is None:
+        return None
+    false_per_image, missed = curve
+    last = np.searchsorted(false_per_image, REFERENCES, side="right")
+    rates = np.concatenate([[1.0], missed])[last]
+    return float(100 * np.exp(np.log(np.maximum(rates, 1e-10)).mean()))
+
+
+def miss_rate_curve(judged: Judged, is_wanted: Booleans) -> tuple[Floats, Floats] | None:
+    """Return false positives per image and the miss rate, a part of 1, after each detection, the surest first; None where no
+    person counts or nothing was found."""
     chosen = is_wanted[judged.image]
     num_persons = int(is_wanted[judged.person_image].sum())
     if not num_persons or not chosen.any():
         return None
     missed = 1 - np.cumsum(judged.is_hit[chosen]) / num_persons
-    false_per_image = np.cumsum(judged.is_false[chosen]) / is_wanted.sum()
-    last = np.searchsorted(false_per_image, REFERENCES, side="right")
-    rates = np.concatenate([[1.0], missed])[last]
-    return float(100 * np.exp(np.log(np.maximum(rates, 1e-10)).mean()))
+    return np.cumsum(judged.is_false[chosen]) / is_wanted.sum(), missed

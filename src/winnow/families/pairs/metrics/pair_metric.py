@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from winnow.families.detection.batch import DetectionBatch, Detections
 from winnow.families.detection.metrics.coco_ap import CocoAp, boxes_of
@@ -53,6 +54,15 @@ class PairMetric(CocoAp):
     def state(self) -> dict[str, Any]:
         return super().state() | {"beside_chance": self._beside_chance}
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what ``CocoAp`` gives, and with MACL ``beside_chance`` (N, 3) by image: how many objects both images show, their
+        contrastive loss, and what that is by chance."""
+        if not self._beside_chance:
+            return super().arrays()
+        none = [0.0, 0.0, 0.0]
+        rows = [self._beside_chance.get(image.image_id, none) for image in self.sorted_images()]
+        return super().arrays() | {"beside_chance": np.array(rows, dtype=np.float64).reshape(-1, 3)}
+
     def merge(self, state: dict[str, Any]) -> None:
         super().merge(state)
         self._beside_chance |= state["beside_chance"]
@@ -78,14 +88,10 @@ class PairMetric(CocoAp):
 
     def _miss_rates(self) -> dict[str, float]:
         images = self.sorted_images()
-        sets = [_KAIST_ID.match(str(image.image_id)) for image in images]
-        if not images or PERSON not in self.class_names or not all(sets):
-            return {}
-        is_night = np.array([match is not None and int(match[1]) in NIGHT_SETS for match in sets])
-        judged = self._judged(images)
         values: dict[str, float] = {}
-        for name, is_wanted in zip(MISS_RATES, (np.ones_like(is_night), ~is_night, is_night), strict=True):
-            if is_wanted.any():
+        judged, times = judged_persons(images, self.class_names)
+        for name, is_wanted in times.items():
+            if judged is not None and is_wanted.any():
                 rate = log_average_miss_rate(judged, is_wanted)
                 if rate is None:
                     logger.warning(
@@ -95,14 +101,24 @@ class PairMetric(CocoAp):
                 values[name] = NOTHING_FOUND if rate is None else rate
         return values
 
-    def _judged(self, images: Sequence[ImageResult]) -> Judged:
-        label = self.class_names.index(PERSON)
-        true, found = boxes_of(images, True), boxes_of(images, False)
-        is_crowd = np.concatenate([image.true_crowd for image in images])
-        scores = np.concatenate([image.scores for image in images])
-        is_ignored = is_crowd | (true.label != label) | ~is_reasonable(true.xywh)
-        chosen = np.flatnonzero(found.label == label)
-        return judge(
-            true._replace(label=np.zeros_like(true.label)), is_ignored,
-            found.chosen(chosen)._replace(label=np.zeros(len(chosen), dtype=np.int64)), scores[chosen],
-        )  # fmt: skip
+
+def judged_persons(
+    images: Sequence[ImageResult], class_names: Sequence[str]
+) -> tuple[Judged | None, dict[str, NDArray[np.bool_]]]:
+    """Return the persons of ``images`` judged as KAIST does, and which images (N,) each of ``MISS_RATES`` is of; None and nothing
+    where they are not KAIST's."""
+    sets = [_KAIST_ID.match(str(image.image_id)) for image in images]
+    if not images or PERSON not in class_names or not all(sets):
+        return None, {}
+    is_night = np.array([match is not None and int(match[1]) in NIGHT_SETS for match in sets])
+    label = class_names.index(PERSON)
+    true, found = boxes_of(images, True), boxes_of(images, False)
+    is_crowd = np.concatenate([image.true_crowd for image in images])
+    scores = np.concatenate([image.scores for image in images])
+    is_ignored = is_crowd | (true.label != label) | ~is_reasonable(true.xywh)
+    chosen = np.flatnonzero(found.label == label)
+    judged = judge(
+        true._replace(label=np.zeros_like(true.label)), is_ignored,
+        found.chosen(chosen)._replace(label=np.zeros(len(chosen), dtype=np.int64)), scores[chosen],
+    )  # fmt: skip
+    return judged, dict(zip(MISS_RATES, (np.ones_like(is_night), ~is_night, is_night), strict=True))
