@@ -142,3 +142,14 @@ def test_its_files_are_read_as_they_were_written(run):
 def test_a_comparison_of_runs_is_a_page_too(run, tmp_path):
     assert main(["report", str(run), str(run), "--output", str(tmp_path / "both.html")]) == 0
     assert "2 checkpoints compared" in (tmp_path / "both.html").read_text()
+
+
+def test_the_words_of_a_stage_are_its_pipelines_and_none_are_made_up(run):
+    stage = run / "structural"
+    stage.mkdir()
+    shutil.copy(run / "config.yaml", stage)
+    own = RunFiles.read(run).overrides
+    assert "data.num_train=16" in own
+    assert RunFiles.read(stage).overrides == own
+    shutil.rmtree(run / ".hydra")
+    assert RunFiles.read(stage).overrides is None

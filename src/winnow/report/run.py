@@ -27,14 +27,14 @@ _MOST_LINES = 8
 @dataclass(frozen=True)
 class RunFiles:
     """What a run folder holds, as far as it is there: ``result`` is ``result.json``, ``facts`` is ``environment.json``,
-    ``epochs`` are the rows of ``metrics.csv``, ``overrides`` what its command changed."""
+    ``epochs`` are the rows of ``metrics.csv``, ``overrides`` what its command changed, None where that was not recorded."""
 
     folder: Path
     config: Mapping[str, Any]
     result: Mapping[str, Any]
     facts: Mapping[str, Any]
     epochs: Sequence[Mapping[str, float]]
-    overrides: Sequence[str]
+    overrides: Sequence[str] | None
 
     @classmethod
     def read(cls, folder: Path) -> RunFiles:
@@ -140,11 +140,11 @@ def overview(files: RunFiles) -> list[Block]:
         ("packages", ", ".join(f"{name[8:]} {value}" for name, value in facts.items() if name.startswith("package."))),
         ("folder", str(files.folder.absolute())),
     ]
-    changed: list[Block] = [
-        Table(("changed on the command line", "value"), [_override(text) for text in files.overrides])
-        if files.overrides
-        else Text("The command changed nothing: these are the defaults.")
-    ]
+    changed: list[Block] = []
+    if files.overrides:
+        changed.append(Table(("changed on the command line", "value"), [_override(text) for text in files.overrides]))
+    elif files.overrides is not None:
+        changed.append(Text("The command changed nothing: these are the defaults."))
     return [Table(("", ""), [*ended, *what]), *changed, *_numbers(result)]
 
 
@@ -205,12 +205,14 @@ def _series(epochs: Sequence[Mapping[str, float]], name: str) -> Series:
     return Series(name, [row["epoch"] for row in rows], [row[name] for row in rows])
 
 
-def _overrides(folder: Path) -> list[str]:
-    path = folder / ".hydra" / "overrides.yaml"
-    if not path.exists():
-        return []
+def _overrides(folder: Path) -> list[str] | None:
+    """Return the words of the command that began the run; a stage's are those of its pipeline, in the folder above."""
+    paths = (place / ".hydra" / "overrides.yaml" for place in (folder, folder.parent))
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        return None
     found = read_yaml(path, "a run's overrides", ConfigError)
-    return [str(text) for text in found] if isinstance(found, list) else []
+    return [str(text) for text in found] if isinstance(found, list) else None
 
 
 def _override(text: str) -> tuple[str, str]:
