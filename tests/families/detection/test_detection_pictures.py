@@ -4,6 +4,7 @@ import torch
 from detection_parts import batch, nothing_found, target, truth_as_detections
 from PIL import Image
 
+from winnow.families.detection import pictures
 from winnow.families.detection.batch import Detections
 from winnow.families.detection.pictures import (
     CELL,
@@ -101,3 +102,40 @@ def test_a_training_batch_is_drawn_as_the_model_sees_it_without_its_padding(tmp_
     side = CELL / 64
     assert columns.min() == pytest.approx(GAP + 4 * side, abs=2)
     assert columns.max() == pytest.approx(GAP + 20 * side, abs=2)
+
+
+def grid_of(count):
+    """Return ``count`` boxes of 4 px that touch none of the others, in an image of 64 px."""
+    return [
+        [8 * (index % 8) + 2, 8 * (index // 8) + 2, 8 * (index % 8) + 6, 8 * (index // 8) + 6] for index in range(count)
+    ]
+
+
+def drawn(tmp_path, num_true, num_found):
+    truth = target(grid_of(num_true), [0] * num_true, (64, 64))
+    boxes = torch.tensor(grid_of(num_found), dtype=torch.float32)
+    scores = torch.linspace(0.4, 0.9, num_found)  # the surest last: the order must not count
+    found = Detections(boxes, scores, torch.zeros(num_found, dtype=torch.int64))
+    draw_grid([np.zeros((64, 64, 3), np.uint8)], [found], [truth], ["car"], tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as image:
+        pixels = np.asarray(image)[LINE_HEIGHT + GAP :, GAP:]
+    seen = []
+    for box in grid_of(num_found):
+        left, top, right, bottom = (round(CELL / 64 * value) for value in box)
+        seen.append(bool((pixels[top : bottom + 1, left : right + 1] == FOUND_COLOUR).all(axis=2).any()))
+    return seen, pixels
+
+
+@pytest.mark.parametrize(("num_true", "num_found", "expected"), [(1, 40, 10), (20, 60, 40), (20, 30, 30)])
+def test_the_surest_are_drawn_ten_or_twice_as_many_as_are_true(tmp_path, monkeypatch, num_true, num_found, expected):
+    monkeypatch.setattr(pictures, "MOST_LABELLED", 0)  # labels would lie on other boxes
+    seen, _ = drawn(tmp_path, num_true, num_found)
+    assert seen == [index >= num_found - expected for index in range(num_found)]
+
+
+def test_dense_images_have_no_labels(tmp_path):
+    def filled(num):
+        _, pixels = drawn(tmp_path, num, num)
+        return (pixels == TRUE_COLOUR).all(axis=2).sum() / num
+
+    assert filled(15) > 2 * filled(16)

@@ -27,6 +27,10 @@ OUTLINE: Colour = (0, 0, 0)
 TRUE_COLOUR: Colour = (74, 222, 128)
 FOUND_COLOUR: Colour = (251, 146, 60)
 DASH = 7
+LEAST_DRAWN = 10
+"""Of an image's detections at most so many are drawn, or twice as many as there are true boxes."""
+MOST_LABELLED = 30
+"""With more boxes, true and found, labels would hide the image and are left out."""
 NOT_SOUGHT = Detections(boxes=torch.empty(0, 4), scores=torch.empty(0), labels=torch.empty(0, dtype=torch.int64))
 
 
@@ -41,8 +45,8 @@ def draw_grid(
     """Write a PNG to ``path``: ``images`` (H, W, 3) uint8 without padding, at any resolution, in rows of four.
 
     True boxes are dashed and green with their class at the bottom, crowds left out; predicted ones of at least ``min_score``
-    solid and orange with class and score at the top; None for ``detections`` shows the truth alone. Raises ValueError if the
-    sequences differ in length or are empty.
+    solid and orange with class and score at the top, of each image the surest ``max(LEAST_DRAWN, 2 × true)``; None for
+    ``detections`` shows the truth alone. Raises ValueError if the sequences differ in length or are empty.
     """
     all_found = [NOT_SOUGHT] * len(images) if detections is None else detections
     if not images or not len(images) == len(all_found) == len(targets):
@@ -123,8 +127,10 @@ def _draw_cell(
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     picture = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
-    shown = (found.scores >= min_score) & found.boxes.isfinite().all(dim=1)
     real = ~target.original_crowd
+    sure = ((found.scores >= min_score) & found.boxes.isfinite().all(dim=1)).nonzero().flatten()
+    sure = sure[found.scores[sure].argsort(descending=True, stable=True)]
+    shown = sure[: max(LEAST_DRAWN, 2 * int(real.sum()))]
     true_boxes = _corners(target.original_boxes[real].numpy(), target.original_size, picture)
     found_boxes = _corners(found.boxes[shown].numpy(), target.original_size, picture)
     # All lines before all labels, so that none crosses a name; the surest detection over the others; the truth last, as a
@@ -135,15 +141,18 @@ def _draw_cell(
     for box in true_boxes:
         _dashed_rectangle(draw, box)
     taken: list[Box] = []
-    for box, label, score in zip(found_boxes, found.labels[shown].tolist(), found.scores[shown].tolist(), strict=True):
+    is_dense = len(true_boxes) + len(found_boxes) > MOST_LABELLED
+    for box, label, score in (
+        () if is_dense else zip(found_boxes, found.labels[shown].tolist(), found.scores[shown].tolist(), strict=True)
+    ):
         _label(draw, font, f"{class_names[label]} {score:.2f}", box, picture, taken, at_top=True)
-    for box, label in zip(true_boxes, target.original_labels[real].tolist(), strict=True):
+    for box, label in () if is_dense else zip(true_boxes, target.original_labels[real].tolist(), strict=True):
         _label(draw, font, class_names[label], box, picture, taken, at_top=False)
     cell = Image.new("RGB", (width, height + LINE_HEIGHT), BACKGROUND)
     cell.paste(picture, (0, 0))
     caption = f"image {target.image_id}: {len(true_boxes)} true"
     if found is not NOT_SOUGHT:
-        caption += f", {len(found_boxes)} found"
+        caption += f", {len(sure)} found" + (f", the surest {len(shown)} drawn" if len(shown) < len(sure) else "")
     ImageDraw.Draw(cell).text((2, height + 4), _shortened(caption, width - 4, font), fill=TEXT, font=font)
     return cell
 
