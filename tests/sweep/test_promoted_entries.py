@@ -12,6 +12,7 @@ from space_parts import composer, space_of
 from hydra_plugins.winnow_sweeper._trials_file import read_trials
 from winnow.config.values import parse_value, stored_choices
 from winnow.errors import ConfigError
+from winnow.odds.winner import Expected
 from winnow.sweep.listed import enqueue_listed
 from winnow.sweep.outcome import OUTCOME, OVERRIDES, Outcome
 from winnow.sweep.promoted_entries import as_entry, content_of_entry, entry_of, list_text, texts_of
@@ -321,12 +322,14 @@ def test_of_several_objectives_it_is_told_by_which_was_chosen_and_how_to_choose_
 
 
 def test_the_table_of_a_promotion_shows_both_values():
-    runs = (Promoted(7, 0.25, 0.5, "completed", "/runs/0"), Promoted(3, 0.125, None, "failed", None))
+    expected = Expected(0.24, 0.2, 0.28)
+    runs = (Promoted(7, 0.25, 0.5, "completed", "/runs/0", expected), Promoted(3, 0.125, None, "failed", None))
     console = Console(width=120, record=True)
     console.print(promotion_table(Promotion("val/map", runs, 0.5)))
     lines = [line.split("│") for line in console.export_text().splitlines()]
     cells = [[cell.strip() for cell in line[1:-1]] for line in lines if len(line) > 3]
-    assert cells == [["7", "0.2500", "0.5000", "completed", "/runs/0"], ["3", "0.1250", "", "failed", ""]]
+    luckless = "0.2400 (0.2000 to 0.2800)"
+    assert cells == [["7", "0.2500", luckless, "0.5000", "completed", "/runs/0"], ["3", "0.1250", "", "", "failed", ""]]
     console.print(promotion_table(Promotion("val/map", runs, None)))
     shown = console.export_text()
     assert "none: too few trainings" in shown
