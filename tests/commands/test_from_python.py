@@ -43,7 +43,9 @@ def test_an_interrupted_training_saves_before_it_ends(tmp_path):
         "training.num_workers=0",
     ]
     arguments = ["train", *quick, "training.max_epochs=1000", "tracking=off", "hydra.run.dir=run"]
-    script = [sys.executable, "-u", "-c", f"import winnow; winnow.call(*{arguments!r})"]
+    # Where the tests run in the background of a shell, SIGINT is ignored, and by its children too.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = [sys.executable, "-u", "-c", f"{hears}; import winnow; winnow.call(*{arguments!r})"]
     # In a session of its own, as a notebook's kernel; the signal goes to the group, as a notebook sends it.
     with subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         lines = iter(process.stdout.readline, "")
