@@ -215,8 +215,11 @@ class _Server:
     """Takes what an uploader sends as MLflow's client does: names are texts, values and steps numbers."""
 
     run_id = "abc"
+    experiment_id = "1"
+    view = ""
 
     def send(self, events: Any) -> None:
+        from winnow.tracking.experiment_view import VIEW_TAG, data_set_in, experiment_tag
         from winnow.tracking.outbox import decode_values
 
         for event in events:
@@ -225,6 +228,9 @@ class _Server:
                 int(event.payload["step"])
             elif event.kind in ("params", "tags"):
                 assert all(isinstance(word, str) for pair in event.payload.items() for word in pair)
+                data_set_in(event.payload)
+                if VIEW_TAG in event.payload:
+                    experiment_tag(event.payload[VIEW_TAG])
             elif event.kind == "finish":
                 str(event.payload["status"])
 

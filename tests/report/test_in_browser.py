@@ -1,18 +1,16 @@
 """Our pages in a real browser: no error, no request, no scrolling to the side, usable by keyboard. Needs Debian's chromium and
 the package playwright (pip install -e '.[dev]'); .ci/run installs both."""
 
-import shutil
-
 import pytest
+from chromium import needs_browser, running_browser
 from test_study_page import stored, study_of
 
 from winnow.report.page import render
 from winnow.report.study import write_study_report
 from winnow.sections import Bars, Commands, Gallery, Lines, Matrix, Picture, Section, Series, Table, Text
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium"),
+    needs_browser,
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
 ]
 WIDTHS = [1280, 390]
@@ -25,11 +23,8 @@ PIXEL = bytes.fromhex(
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[dev]'")
-    with api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with running_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -32,4 +32,4 @@ def test_what_can_t_be_trained_is_refused_in_one_message(found, given, message):
     (described(train=(20, 40), val=(9, 9)), []), (described(all=(20, 40)), ["data.val_part=0.2"]),
 ])  # fmt: skip
 def test_what_can_be_trained_is_not(found, given):
-    require_suitable(found, "cells", given)
+    assert require_suitable(found, "cells", given) is None

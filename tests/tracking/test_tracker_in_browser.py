@@ -4,7 +4,6 @@ chromium and the package playwright (pip install -e '.[dev]'); .ci/run installs 
 import csv
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+from chromium import needs_browser, running_browser
 from tracking_parts import wait_for
 from warm_program import warm_program
 
@@ -19,10 +19,9 @@ from winnow.tracking.folder import RunState, TrackingFolder
 from winnow.tracking.pages import runs_page
 from winnow.tracking.ui import free_port
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.promise,
-    pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium"),
+    needs_browser,
 ]
 TINY = [
     "data.num_train=48", "data.num_val=12", "data.size=64", "data.image_size=64", "training.num_workers=0",
@@ -34,11 +33,8 @@ SECONDS = 180.0  # the pages load megabytes of scripts, on a busy machine
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[dev]'")
-    with api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with running_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

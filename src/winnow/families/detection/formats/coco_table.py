@@ -62,8 +62,8 @@ class CocoTable:
 
     @cached_property
     def raw(self) -> Mapping[str, Sequence[Any]]:
-        """The entries as they stand in the file, parsed where they are looked at one by one, or one of them is to be shown.
-        Raises DataError if it is no COCO file."""
+        """Return the entries as they stand in the file. It is parsed only where they are looked at one by one, or one of them is
+        to be shown. Raises DataError if it is no COCO file."""
         return _entries(self.path, self.content)
 
     @cached_property
