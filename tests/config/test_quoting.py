@@ -67,3 +67,7 @@ def test_a_tilde_in_quotes_is_the_home_folder_of_whoever_reads_the_data(monkeypa
     from winnow.families.detection.settings import PartPaths
 
     assert PartPaths(images="~/a b", annotations=None).images == f"{tmp_path}/a b"
+
+
+def test_a_very_long_value_is_not_shown_again():
+    assert quoting_advice(["training.freeze=[a" + 600 * "9"]) == ""

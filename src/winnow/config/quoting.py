@@ -15,6 +15,8 @@ _KEY = re.compile(r"[+~]{0,2}[\w@./-]+=", re.ASCII)
 _IS_PATH = re.compile(r"\.{0,2}/")
 _IS_HOME = re.compile(r"~(/|$)")
 
+_LONGEST = 500
+
 
 def quoted_override(key: str, value: str) -> str:
     """Return ``KEY=VALUE``, a text, as Hydra reads it: in quotes where it needs them."""
@@ -34,8 +36,10 @@ def with_home(arguments: Sequence[str]) -> list[str]:
 
 
 def quoting_advice(arguments: Sequence[str]) -> str:
-    """Return how those of ``arguments`` are typed that Hydra can't read and that can be meant as a text; empty for none."""
-    typed = [advice for text in arguments if (advice := _quoted(text)) is not None]
+    """Return how those of ``arguments`` are typed that Hydra can't read and that can be meant as a text; empty for none. Of very
+    long ones nothing is said: nobody typed them."""
+    short = [text for text in arguments if len(text) <= _LONGEST]
+    typed = [advice for text in short if (advice := _quoted(text)) is not None]
     return f"\na value with signs of its own is typed in quotes: {' '.join(typed)}" if typed else ""
 
 

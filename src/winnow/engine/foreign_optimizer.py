@@ -34,7 +34,9 @@ def moments_by_name(saved: Mapping[str, Any], optimizer: Optimizer, model: nn.Mo
         raise NotTakenOverError("it holds no moments")
     kind = {key for key in optimizer.defaults if key not in _HOW_NOT_WHAT}
     other = sorted(kind.symmetric_difference(set(groups[0]) & _KNOWN_KEYS) & _KNOWN_KEYS)
-    if other or groups[0].get("amsgrad") != optimizer.defaults.get("amsgrad"):
+    amsgrad = groups[0].get("amsgrad")
+    # A tensor, which a file of no optimizer's may hold, has no single answer to a comparison.
+    if other or isinstance(amsgrad, Tensor) or amsgrad != optimizer.defaults.get("amsgrad"):
         raise NotTakenOverError(
             f"it is of another kind than {type(optimizer).__name__} ({', '.join(other) or 'amsgrad'} differ)"
         )
